@@ -1,0 +1,54 @@
+"""The tasks a model can be retrained for: each is a package here that holds one `TASK`."""
+
+import importlib
+import pkgutil
+
+from tasks.chat import QWEN3, ChatFormat
+from tasks.definition import (
+    InvalidAnswer,
+    Item,
+    Modelfile,
+    Serving,
+    Task,
+    UnservableSchema,
+    Violation,
+)
+
+__all__ = [
+    "QWEN3",
+    "ChatFormat",
+    "InvalidAnswer",
+    "Item",
+    "Modelfile",
+    "Serving",
+    "Task",
+    "UnknownTask",
+    "UnservableSchema",
+    "Violation",
+    "known_tasks",
+    "load_task",
+]
+
+
+class UnknownTask(ValueError):
+    """No package of that name defines a task."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown task {name!r}; known: {', '.join(known_tasks())}")
+
+
+def known_tasks() -> list[str]:
+    """The names that `load_task` accepts, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+
+
+def load_task(name: str) -> Task:
+    """The `TASK` of the package `tasks.<name>`; raises `UnknownTask` for any other name."""
+    # Looked up in the list first, so that a name from a settings file can never import
+    # something else, and an import error inside a task is not mistaken for an unknown one.
+    if name not in known_tasks():
+        raise UnknownTask(name)
+    task = importlib.import_module(f"tasks.{name}").TASK
+    if not isinstance(task, Task):
+        raise TypeError(f"tasks.{name}.TASK is a {type(task).__name__}, not a Task")
+    return task

@@ -1,0 +1,258 @@
+"""What a task is: everything that labelling, training, serving and checking must agree on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.chat import ChatFormat
+from tasks.schema import UnservableSchema, servable_schema
+
+__all__ = [
+    "InvalidAnswer",
+    "Item",
+    "Modelfile",
+    "Serving",
+    "Task",
+    "UnservableSchema",
+    "Violation",
+]
+
+_SOURCE_SUFFIXES = (".py", ".md", ".json")
+
+
+class InvalidAnswer(ValueError):
+    """A text that is not a valid answer of the task; the message says why."""
+
+
+class Item(BaseModel):
+    """One input row. Tasks derive from it; unknown fields of a row are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A label rule that an answer breaks. An error bars the label from training."""
+
+    rule: str
+    severity: Literal["error", "warning"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Sampling and memory settings of the served model, sent with every request and at create."""
+
+    temperature: float
+    num_ctx: int
+    """Tokens of prompt and answer together; must hold the longest item, which Ollama would
+    otherwise cut silently."""
+    num_predict: int
+    """Tokens of the longest answer; bounds an answer that does not end."""
+    repeat_penalty: float
+    """1.0 is off. Always sent, because Ollama's own default changed."""
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Modelfile(BaseModel):
+    """How Ollama serves the model. `model_dump()` gives the fields of its create call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str
+    system: str
+    parser: str
+    parameters: dict[str, int | float | list[str]]
+
+    def text(self, from_: str) -> str:
+        """The same as a Modelfile; `from_` is a model name or the path of a GGUF."""
+        lines = [
+            f"FROM {from_}",
+            f"TEMPLATE {_quoted(self.template)}",
+            f"SYSTEM {_quoted(self.system)}",
+            f"PARSER {self.parser}",
+        ]
+        for name, value in self.parameters.items():
+            for each in value if isinstance(value, list) else [value]:
+                shown = f'"{each}"' if isinstance(each, str) else each
+                lines.append(f"PARAMETER {name} {shown}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. The callables are only ever given instances of its own `item` and `output`."""
+
+    name: str
+    """Also the name of its package: `tasks.<name>`."""
+    version: str
+    item: type[Item]
+    output: type[BaseModel]
+    system_prompt: str
+    """What the model is trained and served with."""
+    label_prompt: str
+    """The teacher's system message."""
+    user_message: Callable[[Any], str]
+    check: Callable[[Any, Any], list[Violation]]
+    """The label rules: everything wrong with an answer that the output model cannot know."""
+    stratum: Callable[[Any], str]
+    """The class of an answer, for the stratified split and for reports."""
+    text_of: Callable[[Any], str]
+    """The text in which duplicates of an item are looked for."""
+    canary: Item
+    """An item that every deployed model must answer well."""
+    canary_strata: frozenset[str]
+    """The strata that are right answers to the canary."""
+    chat: ChatFormat
+    serving: Serving
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the answer in the words that Ollama's `format` honours.
+
+        Raises `UnservableSchema` where the output model says something it cannot honour.
+        """
+        return servable_schema(self.output)
+
+    def parse(self, text: str) -> BaseModel:
+        """The answer in `text`, which must be one JSON object and nothing else.
+
+        Never repairs and never fills in: a fence, a comment, a missing or unknown field, a value
+        of another type and a repeated key all raise `InvalidAnswer`.
+        """
+        try:
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        except RecursionError:
+            raise InvalidAnswer("not JSON: nested too deeply") from None
+        except json.JSONDecodeError as error:
+            raise InvalidAnswer(f"not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidAnswer(f"not a JSON object but {type(value).__name__}")
+        try:
+            return self.output.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise InvalidAnswer(_reasons(error)) from None
+
+    def answer_text(self, output: BaseModel) -> str:
+        """The one JSON text of an answer, as trained: one line, the model's field order."""
+        text = json.dumps(output.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
+        return self.chat.normalise(text)
+
+    def messages(self, item: Item) -> list[dict[str, str]]:
+        """What the served model is asked."""
+        return self._ask(self.system_prompt, item)
+
+    def label_messages(self, item: Item) -> list[dict[str, str]]:
+        """What the teacher is asked."""
+        return self._ask(self.label_prompt, item)
+
+    def training_messages(self, item: Item, output: BaseModel) -> list[dict[str, str]]:
+        """`messages` and the answer that the model is to learn."""
+        answer = {"role": "assistant", "content": self.answer_text(output)}
+        return [*self.messages(item), answer]
+
+    def render_prompt(self, messages: list[dict[str, str]]) -> str:
+        """The prompt as the model reads it, up to the first token of its answer."""
+        return self.chat.render_prompt(messages)
+
+    def render_training(self, item: Item, output: BaseModel) -> tuple[str, str]:
+        """(prompt, completion): the loss belongs on the completion only."""
+        return self.chat.render_training(self.training_messages(item, output))
+
+    def modelfile(self) -> Modelfile:
+        """How Ollama must serve a model trained on this task."""
+        return Modelfile(
+            template=self.chat.ollama_template,
+            system=self.system_prompt,
+            parser=self.chat.ollama_parser,
+            parameters={**asdict(self.serving), "stop": list(self.chat.stop)},
+        )
+
+    def digest(self) -> str:
+        """sha256 over all that defines the task, the sources of its package included."""
+        return _sha256(
+            {
+                "values": [self.name, self.version, self.system_prompt, self.label_prompt],
+                "schema": self.schema(),
+                "modelfile": self.modelfile().model_dump(),
+                "chat": asdict(self.chat),
+                "canary": self.canary.model_dump(mode="json"),
+                "sources": self._sources(),
+            }
+        )
+
+    def label_digest(self) -> str:
+        """sha256 over what influences labels only: the teacher's prompt, the schema and the
+        modules of the task's package except `__init__`, which only puts them together."""
+        wiring = f"{self.name}/__init__.py"
+        sources = {
+            path: digest
+            for path, digest in self._sources().items()
+            if path.startswith(f"{self.name}/") and path.endswith(".py") and path != wiring
+        }
+        return _sha256({"prompt": self.label_prompt, "schema": self.schema(), "sources": sources})
+
+    def label_request_digest(self, item: Item) -> str:
+        """sha256 over exactly what the teacher is shown for `item`: the key of a cached label."""
+        return _sha256({"messages": self.label_messages(item), "schema": self.schema()})
+
+    def _ask(self, system: str, item: Item) -> list[dict[str, str]]:
+        return [
+            {"role": "system", "content": self.chat.normalise(system)},
+            {"role": "user", "content": self.chat.normalise(self.user_message(item))},
+        ]
+
+    def _sources(self) -> dict[str, str]:
+        """Digest of each source file of the shared modules and of the task's own package."""
+        shared = [f for f in resources.files("tasks").iterdir() if f.name.endswith(".py")]
+        own = _walk(resources.files(f"tasks.{self.name}"), f"{self.name}/")
+        files = dict([*((f.name, f) for f in shared), *own])
+        return {
+            path: hashlib.sha256(files[path].read_bytes()).hexdigest() for path in sorted(files)
+        }
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(_SOURCE_SUFFIXES):
+            yield f"{prefix}{entry.name}", entry
+
+
+def _sha256(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _quoted(text: str) -> str:
+    if '"""' in text:
+        raise ValueError('a Modelfile cannot hold a text with """ in it')
+    return f'"""{text}"""'
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise InvalidAnswer("a key stands twice in one object")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise InvalidAnswer(f"{name} is not JSON")
+
+
+def _reasons(error: ValidationError) -> str:
+    """One line per broken field; the offending input is left out, as it can be very long."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc']) or 'answer'}: {each['msg']}"
+        for each in error.errors(include_url=False, include_input=False)
+    )

@@ -1,0 +1,59 @@
+"""From a pydantic model to the JSON schema that llama.cpp's grammar really enforces."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+# What the grammar reads. Number bounds are read and ignored for floats; `parse` checks them.
+_KEYWORDS = frozenset(
+    "type properties required additionalProperties items anyOf enum const pattern "
+    "minLength maxLength minItems maxItems minimum maximum".split()
+)
+# Words for people, which would only make the schema, and so its digest, larger.
+_DROPPED = frozenset({"title", "description", "default", "examples"})
+
+
+class UnservableSchema(TypeError):
+    """The output model says something that constrained decoding would silently ignore."""
+
+
+def servable_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of `model` without references: every property required, no other allowed.
+
+    Raises `UnservableSchema` for a keyword that the grammar does not know, and for a text or
+    list without an upper bound, on which a weak model spends its whole answer.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return _convert(schema, definitions, model.__name__)
+
+
+def _convert(node: dict[str, Any], definitions: dict[str, Any], where: str) -> dict[str, Any]:
+    if "$ref" in node:
+        name = node["$ref"].removeprefix("#/$defs/")
+        return _convert(definitions[name], definitions, where)
+    result = {key: value for key, value in node.items() if key not in _DROPPED}
+    unknown = sorted(result.keys() - _KEYWORDS)
+    if unknown:
+        raise UnservableSchema(f"{where}: the grammar ignores {', '.join(unknown)}")
+    if "anyOf" in result:
+        result["anyOf"] = [_convert(option, definitions, where) for option in result["anyOf"]]
+    if "items" in result:
+        result["items"] = _convert(result["items"], definitions, f"{where}[]")
+    _require_bounds(result, where)
+    if result.get("type") == "object":
+        result["properties"] = {
+            name: _convert(child, definitions, f"{where}.{name}")
+            for name, child in result.get("properties", {}).items()
+        }
+        result["required"] = list(result["properties"])
+        result["additionalProperties"] = False
+    return result
+
+
+def _require_bounds(node: dict[str, Any], where: str) -> None:
+    kind = node.get("type")
+    if kind == "string" and not node.keys() & {"maxLength", "enum", "const"}:
+        raise UnservableSchema(f"{where}: a text needs a maximal length")
+    if kind == "array" and not {"items", "maxItems"} <= node.keys():
+        raise UnservableSchema(f"{where}: a list needs an item type and a maximal length")
