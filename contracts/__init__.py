@@ -1,0 +1,1 @@
+"""What crosses a container boundary: standard library and pydantic only."""

@@ -1,0 +1,205 @@
+"""How every stage runs, in a container or not: check, work, check, publish.
+
+A stage module is linear code with one function `work(context) -> Metrics`; everything about job
+files, digests, publishing and exit codes is here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from contracts import files
+from contracts.errors import ImageStale, InputMissing, OutOfMemory, OutputMissing, RetrainError
+from contracts.stage import Artifact, Event, Job, Metrics, OutputRef, Params, Result, Stage
+
+P = TypeVar("P", bound=Params)
+Emit = Callable[[Event], None]
+
+JOB_FILE = "job.json"
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class StageContext(Generic[P]):
+    """What a stage's work sees. `root` is the workspace, `folder` the stage's place in it."""
+
+    stage: Stage
+    job: Job
+    params: P
+    root: Path
+    folder: Path
+    emit: Emit
+
+    @property
+    def work(self) -> Path:
+        """A folder that survives a kill: for checkpoints and partial results."""
+        return self.folder / "work"
+
+    def input(self, artifact: Artifact) -> Path:
+        """Return where an input lies."""
+        return self.root / self.job.inputs[artifact.name].path
+
+    def output(self, artifact: Artifact) -> Path:
+        """Return where to write an output; it is published when the stage is done."""
+        return self.work / "out" / artifact.filename
+
+    def progress(
+        self, done: float, total: float | None, unit: str, **metrics: float | str
+    ) -> None:
+        """Say how far the work is, in `unit`s; the driver derives the ETA."""
+        self.emit(Event(stage=self.stage.name, done=done, total=total, unit=unit, metrics=metrics))
+
+
+def execute(
+    stage: Stage,
+    job: Job,
+    root: Path,
+    folder: Path,
+    work: Callable[[StageContext[P]], Metrics],
+    emit: Emit,
+) -> Result:
+    """Run a stage's work on a job and publish its outputs, result.json last.
+
+    Safe against a kill at any point: outputs are built under work/out, moved to out/ by one
+    rename, and count only once result.json is there. Raises the stage's error as it comes.
+    """
+    started = time.monotonic()
+    _check_inputs(job, root)
+    params: P = stage.params.model_validate(job.params)  # type: ignore[assignment]
+    context = StageContext(stage, job, params, root, folder, emit)
+    building, published = context.work / "out", folder / "out"
+    shutil.rmtree(published, ignore_errors=True)  # moved, but killed before its result.json
+    building.mkdir(parents=True, exist_ok=True)
+
+    metrics = work(context)
+
+    for artifact in stage.outputs:
+        if not context.output(artifact).exists():
+            raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
+    _make_readable_and_durable(building)
+    building.rename(published)
+    files.fsync_path(folder)
+    result = Result(
+        stage=stage.name,
+        fingerprint=job.fingerprint,
+        outputs={a.name: _reference(published / a.filename, root) for a in stage.outputs},
+        metrics=metrics.model_dump(mode="json"),
+        seconds=round(time.monotonic() - started, 3),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    files.write_json(folder / RESULT_FILE, result.model_dump(mode="json"))
+    return result
+
+
+def main(
+    argv: list[str],
+    works: Mapping[Stage, Callable[[StageContext[P]], Metrics]] | None = None,
+) -> int:
+    """Run the job named on the command line; return the exit code of contracts/errors.py.
+
+    The workspace is found from the job's own place in it (store/STAGE/FINGERPRINT/job.json), so
+    the same call works under any mount point.
+    """
+    works = works or {}
+    if len(argv) != 2:
+        print(f"usage: python -m {Path(argv[0]).parent.name} JOB.json", file=sys.stderr)
+        return 2
+    stage_name = "?"
+    try:
+        path = Path(argv[1]).resolve()
+        job = _read_job(path)
+        stage_name = job.stage
+        stage, work = _find(job, works)
+        _check_code(stage, job)
+        execute(stage, job, path.parents[3], path.parent, work, _print_event)
+    except RetrainError as error:
+        _report(stage_name, error)
+        return error.exit_code
+    except MemoryError as error:
+        _report(stage_name, OutOfMemory(f"stage {stage_name} ran out of memory", why=str(error)))
+        return OutOfMemory.exit_code
+    except Exception as error:  # noqa: BLE001  # the last frame before the exit code
+        traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 20
+    return 0
+
+
+def _print_event(event: Event) -> None:
+    print(event.model_dump_json(exclude_none=True), flush=True)
+
+
+def _report(stage: str, error: RetrainError) -> None:
+    """Tell the driver on stdout (as an event) and people on stderr."""
+    told = {"what": error.what, "why": error.why, "todo": error.todo}
+    _print_event(Event(stage=stage, error=told))
+    print(error, file=sys.stderr)
+
+
+def _read_job(path: Path) -> Job:
+    try:
+        return Job.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError, ValidationError) as error:
+        raise InputMissing(f"cannot read the job {path}", why=str(error)) from error
+
+
+def _find(
+    job: Job, works: Mapping[Stage, Callable[[StageContext[P]], Metrics]]
+) -> tuple[Stage, Callable[[StageContext[P]], Metrics]]:
+    for stage, work in works.items():
+        if stage.name == job.stage:
+            return stage, work
+    known = ", ".join(stage.name for stage in works)
+    raise ImageStale(f"this image has no stage {job.stage}", why=f"it has {known}")
+
+
+def _check_code(stage: Stage, job: Job) -> None:
+    """Refuse to run other code than the fingerprint was made from."""
+    if files.code_digest(*stage.code) != job.code_digest:
+        raise ImageStale(
+            f"the code of stage {stage.name} here is not the driver's",
+            why="the image was built from another state of the checkout",
+        )
+
+
+def _check_inputs(job: Job, root: Path) -> None:
+    """Check presence and size; contents were digested when they were published.
+
+    Hashing 28 GB again before each stage would cost minutes; sizes catch what a full disk or an
+    interrupted copy leaves behind.
+    """
+    for name, reference in job.inputs.items():
+        path = root / reference.path
+        if not path.exists():
+            raise InputMissing(f"input {name} is missing", why=f"{path} does not exist")
+        if (size := files.size_of(path)) != reference.bytes:
+            raise InputMissing(
+                f"input {name} is damaged", why=f"{size} bytes instead of {reference.bytes}"
+            )
+
+
+def _make_readable_and_durable(folder: Path) -> None:
+    """Let other users read what was written (safetensors come with mode 0600), and flush it."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+        files.fsync_path(path)
+    files.fsync_path(folder)
+
+
+def _reference(path: Path, root: Path) -> OutputRef:
+    return OutputRef(
+        path=path.relative_to(root).as_posix(),
+        digest=files.digest_path(path),
+        bytes=files.size_of(path),
+    )

@@ -1,0 +1,201 @@
+"""One class per failure: an exit code, what broke, why, and what to do.
+
+A stage exits with the code of its error, so the driver can name the same failure on its
+side of the container boundary. Codes are part of the interface (docs/reference/exit-codes.md):
+never reuse one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RetrainError(Exception):
+    """Base of every failure that a user is told about.
+
+    `what` states the failure, `why` the cause as far as it is known, `todo` the next step.
+    `todo` falls back to the class's `hint`.
+    """
+
+    exit_code: ClassVar[int] = 1
+    hint: ClassVar[str] = ""
+
+    def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.todo = todo or self.hint
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"why: {self.why}")
+        if self.todo:
+            parts.append(f"do:  {self.todo}")
+        return "\n".join(parts)
+
+
+class SettingsInvalid(RetrainError):
+    """The settings have an unknown key, a wrong type, or do not fit together."""
+
+    exit_code = 10
+    hint = "Correct the settings; `python -m driver settings` prints every key with its default."
+
+
+class ItemsInvalid(RetrainError):
+    """A row of the items or of the reviewed labels cannot be used."""
+
+    exit_code = 11
+    hint = "Correct or remove the row named above."
+
+
+class BaseModelMissing(RetrainError):
+    """The base model is not where the settings say, or is incomplete."""
+
+    exit_code = 12
+    hint = "Set fetch.path to a folder with config.json, tokenizer.json and *.safetensors."
+
+
+class DockerUnavailable(RetrainError):
+    """No Docker engine answers, or it cannot do what is asked."""
+
+    exit_code = 13
+    hint = "Start the engine (`systemctl start docker`), or run without containers: runner=process."
+
+
+class GpuUnavailable(RetrainError):
+    """A stage asks for a GPU that this host does not have, or that is taken."""
+
+    exit_code = 14
+    hint = "See `python -m driver doctor`; without a GPU set train.device=cpu."
+
+
+class EngineUnavailable(RetrainError):
+    """The serving engine (Ollama or llama.cpp) does not answer, or answers with an error."""
+
+    exit_code = 15
+    hint = "Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it."
+
+
+class ModelMissing(RetrainError):
+    """The serving engine does not have a model that a stage needs."""
+
+    exit_code = 16
+    hint = "Pull the model first (`ollama pull NAME`), or name another one in the settings."
+
+
+class DiskFull(RetrainError):
+    """Too little free space for what a run will write."""
+
+    exit_code = 17
+    hint = "Free space, or move the workspace to a larger disk (workspace=PATH)."
+
+
+class WorkspaceBusy(RetrainError):
+    """Another driver works in this workspace."""
+
+    exit_code = 18
+    hint = "Wait for it, or stop it; the lock ends with its process."
+
+
+class BackendUnavailable(RetrainError):
+    """The application's backend does not answer, or did not come back healthy."""
+
+    exit_code = 19
+    hint = "Look at the backend's container (`docker logs NAME`), then `python -m driver recover`."
+
+
+class StageFailed(RetrainError):
+    """A stage ended with an error that has no class of its own."""
+
+    exit_code = 20
+    hint = "Read the stage's log, named above."
+
+
+class InputMissing(RetrainError):
+    """An input artifact is missing, or is not what the job says."""
+
+    exit_code = 21
+    hint = "Run the driver again: it makes a missing artifact anew."
+
+
+class OutputMissing(RetrainError):
+    """A stage ended without one of the artifacts it declares."""
+
+    exit_code = 22
+
+
+class OutOfMemory(RetrainError):
+    """A stage was killed for memory, or the GPU ran out of it."""
+
+    exit_code = 23
+    hint = "Raise the container's memory limit, or lower train.micro_batch_size."
+
+
+class ImageStale(RetrainError):
+    """A stage image is missing, or was built from other code than the driver's."""
+
+    exit_code = 24
+    hint = "Build the images: `docker compose -f compose.retrain.yml build`."
+
+
+class RowTooLong(RetrainError):
+    """Training rows exceed the token limit; a row is never cut."""
+
+    exit_code = 25
+    hint = "Raise train.max_length, or set train.too_long=drop to leave these rows out."
+
+
+class CandidateRefused(RetrainError):
+    """The gate refused the new model; what was live stays live."""
+
+    exit_code = 26
+    hint = "Read the evaluation in the run's report; evaluate.* holds the thresholds."
+
+
+class VerifyFailed(RetrainError):
+    """The deployed model did not answer the canary as the task demands."""
+
+    exit_code = 27
+
+
+class LabelsMissing(RetrainError):
+    """Labelling left too few usable rows."""
+
+    exit_code = 28
+    hint = "Read quarantine.jsonl in the label stage's folder: it names the reason for each row."
+
+
+class SentinelTripped(RetrainError):
+    """A check on the model itself failed: the result would be worthless."""
+
+    exit_code = 29
+
+
+class WindowOpen(RetrainError):
+    """A stage needs the service window and it could not be opened or closed."""
+
+    exit_code = 30
+    hint = "Run `python -m driver recover`."
+
+
+class ReprocessFailed(RetrainError):
+    """Too many items could not be reprocessed with the new model."""
+
+    exit_code = 31
+
+
+class Interrupted(RetrainError):
+    """The run was stopped by a signal; the next run goes on from here."""
+
+    exit_code = 130
+    hint = "Run the same command again: finished stages are reused."
+
+
+def _subclasses(cls: type[RetrainError]) -> list[type[RetrainError]]:
+    return [sub for direct in cls.__subclasses__() for sub in (direct, *_subclasses(direct))]
+
+
+def error_for(exit_code: int) -> type[RetrainError]:
+    """Return the class that exits with this code; `StageFailed` for a code that is nobody's."""
+    return {sub.exit_code: sub for sub in _subclasses(RetrainError)}.get(exit_code, StageFailed)

@@ -1,0 +1,126 @@
+"""Files that survive a kill: atomic publish, digests, JSON lines.
+
+Everything that is published goes through a temporary name in the same folder, an fsync and a
+rename, so a reader sees either the old content or the whole new one (rename(2) is atomic within
+one file system).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import ItemsInvalid
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds contracts/: the checkout on a bare machine, /app in a container."""
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces. What digests are taken over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_text(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_path(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's sorted relative names and file digests."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        listing = [(p.relative_to(path).as_posix(), digest_path(p)) for p in files]
+        return digest_text(canonical_json(listing))
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Return the size in bytes of a file, or of all files below a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def code_digest(*names: str, root: Path = ROOT) -> str:
+    """Return a digest of the source files below the named files or folders of the checkout.
+
+    The same names give the same digest in the checkout and in an image that copied them, which
+    is how a stale image is found out.
+    """
+    listing: list[tuple[str, str]] = []
+    for name in sorted(names):
+        top = root / name
+        files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+        listing += [
+            (p.relative_to(root).as_posix(), digest_path(p))
+            for p in files
+            if "__pycache__" not in p.parts and p.suffix != ".pyc"
+        ]
+    return digest_text(canonical_json(listing))
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish a text under `path` atomically and durably, readable for everybody."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)  # mkstemp's 0600 would lock other users out
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    fsync_path(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish a value as indented JSON, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Publish rows as JSON lines, atomically; return how many there were."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    write_text(path, "".join(lines))
+    return len(lines)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON lines file.
+
+    Raises `ItemsInvalid` naming file and line for a line that is empty or no JSON object: a
+    skipped line would be a lost item.
+    """
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            where = f"{path}, line {number}"
+            if not line.strip():
+                raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
+            if not isinstance(row, dict):
+                raise ItemsInvalid(
+                    f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}"
+                )
+            yield row
