@@ -38,12 +38,12 @@ class UnknownTask(ValueError):
 
 
 def known_tasks() -> list[str]:
-    """The names that `load_task` accepts, sorted."""
+    """Return the names that `load_task` accepts, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def load_task(name: str) -> Task:
-    """The `TASK` of the package `tasks.<name>`; raises `UnknownTask` for any other name."""
+    """Return `TASK` of the package `tasks.<name>`; raises `UnknownTask` for any other name."""
     # Looked up in the list first, so that a name from a settings file can never import
     # something else, and an import error inside a task is not mistaken for an unknown one.
     if name not in known_tasks():

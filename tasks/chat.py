@@ -33,11 +33,11 @@ class ChatFormat:
     """Texts that a tokenizer turns into markup wherever they stand, also inside an article."""
 
     def normalise(self, text: str) -> str:
-        """Unicode NFC: Hugging Face's tokenizer normalises so, llama.cpp's does not."""
+        """Bring to Unicode NFC: Hugging Face's tokenizer normalises so, llama.cpp's does not."""
         return unicodedata.normalize("NFC", text)
 
     def render_prompt(self, messages: Messages) -> str:
-        """The text up to the first token of the answer.
+        """Return the text up to the first token of the answer.
 
         `messages` are dicts of `role` (system, only first; user; assistant) and `content`; the
         last one is the user's. Raises `UnrenderableMessages` for anything else.
@@ -51,7 +51,7 @@ class ChatFormat:
         return f"{turns}{self.turn_start}assistant\n{self.answer_prefix}"
 
     def render_training(self, messages: Messages) -> tuple[str, str]:
-        """(prompt, completion) of messages that end with the assistant's answer.
+        """Return (prompt, completion) of messages that end with the assistant's answer.
 
         The completion is what the loss is computed on: the answer and the end-of-turn token.
         """

@@ -74,7 +74,7 @@ class Modelfile(BaseModel):
     parameters: dict[str, int | float | list[str]]
 
     def text(self, from_: str) -> str:
-        """The same as a Modelfile; `from_` is a model name or the path of a GGUF."""
+        """Return the same as a Modelfile; `from_` is a model name or the path of a GGUF."""
         lines = [
             f"FROM {from_}",
             f"TEMPLATE {_quoted(self.template)}",
@@ -116,14 +116,14 @@ class Task:
     serving: Serving
 
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of the answer in the words that Ollama's `format` honours.
+        """Return the JSON schema of the answer in the words that Ollama's `format` honours.
 
         Raises `UnservableSchema` where the output model says something it cannot honour.
         """
         return servable_schema(self.output)
 
     def parse(self, text: str) -> BaseModel:
-        """The answer in `text`, which must be one JSON object and nothing else.
+        """Return the answer in `text`, which must be one JSON object and nothing else.
 
         Never repairs and never fills in: a fence, a comment, a missing or unknown field, a value
         of another type and a repeated key all raise `InvalidAnswer`.
@@ -142,33 +142,33 @@ class Task:
             raise InvalidAnswer(_reasons(error)) from None
 
     def answer_text(self, output: BaseModel) -> str:
-        """The one JSON text of an answer, as trained: one line, the model's field order."""
+        """Return the one JSON text of an answer, as trained: one line, the model's field order."""
         text = json.dumps(output.model_dump(mode="json"), ensure_ascii=False, allow_nan=False)
         return self.chat.normalise(text)
 
     def messages(self, item: Item) -> list[dict[str, str]]:
-        """What the served model is asked."""
+        """Return what the served model is asked."""
         return self._ask(self.system_prompt, item)
 
     def label_messages(self, item: Item) -> list[dict[str, str]]:
-        """What the teacher is asked."""
+        """Return what the teacher is asked."""
         return self._ask(self.label_prompt, item)
 
     def training_messages(self, item: Item, output: BaseModel) -> list[dict[str, str]]:
-        """`messages` and the answer that the model is to learn."""
+        """Return `messages` and the answer that the model is to learn."""
         answer = {"role": "assistant", "content": self.answer_text(output)}
         return [*self.messages(item), answer]
 
     def render_prompt(self, messages: list[dict[str, str]]) -> str:
-        """The prompt as the model reads it, up to the first token of its answer."""
+        """Return the prompt as the model reads it, up to the first token of its answer."""
         return self.chat.render_prompt(messages)
 
     def render_training(self, item: Item, output: BaseModel) -> tuple[str, str]:
-        """(prompt, completion): the loss belongs on the completion only."""
+        """Return (prompt, completion); the loss belongs on the completion only."""
         return self.chat.render_training(self.training_messages(item, output))
 
     def modelfile(self) -> Modelfile:
-        """How Ollama must serve a model trained on this task."""
+        """Return how Ollama must serve a model trained on this task."""
         return Modelfile(
             template=self.chat.ollama_template,
             system=self.system_prompt,
@@ -177,7 +177,7 @@ class Task:
         )
 
     def digest(self) -> str:
-        """sha256 over all that defines the task, the sources of its package included."""
+        """Return the sha256 over all that defines the task, the sources of its package included."""
         return _sha256(
             {
                 "values": [self.name, self.version, self.system_prompt, self.label_prompt],
@@ -190,8 +190,11 @@ class Task:
         )
 
     def label_digest(self) -> str:
-        """sha256 over what influences labels only: the teacher's prompt, the schema and the
-        modules of the task's package except `__init__`, which only puts them together."""
+        """Return the sha256 over what influences labels only.
+
+        That is the teacher's prompt, the schema and the modules of the task's package, except
+        `__init__`, which only puts them together.
+        """
         wiring = f"{self.name}/__init__.py"
         sources = {
             path: digest
@@ -201,7 +204,7 @@ class Task:
         return _sha256({"prompt": self.label_prompt, "schema": self.schema(), "sources": sources})
 
     def label_request_digest(self, item: Item) -> str:
-        """sha256 over exactly what the teacher is shown for `item`: the key of a cached label."""
+        """Return the sha256 over exactly what the teacher is shown: the key of a cached label."""
         return _sha256({"messages": self.label_messages(item), "schema": self.schema()})
 
     def _ask(self, system: str, item: Item) -> list[dict[str, str]]:
@@ -211,7 +214,7 @@ class Task:
         ]
 
     def _sources(self) -> dict[str, str]:
-        """Digest of each source file of the shared modules and of the task's own package."""
+        """Return the digest of each source file, of the shared modules and of the package."""
         shared = [f for f in resources.files("tasks").iterdir() if f.name.endswith(".py")]
         own = _walk(resources.files(f"tasks.{self.name}"), f"{self.name}/")
         files = dict([*((f.name, f) for f in shared), *own])
@@ -251,7 +254,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _reasons(error: ValidationError) -> str:
-    """One line per broken field; the offending input is left out, as it can be very long."""
+    """Name each broken field; the offending input is left out, as it can be very long."""
     return "; ".join(
         f"{'.'.join(str(part) for part in each['loc']) or 'answer'}: {each['msg']}"
         for each in error.errors(include_url=False, include_input=False)

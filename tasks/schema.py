@@ -6,8 +6,9 @@ from pydantic import BaseModel
 
 # What the grammar reads. Number bounds are read and ignored for floats; `parse` checks them.
 _KEYWORDS = frozenset(
-    "type properties required additionalProperties items anyOf enum const pattern "
-    "minLength maxLength minItems maxItems minimum maximum".split()
+    {"type", "enum", "const", "anyOf"}
+    | {"properties", "required", "additionalProperties", "items", "minItems", "maxItems"}
+    | {"pattern", "minLength", "maxLength", "minimum", "maximum"}
 )
 # Words for people, which would only make the schema, and so its digest, larger.
 _DROPPED = frozenset({"title", "description", "default", "examples"})
@@ -18,7 +19,7 @@ class UnservableSchema(TypeError):
 
 
 def servable_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of `model` without references: every property required, no other allowed.
+    """Return the schema of `model` without references: every property required, no other allowed.
 
     Raises `UnservableSchema` for a keyword that the grammar does not know, and for a text or
     list without an upper bound, on which a weak model spends its whole answer.

@@ -16,7 +16,7 @@ IRRELEVANT = "irrelevant"
 
 
 def stratum(answer: LigaRelevance) -> str:
-    """`irrelevant`, or the priority; `none` for a relevant answer without one."""
+    """Return `irrelevant`, or the priority; `none` for a relevant answer without one."""
     if not answer.relevant:
         return IRRELEVANT
     return answer.priority.value if answer.priority else "none"
@@ -27,7 +27,7 @@ def _read(name: str) -> str:
 
 
 def _prompt(name: str) -> str:
-    """A prompt with the lists filled in from the enums, so that the two cannot drift apart."""
+    """Return a prompt, its lists filled in from the enums so that the two cannot drift apart."""
     return (
         Template(_read(f"prompts/{name}.md"))
         .substitute(

@@ -27,7 +27,7 @@ class Article(Item):
     @model_validator(mode="before")
     @classmethod
     def _find_source(cls, row: Any) -> Any:
-        """The backend names the source in one of several places, or nowhere."""
+        """Take the source from wherever the backend names it, which may be nowhere."""
         if not isinstance(row, dict) or _name(row.get("source")):
             return row
         metadata = row.get("metadata")
@@ -42,7 +42,7 @@ class Article(Item):
     @field_validator("id", mode="before")
     @classmethod
     def _id_as_text(cls, value: Any) -> Any:
-        """Rows of the backend have numbers; True is no number here."""
+        """Accept the numbers of the backend's rows; True is no number here."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("id")
@@ -70,7 +70,7 @@ class Article(Item):
 
 
 def user_message(article: Article) -> str:
-    """The message exactly as the backend sends it at inference."""
+    """Return the message exactly as the backend sends it at inference."""
     return (
         f"Titel: {article.title}\n"
         f"Inhalt: {article.content[:CONTENT_LIMIT]}\n"
@@ -80,14 +80,17 @@ def user_message(article: Article) -> str:
 
 
 def text_of(article: Article) -> str:
-    """The text in which duplicates are looked for: the content, since the same report runs under
-    other titles; with the title only where the content says too little."""
+    """Return the text in which duplicates are looked for.
+
+    It is the content, since the same report runs under other titles; the title is added only
+    where the content says too little.
+    """
     content = article.content.strip()
     return content if len(content) >= _COMPARABLE_CHARS else f"{article.title}\n{content}".strip()
 
 
 def _name(source: Any) -> str:
-    """The name in a source that is a text, or an object with a name; empty if there is none."""
+    """Return the name of a source that is a text or an object; empty if it has none."""
     if isinstance(source, dict):
         source = source.get("name") or source.get("title")
     return source.strip() if isinstance(source, str) else ""

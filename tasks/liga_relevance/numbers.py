@@ -4,13 +4,11 @@ import re
 
 # 1.200 and 1 200 are groups of thousands; 3,5 and 12.30 are decimals or times.
 _NUMBER = re.compile(r"(?<!\w)\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)*")
-_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
-        "fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig".split()
-    )
-} | {
+_UP_TO_TWENTY = (
+    "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
+    "fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig"
+)
+_WORDS = {word: str(value) for value, word in enumerate(_UP_TO_TWENTY.split())} | {
     "dreißig": "30",
     "vierzig": "40",
     "fünfzig": "50",
@@ -24,7 +22,7 @@ _NAMES = re.compile(r"\bAK ?[1-5]\b")
 
 
 def numbers_in(text: str, *, words: bool = True) -> set[str]:
-    """The numbers in `text`: digits only, "." before decimals, no leading zeros.
+    """Return the numbers in `text`: digits only, "." before decimals, no leading zeros.
 
     With `words`, small numbers written out count too. The parts of a date or a time stand beside
     the whole, so that "2026-03-01" also gives 2026, 3 and 1.

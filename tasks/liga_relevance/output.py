@@ -15,8 +15,11 @@ class Priority(StrEnum):
 
 
 class Urgency(StrEnum):
-    """The four steps of the labelling guide. Only people and the guide speak of them: `priority`
-    is the one place where they become the backend's three."""
+    """The four steps of the labelling guide.
+
+    Only people and the guide speak of them: `priority` is the one place where they become the
+    three that the backend knows.
+    """
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -25,6 +28,7 @@ class Urgency(StrEnum):
 
     @property
     def priority(self) -> Priority:
+        """The step on the backend's scale."""
         return Priority.HIGH if self is Urgency.CRITICAL else Priority(self.value)
 
     @property
@@ -55,6 +59,7 @@ class Arbeitskreis(StrEnum):
 
     @property
     def topic(self) -> str:
+        """What the working group is for, as the prompts say it."""
         return _TOPICS[self]
 
 

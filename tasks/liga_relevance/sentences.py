@@ -27,14 +27,14 @@ _WORDS = re.compile(r"\w+")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text` in order, without those that hold no letter or digit."""
+    """Return the sentences of `text` in order, without those that hold no letter or digit."""
     protected = _PROTECTED.sub(lambda match: match.group().replace(".", _DOT), text)
     pieces = (piece.replace(_DOT, ".").strip() for piece in _split(protected))
     return [piece for piece in pieces if _WORDS.search(piece)]
 
 
 def normalised(sentence: str) -> str:
-    """A sentence's words only, so that case and punctuation do not hide a repetition."""
+    """Return a sentence's words only: case and punctuation must not hide a repetition."""
     return " ".join(_WORDS.findall(sentence.casefold()))
 
 
