@@ -1,0 +1,129 @@
+"""The interface to a serving engine: what the driver and the labeler's stages may ask of it.
+
+Names are `[namespace/]model[:tag]` as Ollama has them; every method accepts the short form and
+answers with the full one (`name` is `name:latest`). Failures are those of contracts/errors.py:
+`EngineUnavailable` when the engine does not answer or answers wrongly, `ModelMissing` for a model
+it does not have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from contracts.errors import SettingsInvalid
+from tasks.definition import Modelfile
+
+Messages = Sequence[Mapping[str, str]]
+Options = Mapping[str, float | int | list[str]]
+Progress = Callable[[float, float], None]
+"""Told (done, total) in bytes."""
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+_TAG = re.compile(rf"(?:{_PART}/)?{_PART}(?::{_PART})?")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the engine has it: full tag, digest of its manifest in hex, size in bytes."""
+
+    tag: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. `finished` is False when it was cut off: such a text is never valid."""
+
+    text: str
+    finished: bool
+    reason: str
+    """Why it ended: `stop`, or `length` when the token limit was reached."""
+    prompt_tokens: int
+    answer_tokens: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """A serving engine. Safe to share between threads for `chat`; the rest is for one thread."""
+
+    @property
+    def name(self) -> str:
+        """`ollama` or `llamacpp`."""
+        ...
+
+    def version(self) -> str:
+        """Return the version of the engine; raises `EngineUnavailable` if it does not answer."""
+        ...
+
+    def models(self) -> dict[str, Model]:
+        """Return every model the engine has, by full tag."""
+        ...
+
+    def loaded(self) -> list[Model]:
+        """Return the models that hold memory now."""
+        ...
+
+    def create(
+        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+    ) -> Model:
+        """Make a model of a GGUF file; the same content under the same tag changes nothing."""
+        ...
+
+    def copy(self, source: str, destination: str) -> None:
+        """Let `destination` name the same model as `source`; both then show one digest."""
+        ...
+
+    def delete(self, tag: str) -> None:
+        """Remove a name, which must exist; a loaded model stays loaded, so `unload` first."""
+        ...
+
+    def unload(self, tag: str, timeout_s: float = 60) -> None:
+        """Free the memory of a model and wait until it is gone; nothing happens if it is not
+        loaded. Raises `EngineUnavailable` after `timeout_s`.
+        """
+        ...
+
+    def chat(
+        self,
+        tag: str,
+        messages: Messages,
+        *,
+        schema: dict[str, Any] | None = None,
+        options: Options,
+        timeout_s: float,
+    ) -> Answer:
+        """Ask a model and return its whole answer.
+
+        `options` override the model's own parameters and hold at least `num_ctx`, `num_predict`
+        and `repeat_penalty`, whose defaults differ between versions. A `schema` constrains the
+        answer, but the caller validates it all the same.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and of memory that this object holds."""
+        ...
+
+
+def full_tag(name: str) -> str:
+    """Return a model's name with its tag (`name` is `name:latest`).
+
+    Raises `SettingsInvalid` for what is no name at all: it would end up in file names and URLs.
+    """
+    if not _TAG.fullmatch(name):
+        raise SettingsInvalid(
+            f"{name!r} is not the name of a model", why="it must be [namespace/]model[:tag]"
+        )
+    return name if ":" in name else f"{name}:latest"
+
+
+def require_options(options: Options) -> None:
+    """Raise ValueError for a request that leaves a setting to the engine's changing defaults."""
+    missing = {"num_ctx", "num_predict", "repeat_penalty"} - options.keys()
+    if missing:
+        raise ValueError(f"options without {', '.join(sorted(missing))}")
