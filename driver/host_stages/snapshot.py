@@ -1,0 +1,236 @@
+"""Takes the items as they are now, so that a run works on rows that nothing changes any more."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts import files
+from contracts.entrypoint import StageContext
+from contracts.errors import ItemsInvalid, SettingsInvalid
+from contracts.stages import ITEMS, REVIEWED, SnapshotMetrics, SnapshotParams
+from driver.adapters.backend import (
+    EDITED_FIELDS,
+    FALLBACK_TEXT,
+    Backend,
+    analysis_of,
+    has_text,
+    stored_answer,
+)
+from tasks import InvalidAnswer, Task, load_task
+
+Row = dict[str, Any]
+
+_ORIGIN = ("source", "source_name", "published_at", "url")
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The canonical rows of both artifacts, in the order of the source."""
+
+    items: list[Row]
+    reviewed: list[Row]
+
+
+def work(context: StageContext[SnapshotParams]) -> SnapshotMetrics:
+    """Write items.jsonl and reviewed.jsonl.
+
+    An item holds the task's input fields only, a reviewed row `id` and `label`. Raises
+    `ItemsInvalid` for the first row that cannot be used, naming file and line, and
+    `BackendUnavailable` where the backend does not give all its items.
+    """
+    snapshot = _take(context.params, load_task(context.job.task), Path.cwd())
+    items = files.write_jsonl(context.output(ITEMS), snapshot.items)
+    reviewed = files.write_jsonl(context.output(REVIEWED), snapshot.reviewed)
+    context.progress(items, items, "items")
+    return SnapshotMetrics(items=items, reviewed=reviewed)
+
+
+def check(params: SnapshotParams, task_name: str) -> SnapshotMetrics:
+    """Raise the first error that `work` would raise; writes nothing."""
+    snapshot = _take(params, load_task(task_name), Path.cwd())
+    return SnapshotMetrics(items=len(snapshot.items), reviewed=len(snapshot.reviewed))
+
+
+def source_digest(params: SnapshotParams, cwd: Path) -> str:
+    """Return a digest of what the source holds now.
+
+    Of files it covers the contents, not the names. Of the backend it covers what a snapshot
+    keeps, so that a new analysis of an item is no change; a review of one is.
+    """
+    parts: dict[str, Any] = {
+        "reviewed": [files.digest_path(path) for path in _matched(params.reviewed, cwd)]
+    }
+    if params.source == "files":
+        parts["items"] = [files.digest_path(path) for path in _matched(params.items, cwd)]
+    else:
+        parts["items"] = [_kept(item) for item in _backend().items()]
+    return files.digest_text(files.canonical_json(parts))
+
+
+def _take(params: SnapshotParams, task: Task, cwd: Path) -> _Snapshot:
+    if params.source == "backend":
+        taken = _take_backend(task)
+    else:
+        taken = _Snapshot(list(_items(task, _matched(params.items, cwd))), [])
+    if not taken.items:
+        raise ItemsInvalid(
+            "there are no items",
+            why=f"source {params.source}, items {list(params.items)}",
+            todo="Set snapshot.items to JSONL files, or snapshot.source=backend.",
+        )
+    known = {row["id"] for row in taken.items}
+    from_files = list(_reviewed(task, _matched(params.reviewed, cwd), known))
+    # A file is named on purpose, so it wins over what stands in the backend.
+    labels = {row["id"]: row for row in [*taken.reviewed, *from_files]}
+    return _Snapshot(taken.items, list(labels.values()))
+
+
+# --- from files ----------------------------------------------------------------------------------
+def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
+    """Return the files that the patterns match, each once, sorted."""
+    found: set[Path] = set()
+    for pattern in patterns:
+        # pathlib's glob refuses absolute patterns.
+        matches = glob.glob(pattern, root_dir=cwd, recursive=True)  # noqa: PTH207
+        paths = [cwd / match for match in matches if (cwd / match).is_file()]
+        if not paths:
+            raise ItemsInvalid(
+                f"no file matches {pattern}",
+                why=f"looked in {cwd}",
+                todo="Correct the path or glob in snapshot.items or snapshot.reviewed.",
+            )
+        found.update(paths)
+    return sorted(found)
+
+
+def _rows(paths: Iterable[Path]) -> Iterator[tuple[str, Row]]:
+    """Yield each row with the place where it stands."""
+    for path in paths:
+        try:
+            for number, row in enumerate(files.read_jsonl(path), 1):
+                yield f"{path}, line {number}", row
+        except (UnicodeDecodeError, OSError) as error:
+            raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+
+
+def _items(task: Task, paths: Iterable[Path]) -> Iterator[Row]:
+    places: dict[str, str] = {}
+    for place, row in _rows(paths):
+        item = _item(task, row, place)
+        _refuse_second(item["id"], place, places)
+        yield item
+
+
+def _item(task: Task, row: Row, place: str) -> Row:
+    try:
+        return task.item.model_validate(row).model_dump(mode="json")
+    except ValidationError as error:
+        raise ItemsInvalid(
+            f"{place} is no item of the task {task.name}", why=_reasons(error)
+        ) from error
+
+
+def _reviewed(task: Task, paths: Iterable[Path], known: set[str]) -> Iterator[Row]:
+    places: dict[str, str] = {}
+    for place, row in _rows(paths):
+        row_id, label = row.get("id"), row.get("label")
+        # The id is a number where a row was exported from the backend, as it is in its items.
+        row_id = str(row_id) if isinstance(row_id, int) else row_id
+        if not isinstance(row_id, str) or not isinstance(label, dict):
+            raise ItemsInvalid(f'{place} is not {{"id": …, "label": {{…}}}}')
+        if row_id not in known:
+            raise ItemsInvalid(
+                f"{place} labels the unknown item {row_id}", why="no item has this id"
+            )
+        _refuse_second(row_id, place, places)
+        try:
+            yield {"id": row_id, "label": _label(task, label)}
+        except InvalidAnswer as error:
+            raise ItemsInvalid(
+                f"{place} is no label of the task {task.name}", why=str(error)
+            ) from error
+
+
+def _label(task: Task, label: Row) -> Row:
+    """Return the label as the task writes it; raises `InvalidAnswer`."""
+    return task.parse(json.dumps(label)).model_dump(mode="json")
+
+
+def _refuse_second(row_id: str, place: str, places: dict[str, str]) -> None:
+    if row_id in places:
+        raise ItemsInvalid(
+            f"{place} has the id {row_id} a second time", why=f"it stands in {places[row_id]}"
+        )
+    places[row_id] = place
+
+
+def _reasons(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc']) or 'row'}: {each['msg']}"
+        for each in error.errors(include_url=False, include_input=False)
+    )
+
+
+# --- from the backend ----------------------------------------------------------------------------
+def _backend() -> Backend:
+    url = os.environ.get("BACKEND_URL", "")
+    if not url:
+        raise SettingsInvalid(
+            "snapshot.source=backend needs the backend's URL", todo="Set backend.url."
+        )
+    return Backend(url)
+
+
+def _kept(item: Row) -> Row:
+    """Return what of an item can change a snapshot: the article, and a review's label."""
+    reviewed = item.get("is_manually_reviewed") is True
+    label = stored_answer(item, EDITED_FIELDS) if reviewed else {}
+    kept = {name: item.get(name) for name in ("id", "title", "content", *_ORIGIN)}
+    return {**kept, "label": label, "analysis": analysis_of(item) if reviewed else {}}
+
+
+def _take_backend(task: Task) -> _Snapshot:
+    backend = _backend()
+    listed = backend.items()
+    usable = [item for item in listed if has_text(item)]
+    if len(usable) < len(listed):
+        _say(f"{len(listed) - len(usable)} items without title and content left out")
+    items = [_item(task, item, f"{backend.url}/api/items/{item['id']}") for item in usable]
+    return _Snapshot(items, _reviewed_there(task, usable))
+
+
+def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
+    """Return the labels of manually reviewed items that are whole and valid.
+
+    A review in the backend can be partial, and stands beside an analysis that may have failed:
+    such a row says too little to learn from, and the teacher is asked instead.
+    """
+    rows: list[Row] = []
+    left_out: list[str] = []
+    for item in items:
+        if item.get("is_manually_reviewed") is not True:
+            continue
+        answer = stored_answer(item, task.output.model_fields)
+        if FALLBACK_TEXT in answer.values():
+            left_out.append(f"  item {item['id']}: holds the text of a failed analysis")
+            continue
+        try:
+            rows.append({"id": str(item["id"]), "label": _label(task, answer)})
+        except InvalidAnswer as error:
+            left_out.append(f"  item {item['id']}: {error}")
+    if left_out:
+        _say(f"{len(left_out)} reviewed items left out, their labels are not valid:", *left_out)
+    return rows
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr)  # human text goes to stderr
