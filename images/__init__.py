@@ -1,0 +1,1 @@
+"""The stages that run in containers, a package for each image."""
