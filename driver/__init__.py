@@ -1,0 +1,1 @@
+"""The driver: `python -m driver`. Never imports torch."""

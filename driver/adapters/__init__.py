@@ -1,0 +1,1 @@
+"""One home for each outside system that only the driver speaks to."""

@@ -1,0 +1,211 @@
+"""`driver doctor`: what this host lacks, and the command that mends each. Changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contracts import files, stages
+from contracts.errors import RetrainError, StageFailed
+from driver import preflight
+from driver.adapters import gpu
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
+
+_MIN_VRAM_MIB = 23_000
+"""8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
+_MIN_DRIVER = 570
+"""CUDA 12.8, in the trainer's base image, needs this driver branch."""
+_MIN_MEMORY_GB = 40
+"""Merging 28 GB of bf16 weights on the CPU, with room for the system."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question's answer: `ok` True or False, or None where it does not apply."""
+
+    name: str
+    ok: bool | None
+    text: str
+    mend: str = ""
+
+
+def show(settings: Settings) -> int:
+    """Print a table of findings; return 0, or 1 when something is lacking."""
+    session = Session(settings, Display())
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("", "what", "found", "mend it with")
+    findings = [_ask(name, question, session) for name, question in _QUESTIONS.items()]
+    marks = {True: "[green]ok[/green]", False: "[red]lacks[/red]", None: "[dim]–[/dim]"}
+    for finding in findings:
+        table.add_row(marks[finding.ok], finding.name, escape(finding.text), escape(finding.mend))
+    console.print(table)
+    lacking = sum(finding.ok is False for finding in findings)
+    console.print(
+        f"{lacking} of {len(findings)} to mend before `python -m driver run`."
+        if lacking
+        else "This host has what a run needs."
+    )
+    session.close()
+    return 1 if lacking else 0
+
+
+def _ask(name: str, question: Callable[[Session], Finding], session: Session) -> Finding:
+    """Return the answer; an error of ours is an answer as well."""
+    try:
+        return question(session)
+    except RetrainError as error:
+        text = f"{error.what}: {error.why}" if error.why else error.what
+        return Finding(name, ok=False, text=text, mend=error.todo)
+
+
+def _gpu(session: Session) -> Finding:
+    if session.settings.train.device == "cpu":
+        return Finding("GPU", ok=None, text="train.device=cpu asks for none")
+    found = gpu.devices()[0]
+    text = f"{found.name}, {found.total_mib} MiB, driver {found.driver}"
+    if int(found.driver.split(".")[0]) < _MIN_DRIVER:
+        mend = f"install an NVIDIA driver of branch {_MIN_DRIVER} or newer"
+        return Finding("GPU", ok=False, text=text, mend=mend)
+    if found.total_mib < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":
+        return Finding(
+            "GPU", ok=False, text=text, mend="--set train.load_in=4bit, or a smaller base"
+        )
+    return Finding("GPU", ok=True, text=text)
+
+
+def _docker(session: Session) -> Finding:
+    if session.settings.runner == "process":
+        return Finding("Docker engine", ok=None, text="runner=process needs none")
+    from driver.runners.docker import connect
+
+    version = connect().version()
+    return Finding(
+        "Docker engine", ok=True, text=f"{version['Version']}, API {version['ApiVersion']}"
+    )
+
+
+def _toolkit(session: Session) -> Finding:
+    name = "NVIDIA container toolkit"
+    if session.settings.runner == "process" or session.settings.train.device == "cpu":
+        return Finding(name, ok=None, text="no container asks for a GPU")
+    from driver.runners.docker import connect
+
+    info = connect().info()
+    if "nvidia" in info.get("Runtimes", {}) or info.get("CDISpecDirs"):
+        return Finding(name, ok=True, text="the engine knows it")
+    return Finding(
+        name,
+        ok=False,
+        text="the engine has no runtime nvidia",
+        mend="install nvidia-container-toolkit; sudo nvidia-ctk runtime configure "
+        "--runtime=docker; sudo systemctl restart docker",
+    )
+
+
+def _images(session: Session) -> Finding:
+    if session.settings.runner == "process":
+        return Finding("Stage images", ok=None, text="runner=process needs none")
+    session.runner.check(stages.STAGES)
+    return Finding("Stage images", ok=True, text="all four are built")
+
+
+def _packages(session: Session) -> Finding:
+    if session.settings.runner == "docker":
+        return Finding("Python packages", ok=None, text="the images hold them")
+    session.runner.check(stages.STAGES)
+    return Finding("Python packages", ok=True, text="all that the stages import")
+
+
+def _converter(session: Session) -> Finding:
+    name = "llama.cpp converter"
+    if session.settings.runner == "docker":
+        return Finding(name, ok=None, text="the gguf image holds it")
+    from images.gguf.convert import converter_script
+
+    return Finding(name, ok=True, text=str(converter_script()))
+
+
+def _engine(session: Session) -> Finding:
+    engine = session.engine
+    return Finding("Serving engine", ok=True, text=f"{engine.name} {engine.version()}")
+
+
+def _teacher(session: Session) -> Finding:
+    preflight.check_teacher(session)
+    return Finding("Teacher model", ok=True, text=session.settings.label.teacher)
+
+
+def _base(session: Session) -> Finding:
+    from driver.host_stages import fetch
+
+    params = session.settings.fetch
+    fetch.check(params)
+    text = params.path or f"{params.model} at {params.revision[:8]}, fetched by the first run"
+    return Finding("Base model", ok=True, text=text)
+
+
+def _disk(session: Session) -> Finding:
+    preflight.check_disk(session, stages.STAGES)
+    needed = preflight.disk_needed_gb(session, stages.STAGES)
+    free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
+    return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")
+
+
+def _memory(session: Session) -> Finding:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    total_gb = int(lines[0].split()[1]) * 1024 / 1e9
+    needed_gb: float = _MIN_MEMORY_GB
+    if session.settings.fetch.path:
+        needed_gb = 4 + 1.3 * files.size_of(Path(session.settings.fetch.path)) / 1e9
+    ok = total_gb >= needed_gb
+    mend = "" if ok else "add memory, or swap, for the merge of the base model on the CPU"
+    return Finding("Memory", ok=ok, text=f"{total_gb:.0f} GB, {needed_gb:.0f} GB needed", mend=mend)
+
+
+def _backend(session: Session) -> Finding:
+    if session.settings.backend is None:
+        return Finding("Backend", ok=None, text="none is set")
+    preflight.check_backend(session)
+    return Finding("Backend", ok=True, text=session.settings.backend.url)
+
+
+def _compose(session: Session) -> Finding:
+    if session.settings.runner == "process":
+        return Finding("Docker Compose", ok=None, text="only to build the images")
+    try:
+        done = subprocess.run(
+            ["docker", "compose", "version", "--short"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise StageFailed(
+            "docker compose does not run",
+            why=str(error),
+            todo="install the package docker-compose-plugin (or docker-compose-v2)",
+        ) from error
+    return Finding("Docker Compose", ok=True, text=done.stdout.strip())
+
+
+_QUESTIONS: dict[str, Callable[[Session], Finding]] = {
+    "GPU": _gpu,
+    "Docker engine": _docker,
+    "Docker Compose": _compose,
+    "NVIDIA container toolkit": _toolkit,
+    "Stage images": _images,
+    "Python packages": _packages,
+    "llama.cpp converter": _converter,
+    "Serving engine": _engine,
+    "Teacher model": _teacher,
+    "Base model": _base,
+    "Disk": _disk,
+    "Memory": _memory,
+    "Backend": _backend,
+}

@@ -1,0 +1,1 @@
+"""Stages that act on the outside world, run in the driver itself."""

@@ -1,0 +1,71 @@
+"""deploy: an immutable version in the serving engine, and the alias that the backend asks."""
+
+from __future__ import annotations
+
+import json
+
+from contracts.entrypoint import StageContext
+from contracts.errors import CandidateRefused, EngineUnavailable
+from contracts.stages import GGUF, VERDICT, DeployMetrics, DeployParams
+from serving.engine import Engine, full_tag
+from tasks import load_task
+
+
+def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
+    """Create `NAME:RUN`, then let the alias name it; whatever was live keeps a name of its own.
+
+    Safe to repeat: the engine keeps what is there already. Raises `CandidateRefused` before
+    anything is changed when the evaluation did not promote the model.
+    """
+    verdict = json.loads(context.input(VERDICT).read_text(encoding="utf-8"))
+    if not verdict["promote"]:
+        raise CandidateRefused(
+            "the new model is not good enough to go live", why="; ".join(verdict["reasons"])
+        )
+    name = context.params.name
+    alias, version = full_tag(name), full_tag(f"{name}:{context.job.run}")
+    previous = _keep_previous(engine, name, alias)
+    model = engine.create(
+        version,
+        context.input(GGUF),
+        load_task(context.job.task).modelfile(),
+        lambda done, total: context.progress(done, total, "bytes"),
+    )
+    engine.copy(version, alias)
+    live = engine.models()[alias].digest
+    if live != model.digest:
+        raise EngineUnavailable(
+            f"{alias} is not {version} after the copy",
+            why=f"digests {live[:12]} and {model.digest[:12]}",
+            todo="Run again; the version itself is complete.",
+        )
+    engine.unload(alias)  # the old runner would go on answering until its keep_alive ends
+    return DeployMetrics(tag=version, alias=alias, digest=live, previous=previous)
+
+
+def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
+    """Return why the engine no longer shows what was deployed, "" if it does."""
+    live = engine.models().get(metrics.alias)
+    if live is None:
+        return f"{metrics.alias} is gone from the serving engine"
+    if live.digest != metrics.digest:
+        return f"{metrics.alias} is another model now"
+    return ""
+
+
+def _keep_previous(engine: Engine, name: str, alias: str) -> str:
+    """Return a version that is what the alias shows now, made if it has none; "" for a new name.
+
+    Overwriting an alias whose model has no other name would delete it.
+    """
+    models = engine.models()
+    if alias not in models:
+        return ""
+    digest = models[alias].digest
+    versions = [tag for tag, model in models.items() if model.digest == digest and tag != alias]
+    own = [tag for tag in versions if tag.startswith(f"{name}:")]
+    if own:
+        return max(own)  # names sort by time
+    kept = full_tag(f"{name}:before-{digest[:12]}")
+    engine.copy(alias, kept)
+    return kept

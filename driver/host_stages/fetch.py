@@ -1,0 +1,108 @@
+"""fetch: the base model, exactly the version asked for, as a folder in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from contracts import files
+from contracts.entrypoint import StageContext
+from contracts.errors import BaseModelMissing
+from contracts.stages import BASE, FetchMetrics, FetchParams
+
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*"]
+"""What training, merging and converting read of a model repository."""
+_INDEX = "model.safetensors.index.json"
+
+
+def source_digest(params: FetchParams) -> str:
+    """Return a digest of a local folder's names, sizes and times: cheap enough for every plan.
+
+    "" for the hub, where the commit says it all. The contents are digested when the stage runs.
+    """
+    if not params.path or not Path(params.path).is_dir():
+        return ""
+    listing = [
+        (path.relative_to(params.path).as_posix(), stat.st_size, stat.st_mtime_ns)
+        for path in sorted(Path(params.path).rglob("*"))
+        if path.is_file() and (stat := path.stat())
+    ]
+    return files.digest_text(files.canonical_json(listing))
+
+
+def check(params: FetchParams) -> None:
+    """Raise `BaseModelMissing` when the local folder is no complete model; changes nothing."""
+    if not params.path:
+        return
+    folder = Path(params.path)
+    if not folder.is_dir():
+        raise BaseModelMissing(f"there is no base model at {folder}")
+    needed = ["config.json", "tokenizer.json", *_weights(folder)]
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise BaseModelMissing(
+            f"the base model at {folder} is incomplete", why=f"missing: {', '.join(missing)}"
+        )
+
+
+def work(context: StageContext[FetchParams]) -> FetchMetrics:
+    """Take the model from the local folder or the hub, and check that it is whole."""
+    params = context.params
+    target = context.output(BASE)
+    if params.path:
+        check(params)
+        _take(Path(params.path), target)
+    else:
+        _download(params, target)
+    check(FetchParams(path=str(target)))
+    count = sum(1 for path in target.rglob("*") if path.is_file())
+    name = Path(params.path).name if params.path else f"{params.model}@{params.revision[:8]}"
+    return FetchMetrics(model=name, files=count, bytes=files.size_of(target))
+
+
+def _weights(folder: Path) -> list[str]:
+    """Return the weight files that the model's own index names."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        raise BaseModelMissing(f"{index} is damaged", why=repr(error)) from error
+
+
+def _take(source: Path, target: Path) -> None:
+    """Hard-link a folder's files, as a copy of 28 GB is waste; copy across file systems."""
+    shutil.rmtree(target, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        if not path.is_file():
+            continue
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        original = path.resolve()  # the hub's cache is full of symbolic links
+        try:
+            os.link(original, copy)
+        except OSError:
+            shutil.copyfile(original, copy)
+
+
+def _download(params: FetchParams, target: Path) -> None:
+    """Download one commit; the hub's client resumes a partial folder and checks every digest."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        huggingface_hub.snapshot_download(
+            params.model,
+            revision=params.revision,
+            local_dir=target,
+            allow_patterns=_PATTERNS,
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise BaseModelMissing(
+            f"cannot fetch {params.model} at {params.revision[:8]} from the hub",
+            why=str(error).splitlines()[0] if str(error) else repr(error),
+            todo="Check the network, HF_ENDPOINT and HF_TOKEN, or set fetch.path to a local copy.",
+        ) from error
+    shutil.rmtree(target / ".cache", ignore_errors=True)  # the client's bookkeeping

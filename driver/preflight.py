@@ -1,0 +1,121 @@
+"""Everything that can be known to fail before anything is changed.
+
+One function a question; each raises the error class that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import files, stages
+from contracts.errors import DiskFull, GpuUnavailable, ModelMissing
+from contracts.stage import GpuMode, Stage
+from driver.host_stages import fetch, snapshot
+
+if TYPE_CHECKING:
+    from driver.plan import Step
+    from driver.session import Session
+
+_GB = 1_000_000_000
+_HUB_BASE_GB = 29.5
+"""Qwen3-14B in bf16: what a base model is taken for before it is fetched."""
+_SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
+
+
+def check(session: Session, running: Sequence[Stage]) -> None:
+    """Raise the first thing that would stop these stages; cheap questions first."""
+    if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
+        snapshot.check(session.settings.snapshot, session.settings.task)
+    if stages.FETCH in running:
+        fetch.check(session.settings.fetch)
+    check_disk(session, running)
+    if any(stage.image for stage in running):
+        session.runner.check(running)
+    if stages.TRAIN in running and session.settings.train.device == "cuda":
+        check_gpu()
+    if any(stage in running for stage in _SERVING):
+        session.engine.version()
+    if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
+        check_backend(session)
+
+
+def check_stage(session: Session, step: Step) -> None:
+    """Raise what keeps one stage from running, now that its inputs are there."""
+    if step.stage is not stages.LABEL or step.inputs is None:
+        return
+    items, reviewed = (
+        {row["id"] for row in files.read_jsonl(session.workspace / step.inputs[artifact.name].path)}
+        for artifact in (stages.ITEMS, stages.REVIEWED)
+    )
+    if items <= reviewed:
+        return  # the teacher is asked nothing
+    check_teacher(session)
+
+
+def check_teacher(session: Session) -> None:
+    """Raise `EngineUnavailable`, or `ModelMissing` when the engine lacks the teacher."""
+    from serving.engine import full_tag
+
+    teacher = full_tag(session.settings.label.teacher)
+    if teacher not in session.engine.models():
+        raise ModelMissing(
+            f"the serving engine has no teacher model {teacher}",
+            todo=f"ollama pull {teacher}, or set label.teacher.",
+        )
+
+
+def check_disk(session: Session, running: Sequence[Stage]) -> None:
+    """Raise `DiskFull` when the workspace's disk cannot hold what the run will write."""
+    needed_gb = disk_needed_gb(session, running)
+    free_gb = shutil.disk_usage(existing(session.workspace)).free / _GB
+    if free_gb < needed_gb:
+        raise DiskFull(
+            f"{free_gb:.1f} GB are free at {session.workspace}, {needed_gb:.1f} GB are needed",
+            why="base model, merged model and GGUF lie there at the same time",
+        )
+
+
+def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
+    """Return what the run may write, in GB, from the base model's size.
+
+    bf16 merged is as large as the base, q8_0 is 8.5 of 16 bits a weight, a downloaded base comes
+    on top; the serving engine's own 3 × GGUF (facts of Ollama's create) is on its own disk.
+    """
+    if session.settings.min_free_gb is not None:
+        return session.settings.min_free_gb
+    path = session.settings.fetch.path
+    base_gb = files.size_of(Path(path)) / _GB if path else _HUB_BASE_GB
+    shares = {stages.FETCH: 0.0 if path else 1.0, stages.MERGE: 1.0, stages.CONVERT: 8.5 / 16}
+    return base_gb * sum(share for stage, share in shares.items() if stage in running)
+
+
+def check_gpu() -> None:
+    """Raise `GpuUnavailable` when this host has no GPU; a remote engine's host is not asked."""
+    if os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
+        from driver.adapters import gpu
+
+        if not gpu.devices():
+            raise GpuUnavailable("the NVIDIA driver sees no GPU")
+
+
+def check_backend(session: Session) -> None:
+    """Raise `BackendUnavailable` for a backend that is not healthy, or has no such container."""
+    from driver.adapters.backend import Backend
+    from driver.runners.docker import ContainerHost
+
+    backend = session.settings.backend
+    if backend is None:
+        return
+    if ContainerHost().state(backend.container)["running"]:
+        Backend(backend.url).wait_healthy(needed=1, timeout_s=10)
+
+
+def existing(path: Path) -> Path:
+    """Return the nearest folder that exists: the workspace itself may be still to come."""
+    while not path.exists():
+        path = path.parent
+    return path

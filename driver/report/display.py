@@ -1,0 +1,199 @@
+"""What a person sees while it runs: the plan, a bar for the stage at work, and the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from contracts.stage import Event, Result, Stage
+from driver.plan import Action, Step
+from driver.store import Run
+
+_QUIET_INTERVAL_S = 10.0
+"""Without a terminal: seconds between two lines of progress."""
+_NAME_WIDTH = 9
+
+
+class Display:
+    """A live bar on a terminal; plain lines, one every ten seconds, elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:<9}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[metrics]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task: Any = None
+        self._started = 0.0
+        self._said = 0.0
+
+    # --- before and after ------------------------------------------------------------------------
+    def nothing_to_do(self, plan: list[Step], last: Run | None) -> None:
+        """Say that every result is there."""
+        self.console.print(f"Nothing has changed: all {len(plan)} stages are reused, nothing ran.")
+        if last:
+            self.console.print(f"The last run is {last.folder}")
+
+    def begin(self, plan: list[Step], run: Run) -> None:
+        """Show what will run, and why."""
+        running = sum(step.action is Action.RUN for step in plan)
+        self.console.print(
+            f"[bold]Run {run.id}[/bold]: {running} of {len(plan)} stages to run, the rest is reused"
+        )
+
+    def warn(self, text: str) -> None:
+        """Show something that does not stop the run."""
+        self.console.print(f"[yellow]! {escape(text)}[/yellow]")
+
+    # --- one stage -------------------------------------------------------------------------------
+    def reused(self, step: Step) -> None:
+        """Show a stage that is taken as it is."""
+        self._line("=", step.stage.name, "", f"reused: {step.reason}", style="dim")
+
+    def started(self, step: Step) -> None:
+        """Begin the bar of a stage."""
+        self._started = self._said = time.monotonic()
+        self._line(">", step.stage.name, "", escape(step.reason))
+        if self.console.is_terminal:
+            self._task = self._bar.add_task(step.stage.name, total=None, unit="", metrics="")
+            self._bar.start()
+
+    def event(self, event: Event) -> None:
+        """Move the bar."""
+        metrics = "  ".join(f"{name} {_short(value)}" for name, value in event.metrics.items())
+        if self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=event.done,
+                total=event.total,
+                unit=event.unit,
+                metrics=metrics,
+            )
+        elif time.monotonic() - self._said >= _QUIET_INTERVAL_S:
+            self._said = time.monotonic()
+            self._line(
+                " ", event.stage, self._elapsed(), f"{progress(event)}{self._eta(event)}  {metrics}"
+            )
+
+    def finished(self, step: Step, result: Result, summary: str) -> None:
+        """End the bar with the stage's result."""
+        self._clear()
+        self._line("+", step.stage.name, duration(result.seconds), escape(summary), style="green")
+
+    def failed(self, stage: Stage) -> None:
+        """End the bar of a stage that failed; the error itself comes last of all."""
+        self._clear()
+        self._line("x", stage.name, self._elapsed(), "failed", style="red")
+
+    # --- the end ---------------------------------------------------------------------------------
+    def end(
+        self,
+        state: Mapping[str, Mapping[str, Any]],
+        results: Mapping[str, Result],
+        run: Run,
+        report: Path,
+        seconds: float,
+    ) -> None:
+        """Show the table, the canary's answer, and where everything lies."""
+        table = Table("stage", "time", "result", title=f"Run {run.id}", title_justify="left")
+        for name, facts in state.items():
+            took = "reused" if facts.get("state") == "reused" else duration(facts.get("seconds", 0))
+            table.add_row(name, took, escape(str(facts.get("summary", facts.get("reason", "")))))
+        self.console.print()
+        self.console.print(table)
+        if answer := results["verify"].metrics.get("answer"):
+            self.console.print("\nThe model's answer to the canary article (validated):")
+            print(json.dumps(answer, ensure_ascii=False, indent=2), file=self.console.file)
+        self.console.print(f"\nDone in {duration(seconds)}. Report: {report}")
+        self.console.print(f"Run folder: {run.folder}")
+
+    # --- details ---------------------------------------------------------------------------------
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.stop()
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def _line(self, mark: str, name: str, took: str, text: str, style: str = "") -> None:
+        self.console.print(f"{mark} {name:<{_NAME_WIDTH}} {took:>7}  {text}", style=style)
+
+    def _elapsed(self) -> str:
+        return duration(time.monotonic() - self._started)
+
+    def _eta(self, event: Event) -> str:
+        """Return the time left at the stage's average speed so far."""
+        if not event.total or not event.done:
+            return ""
+        spent = time.monotonic() - self._started
+        return f", {duration(spent * (event.total - event.done) / event.done)} left"
+
+
+def progress(event: Event) -> str:
+    """Return how far a stage is, in words."""
+    if not event.total:
+        return f"{_short(event.done)} {event.unit}"
+    return f"{_short(event.done)}/{_short(event.total)} {event.unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 0.4 s, 12 s, 3 min 20 s, 1 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plan_table(plan: list[Step], console: Console) -> None:
+    """Show what a run would do about each stage, and why."""
+    table = Table("stage", "action", "why")
+    for step in plan:
+        style = "bold" if step.action is Action.RUN else "dim"
+        table.add_row(step.stage.name, step.action, escape(step.reason), style=style)
+    console.print(table)
+
+
+def complain(error: Exception) -> None:
+    """Show a failure on stderr: what broke, why, what to do."""
+    Console(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr).print(
+        f"[bold red]error[/bold red] {escape(str(error))}"
+    )
+
+
+def _short(value: float | str) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else f"{value:.4g}"
+        if abs(value) < 10_000
+        else f"{value:,.0f}"
+    )

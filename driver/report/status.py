@@ -1,0 +1,69 @@
+"""`driver status`: the last run, or the one under way, from its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contracts.stage import Event
+from driver.report.display import duration, progress
+from driver.store import Run
+from driver.window import Window
+
+
+def show(workspace: Path) -> int:
+    """Print the newest run's stages and return 0; also where there is no run yet."""
+    console = Console(highlight=False, soft_wrap=True)
+    if Window(workspace, None).is_open:
+        console.print("[yellow]! the service is stopped for the GPU window[/yellow]")
+    run = Run.last(workspace)
+    if run is None:
+        console.print(f"There is no run in {workspace} yet.")
+        return 0
+    state = run.read_state()
+    stages: dict[str, dict[str, Any]] = state.get("stages", {})  # type: ignore[assignment]
+    alive = _alive(state.get("pid"))
+    table = Table("stage", "state", "time", "result", title=f"Run {run.id}", title_justify="left")
+    for name, facts in stages.items():
+        shown = facts.get("state", "")
+        if shown == "running" and not alive:
+            shown = "interrupted"
+        text = facts.get("summary") or facts.get("error") or facts.get("reason", "")
+        if shown == "running":
+            text = _last_progress(run, name) or text
+        seconds = facts.get("seconds")
+        table.add_row(name, shown, duration(seconds) if seconds else "", escape(str(text)))
+    console.print(table)
+    console.print(f"Run folder: {run.folder}")
+    return 0
+
+
+def _alive(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_progress(run: Run, stage: str) -> str:
+    """Return the newest progress of a stage, "" when it has told none."""
+    try:
+        lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        event = Event.model_validate(json.loads(line))
+        if event.stage == stage:
+            return progress(event)
+    return ""

@@ -1,0 +1,1 @@
+"""How a stage is run: in a container, or as a process."""

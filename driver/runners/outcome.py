@@ -1,0 +1,90 @@
+"""What both runners share: reading a stage's lines, and naming its failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+from pydantic import ValidationError
+
+from contracts.errors import OutOfMemory, RetrainError, StageFailed, error_for
+from contracts.stage import Event, Stage
+
+Emit = Callable[[Event], None]
+
+_SIGKILL_CODES = (137, -9)
+"""128 + SIGKILL as Docker and shells report it, and as Python's subprocess does."""
+
+
+class Runner(Protocol):
+    """Runs a stage on a job that lies in the workspace."""
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Raise what would keep these stages from running, before anything is changed."""
+
+    def run(
+        self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
+    ) -> None:
+        """Run to the end; raise the stage's own error, or `StageFailed`.
+
+        `environ` holds what a job file must not: addresses.
+        """
+
+
+class Listener:
+    """Reads a stage's stdout line by line; remembers the error it told."""
+
+    def __init__(self, stage: Stage, emit: Emit, log: IO[str]) -> None:
+        self._stage = stage
+        self._emit = emit
+        self._log = log
+        self.told: dict[str, str] | None = None
+
+    def line(self, text: str) -> None:
+        """Take one line: an event, or (a library that prints) text for the log."""
+        if not text.strip():
+            return
+        try:
+            event = Event.model_validate_json(text)
+        except ValidationError:
+            self._log.write(text.rstrip("\n") + "\n")
+            self._log.flush()
+            return
+        if event.error is not None:
+            self.told = event.error
+        self._emit(event)
+
+
+def failure(
+    stage: Stage, exit_code: int, told: Mapping[str, str] | None, log: Path, *, oom: bool = False
+) -> RetrainError:
+    """Return the error that a stage's exit stands for, with the place of its log."""
+    where = f"The stage's log is {log}."
+    if oom or exit_code in _SIGKILL_CODES:
+        cause = "the memory limit was reached" if oom else "killed from outside (SIGKILL)"
+        killed: type[RetrainError] = OutOfMemory if oom else StageFailed
+        return killed(
+            f"stage {stage.name} was killed (exit {exit_code})",
+            why=cause,
+            todo=f"{killed.hint} {where}",
+        )
+    kind = error_for(exit_code)
+    if told:
+        return kind(
+            f"stage {stage.name}: {told.get('what', '')}",
+            why=told.get("why", ""),
+            todo=f"{told.get('todo', '')} {where}".strip(),
+        )
+    return kind(
+        f"stage {stage.name} failed with exit code {exit_code}", why=_last_words(log), todo=where
+    )
+
+
+def _last_words(log: Path, lines: int = 3) -> str:
+    """Return the end of a log: usually the exception itself."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())

@@ -1,0 +1,101 @@
+"""Runs a stage as a process of this machine: `python -m images.IMAGE JOB`."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from contracts import files
+from contracts.errors import StageFailed
+from contracts.stage import Stage
+from driver.runners.outcome import Emit, Listener, failure
+
+_NEEDS = {
+    "labeler": ("requests",),
+    "trainer": ("torch", "transformers", "trl", "peft", "datasets"),
+    "merger": ("torch", "transformers", "peft"),
+    "gguf": ("torch", "transformers"),
+}
+"""Packages that a stage imports, checked before anything is started."""
+_STOP_GRACE_S = 10
+_PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl
+
+
+class ProcessRunner:
+    """The runner for a machine without containers: the demo, tests, a plain venv."""
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Raise `StageFailed` that names what is not installed."""
+        images = {stage.image for stage in stages if stage.image}
+        packages = {package for image in images for package in _NEEDS[image]}
+        missing = sorted(p for p in packages if importlib.util.find_spec(p) is None)
+        if missing:
+            raise StageFailed(
+                f"not installed: {', '.join(missing)}",
+                why="runner=process runs the stages in this Python environment",
+                todo="Install the extra: pip install -e '.[local]', or set runner=docker.",
+            )
+
+    def run(
+        self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
+    ) -> None:
+        """Run the stage; on any exception here, the process is stopped first."""
+        command = [sys.executable, "-m", f"images.{stage.image}", str(job.resolve())]
+        env = {**os.environ, **environ, "PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1"}
+        with (
+            log.open("a", encoding="utf-8") as output,
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env=env,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, resolved before
+            ) as process,
+        ):
+            listener = Listener(stage, emit, output)
+            try:
+                assert process.stdout is not None  # noqa: S101  # PIPE was asked for
+                for line in process.stdout:
+                    listener.line(line)
+                exit_code = process.wait()
+            except BaseException:
+                _stop(process)
+                raise
+        if exit_code:
+            raise failure(stage, exit_code, listener.told, log)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the driver dies, even by SIGKILL (prctl(2)).
+
+    An orphan would go on writing where the next run of the same stage writes.
+    """
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _python_path() -> str:
+    """Put the checkout first, so that a stage runs the code its fingerprint was made from."""
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(files.ROOT), *([inherited] if inherited else [])])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the stage with its children: it leads a process group of its own."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(_STOP_GRACE_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        return

@@ -1,0 +1,241 @@
+"""One run: the settings in effect, the workspace, and the outside world, made when needed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from contracts import files, stages
+from contracts.entrypoint import StageContext, execute
+from contracts.errors import RetrainError
+from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
+from driver import preflight
+from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
+from driver.plan import Action, Request, Step
+from driver.report.display import Display
+from driver.runners.outcome import Runner
+from driver.settings import Settings
+from driver.store import Run, Store
+from driver.window import Window
+from serving import connect
+from serving.engine import Engine
+from tasks import load_task
+
+_GPU_FREE_TIMEOUT_S = 60
+
+
+class Session:
+    """What the loop of pipeline.py acts through."""
+
+    def __init__(self, settings: Settings, display: Display) -> None:
+        self.settings = settings
+        self.display = display
+        self.workspace = settings.workspace.resolve()
+        self.store = Store(self.workspace)
+        self.window = Window(self.workspace, settings.backend)
+        self.task = load_task(settings.task)
+        self._run: Run | None = None
+        self._state: dict[str, dict[str, Any]] = {}
+        self._started = time.monotonic()
+
+    # --- what the plan asks ----------------------------------------------------------------------
+    def request(self, stage: Stage) -> Request:
+        """Return what the settings ask of a stage, with the digests that identify it."""
+        params = getattr(self.settings, stage.name)
+        if stage is stages.SNAPSHOT:
+            digest = snapshot.source_digest(params, Path.cwd())
+            params = params.model_copy(update={"source_digest": digest})
+        if stage is stages.FETCH:
+            params = params.model_copy(update={"source_digest": fetch.source_digest(params)})
+        return Request(
+            stage=stage,
+            params=params.model_dump(mode="json"),
+            identity=params.identity(),
+            code_digest=files.code_digest(*stage.code),
+            task=self.settings.task,
+            task_digest=self._task_digest(stage),
+        )
+
+    def _task_digest(self, stage: Stage) -> str:
+        if stage.task == "none":
+            return ""
+        return self.task.label_digest() if stage.task == "labels" else self.task.digest()
+
+    def still_true(self, stage: Stage, result: Result) -> str:
+        """Ask the outside whether an effect's result still holds; "" if so."""
+        try:
+            if stage is stages.RESTORE:
+                return "the service has been stopped" if self.window.is_open else ""
+            if stage is stages.DEPLOY:
+                deployed = stages.DeployMetrics.model_validate(result.metrics)
+                return deploy.disagreement(deployed, self.engine)
+            if stage is stages.VERIFY:
+                verified = stages.VerifyMetrics.model_validate(result.metrics)
+                return verify.disagreement(verified, self.engine)
+        except RetrainError as error:
+            return f"unknown: {error.what}"
+        return ""
+
+    # --- what the loop does ----------------------------------------------------------------------
+    def nothing_to_do(self, plan: list[Step]) -> None:
+        """Say that nothing has changed; no run is recorded."""
+        self.display.nothing_to_do(plan, Run.last(self.workspace))
+
+    def begin(self, plan: list[Step]) -> None:
+        """Check everything that can be checked, then record the run."""
+        preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
+        self._run = Run.create(self.workspace)
+        files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
+        for step in plan:
+            self._note(step.stage, action=step.action, reason=step.reason, state="planned")
+        self.display.begin(plan, self.run)
+
+    def prepare(self, step: Step) -> None:
+        """Check what only the results so far can tell, before the service is touched."""
+        preflight.check_stage(self, step)
+
+    def reuse(self, step: Step) -> Result:
+        """Record that a result is taken as it is."""
+        if step.result is None:
+            raise ValueError(f"{step.stage.name} has no result to reuse")
+        self._note(step.stage, state="reused", reason=step.reason, fingerprint=step.fingerprint)
+        self.display.reused(step)
+        return step.result
+
+    def execute(self, step: Step) -> Result:
+        """Run one stage to its result."""
+        stage = step.stage
+        job = Job(
+            stage=stage.name,
+            run=self.run.id,
+            fingerprint=step.fingerprint,
+            code_digest=step.request.code_digest,
+            task=step.request.task,
+            task_digest=step.request.task_digest,
+            params=step.request.params,
+            inputs=step.inputs or {},
+        )
+        self._note(stage, state="running", reason=step.reason, fingerprint=step.fingerprint)
+        self.display.started(step)
+        for warning in self.window.warnings:
+            self.display.warn(warning)
+        self.window.warnings.clear()
+        try:
+            if stage.gpu is GpuMode.EXCLUSIVE:
+                self._free_gpu()
+            result = self._run_job(stage, job)
+        except BaseException as error:
+            self._note(stage, state="failed", error=str(error) or type(error).__name__)
+            self.display.failed(stage)
+            raise
+        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
+        self.display.finished(step, result, self.summary(result))
+        return result
+
+    def end(self, results: dict[str, Result]) -> None:
+        """Write the report and show the final table."""
+        from driver.report import html
+
+        seconds = time.monotonic() - self._started
+        report = html.write(self.run, self._state, results, self.workspace, seconds)
+        self.display.end(self._state, results, self.run, report, seconds)
+
+    @staticmethod
+    def summary(result: Result) -> str:
+        """Return a result's one line for people."""
+        return stages.BY_NAME[result.stage].metrics.model_validate(result.metrics).summary()
+
+    # --- how a stage is run ----------------------------------------------------------------------
+    def _run_job(self, stage: Stage, job: Job) -> Result:
+        path = self.store.prepare(job)
+        if stage.image is None:
+            works = self._host_works()
+            return execute(stage, job, self.workspace, path.parent, works[stage.name], self._listen)
+        environ = self.addresses if stage.gpu is GpuMode.SERVING else {}
+        self.runner.run(stage, path, self.run.log(stage.name), self._listen, environ)
+        result = self.store.result(stage.name, job.fingerprint)
+        if result is None:
+            raise RetrainError(f"stage {stage.name} ended well but left no result")
+        return result
+
+    def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
+        name = self.settings.deploy.name
+        return {
+            "snapshot": snapshot.work,
+            "fetch": fetch.work,
+            "deploy": partial(deploy.work, engine=self.engine),
+            "restore": self._restore,
+            "reprocess": reprocess.work,
+            "verify": partial(verify.work, engine=self.engine, name=name),
+        }
+
+    def _restore(self, _: StageContext[Any]) -> stages.RestoreMetrics:
+        self.window.close()
+        return stages.RestoreMetrics(away_s=round(self.window.away_s, 1))
+
+    def _free_gpu(self) -> None:
+        """Give the whole GPU to the stage: unload every model of the serving engine."""
+        loaded = self.engine.loaded()
+        for model in loaded:
+            self.engine.unload(model.tag)
+        if self.settings.train.device == "cuda":
+            from driver.adapters import gpu
+
+            total = gpu.devices()[0].total_mib
+            gpu.wait_free(int(total * 0.9), _GPU_FREE_TIMEOUT_S)
+
+    def _listen(self, event: Event) -> None:
+        self.run.record(event)
+        self.display.event(event)
+
+    def _note(self, stage: Stage, **facts: Any) -> None:
+        self._state.setdefault(stage.name, {}).update(facts)
+        self.run.write_state({"run": self.run.id, "pid": os.getpid(), "stages": self._state})
+
+    # --- the outside world -----------------------------------------------------------------------
+    @property
+    def run(self) -> Run:
+        """The run under way; only after `begin`."""
+        if self._run is None:
+            raise RuntimeError("the run has not begun")
+        return self._run
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What stages that speak to the serving engine find in their environment."""
+        found: dict[str, str] = {"RETRAIN_ENGINE": self.settings.engine}
+        if "OLLAMA_HOST" in os.environ:
+            found["OLLAMA_HOST"] = os.environ["OLLAMA_HOST"]
+        if self.settings.engine == "llamacpp":
+            default = str(self.workspace / "serving")
+            found["LLAMACPP_HOME"] = os.environ.get("LLAMACPP_HOME", default)
+        return found
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The serving engine; not asked anything yet."""
+        return connect({**os.environ, **self.addresses}, self.workspace)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The runner of the settings."""
+        if self.settings.runner == "process":
+            from driver.runners.process import ProcessRunner
+
+            return ProcessRunner()
+        from driver.runners.docker import DockerRunner
+
+        return DockerRunner(
+            self.workspace,
+            files.ROOT / self.settings.docker.compose_file,
+            gpu=self.settings.train.device == "cuda",
+        )
+
+    def close(self) -> None:
+        """Let go of the engine, if it was used."""
+        if "engine" in self.__dict__:
+            self.engine.close()

@@ -1,0 +1,211 @@
+"""Settings: one YAML file, then the environment, then `--set`; typed, with every error named."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from contracts import stages
+from contracts.errors import SettingsInvalid
+from contracts.stage import Params
+
+ENV_PREFIX = "RETRAIN__"
+"""`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
+DEFAULT_FILE = Path("retrain.yaml")
+
+
+class BackendSettings(Params):
+    """The application whose model is retrained."""
+
+    url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://[^\s]+$")
+    """Where it answers."""
+    container: str = "liga-news-backend"
+    """Name of its container, which is stopped for the GPU window."""
+    stop_timeout_s: int = Field(120, ge=1)
+    """Seconds it gets to finish its work; gunicorn itself gives up after 60."""
+    healthy_timeout_s: float = Field(300, gt=0)
+    """How long it may take to come back healthy."""
+
+
+class DockerSettings(Params):
+    """How stage containers are run."""
+
+    compose_file: str = "compose.retrain.yml"
+    """The declaration of the stage images, relative to the checkout."""
+
+
+class Settings(Params):
+    """Everything a user can set. Each stage has a section of its own name."""
+
+    workspace: Path = Path("workspace")
+    """Folder for everything that the driver keeps, relative to the current directory."""
+    task: str = "liga_relevance"
+    """The task definition, a package below tasks/."""
+    runner: Literal["docker", "process"] = "docker"
+    """`docker` runs each stage in its container, `process` as a process of this machine."""
+    engine: Literal["ollama", "llamacpp"] = "ollama"
+    """The serving engine: a running Ollama (OLLAMA_HOST), or llama.cpp from its Python wheel."""
+    min_free_gb: float | None = Field(None, ge=0)
+    """Free disk space in GB that a run demands; None derives it from the base model's size."""
+    backend: BackendSettings | None = None
+    """The application; without it no container is stopped and nothing is reprocessed."""
+    docker: DockerSettings = DockerSettings()
+    snapshot: stages.SnapshotParams = stages.SnapshotParams()
+    fetch: stages.FetchParams
+    label: stages.LabelParams = stages.LabelParams()
+    split: stages.SplitParams = stages.SplitParams()
+    train: stages.TrainParams = stages.TrainParams()
+    merge: stages.MergeParams = stages.MergeParams()
+    gguf: stages.GgufParams = stages.GgufParams()
+    evaluate: stages.EvaluateParams = stages.EvaluateParams()
+    deploy: stages.DeployParams = stages.DeployParams()
+    restore: stages.RestoreParams = stages.RestoreParams()
+    reprocess: stages.ReprocessParams = stages.ReprocessParams()
+    verify: stages.VerifyParams = stages.VerifyParams()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.runner == "docker" and self.engine == "llamacpp":
+            raise ValueError(
+                "engine=llamacpp serves inside the stage's own process and is not in the images; "
+                "use runner=process with it, or engine=ollama"
+            )
+        if self.snapshot.source == "backend" and self.backend is None:
+            raise ValueError("snapshot.source=backend needs the section backend")
+        if self.snapshot.source == "files" and not self.snapshot.items:
+            raise ValueError("snapshot.items names no files")
+        return self
+
+
+def load(
+    file: Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read the settings; later sources win: file, `RETRAIN__…` variables, `--set key=value`.
+
+    Raises `SettingsInvalid` that names the key, what is wrong with it, and a likely spelling.
+    """
+    values = _read(file)
+    for name, value in sorted(environ.items()):
+        if name.startswith(ENV_PREFIX):
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            _put(values, keys, value, origin=f"the environment variable {name}")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise SettingsInvalid(
+                f"--set {override} has no value", todo="Write --set section.key=value."
+            )
+        _put(values, key.strip().split("."), value, origin=f"--set {override}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsInvalid(f"the settings are not valid ({file})", why=_explain(error)) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsInvalid(
+            f"there is no settings file {file}", todo="Name one with --config FILE."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"cannot read {file}", why=str(error)) from None
+    except yaml.YAMLError as error:
+        raise SettingsInvalid(f"{file} is not YAML", why=str(error)) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsInvalid(f"{file} is not a mapping of keys to values")
+    return values
+
+
+def _put(values: dict[str, Any], keys: list[str], text: str, *, origin: str) -> None:
+    """Set one key from text, which is read as YAML, so that numbers and lists can be given."""
+    for key in keys[:-1]:
+        inner = values.get(key)
+        if inner is None:
+            inner = values[key] = {}
+        if not isinstance(inner, dict):
+            raise SettingsInvalid(f"{origin}: {key} is a value, not a section")
+        values = inner
+    try:
+        values[keys[-1]] = _yaml_scalar(text)
+    except yaml.YAMLError as error:
+        raise SettingsInvalid(f"{origin} is not YAML", why=str(error)) from None
+
+
+def _yaml_scalar(text: str) -> Any:
+    """Read a YAML value; `1e-4`, which YAML 1.1 takes for a string, is left to pydantic."""
+    return yaml.safe_load(text) if text else ""
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn pydantic's errors into lines that name the key as the user writes it."""
+    lines = []
+    for each in error.errors(include_url=False):
+        key = ".".join(str(part) for part in each["loc"])
+        if each["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggestion(each['loc'])}")
+        elif each["type"] == "missing":
+            lines.append(f"{key}: is missing")
+        else:
+            message = each["msg"].removeprefix("Value error, ")
+            given = (
+                "" if isinstance(each["input"], dict | Params) else f" (given: {each['input']!r})"
+            )
+            lines.append(f"{key + ': ' if key else ''}{message}{given}")
+    return "\n     ".join(lines)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    model: type[Params] | None = Settings
+    for part in location[:-1]:
+        model = section(str(part)) if model is Settings else None
+    if model is None:
+        return ""
+    close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def section(name: str) -> type[Params] | None:
+    """Return the model of a section of the settings; None if `name` is no section."""
+    if name == "backend":
+        return BackendSettings
+    field = Settings.model_fields.get(name)
+    kind = field.annotation if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, Params) else None
+
+
+def describe() -> str:
+    """Return every key with its default and meaning, as a commented YAML file."""
+    lines = [
+        "# Every setting with its default. Values also come from RETRAIN__SECTION__KEY",
+        "# and --set section.key=value.",
+    ]
+    for name, field in Settings.model_fields.items():
+        model = section(name)
+        if model is None:
+            lines += _described(name, field.description, field.get_default(), "")
+            continue
+        lines += ["", f"# {(model.__doc__ or '').strip()}", f"{name}:"]
+        for key, inner in model.model_fields.items():
+            lines += _described(key, inner.description, inner.get_default(), "  ")
+        if not model.model_fields:
+            lines[-1] += " {}"
+    return "\n".join(lines) + "\n"
+
+
+def _described(key: str, meaning: str | None, default: Any, indent: str) -> list[str]:
+    text = " ".join((meaning or "").split())
+    value = list(default) if isinstance(default, tuple) else default
+    value = str(value) if isinstance(value, Path) else value
+    shown = f"{key}: {json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
+    return [f"{indent}# {text}", f"{indent}{shown}"]
