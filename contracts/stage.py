@@ -98,6 +98,7 @@ class Job(Frozen):
     run: str
     fingerprint: str
     code_digest: str
+    environment: str
     task: str
     task_digest: str
     params: dict[str, Any]

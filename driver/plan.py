@@ -37,6 +37,8 @@ class Request:
     code_digest: str
     task: str
     task_digest: str
+    environment: str = ""
+    """What a stage's image is built on, in words; "" for a process."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def fingerprint(request: Request, inputs: dict[str, InputRef]) -> str:
         "stage": request.stage.name,
         "params": request.identity,
         "code": request.code_digest,
+        "environment": request.environment,
         "task": request.task_digest,
         "inputs": {name: reference.digest for name, reference in inputs.items()},
     }
@@ -140,4 +143,6 @@ def _difference(
         changes.append("the task definition has changed")
     if job.code_digest != request.code_digest:
         changes.append("the code has changed")
+    if job.environment != request.environment:
+        changes.append("the image's base or build arguments have changed")
     return "; ".join(changes) or "its result is missing or damaged"

@@ -17,6 +17,7 @@ from driver import preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
+from driver.runners import compose
 from driver.runners.outcome import Runner
 from driver.settings import Settings
 from driver.store import Run, Store
@@ -58,7 +59,15 @@ class Session:
             code_digest=files.code_digest(*stage.code),
             task=self.settings.task,
             task_digest=self._task_digest(stage),
+            environment=self._environment(stage),
         )
+
+    def _environment(self, stage: Stage) -> str:
+        """Return what the stage's image is built on; its own code has a digest already."""
+        if stage.image is None or self.settings.runner == "process":
+            return ""
+        service = compose.read(self.compose_file, os.environ)[stage.image]
+        return files.canonical_json(service.build.args)
 
     def _task_digest(self, stage: Stage) -> str:
         if stage.task == "none":
@@ -114,6 +123,7 @@ class Session:
             run=self.run.id,
             fingerprint=step.fingerprint,
             code_digest=step.request.code_digest,
+            environment=step.request.environment,
             task=step.request.task,
             task_digest=step.request.task_digest,
             params=step.request.params,
@@ -215,6 +225,11 @@ class Session:
             found["LLAMACPP_HOME"] = os.environ.get("LLAMACPP_HOME", default)
         return found
 
+    @property
+    def compose_file(self) -> Path:
+        """The declaration of the stage images."""
+        return files.ROOT / self.settings.docker.compose_file
+
     @cached_property
     def engine(self) -> Engine:
         """The serving engine; not asked anything yet."""
@@ -231,7 +246,7 @@ class Session:
 
         return DockerRunner(
             self.workspace,
-            files.ROOT / self.settings.docker.compose_file,
+            self.compose_file,
             gpu=self.settings.train.device == "cuda",
         )
 

@@ -1,0 +1,80 @@
+"""Settings: where they come from, and what a user reads when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts import files
+from contracts.errors import SettingsInvalid
+from driver import settings
+
+MINIMAL = "snapshot: {items: [a.jsonl]}\nfetch: {path: base}\n"
+
+
+def load(tmp_path: Path, text: str, *overrides: str, **environ: str) -> settings.Settings:
+    file = tmp_path / "s.yaml"
+    file.write_text(text, encoding="utf-8")
+    return settings.load(file, overrides, environ)
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    text = MINIMAL + "train: {learning_rate: 0.1, rank: 4, epochs: 2}\n"
+    environ = {"RETRAIN__TRAIN__LEARNING_RATE": "0.2", "RETRAIN__TRAIN__RANK": "8"}
+    found = load(tmp_path, text, "train.learning_rate=1e-4", **environ).train
+    assert (found.learning_rate, found.rank, found.epochs) == (1e-4, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("train: {learning_rat: 1}", [], "train.learning_rat: unknown key; did you mean"),
+        ("trian: {}", [], "trian: unknown key; did you mean train?"),
+        ("train: {rank: many}", [], "train.rank: Input should be a valid integer"),
+        ("train: {batch_size: 4, micro_batch_size: 3}", [], "micro_batch_size must divide"),
+        ("train: 3", [], "train"),
+        ("", ["train.rank"], "--set train.rank has no value"),
+        ("", ["task.x=1"], "task is a value, not a section"),
+        ("a: [", [], "is not YAML"),
+        ("- 1", [], "not a mapping"),
+        ("engine: llamacpp", [], "use runner=process"),
+        ("fetch: {path: '', model: a/b, revision: main}", [], "must be the commit"),
+        ("snapshot: {source: backend}", [], "needs the section backend"),
+        ("evaluate: {min_valid: 1.5}", [], "evaluate.min_valid"),
+    ],
+)
+def test_bad_settings_name_the_key(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    whole = text if text.startswith(("-", "a:")) else _merged(text)
+    with pytest.raises(SettingsInvalid) as caught:
+        load(tmp_path, whole, *overrides, RETRAIN__TASK="liga_relevance")
+    assert message in str(caught.value)
+    assert caught.value.todo
+
+
+def _merged(text: str) -> str:
+    return yaml.safe_dump({**yaml.safe_load(MINIMAL), **(yaml.safe_load(text) or {})})
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SettingsInvalid, match="there is no settings file"):
+        settings.load(Path("nowhere.yaml"), (), {})
+
+
+def test_the_shipped_settings_are_valid() -> None:
+    production = settings.load(files.ROOT / "retrain.yaml", (), {})
+    assert (production.train.load_in, production.train.rank) == ("8bit", 16)
+    demo = settings.load(files.ROOT / "examples/liga-sample/demo.yaml", (), {})
+    assert (demo.runner, demo.engine) == ("process", "llamacpp")
+
+
+def test_the_description_is_yaml_that_names_every_key() -> None:
+    described = yaml.safe_load(settings.describe())
+    assert set(described) == set(settings.Settings.model_fields)
+    for name in described:
+        if (model := settings.section(name)) is not None:
+            assert set(described[name] or {}) == set(model.model_fields), name
+    assert described["train"]["learning_rate"] == 2e-4

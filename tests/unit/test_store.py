@@ -1,0 +1,174 @@
+"""The store: what counts as finished, and that the lock ends with its process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import StageContext, execute, main
+from contracts.errors import (
+    BaseModelMissing,
+    ImageStale,
+    InputMissing,
+    OutputMissing,
+    StageFailed,
+    WorkspaceBusy,
+    error_for,
+)
+from contracts.stage import Event, InputRef, Job, Result
+from contracts.stages import CONVERT, GGUF, MERGED, GgufMetrics, GgufParams
+from driver.store import Run, Store, lock
+
+Work = Callable[[StageContext[GgufParams]], GgufMetrics]
+METRICS = GgufMetrics(bytes=3, tensors=1, architecture="qwen3")
+
+
+def job(workspace: Path) -> Job:
+    merged = workspace / "merged.bin"
+    merged.write_text("abc", encoding="utf-8")
+    reference = InputRef(path="merged.bin", digest=files.digest_path(merged), bytes=3)
+    return Job(
+        stage="gguf",
+        run="r",
+        fingerprint="f" * 16,
+        code_digest=files.code_digest(*CONVERT.code),
+        environment="",
+        task="t",
+        task_digest="",
+        params=GgufParams().model_dump(mode="json"),
+        inputs={MERGED.name: reference},
+    )
+
+
+def copies(context: StageContext[GgufParams]) -> GgufMetrics:
+    context.output(GGUF).write_bytes(context.input(MERGED).read_bytes())
+    context.progress(1, 1, "files")
+    return METRICS
+
+
+def run(workspace: Path, work: Work = copies) -> tuple[Store, Result]:
+    store = Store(workspace)
+    path = store.prepare(job(workspace))
+    result = execute(CONVERT, job(workspace), workspace, path.parent, work, lambda _event: None)
+    return store, result
+
+
+def test_a_finished_stage_is_found_with_its_outputs(tmp_path: Path) -> None:
+    store, result = run(tmp_path)
+    assert store.result("gguf", "f" * 16) == result
+    output = result.outputs[GGUF.name]
+    assert (tmp_path / output.path).read_text(encoding="utf-8") == "abc"
+    assert output.bytes == 3
+    assert output.digest == files.digest_path(tmp_path / "merged.bin")
+    latest = store.latest("gguf")
+    assert latest is not None
+    assert latest[0].fingerprint == "f" * 16
+
+
+@pytest.mark.parametrize("damage", ["output gone", "output cut", "result cut"])
+def test_a_damaged_result_does_not_count(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, result = run(tmp_path)
+    output = tmp_path / result.outputs[GGUF.name].path
+    match damage:
+        case "output gone":
+            output.unlink()
+        case "output cut":
+            output.chmod(0o644)
+            output.write_text("a", encoding="utf-8")
+        case _:
+            (store.place("gguf", "f" * 16) / "result.json").write_text("{", encoding="utf-8")
+    assert store.result("gguf", "f" * 16) is None
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_no_result_without_every_output(tmp_path: Path) -> None:
+    with pytest.raises(OutputMissing, match="ended without"):
+        run(tmp_path, work=lambda _context: METRICS)
+    assert Store(tmp_path).result("gguf", "f" * 16) is None
+
+
+def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
+    broken = job(tmp_path)
+    (tmp_path / "merged.bin").write_text("ab", encoding="utf-8")
+    with pytest.raises(InputMissing, match="damaged"):
+        execute(CONVERT, broken, tmp_path, tmp_path / "place", copies, lambda _event: None)
+
+
+def test_a_failed_stage_keeps_its_partial_work(tmp_path: Path) -> None:
+    def breaks(context: StageContext[GgufParams]) -> GgufMetrics:
+        (context.work / "checkpoint").write_text("half", encoding="utf-8")
+        raise StageFailed("broke")
+
+    with pytest.raises(StageFailed):
+        run(tmp_path, work=breaks)
+    assert (Store(tmp_path).place("gguf", "f" * 16) / "work" / "checkpoint").exists()
+    _, result = run(tmp_path)
+    assert result.outputs[GGUF.name].bytes == 3
+
+
+def test_the_entry_point_reports_errors_as_event_and_exit_code(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = Store(tmp_path).prepare(job(tmp_path))
+    assert main(["images.gguf", str(path)], {CONVERT: copies}) == 0
+
+    def fails(_context: StageContext[GgufParams]) -> GgufMetrics:
+        raise BaseModelMissing("no base", why="because", todo="get it")
+
+    capfd.readouterr()
+    assert main(["images.gguf", str(path)], {CONVERT: fails}) == BaseModelMissing.exit_code
+    event = Event.model_validate_json(capfd.readouterr().out)
+    assert event.error == {"what": "no base", "why": "because", "todo": "get it"}
+    assert error_for(BaseModelMissing.exit_code) is BaseModelMissing
+
+
+def test_an_image_of_other_code_refuses_the_job(tmp_path: Path) -> None:
+    stale = job(tmp_path).model_copy(update={"code_digest": "0" * 64})
+    path = Store(tmp_path).prepare(stale)
+    assert main(["images.gguf", str(path)], {CONVERT: copies}) == ImageStale.exit_code
+
+
+def test_the_lock_names_its_holder_and_ends_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, driver.store as s\n"
+        "with s.lock(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=files.ROOT,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(WorkspaceBusy, match=f"pid {holder.pid}"), lock(tmp_path):
+            pass
+        holder.kill()
+    with lock(tmp_path):
+        assert (tmp_path / "lock").read_text(encoding="utf-8").startswith("pid ")
+
+
+def test_runs_sort_by_time_and_never_collide(tmp_path: Path) -> None:
+    first, second = Run.create(tmp_path), Run.create(tmp_path)
+    assert first.id != second.id
+    last = Run.last(tmp_path)
+    assert last is not None
+    assert last.id == max(first.id, second.id)
+
+
+def test_publishing_is_atomic_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "x.json"
+    files.write_json(target, {"a": 1})
+    with pytest.raises(TypeError):
+        files.write_json(target, {"a": object()})
+    assert files.read_jsonl(target) is not None
+    assert target.read_text(encoding="utf-8") == '{\n  "a": 1\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
