@@ -6,6 +6,7 @@ files, digests, publishing and exit codes is here, once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TextIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -111,7 +112,15 @@ def main(
     The workspace is found from the job's own place in it (store/STAGE/FINGERPRINT/job.json), so
     the same call works under any mount point.
     """
-    works = works or {}
+    events = sys.stdout
+    # Libraries print what they like; stdout carries events and nothing else.
+    with contextlib.redirect_stdout(sys.stderr):
+        return _run(argv, works or {}, lambda event: _print_event(event, events))
+
+
+def _run(
+    argv: list[str], works: Mapping[Stage, Callable[[StageContext[P]], Metrics]], emit: Emit
+) -> int:
     if len(argv) != 2:
         print(f"usage: python -m {Path(argv[0]).parent.name} JOB.json", file=sys.stderr)
         return 2
@@ -122,12 +131,13 @@ def main(
         stage_name = job.stage
         stage, work = _find(job, works)
         _check_code(stage, job)
-        execute(stage, job, path.parents[3], path.parent, work, _print_event)
+        execute(stage, job, path.parents[3], path.parent, work, emit)
     except RetrainError as error:
-        _report(stage_name, error)
+        _report(stage_name, error, emit)
         return error.exit_code
     except MemoryError as error:
-        _report(stage_name, OutOfMemory(f"stage {stage_name} ran out of memory", why=str(error)))
+        ran_out = OutOfMemory(f"stage {stage_name} ran out of memory", why=str(error))
+        _report(stage_name, ran_out, emit)
         return OutOfMemory.exit_code
     except Exception as error:  # noqa: BLE001  # the last frame before the exit code
         traceback.print_exc()
@@ -136,14 +146,14 @@ def main(
     return 0
 
 
-def _print_event(event: Event) -> None:
-    print(event.model_dump_json(exclude_none=True), flush=True)
+def _print_event(event: Event, stream: TextIO) -> None:
+    print(event.model_dump_json(exclude_none=True), file=stream, flush=True)
 
 
-def _report(stage: str, error: RetrainError) -> None:
+def _report(stage: str, error: RetrainError, emit: Emit) -> None:
     """Tell the driver on stdout (as an event) and people on stderr."""
     told = {"what": error.what, "why": error.why, "todo": error.todo}
-    _print_event(Event(stage=stage, error=told))
+    emit(Event(stage=stage, error=told))
     print(error, file=sys.stderr)
 
 

@@ -1,0 +1,1 @@
+"""The trainer image: stage TRAIN, a LoRA adapter from labelled rows."""

@@ -1,0 +1,170 @@
+"""How the base model gets onto the device with a LoRA on it: the one thing backends differ in.
+
+Unsloth on CUDA is the production path; transformers with PEFT runs everywhere. All that follows
+(rows, order, trainer, checks) is shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from contracts.errors import GpuUnavailable, OutOfMemory, SentinelTripped, SettingsInvalid
+from contracts.stages import TrainParams
+
+Backend = Literal["unsloth", "transformers"]
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a Qwen3 block; each gets a LoRA."""
+
+_STORED_AS = {
+    torch.int8: "8bit",  # bitsandbytes LLM.int8()
+    torch.uint8: "4bit",  # bitsandbytes nf4, two weights a byte
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+}
+
+
+def choose_backend(params: TrainParams) -> Backend:
+    """Return the backend, with Unsloth imported if it is the one.
+
+    Raises `GpuUnavailable` where a GPU is asked for and there is none, `SettingsInvalid` where a
+    package is missing.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise GpuUnavailable(
+            "train.device=cuda, and PyTorch sees no GPU",
+            why=f"PyTorch {torch.__version__} was built "
+            + (f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"),
+        )
+    if params.load_in in {"8bit", "4bit"}:
+        _require("bitsandbytes", f"train.load_in={params.load_in}")
+    has_unsloth = importlib.util.find_spec("unsloth") is not None
+    wanted = params.backend
+    if wanted == "auto":
+        wanted = "unsloth" if params.device == "cuda" and has_unsloth else "transformers"
+    if wanted == "unsloth":
+        _require("unsloth", "train.backend=unsloth")
+        import unsloth  # noqa: F401  # patches transformers and TRL, so before either of them
+    return wanted
+
+
+def load_model(backend: Backend, base: Path, params: TrainParams) -> Any:
+    """Return the frozen base with a fresh LoRA on all seven projections.
+
+    Raises `SentinelTripped` when the base is not held as asked: Unsloth's 8-bit was silently
+    16-bit for a while, which nothing but the memory tells.
+    """
+    load = _load_unsloth if backend == "unsloth" else _load_transformers
+    model = load(base, params)
+    check_precision(model, params.load_in)
+    return model
+
+
+def check_precision(model: Any, load_in: str) -> None:
+    """Raise `SentinelTripped` unless every projection is stored as `load_in` says."""
+    stored = Counter(
+        _STORED_AS.get(module.weight.dtype, str(module.weight.dtype))
+        for name, module in model.named_modules()
+        if name.removesuffix(".base_layer").endswith(PROJECTIONS)
+        and not hasattr(module, "base_layer")
+    )
+    if set(stored) != {load_in}:
+        found = ", ".join(f"{count} in {kind}" for kind, count in stored.items()) or "none"
+        raise SentinelTripped(
+            f"sentinel precision: the base was to be loaded in {load_in}",
+            why=f"projections found: {found}",
+            todo="Set train.backend=transformers, or another train.load_in.",
+        )
+
+
+@contextlib.contextmanager
+def memory_errors(params: TrainParams) -> Iterator[None]:
+    """Turn CUDA's out-of-memory error into one that says which setting helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        smaller = {"8bit": "4bit", "bf16": "8bit", "fp32": "bf16"}.get(params.load_in)
+        ways = [
+            f"train.micro_batch_size below {params.micro_batch_size}"
+            if params.micro_batch_size > 1
+            else "",
+            f"train.max_length below {params.max_length}",
+            f"train.load_in={smaller}" if smaller else "",
+        ]
+        raise OutOfMemory(
+            "the GPU ran out of memory in training",
+            why=str(error).split("\n", maxsplit=1)[0],
+            todo="Set " + ", or ".join(way for way in ways if way) + ".",
+        ) from error
+
+
+def _load_unsloth(base: Path, params: TrainParams) -> Any:
+    from unsloth import FastLanguageModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(base),
+        max_seq_length=params.max_length,
+        dtype=torch.float32 if params.load_in == "fp32" else torch.bfloat16,
+        load_in_4bit=params.load_in == "4bit",  # its default is True
+        load_in_8bit=params.load_in == "8bit",
+        load_in_16bit=params.load_in == "bf16",
+        use_exact_model_name=True,  # else it may fetch a quantised copy of its own
+        local_files_only=True,
+    )
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=params.rank,
+        target_modules=list(PROJECTIONS),
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        bias="none",
+        use_gradient_checkpointing="unsloth",
+        random_state=params.seed,
+        max_seq_length=params.max_length,
+    )
+
+
+def _load_transformers(base: Path, params: TrainParams) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
+
+    quantization = {
+        "8bit": lambda: BitsAndBytesConfig(load_in_8bit=True),
+        "4bit": lambda: BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        ),
+    }.get(params.load_in)
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=torch.float32 if params.load_in == "fp32" else torch.bfloat16,
+        quantization_config=quantization() if quantization else None,
+        device_map={"": 0 if params.device == "cuda" else "cpu"},
+        attn_implementation="sdpa",
+        local_files_only=True,
+    )
+    set_seed(params.seed)  # the LoRA starts at random
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=params.rank,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=list(PROJECTIONS),
+        bias="none",
+    )
+    return get_peft_model(model, lora)
+
+
+def _require(package: str, setting: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise SettingsInvalid(
+            f"{setting} needs the package {package}, which is not installed",
+            todo="Install it, or choose another value; bf16, fp32 and backend=transformers "
+            "need nothing more.",
+        )

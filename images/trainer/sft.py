@@ -1,0 +1,177 @@
+"""TRL's trainer, set up to learn exactly the ids and labels it is given.
+
+Imported only once the backend is chosen: Unsloth has to patch TRL before anybody imports it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from contracts.errors import SentinelTripped
+from contracts.stages import TrainParams
+from images.trainer.backends import Backend
+from images.trainer.loss import answer_loss
+from images.trainer.rows import IGNORED, Row
+
+LOG_POINTS = 200
+"""About how many points of the training loss are logged."""
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Takes (step, steps, figures)."""
+
+
+class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
+    """`SFTTrainer` with the loss of loss.py; Unsloth brings its own fast loss instead."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Return nats per answer token, over the whole batch when accumulating."""
+        if return_outputs:
+            raise NotImplementedError("this loss makes no outputs; metrics need the loss only")
+        # accelerate's autocast sits on the outer forward, which is not called here
+        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, self.args.bf16):
+            loss, hits, tokens = answer_loss(self.accelerator.unwrap_model(model), inputs)
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["token_accuracy"].append(int(hits) / max(tokens, 1))
+        return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Reports each step, and stops a training whose loss is no number any more."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._latest: dict[str, float] = {}
+
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any
+    ) -> None:
+        """Keep the figures for the next report; raise `SentinelTripped` for a NaN."""
+        for name in ("loss", "eval_loss"):
+            if name in logs and not math.isfinite(logs[name]):
+                raise SentinelTripped(
+                    f"sentinel finite_loss: {name} is {logs[name]} at step {state.global_step}",
+                    todo="Lower train.learning_rate, or raise train.warmup_ratio.",
+                )
+        shown = {
+            "loss": "loss",
+            "eval_loss": "validation_loss",
+            "token_accuracy": "token_accuracy",
+            "learning_rate": "learning_rate",
+        }
+        self._latest |= {shown[name]: float(logs[name]) for name in shown if name in logs}
+        self._report(state.global_step, state.max_steps, self._latest)
+
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Report the step with the figures logged last."""
+        self._report(state.global_step, state.max_steps, self._latest)
+
+
+def make_trainer(
+    backend: Backend,
+    model: Any,
+    tokenizer: Any,
+    train: list[Row],
+    validation: list[Row],
+    params: TrainParams,
+    checkpoints: Path,
+    report: Report,
+) -> SFTTrainer:
+    """Return a trainer that sees `train` once, in the order given, and writes checkpoints."""
+    trainer_class = SFTTrainer if backend == "unsloth" else AnswerLossTrainer
+    by_length = sorted(validation, key=lambda row: len(row.ids))  # neighbours pad little
+    trainer = trainer_class(
+        model=model,
+        args=config(backend, params, steps=len(train) // params.batch_size, folder=checkpoints),
+        data_collator=Collator(tokenizer.pad_token_id),
+        train_dataset=_dataset(train),
+        eval_dataset=_dataset(by_length),
+        processing_class=tokenizer,
+        callbacks=[Watch(report)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -> SFTConfig:
+    """Return the settings of the run in TRL's words."""
+    cuda = params.device == "cuda"
+    quantised = params.load_in in {"8bit", "4bit"}
+    more: dict[str, Any] = {}
+    if backend == "transformers":  # Unsloth has checkpointing of its own, on by then
+        more["gradient_checkpointing"] = cuda
+    return SFTConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=params.micro_batch_size,
+        per_device_eval_batch_size=params.micro_batch_size,
+        gradient_accumulation_steps=params.batch_size // params.micro_batch_size,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps
+        weight_decay=params.weight_decay,
+        optim="adamw_8bit" if cuda and quantised else "adamw_torch",
+        bf16=cuda and params.load_in != "fp32",
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        eval_strategy="steps",
+        eval_steps=params.eval_steps,
+        save_strategy="steps",
+        save_steps=params.eval_steps,
+        save_total_limit=2,  # the newest, and the best
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=max(1, steps // LOG_POINTS),
+        logging_nan_inf_filter=False,  # would hide a NaN from the sentinel
+        seed=params.seed,
+        data_seed=params.seed,
+        train_sampling_strategy="sequential",  # the order is made in order.py
+        dataset_kwargs={"skip_prepare_dataset": True},  # ids and labels are finished
+        max_length=params.max_length,
+        packing=False,
+        report_to="none",
+        disable_tqdm=True,
+        **more,
+    )
+
+
+class Collator:
+    """Pads rows on the right to the longest one of the micro-batch."""
+
+    def __init__(self, pad_id: int) -> None:
+        self._pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Return input_ids, attention_mask and labels, each [rows, longest], int64."""
+        longest = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, value: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [value] * (longest - len(row[name])) for row in rows])
+
+        present = [[1] * len(row["input_ids"]) for row in rows]
+        return {
+            "input_ids": padded("input_ids", self._pad_id),
+            "labels": padded("labels", IGNORED),
+            "attention_mask": torch.tensor(
+                [ones + [0] * (longest - len(ones)) for ones in present]
+            ),
+        }
+
+
+def _dataset(rows: list[Row]) -> Dataset:
+    return Dataset.from_dict(
+        {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
+    )

@@ -1,0 +1,175 @@
+"""Stage TRAIN: base model and labelled rows in, LoRA adapter, log and loss curve out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts import files
+from contracts.entrypoint import StageContext
+from contracts.errors import SentinelTripped
+from contracts.stages import (
+    BASE,
+    LORA_ADAPTER,
+    LOSS_CURVE,
+    TRAIN_SPLIT,
+    TRAINING_LOG,
+    VALIDATION_SPLIT,
+    TrainMetrics,
+    TrainParams,
+)
+from images.trainer.backends import choose_backend, load_model, memory_errors
+from images.trainer.checkpoints import ADAPTER, newest_whole
+from images.trainer.curve import loss_curve
+from images.trainer.order import steps_for, training_order
+from images.trainer.rows import Split, read_split
+from tasks import load_task
+
+ADAPTER_CONFIG = "adapter_config.json"
+_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes")
+_log = logging.getLogger(__name__)
+
+
+def work(context: StageContext[TrainParams]) -> TrainMetrics:
+    """Train the adapter; go on from the newest whole checkpoint if there is one."""
+    params = context.params
+    backend = choose_backend(params)
+
+    # Rows first: an over-long one should be named before minutes are spent on loading the base.
+    tokenizer = _tokenizer(context.input(BASE))
+    train, validation = (
+        read_split(
+            context.input(artifact),
+            tokenizer,
+            load_task(context.job.task).chat,
+            max_length=params.max_length,
+            too_long=params.too_long,
+        )
+        for artifact in (TRAIN_SPLIT, VALIDATION_SPLIT)
+    )
+    steps = steps_for(
+        len(train.rows),
+        epochs=params.epochs,
+        max_steps=params.max_steps,
+        batch_size=params.batch_size,
+    )
+    order = training_order(
+        [len(row.ids) for row in train.rows],
+        steps=steps,
+        batch_size=params.batch_size,
+        micro_batch_size=params.micro_batch_size,
+        seed=params.seed,
+    )
+    ordered = [train.rows[index] for index in order]
+
+    checkpoints = context.work / "checkpoints"
+    resumed = newest_whole(checkpoints)
+    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, resumed or 0)
+    with memory_errors(params):
+        model = load_model(backend, context.input(BASE), params)
+        from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
+
+        trainer = make_trainer(
+            backend,
+            model,
+            tokenizer,
+            ordered,
+            validation.rows,
+            params,
+            checkpoints,
+            lambda step, total, figures: context.progress(step, total, "steps", **figures),
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    state = trainer.state
+
+    best = checkpoints / f"checkpoint-{state.best_global_step}"
+    _publish_adapter(
+        best, context.output(LORA_ADAPTER), base_digest=context.job.inputs[BASE.name].digest
+    )
+    metrics = TrainMetrics(
+        backend=backend,
+        steps=state.global_step,
+        rows=len(train.rows),
+        dropped=len(train.dropped) + len(validation.dropped),
+        train_loss=round(_series(state.log_history, "loss")[-1][1], 5),
+        validation_loss=round(state.best_metric, 5),
+        trained_tokens=sum(row.trained_tokens for row in ordered),
+        peak_memory_mib=_peak_memory_mib(params.device),
+    )
+    _publish_log(context, metrics, state, train, validation)
+    return metrics
+
+
+def _tokenizer(base: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+
+def _publish_adapter(checkpoint: Path, out: Path, *, base_digest: str) -> None:
+    """Copy the adapter of a checkpoint; raise `SentinelTripped` if it would change nothing.
+
+    A LoRA's B starts at zero, so ΔW = B A is zero exactly where B still is.
+    """
+    tensors = load_file(checkpoint / ADAPTER)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise SentinelTripped("sentinel finite_adapter: the adapter holds NaN or infinity")
+    if not any(bool(t.any()) for name, t in tensors.items() if "lora_B" in name):
+        raise SentinelTripped(
+            "sentinel adapter_changed: the adapter is as it was before the training",
+            todo="Look at the learning rate and the number of steps.",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / ADAPTER, metadata={"format": "pt"})
+    config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = f"base@sha256:{base_digest}"  # not this machine's path
+    files.write_json(out / ADAPTER_CONFIG, config)
+
+
+def _publish_log(
+    context: StageContext[TrainParams],
+    metrics: TrainMetrics,
+    state: Any,
+    train: Split,
+    validation: Split,
+) -> None:
+    history = state.log_history
+    log = {
+        "metrics": metrics.model_dump(mode="json"),
+        "params": context.params.model_dump(mode="json"),
+        "best_step": state.best_global_step,
+        "base": context.job.inputs[BASE.name].digest,
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "dropped": {"train": train.dropped, "validation": validation.dropped},
+        "log": history,
+    }
+    files.write_json(context.output(TRAINING_LOG), log)
+    curve = loss_curve(
+        _series(history, "loss"), _series(history, "eval_loss"), title=f"Loss: {metrics.summary()}"
+    )
+    files.write_text(context.output(LOSS_CURVE), curve)
+
+
+def _series(history: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
+    return [(point["step"], point[name]) for point in history if name in point]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _peak_memory_mib(device: str) -> int:
+    """Return the most memory taken: on the GPU as PyTorch reserved it, else resident."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved() / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts in KiB
