@@ -21,7 +21,14 @@ from typing import Generic, TextIO, TypeVar
 from pydantic import ValidationError
 
 from contracts import files
-from contracts.errors import ImageStale, InputMissing, OutOfMemory, OutputMissing, RetrainError
+from contracts.errors import (
+    ImageStale,
+    InputMissing,
+    OutOfMemory,
+    OutputMissing,
+    RetrainError,
+    from_os_error,
+)
 from contracts.stage import Artifact, Event, Job, Metrics, OutputRef, Params, Result, Stage
 
 P = TypeVar("P", bound=Params)
@@ -55,9 +62,7 @@ class StageContext(Generic[P]):
         """Return where to write an output; it is published when the stage is done."""
         return self.work / "out" / artifact.filename
 
-    def progress(
-        self, done: float, total: float | None, unit: str, **metrics: float | str
-    ) -> None:
+    def progress(self, done: float, total: float | None, unit: str, **metrics: float | str) -> None:
         """Say how far the work is, in `unit`s; the driver derives the ETA."""
         self.emit(Event(stage=self.stage.name, done=done, total=total, unit=unit, metrics=metrics))
 
@@ -139,6 +144,11 @@ def _run(
         ran_out = OutOfMemory(f"stage {stage_name} ran out of memory", why=str(error))
         _report(stage_name, ran_out, emit)
         return OutOfMemory.exit_code
+    except OSError as error:
+        traceback.print_exc()
+        named = from_os_error(error)
+        _report(stage_name, named, emit)
+        return named.exit_code
     except Exception as error:  # noqa: BLE001  # the last frame before the exit code
         traceback.print_exc()
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

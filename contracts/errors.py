@@ -7,6 +7,7 @@ never reuse one.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -185,11 +186,26 @@ class ReprocessFailed(RetrainError):
     exit_code = 31
 
 
+class FileUnusable(RetrainError):
+    """A file or folder cannot be read or written."""
+
+    exit_code = 32
+    hint = "Check the path and its permissions."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 
     exit_code = 130
     hint = "Run the same command again: finished stages are reused."
+
+
+def from_os_error(error: OSError) -> RetrainError:
+    """Return the failure that a file operation's error stands for."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull("the disk is full", why=f"{where}{error.strerror}")
+    return FileUnusable(f"{where}{error.strerror or error}")
 
 
 def _subclasses(cls: type[RetrainError]) -> list[type[RetrainError]]:

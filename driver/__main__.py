@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from contracts.errors import Interrupted, RetrainError, SettingsInvalid
+from contracts.errors import Interrupted, RetrainError, SettingsInvalid, from_os_error
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(Interrupted("stopped by a signal"))
     except RetrainError as error:
         return _fail(error)
+    except OSError as error:
+        return _fail(from_os_error(error))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

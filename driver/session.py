@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import RetrainError
+from contracts.errors import OutputMissing, RetrainError
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -169,7 +169,7 @@ class Session:
         self.runner.run(stage, path, self.run.log(stage.name), self._listen, environ)
         result = self.store.result(stage.name, job.fingerprint)
         if result is None:
-            raise RetrainError(f"stage {stage.name} ended well but left no result")
+            raise OutputMissing(f"stage {stage.name} ended well but left no result")
         return result
 
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:

@@ -118,13 +118,13 @@ def test_what_comes_before_a_change_is_reused() -> None:
 def test_code_task_and_base_image_are_part_of_the_identity() -> None:
     store = Memory()
     store.finish(PIPELINE)
-    for change, reason in (
-        ({"code_digest": "code-2"}, "the code has changed"),
-        ({"task_digest": "task-2"}, "the task definition has changed"),
-        ({"environment": "base-2"}, "the image's base or build arguments have changed"),
+    head, *rest = PIPELINE
+    for changed, reason in (
+        (replace(head, code_digest="code-2"), "the code has changed"),
+        (replace(head, task_digest="task-2"), "the task definition has changed"),
+        (replace(head, environment="b"), "the image's base or build arguments have changed"),
     ):
-        changed = [replace(PIPELINE[0], **change), *PIPELINE[1:]]
-        assert store.plan(changed)["train"] == (Action.RUN, reason)
+        assert store.plan([changed, *rest])["train"] == (Action.RUN, reason)
 
 
 def test_a_changed_input_is_named() -> None:
