@@ -14,7 +14,7 @@ cat >"$context/Dockerfile" <<DOCKERFILE
 FROM $base
 RUN --mount=type=cache,target=/root/.cache/pip \\
     pip install --root-user-action=ignore \\
-      transformers==5.17.0 safetensors==0.8.0 sentencepiece numpy protobuf pyyaml tqdm
+      transformers==5.17.0 safetensors==0.8.0 numpy==2.4.6 sentencepiece protobuf pyyaml tqdm
 COPY app/ bin/ /app/
 WORKDIR /app
 ENTRYPOINT ["/app/tools.sh"]
