@@ -1,4 +1,4 @@
-"""The driver's reading of compose.retrain.yml is Compose's own, and what it starts is as declared."""
+"""The driver reads compose.retrain.yml as Compose does, and starts what it declares."""
 
 from __future__ import annotations
 
