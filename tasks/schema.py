@@ -43,9 +43,11 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any], where: str) -> d
         result["items"] = _convert(result["items"], definitions, f"{where}[]")
     _require_bounds(result, where)
     if result.get("type") == "object":
+        if "properties" not in result:
+            raise UnservableSchema(f"{where}: a free mapping; name its keys as fields")
         result["properties"] = {
             name: _convert(child, definitions, f"{where}.{name}")
-            for name, child in result.get("properties", {}).items()
+            for name, child in result["properties"].items()
         }
         result["required"] = list(result["properties"])
         result["additionalProperties"] = False
