@@ -19,7 +19,7 @@ def compose(
     `files` override parts of it, `env` is added to the environment. A failure raises an
     AssertionError that shows the command's standard error.
     """
-    command = ["docker", "compose", "--profile", "stage"]
+    command = ["docker", "compose"]
     for file in (COMPOSE_FILE, *files):
         command += ["--file", str(file)]
     done = subprocess.run(
