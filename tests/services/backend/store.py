@@ -70,8 +70,9 @@ class Store:
 
     def items(self, where: str = "1", *values: Any) -> list[Row]:
         """Return the items that match, newest first, with the connector and source joined."""
-        query = (  # noqa: S608  # `where` is written in listing.py, never taken from a request
-            "SELECT * FROM (SELECT items.*, source, source_id, connector_type "
+        # `where` is written in listing.py, never taken from a request.
+        query = (
+            "SELECT * FROM (SELECT items.*, source, source_id, connector_type "  # noqa: S608
             f"FROM items LEFT JOIN channels ON channels.id = channel_id) WHERE {where} "
             "ORDER BY published_at DESC, id DESC"
         )

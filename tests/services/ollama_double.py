@@ -1,0 +1,90 @@
+"""A DOUBLE of Ollama's HTTP API for unit tests: it answers by script, no model is involved.
+
+tests/docker talks to a real Ollama.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Script = Callable[[str], str | int]
+"""User message → the model's text, or an HTTP status to fail with."""
+
+
+def good_answer(priority: str | None = "high", **changed: Any) -> str:
+    """Return a valid answer of a relevant article, with some fields changed."""
+    fields: dict[str, Any] = {
+        "summary": "Das Land kürzt die Mittel.",
+        "detailed_analysis": "Das Land kürzt die Mittel der Beratung zum Jahresende.",
+        "argumentationskette": ["Beratung spart Folgekosten.", "Die Stellen sind überlastet."],
+        "relevant": True,
+        "relevance_score": 0.9,
+        "priority": priority,
+        "assigned_aks": ["AK1"],
+        "tags": ["Haushalt"],
+        "reasoning": "Die Kürzung trifft die Verbände.",
+    }
+    return json.dumps({**fields, **changed}, ensure_ascii=False)
+
+
+class OllamaDouble:
+    """A server on a free loopback port. `script` decides, `asked` keeps every chat request.
+
+    While `open` is cleared, requests wait, as behind a slow model.
+    """
+
+    def __init__(self, *models: str) -> None:
+        self.models = list(models)
+        self.script: Script = lambda _: good_answer()
+        self.asked: list[dict[str, Any]] = []
+        self.open = threading.Event()
+        self.open.set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving; requests that wait are let go."""
+        self.open.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def user_messages(self) -> list[str]:
+        """Return what was asked, in order."""
+        return [request["messages"][1]["content"] for request in self.asked]
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        double = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                """Answer /api/tags, whatever the path."""
+                self._reply(200, {"models": [{"name": name} for name in double.models]})
+
+            def do_POST(self) -> None:
+                """Answer /api/chat by the script."""
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                double.asked.append(request)
+                double.open.wait()
+                said = double.script(request["messages"][1]["content"])
+                if isinstance(said, int):
+                    self._reply(said, {"error": "scripted"})
+                else:
+                    self._reply(200, {"message": {"content": said}, "done": True})
+
+            def log_message(self, *_: Any) -> None:
+                """Stay quiet."""
+
+            def _reply(self, status: int, body: Any) -> None:
+                encoded = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(encoded)))
+                self.end_headers()
+                self.wfile.write(encoded)
+
+        return Handler

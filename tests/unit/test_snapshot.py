@@ -1,0 +1,264 @@
+"""The snapshot stage: from files, and from the running test backend."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import StageContext, execute
+from contracts.errors import BackendUnavailable, ItemsInvalid, SettingsInvalid
+from contracts.stage import Job, Result
+from contracts.stages import SNAPSHOT, SnapshotParams
+from driver.host_stages import snapshot
+from tasks import load_task
+from tests.services.backend_process import BackendProcess
+from tests.services.ollama_double import good_answer
+
+Row = dict[str, Any]
+Start = Callable[..., BackendProcess]
+TASK = "liga_relevance"
+LABEL: Row = json.loads(good_answer())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Patterns are relative to the current directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("BACKEND_URL", raising=False)
+    return folder
+
+
+def _item(number: int, **changed: Any) -> Row:
+    return {"id": f"a{number}", "title": f"Titel {number}", "content": "Inhalt", **changed}
+
+
+def _write(path: Path, *rows: Row) -> Path:
+    files.write_jsonl(path, rows)
+    return path
+
+
+def _run(tmp_path: Path, **params: Any) -> tuple[Result, list[Row], list[Row]]:
+    job = Job(
+        stage="snapshot",
+        run="r",
+        fingerprint="f",
+        code_digest="",
+        environment="",
+        task=TASK,
+        task_digest="",
+        params=params,
+        inputs={},
+    )
+    folder = tmp_path / "store" / "snapshot" / "f"
+
+    def work(context: StageContext[SnapshotParams]) -> Any:
+        return snapshot.work(context)
+
+    result = execute(SNAPSHOT, job, tmp_path, folder, work, lambda _: None)
+    items, reviewed = (
+        list(files.read_jsonl(folder / "out" / a.filename)) for a in SNAPSHOT.outputs
+    )
+    return result, items, reviewed
+
+
+def _check(**params: Any) -> Any:
+    return snapshot.check(SnapshotParams(**params), TASK)
+
+
+# --- files ---------------------------------------------------------------------------------------
+def test_files(tmp_path: Path, here: Path) -> None:
+    """Sorted files, each once; canonical rows; unknown fields of the source are left behind."""
+    _write(here / "b.jsonl", _item(3, extra=1))
+    _write(here / "a.jsonl", _item(1, published_at=None), _item(2))
+    _write(here / "seen.jsonl", {"id": "a2", "label": LABEL})
+    result, items, reviewed = _run(tmp_path, items=["?.jsonl", "a.jsonl"], reviewed=["seen.jsonl"])
+    assert [row["id"] for row in items] == ["a1", "a2", "a3"]
+    assert list(items[0]) == list(load_task(TASK).item.model_fields)
+    assert items[0]["published_at"] == ""
+    assert reviewed == [{"id": "a2", "label": LABEL}]
+    assert result.metrics == {"items": 3, "reviewed": 1}
+
+
+def test_check_writes_nothing(here: Path) -> None:
+    _write(here / "a.jsonl", _item(1))
+    before = sorted(here.parent.rglob("*"))
+    assert _check(items=["a.jsonl"]).items == 1
+    assert sorted(here.parent.rglob("*")) == before
+
+
+def test_absolute_patterns(here: Path) -> None:
+    assert _check(items=[str(_write(here / "a.jsonl", _item(1)).resolve())]).items == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": "x", "title": "t"}\n\n', r"bad\.jsonl, line 2 is empty"),
+        ("[1]\n", "line 1 is not a JSON object"),
+        ('{"id": "x"', "line 1 is not JSON"),
+        ('{"id": "x", "title": "", "content": null}\n', "neither title nor content"),
+        ('{"title": "t"}\n', "line 1 is no item"),
+        ('{"id": "x", "title": "t"}\n{"id": "x", "title": "u"}\n', "line 2 has the id x a second"),
+        ("", "there are no items"),
+    ],
+)
+def test_a_bad_file_is_named(here: Path, content: str, message: str) -> None:
+    (here / "bad.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(ItemsInvalid, match=message):
+        _check(items=["bad.jsonl"])
+
+
+def test_a_file_that_is_no_text(here: Path) -> None:
+    (here / "bad.jsonl").write_bytes(b'{"id": "\xff"}\n')
+    with pytest.raises(ItemsInvalid, match=r"bad\.jsonl cannot be read"):
+        _check(items=["bad.jsonl"])
+
+
+def test_an_id_in_two_files(here: Path) -> None:
+    _write(here / "a.jsonl", _item(1))
+    _write(here / "b.jsonl", _item(2), _item(1))
+    with pytest.raises(ItemsInvalid, match=r"b\.jsonl, line 2") as caught:
+        _check(items=["*.jsonl"])
+    assert "a.jsonl, line 1" in caught.value.why
+
+
+def test_a_pattern_without_a_match(here: Path) -> None:
+    _write(here / "a.jsonl", _item(1))
+    with pytest.raises(ItemsInvalid, match="no file matches"):
+        _check(items=["a.jsonl", "none*.jsonl"])
+    with pytest.raises(ItemsInvalid, match="there are no items"):
+        _check()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "a9", "label": LABEL}, "unknown item a9"),
+        ({"id": "a1"}, "line 1 is not"),
+        ({"id": "a1", "label": {**LABEL, "priority": "critical"}}, "priority"),
+        ({"id": "a1", "label": {**LABEL, "relevant": "true"}}, "relevant"),
+        ({"id": "a1", "label": {"relevant": True}}, "summary"),
+    ],
+)
+def test_a_bad_review_is_named(here: Path, row: Row, message: str) -> None:
+    _write(here / "a.jsonl", _item(1))
+    _write(here / "seen.jsonl", row)
+    with pytest.raises(ItemsInvalid) as caught:
+        _check(items=["a.jsonl"], reviewed=["seen.jsonl"])
+    assert message in str(caught.value)
+    assert "seen.jsonl, line 1" in caught.value.what
+
+
+def test_an_item_reviewed_twice(here: Path) -> None:
+    _write(here / "a.jsonl", _item(1))
+    _write(here / "seen.jsonl", *[{"id": "a1", "label": LABEL}] * 2)
+    with pytest.raises(ItemsInvalid, match="a second time"):
+        _check(items=["a.jsonl"], reviewed=["seen.jsonl"])
+
+
+def test_source_digest_follows_the_contents(here: Path) -> None:
+    path = _write(here / "a.jsonl", _item(1))
+
+    def digest(**params: Any) -> str:
+        return snapshot.source_digest(SnapshotParams(**params), here)
+
+    first = digest(items=["*.jsonl"])
+    path = path.rename(here / "renamed.jsonl")
+    assert digest(items=["*.jsonl"]) == first
+    assert digest(items=["*.jsonl"], reviewed=["*.jsonl"]) != first
+    _write(path, _item(1, content="Anderes"))
+    assert digest(items=["*.jsonl"]) != first
+
+
+# --- the backend ---------------------------------------------------------------------------------
+def _news(number: int, **changed: Any) -> Row:
+    return {
+        "id": number,
+        "title": f"Titel {number}",
+        "content": "Inhalt",
+        "source": "dpa",
+        **changed,
+    }
+
+
+def test_backend(
+    tmp_path: Path,
+    start_backend: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Input fields only; of the reviewed labels those that are valid, the others are counted."""
+    failed = {**LABEL, "detailed_analysis": "Automatische Analyse nicht verfügbar."}
+    irrelevant = {
+        **LABEL,
+        "relevant": False,
+        "priority": None,
+        "summary": None,
+        "detailed_analysis": None,
+        "argumentationskette": [],
+        "assigned_aks": [],
+    }
+    service = start_backend(
+        [
+            _news(1, **LABEL, is_manually_reviewed=True),
+            _news(2, **irrelevant, is_manually_reviewed=True, is_archived=True),
+            _news(3, **LABEL),  # the model's own answer is no review
+            _news(4, is_manually_reviewed=True),  # the default priority is no label
+            _news(5, **failed, is_manually_reviewed=True),
+            _news(6, title="", content=None),
+        ]
+    )
+    monkeypatch.setenv("BACKEND_URL", service.url)
+    result, items, reviewed = _run(tmp_path, source="backend")
+    assert [row["id"] for row in items] == ["1", "2", "3", "4", "5"]
+    assert items[0]["source"] == "dpa"
+    assert set(items[0]) == set(load_task(TASK).item.model_fields)
+    assert reviewed == [{"id": "1", "label": LABEL}, {"id": "2", "label": irrelevant}]
+    assert result.metrics == {"items": 5, "reviewed": 2}
+    told = capsys.readouterr().err
+    assert "1 items without title and content" in told
+    assert "2 reviewed items left out" in told
+    assert "item 4" in told
+
+
+def test_a_file_wins_over_the_backend(
+    here: Path, tmp_path: Path, start_backend: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start_backend([_news(1, **LABEL, is_manually_reviewed=True)])
+    monkeypatch.setenv("BACKEND_URL", service.url)
+    label = {**LABEL, "priority": "low"}
+    _write(here / "seen.jsonl", {"id": 1, "label": label})
+    _, _, reviewed = _run(tmp_path, source="backend", reviewed=["seen.jsonl"])
+    assert reviewed == [{"id": "1", "label": label}]
+
+
+def test_backend_digest_ignores_analyses(
+    start_backend: Start, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    """A reprocess run must not make the next run start from the beginning."""
+    service = start_backend([_news(1), _news(2, **LABEL, is_manually_reviewed=True)])
+    monkeypatch.setenv("BACKEND_URL", service.url)
+    params = SnapshotParams(source="backend")
+    first = snapshot.source_digest(params, here)
+    service.post("/api/items/1/reprocess")
+    deadline = time.monotonic() + 20
+    while "llm_analysis" not in service.get("/api/items/1")["metadata"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert snapshot.source_digest(params, here) == first
+
+
+def test_backend_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsInvalid, match="needs the backend's URL"):
+        _check(source="backend")
+    monkeypatch.setenv("BACKEND_URL", "http://127.0.0.1:9")
+    with pytest.raises(BackendUnavailable):
+        _check(source="backend")
