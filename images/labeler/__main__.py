@@ -1,0 +1,14 @@
+"""`python -m images.labeler JOB.json`: label, split or evaluate, as the job says."""
+
+from __future__ import annotations
+
+import sys
+
+from contracts import entrypoint
+from contracts.stages import EVALUATE, LABEL, SPLIT
+from images.labeler import evaluate, label, split
+
+WORKS = {LABEL: label.work, SPLIT: split.work, EVALUATE: evaluate.work}
+
+if __name__ == "__main__":
+    sys.exit(entrypoint.main(sys.argv, WORKS))

@@ -1,0 +1,61 @@
+"""Items and labels as they lie in files, each row checked where it enters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from contracts import files
+from contracts.errors import ItemsInvalid
+from tasks.definition import InvalidAnswer, Item, Task
+
+
+def read_items(path: Path, task: Task) -> dict[str, Item]:
+    """Return the items of a file by id, in the file's order.
+
+    Raises `ItemsInvalid` naming file, line and id for a row that is no item of the task, and for
+    an id that comes twice: answers are bound to items by it.
+    """
+    items: dict[str, Item] = {}
+    for number, row in enumerate(files.read_jsonl(path), 1):
+        where = f"{path.name}, line {number} (id {row.get('id')!r})"
+        try:
+            item = task.item.model_validate(row)
+        except ValidationError as error:
+            raise ItemsInvalid(f"{where} is no item of {task.name}", why=_why(error)) from error
+        if item.id in items:
+            raise ItemsInvalid(f"{where}: the id comes twice")
+        items[item.id] = item
+    if not items:
+        raise ItemsInvalid(f"{path.name} holds no items")
+    return items
+
+
+def read_labels(path: Path, task: Task, items: dict[str, Item]) -> dict[str, BaseModel]:
+    """Return the labels of a file of `{"id": …, "label": {…}}` rows, by id.
+
+    Raises `ItemsInvalid` for a label that is not the task's output, for an id that is not among
+    the items, and for one that comes twice.
+    """
+    labels: dict[str, BaseModel] = {}
+    for number, row in enumerate(files.read_jsonl(path), 1):
+        key = str(row.get("id"))  # a backend numbers its items
+        where = f"{path.name}, line {number} (id {key!r})"
+        if key not in items:
+            raise ItemsInvalid(f"{where} labels an item that is not there")
+        if key in labels:
+            raise ItemsInvalid(f"{where}: the id comes twice")
+        try:
+            labels[key] = task.parse(json.dumps(row.get("label")))
+        except InvalidAnswer as error:
+            raise ItemsInvalid(f"{where} is no label of {task.name}", why=str(error)) from error
+    return labels
+
+
+def _why(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'row'}: {each['msg']}"
+        for each in error.errors(include_url=False, include_input=False)
+    )

@@ -1,0 +1,166 @@
+"""The split: no duplicates across it, every stratum in it, and stable when items are added."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import ItemsInvalid, LabelsMissing
+from contracts.stages import SPLIT
+from images.labeler import split
+from images.labeler.duplicates import groups, shingles, similar_pairs
+from tasks import load_task
+from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
+
+TASK = load_task("liga_relevance")
+SIDES = ("train", "validation", "test")
+WORDS = [f"wort{i}" for i in range(3000)]
+
+
+def text(seed: int, words: int = 60) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))  # noqa: S311
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Return distinct items; a third each is irrelevant, high and low."""
+    return [
+        {"id": f"i{n}", "title": "T", "content": text(n), "priority": (None, "high", "low")[n % 3]}
+        for n in range(count)
+    ]
+
+
+def run(
+    folder: Path, given: list[dict[str, Any]], origins: dict[str, str] | None = None, **params: Any
+) -> dict[str, Any]:
+    """Run the stage's work on rows and return its files, parsed."""
+    stage = StageRun(SPLIT, folder)
+    write_jsonl(
+        folder / "items.jsonl", [{k: r[k] for k in ("id", "title", "content")} for r in given]
+    )
+    labels = [
+        {
+            "id": row["id"],
+            "label": label(row["priority"]),
+            "origin": (origins or {}).get(row["id"], "teacher"),
+        }
+        for row in given
+    ]
+    write_jsonl(folder / "labels.jsonl", labels)
+    metrics = stage.run(split.work, **params)
+    sides = {name: read_jsonl(stage.out / f"{name}.jsonl") for name in SIDES}
+    report = json.loads((stage.out / "leakage_report.json").read_text())
+    return {**sides, "metrics": metrics, "report": report}
+
+
+def ids(found: dict[str, Any], name: str) -> set[str]:
+    return {row["id"] for row in found[name]}
+
+
+def test_every_row_once_and_every_stratum_everywhere(tmp_path: Path) -> None:
+    found = run(tmp_path, rows(90))
+    sides = [ids(found, name) for name in SIDES]
+    assert sum(map(len, sides)) == 90 == len(set.union(*sides))
+    for name in SIDES:
+        assert {row["stratum"] for row in found[name]} == {"irrelevant", "high", "low"}
+    assert found["metrics"].test == 12  # 15 % of 30 rounds to 4, in each of three strata
+    first = found["test"][0]
+    assert [m["role"] for m in first["messages"]] == ["system", "user", "assistant"]
+    assert (
+        json.loads(TASK.parse(first["messages"][-1]["content"]).model_dump_json()) == first["label"]
+    )
+
+
+def test_the_same_input_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(tmp_path / name, rows(40))
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "leakage_report.json"):
+        first, second = (tmp_path / side / "work" / "out" / name for side in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+    other = run(tmp_path / "c", rows(40), seed=18)
+    assert ids(other, "test") != ids(run(tmp_path / "d", rows(40)), "test")
+
+
+def test_added_items_do_not_bring_test_rows_into_training(tmp_path: Path) -> None:
+    before = run(tmp_path / "before", rows(300))
+    after = run(tmp_path / "after", rows(450))
+    assert not ids(before, "test") & ids(after, "train")
+    assert len(ids(before, "test") & ids(after, "test")) > 0.8 * len(before["test"])
+
+
+def test_no_duplicate_is_on_two_sides_and_the_reviewed_one_is_kept(tmp_path: Path) -> None:
+    given = rows(60)
+    twin = {**given[3], "id": "twin", "content": given[3]["content"].upper() + "!"}
+    near = {**given[4], "id": "near", "content": " ".join(given[4]["content"].split()[:-4])}
+    found = run(tmp_path, [*given, twin, near], origins={"twin": "reviewed"})
+    everywhere = set.union(*(ids(found, name) for name in SIDES))
+    assert "twin" in everywhere
+    assert "i3" not in everywhere
+    assert "i4" in everywhere
+    assert "near" not in everywhere
+    assert found["metrics"].duplicates == 2
+    whys = {r["id"]: r["why"] for g in found["report"]["groups"] for r in g["left_out"]}
+    assert whys["i3"] == "the same words"
+    assert whys["near"].startswith("similarity 0.9")
+    assert found["report"]["max_similarity_across_splits"] is None
+
+
+def test_remaining_similarity_is_measured(tmp_path: Path) -> None:
+    given = rows(60)
+    shared = text(999, 40)
+    for row in given[:30]:
+        row["content"] = shared + " " + text(5000 + int(row["id"][1:]), 30)
+    found = run(tmp_path, given)
+    assert 0.3 < found["report"]["max_similarity_across_splits"] < 0.7
+    assert len({side["split"] for side in found["report"]["most_similar"]}) == 2
+
+
+def test_a_stratum_of_two_is_trained_on_and_three_are_spread(tmp_path: Path) -> None:
+    given = rows(30)
+    for row in given:
+        row["priority"] = None
+    given[0]["priority"] = given[1]["priority"] = "high"
+    given[2]["priority"] = given[3]["priority"] = given[4]["priority"] = "low"
+    found = run(tmp_path, given, validation=0.4, test=0.4)
+    assert {"i0", "i1"} <= ids(found, "train")
+    for name in SIDES:
+        assert sum(row["stratum"] == "low" for row in found[name]) == 1
+
+
+def test_too_few_rows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LabelsMissing, match="2 distinct labelled items leave nothing for"):
+        run(tmp_path, rows(2))
+
+
+def test_a_label_without_its_item_is_named(tmp_path: Path) -> None:
+    run(tmp_path, rows(10))
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(items.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ItemsInvalid, match=r"labels\.jsonl, line 1 \(id 'i0'\)"):
+        StageRun(SPLIT, tmp_path).run(split.work)
+
+
+@pytest.mark.parametrize("least", [0.2, 0.5, 0.7, 1.0])
+def test_prefix_filtering_finds_what_comparing_all_pairs_finds(least: float) -> None:
+    source = random.Random(3)  # noqa: S311
+    sets = [frozenset(source.choices("abcdefghij", k=source.randint(0, 8))) for _ in range(120)]
+    brute = {
+        (i, j)
+        for j in range(120)
+        for i in range(j)
+        if sets[i] | sets[j] and len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= least
+    }
+    assert {(i, j) for i, j, _ in similar_pairs(sets, least)} == brute
+
+
+def test_shingles_ignore_case_punctuation_and_unicode_forms() -> None:
+    assert shingles("Größe, u\u0308ber Alles!") == shingles("grösse ÜBER alles")
+    assert shingles("Zwei Wörter") == {"zwei wörter"}
+    assert shingles(" … ") == frozenset()
+
+
+def test_groups_are_connected_through_a_member_between() -> None:
+    assert groups(4, iter([(0, 2, 0.8), (2, 3, 0.7)])) == [[0, 2, 3], [1]]
