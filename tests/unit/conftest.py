@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from tests.services.backend_process import BackendProcess
 from tests.services.ollama_double import OllamaDouble
+from tests.services.running_backend import BackendProcess, RunningBackend
 
 MODEL = "liga-relevance:latest"
 
-StartBackend = Callable[..., BackendProcess]
+B = TypeVar("B", bound=RunningBackend)
 
 
 @pytest.fixture
@@ -24,16 +24,13 @@ def ollama() -> Iterator[OllamaDouble]:
     double.close()
 
 
-@pytest.fixture
-def start_backend(tmp_path: Path, ollama: OllamaDouble) -> Iterator[StartBackend]:
-    """Return a function (rows, **environment) that starts a backend; killed at the end."""
-    started: list[BackendProcess] = []
+def _starter(kind: type[B], folder: Path, url: str) -> Iterator[Callable[..., B]]:
+    started: list[B] = []
 
-    def start(rows: Iterable[dict[str, Any]], **environment: str) -> BackendProcess:
-        folder = tmp_path / f"backend-{len(started)}"
-        folder.mkdir()
-        settings = {"OLLAMA_URL": ollama.url, "OLLAMA_MODEL": MODEL, **environment}
-        service = BackendProcess(folder, rows, **settings)
+    def start(rows: Iterable[dict[str, Any]], **environment: str) -> B:
+        own = folder / f"{kind.__name__}-{len(started)}"
+        own.mkdir()
+        service = kind(own, rows, **{"OLLAMA_URL": url, "OLLAMA_MODEL": MODEL, **environment})
         started.append(service)
         service.start()
         return service
@@ -41,3 +38,15 @@ def start_backend(tmp_path: Path, ollama: OllamaDouble) -> Iterator[StartBackend
     yield start
     for service in started:
         service.kill()
+
+
+@pytest.fixture
+def start_backend(tmp_path: Path, ollama: OllamaDouble) -> Iterator[Callable[..., RunningBackend]]:
+    """Return a function (rows, **environment) that starts a backend; stopped at the end."""
+    yield from _starter(RunningBackend, tmp_path, ollama.url)
+
+
+@pytest.fixture
+def start_process(tmp_path: Path, ollama: OllamaDouble) -> Iterator[Callable[..., BackendProcess]]:
+    """Return the same for a process of its own, for tests that stop or kill it."""
+    yield from _starter(BackendProcess, tmp_path, ollama.url)

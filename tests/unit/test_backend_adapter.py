@@ -16,10 +16,11 @@ import requests
 
 from contracts.errors import BackendUnavailable
 from driver.adapters.backend import Backend, ItemUnavailable, has_text, stored_answer
-from tests.services.backend_process import ROOT, BackendProcess
 from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.running_backend import ROOT, BackendProcess, RunningBackend
 
-Start = Callable[..., BackendProcess]
+Start = Callable[..., RunningBackend]
+StartProcess = Callable[..., BackendProcess]
 
 
 def _rows(count: int, **changed: Any) -> list[dict[str, Any]]:
@@ -129,13 +130,13 @@ def test_the_model_that_counts(start_backend: Start) -> None:
     assert backend.llm_status().model == "other"
 
 
-def _put(service: BackendProcess, model: str) -> int:
+def _put(service: RunningBackend, model: str) -> int:
     url = f"{service.url}/api/llm/model"
     return requests.put(url, json={"model": model}, timeout=10).status_code
 
 
-def test_healthy(start_backend: Start) -> None:
-    service = start_backend(_rows(1))
+def test_healthy(start_process: StartProcess) -> None:
+    service = start_process(_rows(1))
     backend = Backend(service.url)
     backend.wait_healthy(timeout_s=10, pause_s=0.05)
     assert backend.admin_health().llm_enabled
@@ -146,9 +147,9 @@ def test_healthy(start_backend: Start) -> None:
     assert "does not answer" in caught.value.why
 
 
-def test_one_good_answer_is_not_enough(start_backend: Start) -> None:
+def test_one_good_answer_is_not_enough(start_process: StartProcess) -> None:
     """A service that answers and then exits, as at the first start on an empty database."""
-    service = start_backend(_rows(1), CRASH_FIRST_STARTS="1")
+    service = start_process(_rows(1), CRASH_FIRST_STARTS="1")
     backend = Backend(service.url)
     assert backend.healthy()
     with pytest.raises(BackendUnavailable):
@@ -158,8 +159,8 @@ def test_one_good_answer_is_not_enough(start_backend: Start) -> None:
     backend.wait_healthy(needed=3, timeout_s=10, pause_s=0.3)
 
 
-def test_waits_for_a_slow_start(start_backend: Start) -> None:
-    service = start_backend(_rows(1))
+def test_waits_for_a_slow_start(start_process: StartProcess) -> None:
+    service = start_process(_rows(1))
     service.stop()
     service.start(wait=False, SLOW_START_S="1")
     Backend(service.url).wait_healthy(timeout_s=30, pause_s=0.1)
@@ -182,9 +183,9 @@ def test_a_server_that_hangs() -> None:
     assert "backend.url" in caught.value.todo
 
 
-def test_bulk_work_is_lost_when_stopped(start_backend: Start, ollama: OllamaDouble) -> None:
+def test_bulk_work_is_lost_when_stopped(start_process: StartProcess, ollama: OllamaDouble) -> None:
     """Why the driver waits for nothing and loses nothing: it never uses the bulk call."""
-    service = start_backend(_rows(3))
+    service = start_process(_rows(3))
     gate = threading.Semaphore(2)
 
     def two_then_wait(_: str) -> str:

@@ -16,11 +16,12 @@ from contracts.errors import BackendUnavailable, ReprocessFailed
 from contracts.stage import Event, InputRef, Job
 from contracts.stages import REPROCESS, ReprocessMetrics, ReprocessParams
 from driver.host_stages import reprocess
-from tests.services.backend_process import BackendProcess
 from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.running_backend import BackendProcess, RunningBackend
 
 Row = dict[str, Any]
-Start = Callable[..., BackendProcess]
+Start = Callable[..., RunningBackend]
+StartProcess = Callable[..., BackendProcess]
 OLD: Row = {**json.loads(good_answer("low")), "summary": "Alt.", "reasoning": "Alt."}
 
 
@@ -63,10 +64,10 @@ class _Stage:
 @pytest.fixture
 def stage(
     tmp_path: Path, start_backend: Start, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[_Stage, BackendProcess]]:
+) -> Callable[..., tuple[_Stage, RunningBackend]]:
     """Return a function that starts a backend on rows, and the stage on the same rows."""
 
-    def make(rows: list[Row], **environment: str) -> tuple[_Stage, BackendProcess]:
+    def make(rows: list[Row], **environment: str) -> tuple[_Stage, RunningBackend]:
         service = start_backend(rows, **environment)
         monkeypatch.setenv("BACKEND_URL", service.url)
         monkeypatch.setenv("RETRAIN_ALIAS", "liga-relevance")
@@ -75,7 +76,7 @@ def stage(
     return make
 
 
-Make = Callable[..., tuple[_Stage, BackendProcess]]
+Make = Callable[..., tuple[_Stage, RunningBackend]]
 
 
 def test_every_item_gets_the_new_answer(stage: Make) -> None:
@@ -202,9 +203,17 @@ def test_goes_on_where_it_was_killed(stage: Make, ollama: OllamaDouble) -> None:
     assert len(ollama.asked) == 5
 
 
-def test_a_backend_that_goes_away(stage: Make, ollama: OllamaDouble) -> None:
+def test_a_backend_that_goes_away(
+    tmp_path: Path,
+    start_process: StartProcess,
+    ollama: OllamaDouble,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What is done stays done; the next start takes the rest."""
-    it, service = stage([_news(number) for number in (1, 2, 3)])
+    rows = [_news(number) for number in (1, 2, 3)]
+    it, service = _Stage(tmp_path, rows), start_process(rows)
+    monkeypatch.setenv("BACKEND_URL", service.url)
+    monkeypatch.setenv("RETRAIN_ALIAS", "liga-relevance")
 
     def kill_at_the_second(message: str) -> str:
         if "Titel 2" in message:

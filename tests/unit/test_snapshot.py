@@ -17,11 +17,11 @@ from contracts.stage import Job, Result
 from contracts.stages import SNAPSHOT, SnapshotParams
 from driver.host_stages import snapshot
 from tasks import load_task
-from tests.services.backend_process import BackendProcess
 from tests.services.ollama_double import good_answer
+from tests.services.running_backend import RunningBackend
 
 Row = dict[str, Any]
-Start = Callable[..., BackendProcess]
+Start = Callable[..., RunningBackend]
 TASK = "liga_relevance"
 LABEL: Row = json.loads(good_answer())
 

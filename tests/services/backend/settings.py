@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_PROMPT = str(Path(__file__).with_name("system_prompt.md"))
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,11 +32,11 @@ class Settings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Settings":
         """Read OLLAMA_URL, OLLAMA_MODEL and the rest, each with a default that works locally."""
-        prompt, seed = env.get("SYSTEM_PROMPT_FILE"), env.get("SEED_FILE")
+        prompt, seed = env.get("SYSTEM_PROMPT_FILE", _PROMPT), env.get("SEED_FILE")
         return cls(
             ollama_url=env.get("OLLAMA_URL", "http://127.0.0.1:11434").rstrip("/"),
             ollama_model=env.get("OLLAMA_MODEL", "qwen3:14b-q8_0"),
-            system_prompt=Path(prompt).read_text(encoding="utf-8") if prompt else SYSTEM_PROMPT,
+            system_prompt=Path(prompt).read_text(encoding="utf-8").strip(),
             data=Path(env.get("DATA_DIR", "/data")),
             seed_file=Path(seed) if seed else None,
             host=env.get("HOST", cls.host),
@@ -45,11 +47,3 @@ class Settings:
             slow_start_s=float(env.get("SLOW_START_S", cls.slow_start_s)),
             crash_first_starts=int(env.get("CRASH_FIRST_STARTS", cls.crash_first_starts)),
         )
-
-
-SYSTEM_PROMPT = """\
-Du bist Analyst der Liga der Freien Wohlfahrtspflege Hessen. Lies die Meldung und antworte nur mit
-einem JSON-Objekt mit den Feldern summary, detailed_analysis, argumentationskette, relevant,
-relevance_score, priority (high, medium, low oder null), assigned_aks (0 bis 3 aus AK1, AK2, AK3,
-AK4, AK5, QAG), tags und reasoning.
-"""
