@@ -43,9 +43,7 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped her
             raise NotImplementedError("this loss makes no outputs; metrics need the loss only")
         # accelerate's autocast sits on the outer forward, which is not called here
         with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, self.args.bf16):
-            loss, hits, tokens = answer_loss(self.accelerator.unwrap_model(model), inputs)
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["token_accuracy"].append(int(hits) / max(tokens, 1))
+            loss, tokens = answer_loss(self.accelerator.unwrap_model(model), inputs)
         return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
 
 
@@ -69,7 +67,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         shown = {
             "loss": "loss",
             "eval_loss": "validation_loss",
-            "token_accuracy": "token_accuracy",
             "learning_rate": "learning_rate",
         }
         self._latest |= {shown[name]: float(logs[name]) for name in shown if name in logs}
