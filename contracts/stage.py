@@ -18,8 +18,6 @@ class Frozen(BaseModel):
 class Params(Frozen):
     """What a user can set about a stage. Subclasses document each field below it."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how a result is made (time-outs, concurrency), not what it is."""
 

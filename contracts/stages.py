@@ -38,6 +38,8 @@ VERDICT = Artifact("verdict", "verdict.json")
 class SnapshotParams(Params):
     """Where the items come from."""
 
+    not_identity: ClassVar[frozenset[str]] = frozenset({"max_age_h"})
+
     source: Literal["files", "backend"] = "files"
     """`files` reads JSONL files, `backend` the application's own items (backend.url)."""
     items: tuple[str, ...] = ()
@@ -45,6 +47,9 @@ class SnapshotParams(Params):
     reviewed: tuple[str, ...] = ()
     """JSONL files or globs with reviewed labels, `{"id": …, "label": {…}}`; they win over any
     teacher."""
+    max_age_h: float = Field(24, ge=0)
+    """Hours for which a snapshot of the backend is taken as it is, so that an interrupted run goes
+    on with its own items; 0 always takes a new one."""
     source_digest: str = ""
     """Set by the driver: what the source holds, so that a change of a file is seen."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ class Session:
         """Return what the settings ask of a stage, with the digests that identify it."""
         params = getattr(self.settings, stage.name)
         if stage is stages.SNAPSHOT:
-            digest = snapshot.source_digest(params, Path.cwd())
-            params = params.model_copy(update={"source_digest": digest})
+            params = params.model_copy(update={"source_digest": self._snapshot_source()})
         if stage is stages.FETCH:
             params = params.model_copy(update={"source_digest": fetch.source_digest(params)})
         return Request(
@@ -61,6 +61,17 @@ class Session:
             task_digest=self._task_digest(stage),
             environment=self._environment(stage),
         )
+
+    def _snapshot_source(self) -> str:
+        """Return what the items' source holds; a recent snapshot of the backend still counts.
+
+        So an interrupted run goes on with its own rows although articles have come in since.
+        """
+        params = self.settings.snapshot
+        last = self.store.latest(stages.SNAPSHOT.name) if params.source == "backend" else None
+        if last and _age_h(last[1]) < params.max_age_h:
+            return str(last[0].params["source_digest"])
+        return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
     def _environment(self, stage: Stage) -> str:
         """Return what the stage's image is built on; its own code has a digest already."""
@@ -175,11 +186,11 @@ class Session:
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
         name = self.settings.deploy.name
         return {
-            "snapshot": snapshot.work,
+            "snapshot": partial(snapshot.work, backend_url=self.backend_url),
             "fetch": fetch.work,
             "deploy": partial(deploy.work, engine=self.engine),
             "restore": self._restore,
-            "reprocess": reprocess.work,
+            "reprocess": partial(reprocess.work, backend_url=self.backend_url, alias=name),
             "verify": partial(verify.work, engine=self.engine, name=name),
         }
 
@@ -213,6 +224,11 @@ class Session:
         if self._run is None:
             raise RuntimeError("the run has not begun")
         return self._run
+
+    @property
+    def backend_url(self) -> str:
+        """Where the application answers; "" without one."""
+        return self.settings.backend.url if self.settings.backend else ""
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -254,3 +270,8 @@ class Session:
         """Let go of the engine, if it was used."""
         if "engine" in self.__dict__:
             self.engine.close()
+
+
+def _age_h(result: Result) -> float:
+    """Return how long ago a result was finished, in hours."""
+    return (datetime.now(UTC) - datetime.fromisoformat(result.finished_at)).total_seconds() / 3600

@@ -21,7 +21,7 @@ from typing import Any
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import BackendUnavailable, ReprocessFailed, SettingsInvalid
+from contracts.errors import BackendUnavailable, ReprocessFailed
 from contracts.stages import ITEMS, ReprocessMetrics, ReprocessParams
 from driver.adapters.backend import (
     EDITED_FIELDS,
@@ -106,17 +106,17 @@ class _Outcomes:
             yield json.loads(line)
 
 
-def work(context: StageContext[ReprocessParams]) -> ReprocessMetrics:
+def work(context: StageContext[ReprocessParams], backend_url: str, alias: str) -> ReprocessMetrics:
     """Reprocess every item of the snapshot that the backend has and nobody has reviewed.
 
-    Without BACKEND_URL there is nothing to do. Raises `BackendUnavailable` where the backend does
-    not ask RETRAIN_ALIAS, the deployed model, and `ReprocessFailed` where too many items failed.
+    Without a backend (`backend_url` is "") there is nothing to do. Raises `BackendUnavailable`
+    where the backend does not ask `alias`, the deployed model, and `ReprocessFailed` where too
+    many items failed.
     """
-    url = os.environ.get("BACKEND_URL", "")
-    if not context.params.enabled or not url:
+    if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
-    backend = Backend(url)
-    _require_model(backend)
+    backend = Backend(backend_url)
+    _require_model(backend, alias)
     context.work.mkdir(parents=True, exist_ok=True)
     outcomes = _Outcomes(context.work / "outcomes.jsonl")
     _reprocess_all(context, backend, outcomes)
@@ -132,10 +132,7 @@ def work(context: StageContext[ReprocessParams]) -> ReprocessMetrics:
     )
 
 
-def _require_model(backend: Backend) -> None:
-    alias = os.environ.get("RETRAIN_ALIAS", "")
-    if not alias:
-        raise SettingsInvalid("RETRAIN_ALIAS is not set: which model must the backend ask?")
+def _require_model(backend: Backend, alias: str) -> None:
     asked = backend.llm_status().model
     if _with_tag(asked) != _with_tag(alias):
         raise BackendUnavailable(

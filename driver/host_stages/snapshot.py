@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,27 +39,27 @@ class _Snapshot:
     reviewed: list[Row]
 
 
-def work(context: StageContext[SnapshotParams]) -> SnapshotMetrics:
+def work(context: StageContext[SnapshotParams], backend_url: str = "") -> SnapshotMetrics:
     """Write items.jsonl and reviewed.jsonl.
 
     An item holds the task's input fields only, a reviewed row `id` and `label`. Raises
     `ItemsInvalid` for the first row that cannot be used, naming file and line, and
     `BackendUnavailable` where the backend does not give all its items.
     """
-    snapshot = _take(context.params, load_task(context.job.task), Path.cwd())
+    snapshot = _take(context.params, load_task(context.job.task), Path.cwd(), backend_url)
     items = files.write_jsonl(context.output(ITEMS), snapshot.items)
     reviewed = files.write_jsonl(context.output(REVIEWED), snapshot.reviewed)
     context.progress(items, items, "items")
     return SnapshotMetrics(items=items, reviewed=reviewed)
 
 
-def check(params: SnapshotParams, task_name: str) -> SnapshotMetrics:
+def check(params: SnapshotParams, task_name: str, backend_url: str = "") -> SnapshotMetrics:
     """Raise the first error that `work` would raise; writes nothing."""
-    snapshot = _take(params, load_task(task_name), Path.cwd())
+    snapshot = _take(params, load_task(task_name), Path.cwd(), backend_url)
     return SnapshotMetrics(items=len(snapshot.items), reviewed=len(snapshot.reviewed))
 
 
-def source_digest(params: SnapshotParams, cwd: Path) -> str:
+def source_digest(params: SnapshotParams, cwd: Path, backend_url: str = "") -> str:
     """Return a digest of what the source holds now.
 
     Of files it covers the contents, not the names. Of the backend it covers what a snapshot
@@ -72,13 +71,13 @@ def source_digest(params: SnapshotParams, cwd: Path) -> str:
     if params.source == "files":
         parts["items"] = [files.digest_path(path) for path in _matched(params.items, cwd)]
     else:
-        parts["items"] = [_kept(item) for item in _backend().items()]
+        parts["items"] = [_kept(item) for item in _backend(backend_url).items()]
     return files.digest_text(files.canonical_json(parts))
 
 
-def _take(params: SnapshotParams, task: Task, cwd: Path) -> _Snapshot:
+def _take(params: SnapshotParams, task: Task, cwd: Path, backend_url: str) -> _Snapshot:
     if params.source == "backend":
-        taken = _take_backend(task)
+        taken = _take_backend(task, _backend(backend_url))
     else:
         taken = _Snapshot(list(_items(task, _matched(params.items, cwd))), [])
     if not taken.items:
@@ -181,8 +180,7 @@ def _reasons(error: ValidationError) -> str:
 
 
 # --- from the backend ----------------------------------------------------------------------------
-def _backend() -> Backend:
-    url = os.environ.get("BACKEND_URL", "")
+def _backend(url: str) -> Backend:
     if not url:
         raise SettingsInvalid(
             "snapshot.source=backend needs the backend's URL", todo="Set backend.url."
@@ -198,8 +196,7 @@ def _kept(item: Row) -> Row:
     return {**kept, "label": label, "analysis": analysis_of(item) if reviewed else {}}
 
 
-def _take_backend(task: Task) -> _Snapshot:
-    backend = _backend()
+def _take_backend(task: Task, backend: Backend) -> _Snapshot:
     listed = backend.items()
     usable = [item for item in listed if has_text(item)]
     if len(usable) < len(listed):

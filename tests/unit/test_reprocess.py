@@ -32,8 +32,9 @@ def _news(number: int, **changed: Any) -> Row:
 class _Stage:
     """The stage in a folder of its own, which survives from call to call."""
 
-    def __init__(self, root: Path, rows: list[Row]) -> None:
+    def __init__(self, root: Path, rows: list[Row], backend_url: str) -> None:
         self.root = root
+        self.backend_url = backend_url
         files.write_jsonl(root / "items.jsonl", [{**row, "id": str(row["id"])} for row in rows])
         self.events: list[Event] = []
 
@@ -54,7 +55,9 @@ class _Stage:
         parsed = ReprocessParams(**{"timeout_s": 10, **params})
         folder = self.root / "stage"
         return reprocess.work(
-            StageContext(REPROCESS, job, parsed, self.root, folder, self.events.append)
+            StageContext(REPROCESS, job, parsed, self.root, folder, self.events.append),
+            self.backend_url,
+            "liga-relevance",
         )
 
     def outcomes(self) -> list[Row]:
@@ -62,16 +65,12 @@ class _Stage:
 
 
 @pytest.fixture
-def stage(
-    tmp_path: Path, start_backend: Start, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[_Stage, RunningBackend]]:
+def stage(tmp_path: Path, start_backend: Start) -> Callable[..., tuple[_Stage, RunningBackend]]:
     """Return a function that starts a backend on rows, and the stage on the same rows."""
 
     def make(rows: list[Row], **environment: str) -> tuple[_Stage, RunningBackend]:
         service = start_backend(rows, **environment)
-        monkeypatch.setenv("BACKEND_URL", service.url)
-        monkeypatch.setenv("RETRAIN_ALIAS", "liga-relevance")
-        return _Stage(tmp_path, rows), service
+        return _Stage(tmp_path, rows, service.url), service
 
     return make
 
@@ -207,13 +206,11 @@ def test_a_backend_that_goes_away(
     tmp_path: Path,
     start_process: StartProcess,
     ollama: OllamaDouble,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is done stays done; the next start takes the rest."""
     rows = [_news(number) for number in (1, 2, 3)]
-    it, service = _Stage(tmp_path, rows), start_process(rows)
-    monkeypatch.setenv("BACKEND_URL", service.url)
-    monkeypatch.setenv("RETRAIN_ALIAS", "liga-relevance")
+    service = start_process(rows)
+    it = _Stage(tmp_path, rows, service.url)
 
     def kill_at_the_second(message: str) -> str:
         if "Titel 2" in message:
@@ -247,9 +244,7 @@ def test_analyses_that_are_switched_off(stage: Make) -> None:
     assert it.run().processed == 1
 
 
-def test_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_to_do(tmp_path: Path) -> None:
     nothing = ReprocessMetrics(processed=0, failed=0, left_out=0)
-    monkeypatch.delenv("BACKEND_URL", raising=False)
-    assert _Stage(tmp_path, [_news(1)]).run() == nothing
-    monkeypatch.setenv("BACKEND_URL", "http://127.0.0.1:9")
-    assert _Stage(tmp_path, [_news(1)]).run(enabled=False) == nothing
+    assert _Stage(tmp_path, [_news(1)], "").run() == nothing
+    assert _Stage(tmp_path, [_news(1)], "http://127.0.0.1:9").run(enabled=False) == nothing

@@ -77,4 +77,5 @@ def test_the_description_is_yaml_that_names_every_key() -> None:
     for name in described:
         if (model := settings.section(name)) is not None:
             assert set(described[name] or {}) == set(model.model_fields), name
+            assert set(settings._meanings(model)) == set(model.model_fields), "undocumented"
     assert described["train"]["learning_rate"] == 2e-4

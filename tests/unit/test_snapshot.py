@@ -32,7 +32,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("BACKEND_URL", raising=False)
     return folder
 
 
@@ -45,7 +44,9 @@ def _write(path: Path, *rows: Row) -> Path:
     return path
 
 
-def _run(tmp_path: Path, **params: Any) -> tuple[Result, list[Row], list[Row]]:
+def _run(
+    tmp_path: Path, backend_url: str = "", **params: Any
+) -> tuple[Result, list[Row], list[Row]]:
     job = Job(
         stage="snapshot",
         run="r",
@@ -60,7 +61,7 @@ def _run(tmp_path: Path, **params: Any) -> tuple[Result, list[Row], list[Row]]:
     folder = tmp_path / "store" / "snapshot" / "f"
 
     def work(context: StageContext[SnapshotParams]) -> Any:
-        return snapshot.work(context)
+        return snapshot.work(context, backend_url)
 
     result = execute(SNAPSHOT, job, tmp_path, folder, work, lambda _: None)
     items, reviewed = (
@@ -69,8 +70,8 @@ def _run(tmp_path: Path, **params: Any) -> tuple[Result, list[Row], list[Row]]:
     return result, items, reviewed
 
 
-def _check(**params: Any) -> Any:
-    return snapshot.check(SnapshotParams(**params), TASK)
+def _check(backend_url: str = "", **params: Any) -> Any:
+    return snapshot.check(SnapshotParams(**params), TASK, backend_url)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -192,7 +193,6 @@ def _news(number: int, **changed: Any) -> Row:
 def test_backend(
     tmp_path: Path,
     start_backend: Start,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Input fields only; of the reviewed labels those that are valid, the others are counted."""
@@ -216,8 +216,7 @@ def test_backend(
             _news(6, title="", content=None),
         ]
     )
-    monkeypatch.setenv("BACKEND_URL", service.url)
-    result, items, reviewed = _run(tmp_path, source="backend")
+    result, items, reviewed = _run(tmp_path, service.url, source="backend")
     assert [row["id"] for row in items] == ["1", "2", "3", "4", "5"]
     assert items[0]["source"] == "dpa"
     assert set(items[0]) == set(load_task(TASK).item.model_fields)
@@ -229,36 +228,29 @@ def test_backend(
     assert "item 4" in told
 
 
-def test_a_file_wins_over_the_backend(
-    here: Path, tmp_path: Path, start_backend: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_wins_over_the_backend(here: Path, tmp_path: Path, start_backend: Start) -> None:
     service = start_backend([_news(1, **LABEL, is_manually_reviewed=True)])
-    monkeypatch.setenv("BACKEND_URL", service.url)
     label = {**LABEL, "priority": "low"}
     _write(here / "seen.jsonl", {"id": 1, "label": label})
-    _, _, reviewed = _run(tmp_path, source="backend", reviewed=["seen.jsonl"])
+    _, _, reviewed = _run(tmp_path, service.url, source="backend", reviewed=["seen.jsonl"])
     assert reviewed == [{"id": "1", "label": label}]
 
 
-def test_backend_digest_ignores_analyses(
-    start_backend: Start, monkeypatch: pytest.MonkeyPatch, here: Path
-) -> None:
+def test_backend_digest_ignores_analyses(start_backend: Start, here: Path) -> None:
     """A reprocess run must not make the next run start from the beginning."""
     service = start_backend([_news(1), _news(2, **LABEL, is_manually_reviewed=True)])
-    monkeypatch.setenv("BACKEND_URL", service.url)
     params = SnapshotParams(source="backend")
-    first = snapshot.source_digest(params, here)
+    first = snapshot.source_digest(params, here, service.url)
     service.post("/api/items/1/reprocess")
     deadline = time.monotonic() + 20
     while "llm_analysis" not in service.get("/api/items/1")["metadata"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert snapshot.source_digest(params, here) == first
+    assert snapshot.source_digest(params, here, service.url) == first
 
 
-def test_backend_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backend_that_is_not_there() -> None:
     with pytest.raises(SettingsInvalid, match="needs the backend's URL"):
         _check(source="backend")
-    monkeypatch.setenv("BACKEND_URL", "http://127.0.0.1:9")
     with pytest.raises(BackendUnavailable):
-        _check(source="backend")
+        _check("http://127.0.0.1:9", source="backend")

@@ -1,0 +1,206 @@
+"""The whole pipeline on a bare machine: the demo, shrunk. All is real but the size."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import files
+from contracts.stage import Result
+from contracts.stages import STAGES
+from driver.store import Run, Store
+
+SAMPLE = files.ROOT / "examples/liga-sample"
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Host:
+    """A workspace and the settings of the demo, with a few rows and steps."""
+
+    folder: Path
+
+    def driver(
+        self, *arguments: str, settings: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Call `python -m driver` as a user does."""
+        command = [sys.executable, "-m", "driver", *arguments]
+        command += ["-c", str(SAMPLE / "demo.yaml"), "-w", str(self.folder / "workspace")]
+        items, labels = self.folder / "items.jsonl", self.folder / "labels.jsonl"
+        mine = (
+            f"snapshot.items=[{items}]",
+            f"snapshot.reviewed=[{labels}]",
+            f"fetch.path={self.folder / 'base'}",
+            "train.max_steps=12",
+            "train.eval_steps=6",
+            "evaluate.limit=2",
+            "evaluate.min_valid=0",
+            "verify.constrained=true",
+        )
+        command += [f"--set={each}" for each in (*mine, *settings)]
+        return subprocess.run(
+            command, cwd=files.ROOT, env=os.environ, capture_output=True, text=True, check=False
+        )
+
+    @property
+    def workspace(self) -> Path:
+        """Where everything lies."""
+        return self.folder / "workspace"
+
+    def runs(self) -> list[str]:
+        """Return the names of the runs so far."""
+        return sorted(path.name for path in (self.workspace / "runs").iterdir())
+
+    def result(self, stage: str) -> Result:
+        """Return the newest result of a stage."""
+        found = Store(self.workspace).latest(stage)
+        assert found is not None, f"{stage} has no result"
+        return found[1]
+
+    def plan(self, *settings: str) -> dict[str, tuple[str, str]]:
+        """Return `driver plan` as {stage: (action, why)}."""
+        done = self.driver("plan", settings=settings)
+        assert done.returncode == 0, done.stderr
+        rows = re.findall(r"│ (\w+) +│ (\w+) +│ (.+?) *│", done.stdout)
+        return {stage: (action, why) for stage, action, why in rows}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
+    """Return a host on which the pipeline has run once."""
+    folder = tmp_path_factory.mktemp("smoke")
+    (folder / "base").symlink_to(tiny_base)
+    labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
+    short = [r for r in files.read_jsonl(SAMPLE / "items.jsonl") if len(r["content"]) < 300][:60]
+    files.write_jsonl(folder / "items.jsonl", short)
+    files.write_jsonl(folder / "labels.jsonl", [labels[row["id"]] for row in short])
+    made = Host(folder)
+    done = made.driver("run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+    return made
+
+
+def test_every_stage_left_a_valid_result(host: Host) -> None:
+    for stage in STAGES:
+        result = host.result(stage.name)
+        assert stage.metrics.model_validate(result.metrics).summary()
+        for artifact in stage.outputs:
+            reference = result.outputs[artifact.name]
+            assert files.digest_path(host.workspace / reference.path) == reference.digest
+
+
+def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
+    shown = (host.folder / "stdout.txt").read_text(encoding="utf-8")
+    for stage in STAGES:
+        assert stage.name in shown
+    answer = json.loads(shown[shown.index("\n{\n") : shown.index("\n}\n") + 2])
+    assert answer == host.result("verify").metrics["answer"]
+    assert f"Run folder: {host.workspace / 'runs' / host.runs()[0]}" in shown
+
+
+def test_the_run_folder_tells_the_story(host: Host) -> None:
+    run = Run.last(host.workspace)
+    assert run is not None
+    stages: dict[str, Any] = run.read_state()["stages"]  # type: ignore[assignment]
+    assert {facts["state"] for facts in stages.values()} == {"done"}
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
+    trained = [event for event in events if event["stage"] == "train"]
+    assert trained[-1]["done"] == trained[-1]["total"] == 12
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "Evaluation" in page
+
+
+def test_a_second_run_does_nothing_and_says_so(host: Host) -> None:
+    before = host.runs()
+    done = host.driver("run")
+    assert done.returncode == 0
+    assert "Nothing has changed" in done.stdout
+    assert host.runs() == before
+
+
+def test_another_learning_rate_repeats_training_and_what_follows(host: Host) -> None:
+    plan = host.plan("train.learning_rate=0.001")
+    assert [stage for stage, (action, _) in plan.items() if action == "run"] == [
+        "train",
+        "merge",
+        "gguf",
+        "evaluate",
+        "deploy",
+        "reprocess",
+        "verify",
+    ]
+    assert plan["train"][1] == "learning_rate: 0.005 → 0.001"
+    assert plan["merge"][1] == "train will run"
+    assert plan["split"] == ("reuse", "nothing has changed")
+
+
+def test_a_changed_item_repeats_what_depends_on_it(host: Host) -> None:
+    path = host.folder / "items.jsonl"
+    original = path.read_text(encoding="utf-8")
+    rows = list(files.read_jsonl(path))
+    rows[0]["content"] += " Nachtrag."
+    try:
+        files.write_jsonl(path, rows)
+        plan = host.plan()
+    finally:
+        path.write_text(original, encoding="utf-8")
+    assert plan["snapshot"] == ("run", "the source has changed")
+    assert plan["fetch"][0] == "reuse"
+    assert plan["label"] == ("run", "snapshot will run")
+
+
+def test_an_alias_moved_by_hand_is_noticed(host: Host) -> None:
+    manifests = host.workspace / "serving" / "manifests"
+    alias = next(path for path in manifests.rglob("latest*") if path.is_file())
+    original = alias.read_bytes()
+    alias.unlink()
+    try:
+        plan = host.plan()
+        assert plan["deploy"][0] == "run"
+        assert "gone" in plan["deploy"][1]
+        done = host.driver("run")
+        assert done.returncode == 0, done.stderr
+        assert alias.exists()
+    finally:
+        if not alias.exists():
+            alias.write_bytes(original)
+
+
+def test_a_refused_candidate_changes_nothing_that_is_live(host: Host) -> None:
+    live = host.result("deploy").metrics["digest"]
+    done = host.driver(
+        "run",
+        settings=("train.seed=99", "evaluate.min_scores={relevant.accuracy: 1.0}"),
+    )
+    assert done.returncode == 26, done.stdout + done.stderr
+    assert "relevant.accuracy" in done.stderr
+    assert host.result("deploy").metrics["digest"] == live
+    assert host.plan()["deploy"][0] == "reuse"
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_light_commands_import_nothing_heavy(host: Host, command: str) -> None:
+    code = (
+        "import sys, driver.__main__ as m\n"
+        f"code = m.main(['{command}', '-c', {str(SAMPLE / 'demo.yaml')!r}, '-w', sys.argv[1]])\n"
+        "heavy = {'torch', 'transformers', 'docker', 'xllamacpp', 'huggingface_hub'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)), code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(host.workspace)],
+        cwd=files.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY [] 0"
