@@ -1,0 +1,131 @@
+"""Reads what a GGUF file says about itself: key-value pairs and the list of tensors.
+
+A reader of our own, since the gguf package has to match the converter and is not installed in
+its image. Format: ggml/docs/gguf.md in llama.cpp, versions 2 and 3, little endian.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+Value = int | float | bool | str
+Q8_0 = 8
+"""Number of the type: blocks of 32 int8 weights and one fp16 scale, 34 bytes."""
+
+_MAGIC = b"GGUF"
+_STRING, _ARRAY = 8, 9
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_BYTES_PER_BLOCK = {0: (1, 4), 1: (1, 2), Q8_0: (32, 34), 30: (1, 2)}  # F32, F16, Q8_0, BF16
+
+
+class GgufInvalid(ValueError):
+    """The file is no GGUF, or ends too early."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor: its shape (innermost first), the number of its type, and where its data starts."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The scalars and strings of the key-value pairs; of an array only its length."""
+
+    version: int
+    values: dict[str, Value]
+    tensors: list[Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """Return the header, having checked that the data of every tensor lies within the file.
+
+    Raises `GgufInvalid`.
+    """
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        try:
+            return _Reader(data).header()
+        except (struct.error, UnicodeDecodeError, KeyError) as error:
+            raise GgufInvalid(f"{path.name}: {type(error).__name__}: {error}") from error
+
+
+class _Reader:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 0
+
+    def header(self) -> Header:
+        if self._data[:4] != _MAGIC:
+            raise GgufInvalid("it does not begin with GGUF")
+        self._at = 4
+        version, tensors, pairs = (self._scalar(kind) for kind in "IQQ")
+        if version not in {2, 3}:
+            raise GgufInvalid(f"version {version} is not known")
+        values = {self._string(): self._value(int(self._scalar("I"))) for _ in range(int(pairs))}
+        header = Header(int(version), values, [self._tensor() for _ in range(int(tensors))])
+        alignment = int(values.get("general.alignment", 32))
+        start = -(-self._at // alignment) * alignment
+        for tensor in header.tensors:
+            block, size = _BYTES_PER_BLOCK.get(tensor.type, (1, 0))
+            end = start + tensor.offset + prod(tensor.shape) // block * size
+            if end > len(self._data):
+                raise GgufInvalid(f"it ends before the data of {tensor.name}")
+        return header
+
+    def _scalar(self, kind: str) -> int | float | bool:
+        value: int | float | bool = struct.unpack_from(f"<{kind}", self._data, self._at)[0]
+        self._at += struct.calcsize(f"<{kind}")
+        return value
+
+    def _string(self) -> str:
+        length = int(self._scalar("Q"))
+        text = self._data[self._at : self._at + length].decode("utf-8")
+        self._at += length
+        return text
+
+    def _value(self, kind: int) -> Value:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._skip_array()
+        return self._scalar(_SCALARS[kind])
+
+    def _skip_array(self) -> int:
+        """Step over an array and return its length; a vocabulary has 151,936 strings."""
+        kind, length = int(self._scalar("I")), int(self._scalar("Q"))
+        if kind == _ARRAY:
+            raise GgufInvalid("it holds an array of arrays")
+        if kind != _STRING:
+            self._at += struct.calcsize(f"<{_SCALARS[kind]}") * length
+            return length
+        for _ in range(length):
+            self._at += int(self._scalar("Q"))
+        return length
+
+    def _tensor(self) -> Tensor:
+        name = self._string()
+        shape = tuple(int(self._scalar("Q")) for _ in range(int(self._scalar("I"))))
+        return Tensor(name, shape, int(self._scalar("I")), int(self._scalar("Q")))

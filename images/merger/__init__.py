@@ -1,0 +1,1 @@
+"""The merger image: stage MERGE, the adapter into the original base model."""
