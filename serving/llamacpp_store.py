@@ -1,0 +1,146 @@
+"""llama.cpp's models on disk, as Ollama keeps them: blobs by digest, and a manifest for a name.
+
+    blobs/sha256-HEX            GGUF files, hard links where possible
+    manifests/NAME/TAG.json     {"gguf": HEX, "bytes": N, "modelfile": {…}}
+
+A model's digest is that of its manifest's content, in which the name does not occur: a copy has
+the digest of its source. Files are published by rename and nothing is locked, so the driver and a
+stage can work on one store at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contracts import files
+from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.stage import Frozen
+from serving.engine import Model, Progress, full_tag
+from tasks.definition import Modelfile
+
+_CHUNK = 1 << 24
+
+
+class Manifest(Frozen):
+    """What a name stands for."""
+
+    gguf: str
+    """SHA-256 of the GGUF file, in hex."""
+    bytes: int
+    modelfile: Modelfile
+
+    def digest(self) -> str:
+        """Return the digest of the model."""
+        return files.digest_text(files.canonical_json(self.model_dump(mode="json")))
+
+
+class ModelStore:
+    """The models below one folder."""
+
+    def __init__(self, home: Path) -> None:
+        self._blobs = home / "blobs"
+        self._manifests = home / "manifests"
+
+    def models(self) -> dict[str, Model]:
+        """Return all models by full tag; one that vanishes meanwhile is left out."""
+        found = {}
+        for path in sorted(self._manifests.rglob("*.json")):
+            name = path.parent.relative_to(self._manifests).as_posix()
+            tag = f"{name}:{path.name.removesuffix('.json')}"
+            with contextlib.suppress(ModelMissing):
+                manifest = self.manifest(tag)
+                found[tag] = Model(tag, manifest.digest(), manifest.bytes)
+        return found
+
+    def manifest(self, tag: str) -> Manifest:
+        """Return what a name stands for; raises `ModelMissing`."""
+        path = self._path(tag)
+        try:
+            return Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ModelMissing(
+                f"llama.cpp has no model {full_tag(tag)}",
+                why=f"{path} is not there",
+                todo="Name a model that was made with this store (LLAMACPP_HOME).",
+            ) from None
+        except ValidationError as error:
+            raise EngineUnavailable(
+                f"the manifest of {full_tag(tag)} is damaged",
+                why=str(error),
+                todo=f"Remove {path}.",
+            ) from error
+
+    def blob(self, manifest: Manifest) -> Path:
+        """Return the path of a model's GGUF file."""
+        return self._blobs / f"sha256-{manifest.gguf}"
+
+    def add(self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None) -> Model:
+        """Publish a GGUF file under a name. `progress` counts bytes read for the digest."""
+        digest, size = _digest(gguf, progress)
+        manifest = Manifest(gguf=digest, bytes=size, modelfile=modelfile)
+        self._link(gguf, manifest)
+        files.write_json(self._path(tag), manifest.model_dump(mode="json"))
+        # Another process may have removed the blob, as nobody's, before our manifest named it.
+        self._link(gguf, manifest)
+        return Model(full_tag(tag), manifest.digest(), size)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Let a second name stand for the same model."""
+        files.write_json(self._path(destination), self.manifest(source).model_dump(mode="json"))
+
+    def remove(self, tag: str) -> None:
+        """Forget a name, and its GGUF file if no other name needs it."""
+        manifest = self.manifest(tag)
+        self._path(tag).unlink(missing_ok=True)
+        used = set()
+        for other in self.models():
+            with contextlib.suppress(ModelMissing):
+                used.add(self.manifest(other).gguf)
+        if manifest.gguf not in used:
+            self.blob(manifest).unlink(missing_ok=True)
+
+    def _path(self, tag: str) -> Path:
+        name, _, version = full_tag(tag).partition(":")
+        return self._manifests / name / f"{version}.json"
+
+    def _link(self, gguf: Path, manifest: Manifest) -> None:
+        """Put the file among the blobs: a hard link costs nothing, a copy works everywhere.
+
+        The workspace's published files never change in place, so a link is safe.
+        """
+        blob = self.blob(manifest)
+        if blob.exists() and blob.stat().st_size == manifest.bytes:
+            return
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._blobs, prefix=".new-"))
+        try:
+            try:
+                os.link(gguf, folder / blob.name)
+            except OSError:  # another file system, or links to others' files are forbidden
+                shutil.copyfile(gguf, folder / blob.name)
+                files.fsync_path(folder / blob.name)
+            (folder / blob.name).replace(blob)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        files.fsync_path(self._blobs)
+
+
+def _digest(gguf: Path, progress: Progress | None) -> tuple[str, int]:
+    total, done, sha = gguf.stat().st_size, 0, hashlib.sha256()
+    with gguf.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            sha.update(chunk)
+            done += len(chunk)
+            if progress:
+                progress(done, total)
+    return sha.hexdigest(), done
+
+
+__all__ = ["Manifest", "ModelStore"]

@@ -1,0 +1,377 @@
+"""Ollama over its HTTP API: the one place that knows what its calls take, and how they fail.
+
+Errors are told apart by status, never by text. Of a stream only `success` or `done: true` is
+success: it can fail after its 200, by an error line or by just ending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
+from serving.engine import Answer, Messages, Model, Options, Progress, full_tag, require_options
+from tasks.definition import Modelfile
+
+if TYPE_CHECKING:
+    import requests
+
+_MINIMUM = (0, 17, 1)
+"""CVE-2026-7482, a read beyond the GGUF's end through create, is fixed there."""
+_SHORT_S = 30
+"""Limit of calls that only look something up."""
+_CREATE_TIMEOUT_S = 3600
+"""Between two lines of create's stream: it rewrites the whole GGUF in one of them."""
+_KEEP_ALIVE = "30m"
+_CHUNK = 1 << 22
+_POLL_S = 0.25
+
+
+class Ollama:
+    """The engine; see the module. `address` is a base URL without a slash at its end."""
+
+    name = "ollama"
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._checked = False
+
+    def version(self) -> str:
+        """Return the server's version; raises `EngineUnavailable` for one that is too old."""
+        version = str(self._json("GET", "/api/version", _SHORT_S).get("version", ""))
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("-")[0])[:3])
+        # Source builds say 0.0.0; who builds one answers for its age.
+        if numbers != (0, 0, 0) and numbers < _MINIMUM:
+            raise EngineUnavailable(
+                f"Ollama {version or '?'} at {self._address} is too old",
+                why="before 0.17.1 a GGUF file can read the server's memory (CVE-2026-7482)",
+                todo="Update Ollama to 0.17.1 or later.",
+            )
+        self._checked = True
+        return version
+
+    def models(self) -> dict[str, Model]:
+        """Return every model the server has, by full tag."""
+        listed = self._json("GET", "/api/tags", _SHORT_S).get("models") or []
+        return {model.tag: model for model in map(_model, listed)}
+
+    def loaded(self) -> list[Model]:
+        """Return what holds memory now.
+
+        Tags of one model share a runner, and it goes on under the name it was first asked by.
+        """
+        return [_model(row) for row in self._json("GET", "/api/ps", _SHORT_S).get("models") or []]
+
+    def create(
+        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+    ) -> Model:
+        """Upload a GGUF file and make a model of it; `progress` counts bytes uploaded.
+
+        Repeating it is safe and gives the same digest: the upload is left out where the server
+        has the file, and create itself is deterministic. It rewrites the file, so the server's
+        disk peaks near three times its size.
+        """
+        self._require_version()
+        digest, size = _digest(gguf)
+        self._upload(gguf, digest, size, progress)
+        fields = {
+            "model": full_tag(tag),
+            "files": {"model.gguf": f"sha256:{digest}"},
+            **modelfile.model_dump(mode="json"),
+        }
+        self._stream("/api/create", fields)
+        if (made := self.models().get(full_tag(tag))) is None:
+            raise EngineUnavailable(f"Ollama says it made {full_tag(tag)}, but does not have it")
+        return made
+
+    def create_from(self, tag: str, source: str, modelfile: Modelfile) -> Model:
+        """Make a model of one that the server has, with another Modelfile.
+
+        Raises `ModelMissing` for a source that is not local: Ollama would try to pull it.
+        """
+        self._require_version()
+        self._require_local(source)
+        fields = {
+            "model": full_tag(tag),
+            "from": full_tag(source),
+            **modelfile.model_dump(mode="json"),
+        }
+        self._stream("/api/create", fields)
+        return self._require_local(tag)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Let `destination` name the same model, and check that it does.
+
+        Ollama writes the manifest without rename or fsync, so its 200 is not enough.
+        """
+        wanted = self._require_local(source)
+        names = {"source": full_tag(source), "destination": full_tag(destination)}
+        self._request("POST", "/api/copy", _SHORT_S, body=names, model=source).close()
+        found = self.models().get(full_tag(destination))
+        if found is None or found.digest != wanted.digest:
+            shown = found.digest[:12] if found else "nothing"
+            raise EngineUnavailable(
+                f"{full_tag(destination)} is not {full_tag(source)} after the copy",
+                why=f"it shows {shown} instead of {wanted.digest[:12]}",
+                todo="Look at the server's disk and log, then run again.",
+            )
+
+    def delete(self, tag: str) -> None:
+        """Remove a name; raises `ModelMissing` if it is not there."""
+        body = {"model": full_tag(tag)}
+        self._request("DELETE", "/api/delete", _SHORT_S, body=body, model=tag).close()
+
+    def unload(self, tag: str, timeout_s: float = 60) -> None:
+        """Unload what answers under this name, and what the name stood for before, and wait.
+
+        A runner that was loaded before an alias moved still shows the alias, with the old digest;
+        the server can only be told to unload it by a name that has that digest now.
+        """
+        deadline = time.monotonic() + timeout_s
+        asked = False
+        while runners := self._runners(full_tag(tag)):
+            if not asked:
+                self._ask_to_unload(runners)
+                asked = True
+            elif time.monotonic() > deadline:
+                raise EngineUnavailable(
+                    f"Ollama did not unload {', '.join(sorted({m.tag for m in runners}))} "
+                    f"within {timeout_s:g} s",
+                    why="a runner can hang while it is stopping (ollama issue 7779)",
+                    todo="Restart Ollama (`systemctl restart ollama`), then run again.",
+                )
+            time.sleep(_POLL_S)
+
+    def chat(
+        self,
+        tag: str,
+        messages: Messages,
+        *,
+        schema: dict[str, Any] | None = None,
+        options: Options,
+        timeout_s: float,
+    ) -> Answer:
+        """Ask a model, without thinking, and return its whole answer.
+
+        An input longer than `num_ctx` is refused (`EngineUnavailable`) instead of cut silently.
+        """
+        require_options(options)
+        body: dict[str, Any] = {
+            "model": full_tag(tag),
+            "messages": [dict(message) for message in messages],
+            "stream": False,
+            "think": False,  # defaults to true for models that can
+            "truncate": False,
+            "shift": False,
+            "keep_alive": _KEEP_ALIVE,
+            "options": dict(options),
+        }
+        if schema is not None:
+            body["format"] = schema
+        started = time.monotonic()
+        found = self._json("POST", "/api/chat", timeout_s, body=body, model=tag)
+        return _answer(found, time.monotonic() - started)
+
+    def render(self, tag: str, messages: Messages, options: Options) -> str:
+        """Return the prompt that the model reads, as Ollama's template engine makes it.
+
+        Loads the model. `options` as in `chat`, so that the same runner serves both.
+        """
+        require_options(options)
+        body = {
+            "model": full_tag(tag),
+            "messages": [dict(message) for message in messages],
+            "stream": False,
+            "think": False,
+            "options": dict(options),
+            "_debug_render_only": True,
+        }
+        found = self._json("POST", "/api/chat", 600, body=body, model=tag)
+        try:
+            return str(found["_debug_info"]["rendered_template"])
+        except (KeyError, TypeError) as error:
+            raise EngineUnavailable("Ollama did not say how it renders a prompt") from error
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def _require_version(self) -> None:
+        if not self._checked:
+            self.version()
+
+    def _require_local(self, tag: str) -> Model:
+        if (found := self.models().get(full_tag(tag))) is None:
+            raise ModelMissing(f"Ollama at {self._address} has no model {full_tag(tag)}")
+        return found
+
+    def _runners(self, tag: str) -> list[Model]:
+        """Return what is loaded under a name, or under another name of the same model."""
+        known = self.models().get(tag)
+        return [
+            runner
+            for runner in self.loaded()
+            if runner.tag == tag or (known and runner.digest == known.digest)
+        ]
+
+    def _ask_to_unload(self, runners: list[Model]) -> None:
+        names = {model.digest: tag for tag, model in self.models().items()}
+        for runner in runners:
+            body = {"model": names.get(runner.digest, runner.tag), "keep_alive": 0, "stream": False}
+            with contextlib.suppress(ModelMissing):  # deleted while loaded: only time helps
+                self._json("POST", "/api/generate", _SHORT_S, body=body, model=runner.tag)
+
+    def _upload(self, gguf: Path, digest: str, size: int, progress: Progress | None) -> None:
+        """Stream the file from disk, unless the server has it: an upload's body goes unread then.
+
+        `requests` sends an open file in blocks, with its Content-Length.
+        """
+        path = f"/api/blobs/sha256:{digest}"
+        head = self._request("HEAD", path, _SHORT_S, accept=(404,))
+        head.close()
+        if head.status_code != 404:
+            return
+        with gguf.open("rb") as stream:
+            body = _Reporting(stream, size, progress)
+            self._request("POST", path, _CREATE_TIMEOUT_S, body=body).close()
+
+    def _stream(self, path: str, body: dict[str, Any]) -> None:
+        """Follow a stream of JSON lines to its `success`."""
+        last: dict[str, Any] = {}
+        with self._request("POST", path, _CREATE_TIMEOUT_S, body=body, stream=True) as response:
+            for last in self._lines(response):
+                if "error" in last:
+                    raise EngineUnavailable(f"Ollama failed at {path}", why=str(last["error"]))
+        if last.get("status") != "success":
+            raise EngineUnavailable(
+                f"Ollama's answer to {path} ended before it was done",
+                why=f"its last line was {json.dumps(last)[:300]}",
+            )
+
+    def _lines(self, response: requests.Response) -> Iterator[dict[str, Any]]:
+        with self._named_errors():
+            for line in response.iter_lines():
+                if line:
+                    yield json.loads(line)
+
+    def _json(
+        self, method: str, path: str, timeout_s: float, *, body: Any = None, model: str = ""
+    ) -> dict[str, Any]:
+        """Return the JSON object of an answer that comes as one."""
+        with self._request(method, path, timeout_s, body=body, model=model) as response:
+            with self._named_errors():
+                found = response.json()
+            if not isinstance(found, dict) or "error" in found:
+                raise EngineUnavailable(f"Ollama failed at {path}", why=str(found)[:500])
+            return found
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        *,
+        body: Any = None,
+        model: str = "",
+        stream: bool = False,
+        accept: tuple[int, ...] = (),
+    ) -> requests.Response:
+        """Send a request; raises for a status that is neither a success nor in `accept`."""
+        import requests
+
+        send: dict[str, Any] = {"json": body} if isinstance(body, dict) else {"data": body}
+        with self._named_errors():
+            response = requests.request(
+                method, self._address + path, timeout=(10, timeout_s), stream=stream, **send
+            )
+        if response.ok or response.status_code in accept:
+            return response
+        with response:
+            why = f"{response.status_code}: {_error_text(response)}"
+        if response.status_code == 404 and model:
+            raise ModelMissing(f"Ollama at {self._address} has no model {full_tag(model)}", why=why)
+        raise EngineUnavailable(f"Ollama refused {method} {path}", why=why)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn what can go wrong on the way into `EngineUnavailable`."""
+        import requests
+
+        try:
+            yield
+        except requests.Timeout as error:
+            raise EngineUnavailable(
+                f"Ollama at {self._address} did not answer in time", why=str(error)
+            ) from error
+        except requests.ConnectionError as error:
+            raise EngineUnavailable(
+                f"Ollama at {self._address} cannot be reached",
+                why=str(error),
+                todo="Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it. From a "
+                "container, one that listens on the loopback only is out of reach.",
+            ) from error
+        except (requests.RequestException, ValueError) as error:
+            raise EngineUnavailable(
+                f"Ollama at {self._address} answers with something else", why=str(error)
+            ) from error
+
+
+class _Reporting:
+    """An open file that tells how far it is read; `len` gives requests the Content-Length."""
+
+    def __init__(self, stream: Any, size: int, progress: Progress | None) -> None:
+        self._stream = stream
+        self._size = size
+        self._progress = progress
+        self._done = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, _size: int = -1) -> bytes:
+        """Return the next block: larger than the 16 KiB that http.client asks for."""
+        block: bytes = self._stream.read(_CHUNK)
+        self._done += len(block)
+        if self._progress:
+            self._progress(self._done, self._size)
+        return block
+
+
+def _digest(gguf: Path) -> tuple[str, int]:
+    try:
+        with gguf.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest(), gguf.stat().st_size
+    except FileNotFoundError as error:
+        raise InputMissing(f"the GGUF file {gguf} is missing") from error
+
+
+def _model(row: dict[str, Any]) -> Model:
+    return Model(full_tag(str(row["name"])), str(row["digest"]), int(row.get("size") or 0))
+
+
+def _answer(found: dict[str, Any], seconds: float) -> Answer:
+    if found.get("done") is not True:
+        raise EngineUnavailable("Ollama's answer ended before it was done")
+    reason = str(found.get("done_reason") or "")
+    message = found.get("message") or {}
+    return Answer(
+        text=str(message.get("content") or ""),
+        finished=reason == "stop",
+        reason=reason,
+        prompt_tokens=int(found.get("prompt_eval_count") or 0),
+        answer_tokens=int(found.get("eval_count") or 0),
+        seconds=seconds,
+    )
+
+
+def _error_text(response: requests.Response) -> str:
+    try:
+        found = response.json()
+    except ValueError:
+        return response.text[:300]
+    return str(found.get("error", found) if isinstance(found, dict) else found)[:300]
