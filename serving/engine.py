@@ -22,6 +22,10 @@ Options = Mapping[str, float | int | list[str]]
 Progress = Callable[[float, float], None]
 """Told (done, total) in bytes."""
 
+NO_PROXIES: dict[str, Any] = {"http": None, "https": None, "all": None}
+"""For requests: an engine is on this host or beside it, where a proxy of the environment cannot
+reach it."""
+
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 _TAG = re.compile(rf"(?:{_PART}/)?{_PART}(?::{_PART})?")
 
@@ -103,6 +107,10 @@ class Engine(Protocol):
         and `repeat_penalty`, whose defaults differ between versions. A `schema` constrains the
         answer, but the caller validates it all the same.
         """
+        ...
+
+    def render(self, tag: str, messages: Messages) -> str:
+        """Return the prompt that the model would read: for comparing it with the trainer's."""
         ...
 
     def close(self) -> None:

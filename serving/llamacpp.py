@@ -27,7 +27,16 @@ from typing import Any
 
 from contracts.errors import EngineUnavailable, InputMissing
 from contracts.files import ROOT
-from serving.engine import Answer, Messages, Model, Options, Progress, full_tag, require_options
+from serving.engine import (
+    NO_PROXIES,
+    Answer,
+    Messages,
+    Model,
+    Options,
+    Progress,
+    full_tag,
+    require_options,
+)
 from serving.llamacpp_store import Manifest, ModelStore
 from tasks.chat import QWEN3, ChatFormat
 from tasks.definition import Modelfile
@@ -162,7 +171,9 @@ class LlamaCpp:
         import requests
 
         try:
-            response = requests.post(f"{address}/completion", json=request, timeout=timeout_s)
+            response = requests.post(
+                f"{address}/completion", json=request, timeout=timeout_s, proxies=NO_PROXIES
+            )
             found: dict[str, Any] = response.json()
         except requests.Timeout as error:
             raise EngineUnavailable(f"llama.cpp did not answer within {timeout_s:g} s") from error

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
-from serving.engine import Answer, Messages, Model, Options, Progress, full_tag, require_options
+from serving.engine import (
+    NO_PROXIES,
+    Answer,
+    Messages,
+    Model,
+    Options,
+    Progress,
+    full_tag,
+    require_options,
+)
 from tasks.definition import Modelfile
 
 if TYPE_CHECKING:
@@ -45,7 +54,9 @@ class Ollama:
     def version(self) -> str:
         """Return the server's version; raises `EngineUnavailable` for one that is too old."""
         version = str(self._json("GET", "/api/version", _SHORT_S).get("version", ""))
-        numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("-")[0])[:3])
+        numbers = tuple(
+            int(part) for part in re.findall(r"\d+", version.split("-", maxsplit=1)[0])[:3]
+        )
         # Source builds say 0.0.0; who builds one answers for its age.
         if numbers != (0, 0, 0) and numbers < _MINIMUM:
             raise EngineUnavailable(
@@ -178,18 +189,16 @@ class Ollama:
         found = self._json("POST", "/api/chat", timeout_s, body=body, model=tag)
         return _answer(found, time.monotonic() - started)
 
-    def render(self, tag: str, messages: Messages, options: Options) -> str:
+    def render(self, tag: str, messages: Messages) -> str:
         """Return the prompt that the model reads, as Ollama's template engine makes it.
 
-        Loads the model. `options` as in `chat`, so that the same runner serves both.
+        Loads the model, with its own parameters.
         """
-        require_options(options)
         body = {
             "model": full_tag(tag),
             "messages": [dict(message) for message in messages],
             "stream": False,
             "think": False,
-            "options": dict(options),
             "_debug_render_only": True,
         }
         found = self._json("POST", "/api/chat", 600, body=body, model=tag)
@@ -287,7 +296,12 @@ class Ollama:
         send: dict[str, Any] = {"json": body} if isinstance(body, dict) else {"data": body}
         with self._named_errors():
             response = requests.request(
-                method, self._address + path, timeout=(10, timeout_s), stream=stream, **send
+                method,
+                self._address + path,
+                timeout=(10, timeout_s),
+                stream=stream,
+                proxies=NO_PROXIES,
+                **send,
             )
         if response.ok or response.status_code in accept:
             return response
