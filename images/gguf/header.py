@@ -122,7 +122,8 @@ class _Reader:
             self._at += struct.calcsize(f"<{_SCALARS[kind]}") * length
             return length
         for _ in range(length):
-            self._at += int(self._scalar("Q"))
+            size = int(self._scalar("Q"))  # moves the position itself
+            self._at += size
         return length
 
     def _tensor(self) -> Tensor:

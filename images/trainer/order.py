@@ -3,7 +3,8 @@
 A fixed order makes a resumed training see exactly the rows that a kill left out, and lets rows of
 like length share a micro-batch, which saves padding. Micro-batches are shuffled, so that one
 optimizer step still sees long and short answers: length goes with the class here (an irrelevant
-item has a short answer), and steps of one class alone would swing the model back and forth.
+item has a short answer), and steps of one class alone would swing the model back and forth. For
+the same reason rows are not sorted where a step is a single micro-batch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def training_order(
     source = random.Random(seed)  # noqa: S311  # an order, not a secret
     order: list[int] = []
     while len(order) < steps * batch_size:
-        order += _epoch(lengths, micro_batch_size, source)
+        if micro_batch_size < batch_size:
+            order += _epoch(lengths, micro_batch_size, source)
+        else:
+            order += source.sample(range(len(lengths)), len(lengths))
     return order[: steps * batch_size]
 
 
