@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable
@@ -39,27 +40,26 @@ def ask(
 
 def in_parallel(
     work: Callable[[Row], Found], rows: Iterable[Row], concurrency: int
-) -> Generator[tuple[Row, Found], None, None]:
+) -> Iterator[tuple[Row, Found]]:
     """Yield (row, result) as they are ready; the caller's loop runs in its own thread only.
 
-    When one fails, rows that were not begun are given up, those in flight are still yielded, and
-    the failure is raised last: nothing that was paid for is lost. A caller whose loop may end
-    early closes the generator (`contextlib.closing`), or the rest would still be asked.
+    A new row is begun only after the caller has dealt with the last one, so at most `concurrency`
+    rows are lost when the process is killed. When one fails, no more are begun, those in flight
+    are still yielded, and the failure is raised last.
     """
-    failure: Exception | None = None
+    waiting = iter(rows)
+    failure: BaseException | None = None
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
-        futures = {pool.submit(work, row): row for row in rows}
-        try:
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if (error := future.exception()) is None:
-                    yield futures[future], future.result()
-                elif failure is None:
-                    failure = error if isinstance(error, Exception) else RuntimeError(str(error))
-                    pool.shutdown(wait=False, cancel_futures=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        flying = {pool.submit(work, row): row for row in islice(waiting, concurrency)}
+        while flying:
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                row = flying.pop(future)
+                if error := future.exception():
+                    failure = failure or error
+                else:
+                    yield row, future.result()
+                if not failure:
+                    flying |= {pool.submit(work, row): row for row in islice(waiting, 1)}
     if failure:
         raise failure
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,12 +168,11 @@ def _ask_all(
         return _reply(task, question, answer)
 
     context.progress(0, len(questions), "items")
-    with closing(in_parallel(ask_one, questions, params.concurrency)) as asked:
-        for _, reply in asked:
-            replies.append(reply)
-            valid = sum(reply.output is not None for reply in replies)
-            context.progress(len(replies), len(questions), "items", valid=valid)
-            patience.judge(reply.failure)
+    for _, reply in in_parallel(ask_one, questions, params.concurrency):
+        replies.append(reply)
+        valid = sum(reply.output is not None for reply in replies)
+        context.progress(len(replies), len(questions), "items", valid=valid)
+        patience.judge(reply.failure)
     return replies
 
 

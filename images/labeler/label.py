@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -125,15 +124,14 @@ def _ask_teacher(
             else:
                 open_.append((item, before))
         context.progress(state.done(), len(state.items), "items")
-        asking = in_parallel(lambda row: teacher.label(*row), open_, context.params.concurrency)
-        with closing(asking) as asked:
-            for (item, _), conversation in asked:
-                cache.put(teacher.key(item), [asdict(each) for each in conversation.attempts])
-                _settle(state, item, conversation)
-                state.asked += 1
-                refused = len(state.quarantine)
-                context.progress(state.done(), len(state.items), "items", quarantined=refused)
-                patience.judge(conversation.failure)
+        asked = in_parallel(lambda row: teacher.label(*row), open_, context.params.concurrency)
+        for (item, _), conversation in asked:
+            cache.put(teacher.key(item), [asdict(attempt) for attempt in conversation.attempts])
+            _settle(state, item, conversation)
+            state.asked += 1
+            refused = len(state.quarantine)
+            context.progress(state.done(), len(state.items), "items", quarantined=refused)
+            patience.judge(conversation.failure)
 
 
 def _teacher_model(engine: Engine, name: str) -> Model:

@@ -1,0 +1,283 @@
+"""Labelling: reviewed first, one item a request, retries with reasons, quarantine, the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
+from contracts.files import ROOT
+from contracts.stages import LABEL
+from images.labeler import label as label_stage
+from images.labeler.asking import FAILURES_IN_A_ROW
+from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
+from tests.unit.scripted_engine import ScriptedEngine, answer
+
+GOOD = json.dumps(label("high"), ensure_ascii=False)
+PLACEHOLDER = json.dumps(label("high", summary="Keine Zusammenfassung verfügbar."))
+
+
+def items(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"i{n}", "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
+    double = ScriptedEngine(lambda _messages, _number: GOOD)
+    monkeypatch.setattr(label_stage, "connect", lambda _environ, _workspace: double)
+    return double
+
+
+class Labelling(StageRun):
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        super().__init__(LABEL, folder)
+        write_jsonl(folder / "items.jsonl", items(count))
+        write_jsonl(folder / "reviewed.jsonl", [])
+
+    def label(self, **params: Any) -> Any:
+        return self.run(label_stage.work, **{"teacher": "teacher", "min_labelled": 0, **params})
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return read_jsonl(self.out / f"{name}.jsonl")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Labelling:
+    return Labelling(tmp_path)
+
+
+def test_each_item_is_asked_alone_with_the_schema(stage: Labelling, engine: ScriptedEngine) -> None:
+    metrics = stage.label(num_ctx=4096)
+    assert (metrics.asked, metrics.quarantined) == (3, 0)
+    assert [row["id"] for row in stage.rows("labels")] == ["i0", "i1", "i2"]
+    assert stage.rows("labels")[0] == {"id": "i0", "label": label("high"), "origin": "teacher"}
+    assert [f"Fall {n}." in asked["messages"][1]["content"] for n, asked in enumerate(engine.asked)]
+    first = engine.asked[0]
+    assert first["tag"] == "teacher:latest"
+    assert first["schema"]["additionalProperties"] is False
+    assert first["options"]["num_ctx"] == 4096
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["strata"] == {"high": 3}
+    assert report["fields"]["relevant"]["counts"] == {"True": 3}
+    assert stage.events[-1].done == stage.events[-1].total == 3
+    assert "close" in engine.calls
+
+
+def test_reviewed_labels_win_and_the_engine_is_left_alone(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    write_jsonl(
+        stage.folder / "reviewed.jsonl",
+        [{"id": row["id"], "label": label(None)} for row in items(3)],
+    )
+    engine.alive = False
+    metrics = stage.label()
+    assert metrics.reviewed == 3
+    assert {row["origin"] for row in stage.rows("labels")} == {"reviewed"}
+    assert engine.calls == []
+    assert engine.asked == []
+
+
+def test_a_reviewed_label_that_breaks_a_rule_is_set_apart_and_not_asked(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    reviewed = [{"id": "i1", "label": json.loads(PLACEHOLDER)}]
+    write_jsonl(stage.folder / "reviewed.jsonl", reviewed)
+    metrics = stage.label()
+    assert (metrics.reviewed, metrics.asked, metrics.quarantined) == (0, 2, 1)
+    assert stage.rows("quarantine")[0]["origin"] == "reviewed"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "i9", "label": label("high")}, r"reviewed\.jsonl, line 1 \(id 'i9'\)"),
+        ({"id": "i1", "label": label("critical")}, r"\(id 'i1'\) is no label"),
+        ({"id": "i1"}, "is no label"),
+    ],
+)
+def test_bad_reviewed_rows_are_named(stage: Labelling, row: dict[str, Any], message: str) -> None:
+    write_jsonl(stage.folder / "reviewed.jsonl", [row])
+    with pytest.raises(ItemsInvalid, match=message):
+        stage.label()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "i0", "title": "doppelt"}, r"items\.jsonl, line 4 \(id 'i0'\): the id comes twice"),
+        ({"id": "x"}, r"line 4 \(id 'x'\) is no item"),
+        ({"title": "ohne"}, r"line 4 \(id None\) is no item"),
+    ],
+)
+def test_bad_items_are_named(stage: Labelling, row: dict[str, Any], message: str) -> None:
+    write_jsonl(stage.folder / "items.jsonl", [*items(3), row])
+    with pytest.raises(ItemsInvalid, match=message):
+        stage.label()
+
+
+def test_a_broken_rule_is_named_to_the_teacher(stage: Labelling, engine: ScriptedEngine) -> None:
+    engine.script = lambda messages, _: GOOD if len(messages) > 2 else PLACEHOLDER
+    metrics = stage.label()
+    assert (metrics.asked, metrics.quarantined, len(engine.asked)) == (3, 0, 6)
+    second = engine.asked[1]
+    assert [m["role"] for m in second["messages"]] == ["system", "user", "assistant", "user"]
+    assert second["messages"][2]["content"] == PLACEHOLDER
+    assert "placeholder" in second["messages"][3]["content"].lower()
+    assert second["options"]["seed"] != engine.asked[0]["options"]["seed"]
+    assert second["options"]["temperature"] > engine.asked[0]["options"]["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (answer(GOOD, finished=False), "cut off (length)"),
+        (f"```json\n{GOOD}\n```", "not JSON"),
+        ("", "not JSON"),
+        ("null", "not a JSON object"),
+        (json.dumps(label("high", assigned_aks=["AK9"])), "assigned_aks.0"),
+        (json.dumps(label("null")), "priority"),
+        (PLACEHOLDER, "placeholder"),
+        ("</think>" + GOOD, "not JSON"),
+    ],
+)
+def test_what_stays_invalid_is_quarantined_with_every_attempt(
+    stage: Labelling, engine: ScriptedEngine, reply: Any, reason: str
+) -> None:
+    engine.script = lambda messages, _: reply if "Fall 1." in messages[1]["content"] else GOOD
+    metrics = stage.label(max_attempts=3)
+    assert metrics.quarantined == 1
+    (row,) = stage.rows("quarantine")
+    assert (row["id"], len(row["attempts"])) == ("i1", 3)
+    for attempt in row["attempts"]:
+        assert reason.lower() in " ".join(attempt["broken"]).lower()
+    assert [row["id"] for row in stage.rows("labels")] == ["i0", "i2"]
+
+
+def test_a_second_run_asks_nothing_and_a_changed_teacher_everything(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
+    first = stage.label(max_attempts=2)
+    before = [stage.rows(name) for name in ("labels", "quarantine")]
+    asked = len(engine.asked)
+    second = stage.label(max_attempts=2)
+    assert (first.asked, second.asked, second.cached) == (3, 0, 3)
+    assert len(engine.asked) == asked
+    assert [stage.rows(name) for name in ("labels", "quarantine")] == before
+
+    more = stage.label(max_attempts=3)  # goes on where the quarantined row stood
+    assert (more.cached, more.asked, len(engine.asked)) == (2, 1, asked + 1)
+
+    engine.tags["teacher:latest"] = type(engine.tags["teacher:latest"])("teacher:latest", "d9", 1)
+    assert stage.label(max_attempts=2).asked == 3
+
+
+def test_an_engine_that_goes_away_stops_the_stage_and_keeps_the_rows(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    def dies(messages: list[dict[str, str]], number: int) -> Any:
+        if number == 2:
+            engine.alive = False
+            return EngineUnavailable("connection refused")
+        return GOOD
+
+    engine.script = dies
+    with pytest.raises(EngineUnavailable, match="the engine is gone"):
+        stage.label()
+    engine.alive = True
+    metrics = stage.label()
+    assert (metrics.cached, metrics.asked) == (2, 1)
+
+
+def test_one_time_out_is_that_items_failure_and_is_asked_again_next_time(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    engine.script = lambda messages, _: (
+        EngineUnavailable("no answer within 600 s") if "Fall 1." in messages[1]["content"] else GOOD
+    )
+    assert stage.label().quarantined == 1
+    assert stage.rows("quarantine")[0]["failure"] == "no answer within 600 s"
+    engine.script = lambda _messages, _number: GOOD
+    metrics = stage.label()
+    assert (metrics.cached, metrics.asked, metrics.quarantined) == (2, 1, 0)
+
+
+def test_an_engine_that_answers_nobody_is_not_asked_forever(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    stage = Labelling(tmp_path, count=50)
+    engine.script = lambda _messages, _number: EngineUnavailable("500: out of memory")
+    with pytest.raises(EngineUnavailable, match=f"{FAILURES_IN_A_ROW} requests in a row"):
+        stage.label()
+    assert len(engine.asked) <= FAILURES_IN_A_ROW + 1
+
+
+def test_concurrent_answers_belong_to_their_items(tmp_path: Path, engine: ScriptedEngine) -> None:
+    def slow(messages: list[dict[str, str]], number: int) -> str:
+        time.sleep(0.02 if number % 3 else 0.06)
+        case = messages[1]["content"].split("Fall ")[1].split(".")[0]
+        return json.dumps(label("high", tags=[f"Fall {case}"]))
+
+    engine.script = slow
+    stage = Labelling(tmp_path, count=20)
+    stage.label(concurrency=4)
+    rows = stage.rows("labels")
+    assert [row["label"]["tags"] for row in rows] == [[f"Fall {n}"] for n in range(20)]
+
+
+def test_too_few_labels_fail_after_the_quarantine_is_written(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    engine.script = lambda _messages, _number: "{}"
+    with pytest.raises(LabelsMissing, match="0 of 3 items"):
+        stage.label(min_labelled=0.8)
+    assert len(stage.rows("quarantine")) == 3
+
+
+def test_a_missing_teacher_is_named(stage: Labelling, engine: ScriptedEngine) -> None:
+    with pytest.raises(ModelMissing, match="no teacher qwen3:32b"):
+        stage.label(teacher="qwen3:32b")
+
+
+_KILLED = """
+import sys, time, threading
+from pathlib import Path
+from images.labeler import label as stage
+from tests.unit.scripted_engine import ScriptedEngine
+from tests.unit.test_label import GOOD, Labelling
+def script(messages, number):
+    if number == 5:
+        print("five", flush=True)
+        time.sleep(60)
+    return GOOD
+stage.connect = lambda *_: ScriptedEngine(script)
+Labelling(Path(sys.argv[1]), count=8).label()
+"""
+
+
+def test_rows_survive_a_sigkill(tmp_path: Path, engine: ScriptedEngine) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout
+    assert child.stdout.readline() == b"five\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    metrics = Labelling(tmp_path, count=8).label()
+    assert (metrics.cached, metrics.asked) == (5, 3)
