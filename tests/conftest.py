@@ -8,6 +8,9 @@ import pytest
 
 from contracts.files import ROOT, digest_path
 
+# The engine's fixtures are shared by tests/docker and tests/e2e.
+pytest_plugins = ("tests.docker.engine",)
+
 
 @pytest.fixture(scope="session")
 def tiny_base(request: pytest.FixtureRequest) -> Path:
