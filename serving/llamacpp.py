@@ -176,13 +176,20 @@ class LlamaCpp:
             )
             found: dict[str, Any] = response.json()
         except requests.Timeout as error:
-            raise EngineUnavailable(f"llama.cpp did not answer within {timeout_s:g} s") from error
+            raise EngineUnavailable(
+                f"llama.cpp did not answer within {timeout_s:g} s", todo="Raise the time limit."
+            ) from error
         except (requests.RequestException, ValueError) as error:
-            raise EngineUnavailable("llama.cpp's server broke off", why=str(error)) from error
+            raise EngineUnavailable(
+                "llama.cpp's server broke off",
+                why=str(error),
+                todo="Run again; memory that ran out is the usual cause.",
+            ) from error
         if not response.ok:
             raise EngineUnavailable(
                 f"llama.cpp refused the request ({response.status_code})",
                 why=json.dumps(found.get("error", found))[:500],
+                todo="An input that is too long needs a larger num_ctx.",
             )
         return found
 

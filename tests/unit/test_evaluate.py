@@ -90,7 +90,11 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
 def test_a_refusal_is_a_result_that_names_what_was_missed(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:
-    replies = [json.dumps(label(None)), answer("{", finished=False), "kein JSON"]
+    replies: list[str | Answer | Exception] = [
+        json.dumps(label(None)),
+        answer("{", finished=False),
+        "kein JSON",
+    ]
     engine.script = lambda _messages, number: replies[number % 3]
     metrics = stage.evaluate(min_valid=0.9, min_scores={"relevant": 0.3, "assigned_aks": 0.8})
     assert metrics.promote is False

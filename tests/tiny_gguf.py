@@ -1,0 +1,35 @@
+"""A tiny real Qwen3 as GGUF, for tests of what serves it: made once in a test session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts.files import ROOT
+
+CONVERTER = "convert_hf_to_gguf.py"
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a q8_0 GGUF of 17 MB, with the model's own chat template in it."""
+    tools = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
+    if not (tools / CONVERTER).is_file():
+        pytest.skip(f"{tools} has no llama.cpp converter: `make test` fetches it")
+    folder = tmp_path_factory.mktemp("tiny")
+    base, gguf = folder / "base", folder / "tiny.gguf"
+    _call("-m", "examples.tiny_qwen3", str(base))
+    options = ("--outfile", str(gguf), "--outtype", "q8_0", "--model-name", "tiny")
+    _call(str(tools / CONVERTER), str(base), *options)
+    return gguf
+
+
+def _call(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
