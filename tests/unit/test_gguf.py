@@ -1,0 +1,135 @@
+"""The conversion: llama.cpp's own, its failures told, its result read back and served."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
+from contracts.files import ROOT
+from contracts.stage import Event
+from contracts.stages import CONVERT
+from images.gguf import convert, fetch_converter
+from images.gguf.header import GgufInvalid, read_header
+from tests.unit.model_stages import folder_of, run
+
+CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
+
+
+def converted(root: Path, model: Path, events: list[Event]) -> Path:
+    (root / "in").mkdir(parents=True)
+    (root / "in" / "merged").symlink_to(model)
+    run(root, CONVERT, convert.work, {"merged": root / "in" / "merged"}, {}, events.append)
+    return folder_of(root, CONVERT) / "out" / "model-q8_0.gguf"
+
+
+def script(folder: Path, text: str) -> None:
+    """Put a script in the converter's place."""
+    folder.mkdir(exist_ok=True)
+    (folder / "convert_hf_to_gguf.py").write_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
+)
+def test_the_file_reads_back_as_qwen3_and_is_served(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(CONVERTER))
+    events: list[Event] = []
+    gguf = converted(tmp_path / "ws", tiny_base, events)
+
+    assert events[-1].done == events[-1].total == 100
+    header = read_header(gguf)
+    assert header.values["general.architecture"] == "qwen3"
+    assert header.values["general.name"] == "liga_relevance"
+    assert header.values["tokenizer.ggml.pre"] == "qwen2"
+    assert header.values["tokenizer.ggml.eos_token_id"] == 151_645
+    assert header.values["tokenizer.ggml.tokens"] == 151_936
+    assert len(header.tensors) == 2 + 2 * 11  # embedding, last norm, eleven a layer
+
+    beginning = tmp_path / "half.gguf"
+    beginning.write_bytes(gguf.read_bytes()[: gguf.stat().st_size // 2])
+    with pytest.raises(GgufInvalid):
+        read_header(beginning)
+
+    assert complete(gguf, "Guten Tag")
+
+
+def complete(gguf: Path, prompt: str) -> str:
+    """Return four tokens that llama.cpp's server adds to the prompt."""
+    command = [sys.executable, "-m", "serving.llamacpp_server", str(gguf), "256", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        address = json.loads(server.stdout.readline())["address"]
+        body = json.dumps({"prompt": prompt, "n_predict": 4, "temperature": 0}).encode()
+        request = urllib.request.Request(  # noqa: S310  # our own server
+            f"{address}/completion", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            content: str = json.load(answer)["content"]
+        server.stdin.close()
+    return content
+
+
+def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
+    with pytest.raises(StageFailed, match="converter is missing") as caught:
+        convert.find_converter()
+    assert "fetch_converter" in caught.value.todo
+
+
+def test_a_failing_converter_shows_its_last_lines(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "tools", "import sys\nprint('step one')\nsys.exit('no such architecture')\n")
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path / "tools"))
+    with pytest.raises(StageFailed, match="exit code 1") as caught:
+        converted(tmp_path / "ws", tiny_base, [])
+    assert caught.value.why == "step one\nno such architecture"
+
+
+def test_a_killed_converter_is_out_of_memory(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "tools", "import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path / "tools"))
+    with pytest.raises(OutOfMemory):
+        converted(tmp_path / "ws", tiny_base, [])
+
+
+def test_progress_is_read_from_the_bar_and_garbage_is_found(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "import os, sys\n"
+        "assert 'PYTHONPATH' not in os.environ\n"
+        "open(sys.argv[sys.argv.index('--outfile') + 1], 'w').write('garbage')\n"
+        "for done in (0, 50, 100):\n"
+        "    sys.stderr.write(f'\\rWriting: {done:3}%|###| {done}M/100M')\n"
+    )
+    script(tmp_path / "tools", text)
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path / "tools"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    events: list[Event] = []
+    with pytest.raises(SentinelTripped, match="cannot be read back"):
+        converted(tmp_path / "ws", tiny_base, events)
+    assert [event.done for event in events] == [0, 50, 100]
+
+
+def test_a_complete_converter_is_kept(tmp_path: Path) -> None:
+    (tmp_path / ".complete").write_text(fetch_converter.SOURCE + "\n")
+    assert fetch_converter.fetch(tmp_path) is False
+    (tmp_path / ".complete").write_text("another\n")
+    with pytest.raises(FileExistsError):
+        fetch_converter.fetch(tmp_path)

@@ -1,0 +1,136 @@
+"""The merge: the same model as base and adapter together, in exactly the files it should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts.errors import SentinelTripped
+from contracts.stages import MERGE
+from images.merger import merge
+from images.trainer.backends import PROJECTIONS
+from tests.unit.model_stages import folder_of, run
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an adapter with random weights on all projections of the tiny base."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(PROJECTIONS))
+    model = get_peft_model(base, lora)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    out = tmp_path_factory.mktemp("adapter") / "lora_adapter"
+    model.save_pretrained(out)
+    return out
+
+
+def merged(root: Path, base: Path, adapter: Path, **params: Any) -> tuple[Path, dict[str, Any]]:
+    (root / "in").mkdir(parents=True)
+    inputs = {"base": root / "in" / "base", "lora_adapter": root / "in" / "lora_adapter"}
+    inputs["base"].symlink_to(base)
+    inputs["lora_adapter"].symlink_to(adapter)
+    result = run(root, MERGE, merge.work, inputs, params)
+    return folder_of(root, MERGE) / "out" / "merged", result.metrics
+
+
+def logits(model: Any) -> torch.Tensor:
+    ids = torch.arange(1000, 1032)[None]
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=ids).logits
+    return found
+
+
+def test_the_merged_model_equals_base_and_adapter(
+    tiny_base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    out, _ = merged(tmp_path, tiny_base, adapter, dtype="fp32")
+    base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    alone = logits(base)
+    together = logits(PeftModel.from_pretrained(base, str(adapter)))
+    found = logits(AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32))
+    torch.testing.assert_close(found, together, rtol=1e-3, atol=1e-3)
+    assert (together - alone).abs().max() > 0.1
+
+
+def test_exact_files_and_tensors(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+    out, metrics = merged(tmp_path, tiny_base, adapter)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (tiny_base / name).read_bytes()
+    assert json.loads((out / "config.json").read_text()) == json.loads(
+        (tiny_base / "config.json").read_text()
+    )
+    before = load_file(tiny_base / "model.safetensors")
+    after = load_file(out / "model.safetensors")
+    assert set(after) == set(before)  # no lm_head: it stays tied
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {name for name in after if name.split(".")[-2] in PROJECTIONS}
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert metrics["merged_modules"] == len(changed) == 14
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in out.iterdir())
+
+
+def test_the_update_is_added_in_fp32_and_rounded_once(
+    tiny_base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    out, _ = merged(tmp_path, tiny_base, adapter)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = "model.layers.1.mlp.down_proj"
+    a, b = (weights[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
+    base = load_file(tiny_base / "model.safetensors")[f"{name}.weight"]
+    expected = (base.float() + b @ a * (8 / 4)).to(torch.bfloat16)
+    found = load_file(out / "model.safetensors")[f"{name}.weight"]
+    assert (found == expected).float().mean() > 0.999
+
+
+def test_a_quantised_base_is_refused(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    config = json.loads((base / "config.json").read_text())
+    config["quantization_config"] = {"load_in_8bit": True}
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SentinelTripped, match="unquantised_base"):
+        merged(tmp_path / "ws", base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("rename", "zero", "sentinel"),
+    [
+        (".layers.1.", False, "attached_modules"),
+        ("", True, "weights_changed"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_or_does_nothing_is_refused(
+    tiny_base: Path, adapter: Path, tmp_path: Path, rename: str, zero: bool, sentinel: str
+) -> None:
+    broken = tmp_path / "adapter"
+    shutil.copytree(adapter, broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    tensors = {
+        name.replace(rename, ".layers.9.") if rename else name: tensor * (0 if zero else 1)
+        for name, tensor in tensors.items()
+    }
+    save_file(tensors, broken / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match=sentinel):
+        merged(tmp_path / "ws", tiny_base, broken)
