@@ -15,21 +15,14 @@ CONVERTER = "convert_hf_to_gguf.py"
 
 
 @pytest.fixture(scope="session")
-def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a q8_0 GGUF of 17 MB, with the model's own chat template in it."""
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """Return the path of a q8_0 GGUF of the base model, with the model's own chat template in it."""
     tools = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
     if not (tools / CONVERTER).is_file():
         pytest.skip(f"{tools} has no llama.cpp converter: `make test` fetches it")
-    folder = tmp_path_factory.mktemp("tiny")
-    base, gguf = folder / "base", folder / "tiny.gguf"
-    _call("-m", "examples.tiny_qwen3", str(base))
+    gguf = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
     options = ("--outfile", str(gguf), "--outtype", "q8_0", "--model-name", "tiny")
-    _call(str(tools / CONVERTER), str(base), *options)
-    return gguf
-
-
-def _call(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, str(tools / CONVERTER), str(tiny_base), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    return gguf

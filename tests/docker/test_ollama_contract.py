@@ -1,0 +1,247 @@
+"""What we rely on of Ollama, asked of a real one: every call of serving/ollama.py.
+
+Claims about how Ollama behaves (not our code) are here too, because the design rests on them: a
+new version of Ollama that breaks one shows here first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from contracts.errors import EngineUnavailable, ModelMissing
+from serving.llamacpp import LlamaCpp
+from serving.ollama import Ollama
+from tasks import load_task
+from tests.tiny_gguf import tiny_gguf
+
+__all__ = ["tiny_gguf"]
+
+pytestmark = pytest.mark.docker
+
+TASK = load_task("liga_relevance")
+SMALL = {**TASK.modelfile().parameters, "num_ctx": 2048, "num_predict": 16}
+MODELFILE = TASK.modelfile().model_copy(update={"parameters": SMALL})
+OPTIONS: dict[str, float | int | list[str]] = {
+    "num_ctx": 2048,
+    "num_predict": 16,
+    "repeat_penalty": 1.0,
+    "temperature": 0.0,
+}
+QUESTION = [{"role": "system", "content": "Antworte."}, {"role": "user", "content": "Hallo"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"b": {"type": "boolean"}, "a": {"type": ["integer", "null"]}},
+    "required": ["b", "a"],
+    "additionalProperties": False,
+}
+THINKING = "<think>\n\n</think>\n\n"
+
+
+class Raw:
+    """Ollama's API without our client, for what the client never sends."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def post(self, path: str, **body: Any) -> requests.Response:
+        return requests.post(self._address + path, json=body, timeout=120)
+
+    def show(self, tag: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.post("/api/show", model=tag).json()
+        return found
+
+    def rendered(self, tag: str, **body: Any) -> str:
+        options = {"num_ctx": 2048}
+        fields = {"model": tag, "messages": QUESTION, "stream": False, "options": options, **body}
+        answer = self.post("/api/chat", _debug_render_only=True, **fields)
+        answer.raise_for_status()
+        return str(answer.json()["_debug_info"]["rendered_template"])
+
+
+@pytest.fixture(scope="module")
+def raw(ollama_server: str) -> Raw:
+    return Raw(ollama_server)
+
+
+@pytest.fixture(scope="module")
+def engine(ollama_server: str, tiny_gguf: Path) -> Iterator[Ollama]:
+    """Return an engine with the tiny model under `contract:v1`; what tests made is removed."""
+    made = Ollama(ollama_server)
+    before = set(made.models())
+    made.create("contract:v1", tiny_gguf, MODELFILE)
+    yield made
+    for tag in set(made.models()) - before:
+        made.unload(tag)
+        made.delete(tag)
+
+
+def test_version_models_and_create_again(engine: Ollama, tiny_gguf: Path) -> None:
+    assert engine.version()
+    first = engine.models()["contract:v1"]
+    heard: list[float] = []
+    again = engine.create("contract:v1", tiny_gguf, MODELFILE, lambda done, _: heard.append(done))
+    assert again == first  # deterministic, whatever create rewrites
+    assert heard == []  # the server has the blob: nothing is uploaded
+    other = MODELFILE.model_copy(update={"system": "Anders."})
+    assert engine.create("contract:other", tiny_gguf, other).digest != first.digest
+
+
+def test_create_rewrites_the_file(engine: Ollama, raw: Raw, tiny_gguf: Path) -> None:
+    from contracts.files import digest_path
+
+    assert engine.models()["contract:v1"].size_bytes > 1_000_000
+    assert digest_path(tiny_gguf) not in raw.show("contract:v1")["modelfile"]
+
+
+def test_template_trap(engine: Ollama, raw: Raw, tiny_gguf: Path) -> None:
+    """Without `parser: passthrough` our template is silently ignored."""
+    trapped = {**MODELFILE.model_dump(mode="json"), "parser": ""}
+    source = raw.show("contract:v1")["modelfile"].split("\nFROM ")[1].split("\n")[0]
+    digest = source.rsplit("sha256-", 1)[1]
+    files = {"model.gguf": f"sha256:{digest}"}
+    answer = raw.post("/api/create", model="contract:trap", files=files, stream=False, **trapped)
+    assert answer.json() == {"status": "success"}
+
+    assert "thinking" in raw.show("contract:trap")["capabilities"]
+    assert raw.rendered("contract:trap").endswith("<|im_start|>assistant\n")  # thinking is on
+    assert raw.rendered("contract:trap", think=False).endswith(THINKING)
+
+    assert raw.show("contract:v1")["capabilities"] == ["completion"]
+    assert raw.rendered("contract:v1") == raw.rendered("contract:v1", think=False)
+    assert raw.rendered("contract:v1").endswith(f"<|im_start|>assistant\n{THINKING}")
+
+
+def test_think_on_a_passthrough_model_is_refused_and_false_is_fine(
+    engine: Ollama, raw: Raw
+) -> None:
+    body = {"model": "contract:v1", "messages": QUESTION, "stream": False, "options": OPTIONS}
+    assert raw.post("/api/chat", think=True, **body).status_code == 400
+    assert raw.post("/api/chat", think=False, **body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        QUESTION,
+        TASK.messages(TASK.canary),
+        TASK.messages(TASK.canary)[1:],
+        [{"role": "user", "content": ' {"a": 1}\n\n<b>&amp; „Ü“ {{ .Role }} \\n '}],
+        [*QUESTION, {"role": "assistant", "content": "Ja."}, {"role": "user", "content": "Und?"}],
+    ],
+    ids=["short", "canary", "own system", "markup", "turns"],
+)
+def test_the_prompt_is_the_trainers_byte_for_byte(
+    engine: Ollama, tiny_gguf: Path, tmp_path: Path, messages: list[dict[str, str]]
+) -> None:
+    other = LlamaCpp(tmp_path)
+    other.create("contract:v1", tiny_gguf, MODELFILE)
+    full = messages
+    if messages[0]["role"] != "system":
+        full = [{"role": "system", "content": TASK.system_prompt}, *messages]
+    assert engine.render("contract:v1", messages) == TASK.render_prompt(full)
+    assert other.render("contract:v1", messages) == TASK.render_prompt(full)
+
+
+def test_chat_is_cut_at_num_predict_with_a_200(engine: Ollama) -> None:
+    found = engine.chat("contract:v1", QUESTION, options=OPTIONS, timeout_s=120)
+    assert (found.finished, found.reason, found.answer_tokens) == (False, "length", 16)
+    assert found.prompt_tokens == 22
+    assert found.text
+
+
+def test_a_schema_keeps_the_order_of_its_keys(engine: Ollama) -> None:
+    for seed in range(8):
+        options = {**OPTIONS, "num_predict": 200, "temperature": 1.0, "seed": seed}
+        found = engine.chat("contract:v1", QUESTION, schema=SCHEMA, options=options, timeout_s=120)
+        if found.finished:  # else it spent its tokens on white space, which the grammar allows
+            assert list(json.loads(found.text)) == ["b", "a"]
+            return
+    pytest.fail("no answer came to an end")
+
+
+def test_an_input_over_num_ctx_is_refused_not_cut(engine: Ollama, raw: Raw) -> None:
+    long = [{"role": "user", "content": "Wort " * 5000}]
+    with pytest.raises(EngineUnavailable, match="refused POST /api/chat"):
+        engine.chat("contract:v1", long, options=OPTIONS, timeout_s=120)
+    body = {"model": "contract:v1", "messages": long, "stream": False, "options": OPTIONS}
+    cut = raw.post("/api/chat", **body).json()  # what the backend would get
+    assert cut["prompt_eval_count"] < 2048
+
+
+def test_copy_has_the_same_digest_and_shares_the_runner(engine: Ollama) -> None:
+    engine.copy("contract:v1", "contract")
+    models = engine.models()
+    assert models["contract:latest"].digest == models["contract:v1"].digest
+    engine.unload("contract:v1")
+    engine.chat("contract:v1", QUESTION, options=OPTIONS, timeout_s=120)
+    engine.chat("contract", QUESTION, options=OPTIONS, timeout_s=120)
+    assert [model.tag for model in engine.loaded()] == ["contract:v1"]  # the first name stays
+    engine.unload("contract")
+    assert engine.loaded() == []
+    engine.chat("contract", QUESTION, options=OPTIONS, timeout_s=120)
+    assert [model.tag for model in engine.loaded()] == ["contract:latest"]
+    engine.unload("contract")
+
+
+def test_a_runner_from_before_the_alias_moved_can_be_unloaded(
+    engine: Ollama, tiny_gguf: Path
+) -> None:
+    other = MODELFILE.model_copy(update={"system": "Zwei."})
+    engine.create("contract:v2", tiny_gguf, other)
+    engine.copy("contract:v1", "contract:moving")
+    engine.chat("contract:moving", QUESTION, options=OPTIONS, timeout_s=120)
+    engine.copy("contract:v2", "contract:moving")
+    engine.unload("contract:moving", timeout_s=30)
+    assert engine.loaded() == []
+
+
+def test_unload_waits_until_it_is_gone(engine: Ollama) -> None:
+    engine.chat("contract:v1", QUESTION, options=OPTIONS, timeout_s=120)
+    assert engine.loaded()
+    started = time.monotonic()
+    engine.unload("contract:v1", timeout_s=30)
+    assert engine.loaded() == []
+    assert time.monotonic() - started < 20
+    engine.unload("contract:v1")  # nothing to do
+
+
+def test_missing_models_are_named(engine: Ollama) -> None:
+    with pytest.raises(ModelMissing):
+        engine.chat("none", QUESTION, options=OPTIONS, timeout_s=30)
+    with pytest.raises(ModelMissing):
+        engine.delete("none")
+    with pytest.raises(ModelMissing):
+        engine.copy("none", "other")
+    with pytest.raises(ModelMissing):
+        engine.create_from("x", "none", MODELFILE)
+
+
+def test_create_from_what_is_not_local_fails_after_a_200(raw: Raw) -> None:
+    answer = raw.post("/api/create", model="contract:x", **{"from": "none.invalid/a/b:c"})
+    assert answer.status_code == 200
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert "error" in lines[-1]
+
+
+def test_create_from_a_local_model(engine: Ollama) -> None:
+    other = MODELFILE.model_copy(update={"system": "Drei."})
+    made = engine.create_from("contract:from", "contract:v1", other)
+    assert made.digest != engine.models()["contract:v1"].digest
+    assert "Drei." in engine.render("contract:from", QUESTION[1:])
+
+
+def test_delete_does_not_unload(engine: Ollama, tiny_gguf: Path) -> None:
+    other = MODELFILE.model_copy(update={"system": "Vier."})
+    engine.create("contract:gone", tiny_gguf, other)
+    engine.chat("contract:gone", QUESTION, options=OPTIONS, timeout_s=120)
+    engine.delete("contract:gone")
+    assert "contract:gone" not in engine.models()
+    assert engine.loaded()  # so a client unloads first
+    engine.unload("contract:v1")
