@@ -16,7 +16,7 @@ CONVERTER = "convert_hf_to_gguf.py"
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """Return the path of a q8_0 GGUF of the base model, with the model's own chat template in it."""
+    """Return the path of a q8_0 GGUF of the tiny base model, its own chat template in it."""
     tools = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
     if not (tools / CONVERTER).is_file():
         pytest.skip(f"{tools} has no llama.cpp converter: `make test` fetches it")
