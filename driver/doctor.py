@@ -129,9 +129,9 @@ def _converter(session: Session) -> Finding:
     name = "llama.cpp converter"
     if session.settings.runner == "docker":
         return Finding(name, ok=None, text="the gguf image holds it")
-    from images.gguf.convert import converter_script
+    from images.gguf.convert import find_converter
 
-    return Finding(name, ok=True, text=str(converter_script()))
+    return Finding(name, ok=True, text=str(find_converter()))
 
 
 def _engine(session: Session) -> Finding:

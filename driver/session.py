@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import OutputMissing, RetrainError
+from contracts.errors import OutputMissing, RetrainError, VerifyFailed
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -149,6 +149,11 @@ class Session:
             if stage.gpu is GpuMode.EXCLUSIVE:
                 self._free_gpu()
             result = self._run_job(stage, job)
+        except VerifyFailed:
+            self._take_back()
+            self._note(stage, state="failed", error="the canary was not answered well")
+            self.display.failed(stage)
+            raise
         except BaseException as error:
             self._note(stage, state="failed", error=str(error) or type(error).__name__)
             self.display.failed(stage)
@@ -197,6 +202,13 @@ class Session:
     def _restore(self, _: StageContext[Any]) -> stages.RestoreMetrics:
         self.window.close()
         return stages.RestoreMetrics(away_s=round(self.window.away_s, 1))
+
+    def _take_back(self) -> None:
+        """Undo the deployment of a model that does not answer as it must."""
+        last = self.store.latest(stages.DEPLOY.name)
+        if last is not None:
+            deployed = stages.DeployMetrics.model_validate(last[1].metrics)
+            self.display.warn(deploy.roll_back(deployed, self.engine))
 
     def _free_gpu(self) -> None:
         """Give the whole GPU to the stage: unload every model of the serving engine."""

@@ -53,6 +53,15 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
     return ""
 
 
+def roll_back(metrics: DeployMetrics, engine: Engine) -> str:
+    """Let the alias name again what it named before; return what was done, for people."""
+    if not metrics.previous:
+        return f"{metrics.alias} had no model before: it still names {metrics.tag}"
+    engine.copy(metrics.previous, metrics.alias)
+    engine.unload(metrics.alias)
+    return f"{metrics.alias} is {metrics.previous} again"
+
+
 def _keep_previous(engine: Engine, name: str, alias: str) -> str:
     """Return a version that is what the alias shows now, made if it has none; "" for a new name.
 

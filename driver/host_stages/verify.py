@@ -42,8 +42,7 @@ def work(context: StageContext[VerifyParams], engine: Engine, name: str) -> Veri
         raise VerifyFailed(
             f"{alias} answered the canary with something that is not valid",
             why=f"{error}; it said: {answer.text[:300]}",
-            todo="The alias still names this model. Train longer or on more rows, or copy the "
-            "previous version back to the alias.",
+            todo="Train longer or on more rows, or better ones.",
         ) from error
     context.progress(1, 1, "answers")
     return VerifyMetrics(
