@@ -49,11 +49,31 @@ def test_the_same_arguments_give_the_same_bytes(tiny_base: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_what_is_there_is_kept_or_refused(tiny_base: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_kept_replaced_or_refused(tiny_base: Path, tmp_path: Path) -> None:
     assert not tiny_qwen3.make(tiny_base, hidden=32, layers=2)
-    with pytest.raises(FileExistsError, match="was not made with"):
-        tiny_qwen3.make(tiny_base, hidden=64, layers=2)
-    with pytest.raises(FileExistsError):
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tiny_qwen3.json").write_text('{"hidden": 96}')
+    assert tiny_qwen3.make(other, hidden=32, layers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+    with pytest.raises(FileExistsError, match="was not made here"):
         tiny_qwen3.make(tmp_path, hidden=32, layers=2)
     with pytest.raises(ValueError, match="multiple of 32"):
         tiny_qwen3.make(tmp_path / "new", hidden=33)
+
+
+def test_the_first_layers_look_at_the_tokens_before(tiny_base: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = "Das Land Hessen streicht der Schuldnerberatung zum Jahresende die Mittel."
+    ids = AutoTokenizer.from_pretrained(tiny_base)(text, return_tensors="pt")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, attn_implementation="eager")
+    with torch.no_grad():
+        found = model(ids, output_attentions=True).attentions
+    last = ids.shape[1] - 1
+    for layer, offsets in enumerate(((1, 2, 3, 4), (1, 3, 5, 7))):
+        looks_at = found[layer][0, :, -1].argmax(dim=-1)
+        assert [last - int(at) for at in looks_at] == list(offsets)
