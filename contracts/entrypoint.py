@@ -189,7 +189,7 @@ def _check_code(stage: Stage, job: Job) -> None:
     if files.code_digest(*stage.code) != job.code_digest:
         raise ImageStale(
             f"the code of stage {stage.name} here is not the driver's",
-            why="the image was built from another state of the checkout, or a file was edited just now",
+            why="the image is of another state of the checkout, or a file was edited meanwhile",
         )
 
 

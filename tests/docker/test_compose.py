@@ -89,4 +89,5 @@ def test_nothing_but_the_trainer_gets_the_gpu(ours: dict[str, compose.Service]) 
 def _bytes(limit: str | int | None) -> int:
     """Return Compose's 4g, 512m in bytes."""
     text = str(limit or 0)
-    return int(text.rstrip("kmg")) * 1024 ** " kmg".index(text[-1] if text[-1] in "kmg" else " ")
+    factor: int = 1024 ** " kmg".index(text[-1] if text[-1] in "kmg" else " ")
+    return int(text.rstrip("kmg")) * factor
