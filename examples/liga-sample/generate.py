@@ -184,7 +184,8 @@ def irrelevant_label(sections: list[Section]) -> dict[str, Any]:
         "priority": None,
         "assigned_aks": [],
         "tags": list(tags)[:3],
-        "reasoning": f"Es geht um {first.occasion} in {first.place}, nicht um Soziales.",
+        # One form for each topic: a tiny model learns it in the minutes of the demo.
+        "reasoning": f"Das Thema ist {first.topic['thema']}, ein sozialer Bezug fehlt.",
     }
 
 
