@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts import files, stages
+from contracts.converter import find_converter
 from contracts.errors import RetrainError, StageFailed
 from driver import preflight
 from driver.adapters import gpu
@@ -129,8 +130,6 @@ def _converter(session: Session) -> Finding:
     name = "llama.cpp converter"
     if session.settings.runner == "docker":
         return Finding(name, ok=None, text="the gguf image holds it")
-    from images.gguf.convert import find_converter
-
     return Finding(name, ok=True, text=str(find_converter()))
 
 

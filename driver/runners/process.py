@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts import files
+from contracts.converter import find_converter
 from contracts.errors import StageFailed
 from contracts.stage import Stage
 from driver.runners.outcome import Emit, Listener, failure
@@ -32,7 +33,7 @@ class ProcessRunner:
     """The runner for a machine without containers: the demo, tests, a plain venv."""
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Raise `StageFailed` that names what is not installed."""
+        """Raise `StageFailed` that names what is not installed, llama.cpp's converter included."""
         images = {stage.image for stage in stages if stage.image}
         packages = {package for image in images for package in _NEEDS[image]}
         missing = sorted(p for p in packages if importlib.util.find_spec(p) is None)
@@ -42,6 +43,8 @@ class ProcessRunner:
                 why="runner=process runs the stages in this Python environment",
                 todo="Install the extra: pip install -e '.[local]', or set runner=docker.",
             )
+        if "gguf" in images:
+            find_converter()
 
     def run(
         self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]

@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from contracts.converter import find_converter
 from contracts.entrypoint import StageContext
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
 from contracts.stages import GGUF, MERGED, GgufMetrics, GgufParams
 from images.gguf.header import Q8_0, GgufInvalid, Header, read_header
-
-CONVERTER = "convert_hf_to_gguf.py"
-LLAMA_CPP_DIR = "/app"
-"""Where llama.cpp's own image keeps its tools; the variable LLAMA_CPP_DIR names another place."""
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
@@ -46,18 +43,6 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
         tensors=len(header.tensors),
         architecture=str(header.values["general.architecture"]),
     )
-
-
-def find_converter() -> Path:
-    """Return the path of llama.cpp's converter; raise `StageFailed` if it is not there."""
-    folder = Path(os.environ.get("LLAMA_CPP_DIR", LLAMA_CPP_DIR)).resolve()
-    if not (folder / CONVERTER).is_file():
-        raise StageFailed(
-            f"llama.cpp's converter is missing: {folder / CONVERTER}",
-            todo="Point LLAMA_CPP_DIR to llama.cpp's tools; "
-            "`python -m images.gguf.fetch_converter FOLDER` fetches them.",
-        )
-    return folder / CONVERTER
 
 
 def _convert(command: list[str], folder: Path, context: StageContext[GgufParams]) -> None:

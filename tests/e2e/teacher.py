@@ -26,7 +26,7 @@ from driver.store import Store
 from tasks.definition import Item, Task
 
 Row = dict[str, Any]
-EPOCHS = 24
+EPOCHS = 14
 """Passes over the rows until a tiny model repeats them."""
 
 
@@ -92,11 +92,11 @@ def train_teacher(
         backend="transformers",
         device="cpu",
         load_in="fp32",
+        rank=32,
         alpha=32,
         learning_rate=5e-3,
         epochs=EPOCHS,
-        batch_size=8,
-        micro_batch_size=8,
+        micro_batch_size=4,
         max_length=8192,
         eval_steps=1000,
     )

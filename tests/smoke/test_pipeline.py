@@ -39,11 +39,9 @@ class Host:
             f"snapshot.items=[{items}]",
             f"snapshot.reviewed=[{labels}]",
             f"fetch.path={self.folder / 'base'}",
-            "train.max_steps=12",
-            "train.eval_steps=6",
-            "evaluate.limit=2",
-            "evaluate.min_valid=0",
-            "verify.constrained=true",
+            "train.max_steps=70",
+            "train.eval_steps=35",
+            "evaluate.limit=4",
         )
         command += [f"--set={each}" for each in (*mine, *settings)]
         return subprocess.run(
@@ -79,9 +77,14 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "base").symlink_to(tiny_base)
     labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
-    short = [r for r in files.read_jsonl(SAMPLE / "items.jsonl") if len(r["content"]) < 300][:60]
-    files.write_jsonl(folder / "items.jsonl", short)
-    files.write_jsonl(folder / "labels.jsonl", [labels[row["id"]] for row in short])
+    # Short ones of one class: that much a model of this size learns in half a minute.
+    items = [
+        row
+        for row in files.read_jsonl(SAMPLE / "items.jsonl")
+        if len(row["content"]) < 300 and not labels[row["id"]]["label"]["relevant"]
+    ][:60]
+    files.write_jsonl(folder / "items.jsonl", items)
+    files.write_jsonl(folder / "labels.jsonl", [labels[row["id"]] for row in items])
     made = Host(folder)
     done = made.driver("run")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -114,7 +117,7 @@ def test_the_run_folder_tells_the_story(host: Host) -> None:
     assert {facts["state"] for facts in stages.values()} == {"done"}
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]
-    assert trained[-1]["done"] == trained[-1]["total"] == 12
+    assert trained[-1]["done"] == trained[-1]["total"] == 70
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "Evaluation" in page
@@ -180,10 +183,10 @@ def test_a_refused_candidate_changes_nothing_that_is_live(host: Host) -> None:
     live = host.result("deploy").metrics["digest"]
     done = host.driver(
         "run",
-        settings=("train.seed=99", "evaluate.min_scores={relevant.accuracy: 1.0}"),
+        settings=("evaluate.min_scores={valid: 1.01}",),
     )
     assert done.returncode == 26, done.stdout + done.stderr
-    assert "relevant.accuracy" in done.stderr
+    assert "valid" in done.stderr
     assert host.result("deploy").metrics["digest"] == live
     assert host.plan()["deploy"][0] == "reuse"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.converter import find_converter
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.stage import Event
@@ -85,7 +86,7 @@ def complete(gguf: Path, prompt: str) -> str:
 def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
     with pytest.raises(StageFailed, match="converter is missing") as caught:
-        convert.find_converter()
+        find_converter()
     assert "fetch_converter" in caught.value.todo
 
 
