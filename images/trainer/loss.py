@@ -12,6 +12,7 @@ Two things are computed once, or not at all, without any change to the result:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -41,7 +42,10 @@ class AnswerLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is unt
         target of a share below 1e-38 counts as 87 nats; its gradient is right all the same.
         """
         head = head.detach()
-        chunk = min(CHUNK_TOKENS, max(1, len(targets)))
+        # Pieces of like size: BLAS sums 151,936 products for a handful of rows with an error of
+        # 1e-4, for 14 rows and more with one of 1e-6.
+        pieces = max(1, math.ceil(len(targets) / CHUNK_TOKENS))
+        chunk = max(1, math.ceil(len(targets) / pieces))
         logits = hidden.new_empty((chunk, len(head)), dtype=torch.float32)
         softmax = torch.empty_like(logits)
         total = hidden.new_zeros((), dtype=torch.float32)
