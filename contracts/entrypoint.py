@@ -85,7 +85,6 @@ def execute(
     params: P = stage.params.model_validate(job.params)  # type: ignore[assignment]
     context = StageContext(stage, job, params, root, folder, emit)
     building, published = context.work / "out", folder / "out"
-    shutil.rmtree(published, ignore_errors=True)  # moved, but killed before its result.json
     building.mkdir(parents=True, exist_ok=True)
 
     metrics = work(context)
@@ -94,6 +93,8 @@ def execute(
         if not context.output(artifact).exists():
             raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
     _make_readable_and_durable(building)
+    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier execution, until this one counts
+    shutil.rmtree(published, ignore_errors=True)
     building.rename(published)
     files.fsync_path(folder)
     result = Result(

@@ -151,7 +151,7 @@ class CandidateRefused(RetrainError):
     """The gate refused the new model; what was live stays live."""
 
     exit_code = 26
-    hint = "Read the evaluation in the run's report; evaluate.* holds the thresholds."
+    hint = "Read scores.json of the evaluate stage; evaluate.* holds the thresholds."
 
 
 class VerifyFailed(RetrainError):
@@ -205,6 +205,8 @@ def from_os_error(error: OSError) -> RetrainError:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull("the disk is full", why=f"{where}{error.strerror}")
+    if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
+        return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
     return FileUnusable(f"{where}{error.strerror or error}")
 
 

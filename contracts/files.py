@@ -117,7 +117,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
             if not isinstance(row, dict):
                 raise ItemsInvalid(

@@ -28,7 +28,8 @@ Exit codes: 0 done; 2 usage; 10 and up name the failure (docs/reference/exit-cod
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a lost ssh session is no reason for an outage
+        signal.signal(ending, _interrupt)
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Treat SIGTERM like Ctrl-C: what is open gets closed, the service restored."""
+    """Treat SIGTERM and SIGHUP like Ctrl-C: what is open gets closed, the service restored."""
     raise KeyboardInterrupt
 
 
@@ -96,7 +97,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from driver import doctor
 
-    return doctor.show(_settings(arguments))
+    return doctor.show(_session(arguments))
 
 
 def _recover(arguments: argparse.Namespace) -> int:
@@ -128,10 +129,10 @@ def _show_settings(arguments: argparse.Namespace) -> int:
 def _settings(arguments: argparse.Namespace) -> Settings:
     from driver import settings
 
-    overrides = list(arguments.set)
+    loaded = settings.load(arguments.config, arguments.set)
     if arguments.workspace:
-        overrides.append(f"workspace={arguments.workspace}")
-    return settings.load(arguments.config, overrides)
+        loaded = loaded.model_copy(update={"workspace": arguments.workspace})
+    return loaded
 
 
 def _session(arguments: argparse.Namespace) -> Session:

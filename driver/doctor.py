@@ -17,9 +17,7 @@ from contracts.converter import find_converter
 from contracts.errors import RetrainError, StageFailed
 from driver import preflight
 from driver.adapters import gpu
-from driver.report.display import Display
 from driver.session import Session
-from driver.settings import Settings
 
 _MIN_VRAM_MIB = 23_000
 """8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
@@ -39,9 +37,8 @@ class Finding:
     mend: str = ""
 
 
-def show(settings: Settings) -> int:
+def show(session: Session) -> int:
     """Print a table of findings; return 0, or 1 when something is lacking."""
-    session = Session(settings, Display())
     console = Console(highlight=False, soft_wrap=True)
     table = Table("", "what", "found", "mend it with")
     findings = [_ask(name, question, session) for name, question in _QUESTIONS.items()]
@@ -63,6 +60,8 @@ def _ask(name: str, question: Callable[[Session], Finding], session: Session) ->
     """Return the answer; an error of ours is an answer as well."""
     try:
         return question(session)
+    except OSError as error:
+        return Finding(name, ok=False, text=str(error))
     except RetrainError as error:
         text = f"{error.what}: {error.why}" if error.why else error.what
         return Finding(name, ok=False, text=text, mend=error.todo)
@@ -139,6 +138,8 @@ def _engine(session: Session) -> Finding:
 
 
 def _teacher(session: Session) -> Finding:
+    if session.settings.snapshot.reviewed and session.settings.engine == "llamacpp":
+        return Finding("Teacher model", ok=None, text="asked only for items without a review")
     preflight.check_teacher(session)
     return Finding("Teacher model", ok=True, text=session.settings.label.teacher)
 
@@ -163,7 +164,7 @@ def _memory(session: Session) -> Finding:
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     total_gb = int(lines[0].split()[1]) * 1024 / 1e9
     needed_gb: float = _MIN_MEMORY_GB
-    if session.settings.fetch.path:
+    if session.settings.fetch.path and Path(session.settings.fetch.path).is_dir():
         needed_gb = 4 + 1.3 * files.size_of(Path(session.settings.fetch.path)) / 1e9
     ok = total_gb >= needed_gb
     mend = "" if ok else "add memory, or swap, for the merge of the base model on the CPU"

@@ -84,7 +84,8 @@ def run_one(session: Session, name: str) -> Result:
         )
     if step.inputs is None:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
-    session.begin([replace(step, action=Action.RUN, reason="asked for")])
+    step = replace(step, action=Action.RUN, reason="asked for")
+    session.begin([step])
     try:
         return _do(session, step)
     finally:

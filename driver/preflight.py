@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, stages
-from contracts.errors import DiskFull, GpuUnavailable, ModelMissing
-from contracts.stage import GpuMode, Stage
-from driver.host_stages import fetch, snapshot
+from contracts.errors import CandidateRefused, DiskFull, GpuUnavailable, ModelMissing
+from contracts.stage import GpuMode, InputRef, Stage
+from driver.host_stages import deploy, fetch, snapshot
 
 if TYPE_CHECKING:
     from driver.plan import Step
@@ -39,12 +39,16 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_gpu()
     if any(stage in running for stage in _SERVING):
         session.engine.version()
+    if stages.LABEL in running and not session.settings.snapshot.reviewed:
+        check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
         check_backend(session)
 
 
 def check_stage(session: Session, step: Step) -> None:
     """Raise what keeps one stage from running, now that its inputs are there."""
+    if step.stage is stages.DEPLOY and step.inputs is not None:
+        check_candidate(session, step.inputs)
     if step.stage is not stages.LABEL or step.inputs is None:
         return
     items, reviewed = (
@@ -68,6 +72,17 @@ def check_teacher(session: Session) -> None:
         )
 
 
+def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
+    """Raise `CandidateRefused` for a model that must not go live, before anything is stopped."""
+    deploy.require_promoted(session.workspace / inputs[stages.VERDICT.name].path)
+    if inputs[stages.GGUF.name].digest in session.rejected():
+        raise CandidateRefused(
+            "this model has been live, and was taken back",
+            why="it did not answer the canary as the task demands",
+            todo="Change the data or the training; `driver plan` shows what that repeats.",
+        )
+
+
 def check_disk(session: Session, running: Sequence[Stage]) -> None:
     """Raise `DiskFull` when the workspace's disk cannot hold what the run will write."""
     needed_gb = disk_needed_gb(session, running)
@@ -88,7 +103,7 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
     if session.settings.min_free_gb is not None:
         return session.settings.min_free_gb
     path = session.settings.fetch.path
-    base_gb = files.size_of(Path(path)) / _GB if path else _HUB_BASE_GB
+    base_gb = files.size_of(Path(path)) / _GB if path and Path(path).is_dir() else _HUB_BASE_GB
     shares = {stages.FETCH: 0.0 if path else 1.0, stages.MERGE: 1.0, stages.CONVERT: 8.5 / 16}
     return base_gb * sum(share for stage, share in shares.items() if stage in running)
 

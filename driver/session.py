@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from serving.engine import Engine
 from tasks import load_task
 
 _GPU_FREE_TIMEOUT_S = 60
+_REJECTED = "rejected.json"
 
 
 class Session:
@@ -146,7 +148,7 @@ class Session:
             self.display.warn(warning)
         self.window.warnings.clear()
         try:
-            if stage.gpu is GpuMode.EXCLUSIVE:
+            if stage.gpu is GpuMode.EXCLUSIVE and not self.runner.survives(stage, job.fingerprint):
                 self._free_gpu()
             result = self._run_job(stage, job)
         except VerifyFailed:
@@ -208,7 +210,17 @@ class Session:
         last = self.store.latest(stages.DEPLOY.name)
         if last is not None:
             deployed = stages.DeployMetrics.model_validate(last[1].metrics)
+            rejected = {*self.rejected(), last[0].inputs[stages.GGUF.name].digest}
+            files.write_json(self.workspace / _REJECTED, sorted(rejected))
             self.display.warn(deploy.roll_back(deployed, self.engine))
+
+    def rejected(self) -> list[str]:
+        """Return the digests of the GGUF files that have been taken back."""
+        try:
+            found: list[str] = json.loads((self.workspace / _REJECTED).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        return found
 
     def _free_gpu(self) -> None:
         """Give the whole GPU to the stage: unload every model of the serving engine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from contracts.entrypoint import StageContext
 from contracts.errors import CandidateRefused, EngineUnavailable
@@ -17,20 +18,16 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
     Safe to repeat: the engine keeps what is there already. Raises `CandidateRefused` before
     anything is changed when the evaluation did not promote the model.
     """
-    verdict = json.loads(context.input(VERDICT).read_text(encoding="utf-8"))
-    if not verdict["promote"]:
-        raise CandidateRefused(
-            "the new model is not good enough to go live", why="; ".join(verdict["reasons"])
-        )
+    require_promoted(context.input(VERDICT))
     name = context.params.name
     alias, version = full_tag(name), full_tag(f"{name}:{context.job.run}")
-    previous = _keep_previous(engine, name, alias)
     model = engine.create(
         version,
         context.input(GGUF),
         load_task(context.job.task).modelfile(),
         lambda done, total: context.progress(done, total, "bytes"),
     )
+    previous = _keep_previous(engine, name, alias, model.digest)
     engine.copy(version, alias)
     live = engine.models()[alias].digest
     if live != model.digest:
@@ -41,6 +38,18 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
         )
     engine.unload(alias)  # the old runner would go on answering until its keep_alive ends
     return DeployMetrics(tag=version, alias=alias, digest=live, previous=previous)
+
+
+def require_promoted(verdict: Path) -> None:
+    """Raise `CandidateRefused` unless the evaluation promoted the model."""
+    said = json.loads(verdict.read_text(encoding="utf-8"))
+    if not said["promote"]:
+        raise CandidateRefused(
+            "the new model is not good enough to go live",
+            why="; ".join(said["reasons"]),
+            todo=f"Read scores.json and answers.jsonl in {verdict.parent}; evaluate.* holds the "
+            "thresholds.",
+        )
 
 
 def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
@@ -62,7 +71,7 @@ def roll_back(metrics: DeployMetrics, engine: Engine) -> str:
     return f"{metrics.alias} is {metrics.previous} again"
 
 
-def _keep_previous(engine: Engine, name: str, alias: str) -> str:
+def _keep_previous(engine: Engine, name: str, alias: str, candidate: str) -> str:
     """Return a version that is what the alias shows now, made if it has none; "" for a new name.
 
     Overwriting an alias whose model has no other name would delete it.
@@ -71,6 +80,9 @@ def _keep_previous(engine: Engine, name: str, alias: str) -> str:
     if alias not in models:
         return ""
     digest = models[alias].digest
+    if digest == candidate:  # switched by an attempt that was killed: look further back
+        older = [tag for tag, m in models.items() if m.digest != candidate]
+        return max((tag for tag in older if tag.startswith(f"{name}:")), default="")
     versions = [tag for tag, model in models.items() if model.digest == digest and tag != alias]
     own = [tag for tag in versions if tag.startswith(f"{name}:")]
     if own:

@@ -52,6 +52,8 @@ class Display:
         self._task: Any = None
         self._started = 0.0
         self._said = 0.0
+        self._first: tuple[float, float] | None = None
+        """When the stage first told how far it was, and how far: loading is no part of its pace."""
 
     # --- before and after ------------------------------------------------------------------------
     def nothing_to_do(self, plan: list[Step], last: Run | None) -> None:
@@ -63,9 +65,7 @@ class Display:
     def begin(self, plan: list[Step], run: Run) -> None:
         """Show what will run, and why."""
         running = sum(step.action is Action.RUN for step in plan)
-        self.console.print(
-            f"[bold]Run {run.id}[/bold]: {running} of {len(plan)} stages to run, the rest is reused"
-        )
+        self.console.print(f"[bold]Run {run.id}[/bold]: {running} of {len(plan)} stages to run")
 
     def warn(self, text: str) -> None:
         """Show something that does not stop the run."""
@@ -78,6 +78,7 @@ class Display:
 
     def started(self, step: Step) -> None:
         """Begin the bar of a stage."""
+        self._first = None
         self._started = self._said = time.monotonic()
         self._line(">", step.stage.name, "", escape(step.reason))
         if self.console.is_terminal:
@@ -86,6 +87,7 @@ class Display:
 
     def event(self, event: Event) -> None:
         """Move the bar."""
+        self._first = self._first or (time.monotonic(), event.done)
         metrics = "  ".join(f"{name} {_short(value)}" for name, value in event.metrics.items())
         if self._task is not None:
             self._bar.update(
@@ -147,11 +149,11 @@ class Display:
         return duration(time.monotonic() - self._started)
 
     def _eta(self, event: Event) -> str:
-        """Return the time left at the stage's average speed so far."""
-        if not event.total or not event.done:
+        """Return the time left at the stage's average pace since its first word."""
+        if not event.total or not self._first or event.done <= self._first[1]:
             return ""
-        spent = time.monotonic() - self._started
-        return f", {duration(spent * (event.total - event.done) / event.done)} left"
+        pace = (time.monotonic() - self._first[0]) / (event.done - self._first[1])
+        return f", {duration(pace * (event.total - event.done))} left"
 
 
 def progress(event: Event) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -63,7 +63,10 @@ def _last_progress(run: Run, stage: str) -> str:
     except OSError:
         return ""
     for line in reversed(lines):
-        event = Event.model_validate(json.loads(line))
+        try:
+            event = Event.model_validate_json(line)
+        except ValidationError:
+            continue  # the line that is being written
         if event.stage == stage:
             return progress(event)
     return ""

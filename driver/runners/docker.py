@@ -63,6 +63,15 @@ class DockerRunner:
             except docker.errors.ImageNotFound as error:
                 raise ImageStale(f"the image {name} is not built") from error
 
+    def survives(self, stage: Stage, fingerprint: str) -> bool:
+        """Return whether a container of this very stage runs, or waits to be collected."""
+        return bool(self._left_behind(stage, fingerprint))
+
+    def _left_behind(self, stage: Stage, fingerprint: str) -> list[Any]:
+        key = f"{self._workspace}:{fingerprint}"
+        filters = {"label": [f"{LABEL_STAGE}={stage.name}", f"{LABEL_JOB}={key}"]}
+        return list(self._client.containers.list(all=True, filters=filters))
+
     def run(
         self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
     ) -> None:
@@ -86,8 +95,7 @@ class DockerRunner:
         RETRAIN_KEEP_CONTAINERS=1 keeps it, for debugging.
         """
         key = f"{self._workspace}:{job.parent.name}"
-        filters = {"label": [f"{LABEL_STAGE}={stage.name}", f"{LABEL_JOB}={key}"]}
-        left = self._client.containers.list(all=True, filters=filters)
+        left = self._left_behind(stage, job.parent.name)
         for stale in [c for c in left if c.status == "created"]:
             stale.remove(force=True)
         left = [c for c in left if c.status != "created"]

@@ -23,6 +23,9 @@ class Runner(Protocol):
     def check(self, stages: Sequence[Stage]) -> None:
         """Raise what would keep these stages from running, before anything is changed."""
 
+    def survives(self, stage: Stage, fingerprint: str) -> bool:
+        """Return whether this very stage still runs, left behind by a driver that was killed."""
+
     def run(
         self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
     ) -> None:

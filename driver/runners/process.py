@@ -46,6 +46,10 @@ class ProcessRunner:
         if "gguf" in images:
             find_converter()
 
+    def survives(self, stage: Stage, fingerprint: str) -> bool:  # noqa: ARG002
+        """Return False: a stage's process dies with its driver."""
+        return False
+
     def run(
         self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
     ) -> None:

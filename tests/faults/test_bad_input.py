@@ -100,7 +100,7 @@ def test_an_unknown_task(tmp_path: Path, items: Path, base: Path) -> None:
     refused(tmp_path, done, errors.SettingsInvalid, "weather", "liga_relevance")
 
 
-@pytest.mark.parametrize("line", ["", "{broken", "[1]", '{"id": "x"}'])
+@pytest.mark.parametrize("line", ["", "{broken", "[1]", '{"id": "x"}', "[" * 100_000])
 def test_a_line_that_is_no_item(tmp_path: Path, items: Path, base: Path, line: str) -> None:
     whole = items.read_text(encoding="utf-8").splitlines()
     items.write_text("\n".join([whole[0], line, *whole[1:]]) + "\n", encoding="utf-8")
@@ -148,9 +148,7 @@ def test_no_ollama(tmp_path: Path, items: Path, base: Path) -> None:
 def test_no_teacher(tmp_path: Path, items: Path, base: Path) -> None:
     """The llama.cpp engine has no model at all in a new workspace."""
     done = run(tmp_path, items, base, "engine=llamacpp", "label.teacher=qwen3:32b")
-    assert done.returncode == errors.ModelMissing.exit_code, done.stderr
-    assert "qwen3:32b" in done.stderr
-    assert not list((tmp_path / "workspace").glob("store/label/*/result.json"))
+    refused(tmp_path, done, errors.ModelMissing, "qwen3:32b", "label.teacher")
 
 
 def test_a_full_disk(tmp_path: Path, items: Path, base: Path) -> None:

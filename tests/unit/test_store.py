@@ -172,3 +172,14 @@ def test_publishing_is_atomic_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert files.read_jsonl(target) is not None
     assert target.read_text(encoding="utf-8") == '{\n  "a": 1\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_stage_run_again_keeps_the_old_result_until_the_new_one_counts(tmp_path: Path) -> None:
+    store, first = run(tmp_path)
+
+    def breaks(_context: StageContext[GgufParams]) -> GgufMetrics:
+        raise StageFailed("broke")
+
+    with pytest.raises(StageFailed):
+        run(tmp_path, work=breaks)
+    assert store.result("gguf", "f" * 16) == first

@@ -1,0 +1,101 @@
+"""deploy on the llama.cpp engine's real store: versions, alias, what was live before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import StageContext
+from contracts.errors import CandidateRefused
+from contracts.stage import InputRef, Job
+from contracts.stages import DEPLOY, DeployMetrics, DeployParams
+from driver.host_stages import deploy
+from serving import connect
+from serving.engine import Engine
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
+    yield made
+    made.close()
+
+
+def run(
+    root: Path, engine: Engine, name: str, content: str, *, promote: bool = True
+) -> DeployMetrics:
+    """Deploy a file that stands for a GGUF: the store only keeps it, nobody loads it here."""
+    (root / "model.gguf").unlink(missing_ok=True)
+    (root / "model.gguf").write_text(content, encoding="utf-8")
+    verdict = {"promote": promote, "reasons": ["valid 0.5 is below 0.99"]}
+    (root / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    inputs = {
+        artifact: InputRef(path=file, digest=files.digest_path(root / file), bytes=1)
+        for artifact, file in (("gguf", "model.gguf"), ("verdict", "verdict.json"))
+    }
+    job = Job(
+        stage="deploy",
+        run=name,
+        fingerprint="f",
+        code_digest="",
+        environment="",
+        task="liga_relevance",
+        task_digest="",
+        params={},
+        inputs=inputs,
+    )
+    params = DeployParams(name="news")
+    return deploy.work(StageContext(DEPLOY, job, params, root, root, lambda _: None), engine)
+
+
+def live(engine: Engine) -> str:
+    return engine.models()["news:latest"].digest
+
+
+def test_a_version_and_an_alias(tmp_path: Path, engine: Engine) -> None:
+    first = run(tmp_path, engine, "run-1", "one")
+    assert (first.tag, first.alias, first.previous) == ("news:run-1", "news:latest", "")
+    assert live(engine) == first.digest == engine.models()["news:run-1"].digest
+    assert deploy.disagreement(first, engine) == ""
+
+
+def test_what_was_live_can_come_back(tmp_path: Path, engine: Engine) -> None:
+    first = run(tmp_path, engine, "run-1", "one")
+    second = run(tmp_path, engine, "run-2", "two")
+    assert second.previous == "news:run-1"
+    assert live(engine) == second.digest
+    assert "again" in deploy.roll_back(second, engine)
+    assert live(engine) == first.digest
+    assert "another model" in deploy.disagreement(second, engine)
+
+
+def test_an_attempt_that_was_killed_after_the_switch_still_knows_what_was_before(
+    tmp_path: Path, engine: Engine
+) -> None:
+    first = run(tmp_path, engine, "run-1", "one")
+    run(tmp_path, engine, "run-2", "two")
+    again = run(tmp_path, engine, "run-3", "two")
+    assert again.previous == "news:run-1"
+    deploy.roll_back(again, engine)
+    assert live(engine) == first.digest
+
+
+def test_a_model_made_by_hand_keeps_a_name(tmp_path: Path, engine: Engine) -> None:
+    run(tmp_path, engine, "run-1", "one")
+    engine.delete("news:run-1")
+    by_hand = live(engine)
+    second = run(tmp_path, engine, "run-2", "two")
+    assert second.previous == f"news:before-{by_hand[:12]}"
+    assert engine.models()[second.previous].digest == by_hand
+
+
+def test_a_refused_candidate_touches_nothing(tmp_path: Path, engine: Engine) -> None:
+    first = run(tmp_path, engine, "run-1", "one")
+    with pytest.raises(CandidateRefused, match=r"valid 0\.5 is below"):
+        run(tmp_path, engine, "run-2", "two", promote=False)
+    assert set(engine.models()) == {"news:latest", "news:run-1"}
+    assert live(engine) == first.digest
