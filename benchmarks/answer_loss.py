@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
-from contracts.stages import TrainParams
+from contracts.params import (
+    TrainParams,
+)
 from examples import tiny_qwen3
 from images.trainer.backends import load_model
 from images.trainer.loss import answer_loss

@@ -14,6 +14,7 @@ from typing import Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OutputMissing, RetrainError, VerifyFailed
+from contracts.params import DeployMetrics, RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -93,10 +94,10 @@ class Session:
             if stage is stages.RESTORE:
                 return "the service has been stopped" if self.window.is_open else ""
             if stage is stages.DEPLOY:
-                deployed = stages.DeployMetrics.model_validate(result.metrics)
+                deployed = DeployMetrics.model_validate(result.metrics)
                 return deploy.disagreement(deployed, self.engine)
             if stage is stages.VERIFY:
-                verified = stages.VerifyMetrics.model_validate(result.metrics)
+                verified = VerifyMetrics.model_validate(result.metrics)
                 return verify.disagreement(verified, self.engine)
         except RetrainError as error:
             return f"unknown: {error.what}"
@@ -201,15 +202,15 @@ class Session:
             "verify": partial(verify.work, engine=self.engine, name=name),
         }
 
-    def _restore(self, _: StageContext[Any]) -> stages.RestoreMetrics:
+    def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
         self.window.close()
-        return stages.RestoreMetrics(away_s=round(self.window.away_s, 1))
+        return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
     def _take_back(self) -> None:
         """Undo the deployment of a model that does not answer as it must."""
         last = self.store.latest(stages.DEPLOY.name)
         if last is not None:
-            deployed = stages.DeployMetrics.model_validate(last[1].metrics)
+            deployed = DeployMetrics.model_validate(last[1].metrics)
             rejected = {*self.rejected(), last[0].inputs[stages.GGUF.name].digest}
             files.write_json(self.workspace / _REJECTED, sorted(rejected))
             self.display.warn(deploy.roll_back(deployed, self.engine))

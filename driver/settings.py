@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from contracts import stages
+from contracts import params
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
 
@@ -61,18 +61,18 @@ class Settings(Params):
     backend: BackendSettings | None = None
     """The application; without it no container is stopped and nothing is reprocessed."""
     docker: DockerSettings = DockerSettings()
-    snapshot: stages.SnapshotParams = stages.SnapshotParams()
-    fetch: stages.FetchParams
-    label: stages.LabelParams = stages.LabelParams()
-    split: stages.SplitParams = stages.SplitParams()
-    train: stages.TrainParams = stages.TrainParams()
-    merge: stages.MergeParams = stages.MergeParams()
-    gguf: stages.GgufParams = stages.GgufParams()
-    evaluate: stages.EvaluateParams = stages.EvaluateParams()
-    deploy: stages.DeployParams = stages.DeployParams()
-    restore: stages.RestoreParams = stages.RestoreParams()
-    reprocess: stages.ReprocessParams = stages.ReprocessParams()
-    verify: stages.VerifyParams = stages.VerifyParams()
+    snapshot: params.SnapshotParams = params.SnapshotParams()
+    fetch: params.FetchParams
+    label: params.LabelParams = params.LabelParams()
+    split: params.SplitParams = params.SplitParams()
+    train: params.TrainParams = params.TrainParams()
+    merge: params.MergeParams = params.MergeParams()
+    gguf: params.GgufParams = params.GgufParams()
+    evaluate: params.EvaluateParams = params.EvaluateParams()
+    deploy: params.DeployParams = params.DeployParams()
+    restore: params.RestoreParams = params.RestoreParams()
+    reprocess: params.ReprocessParams = params.ReprocessParams()
+    verify: params.VerifyParams = params.VerifyParams()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from contracts.entrypoint import StageContext
 from contracts.errors import CandidateRefused, EngineUnavailable
-from contracts.stages import GGUF, VERDICT, DeployMetrics, DeployParams
+from contracts.params import (
+    DeployMetrics,
+    DeployParams,
+)
+from contracts.stages import (
+    GGUF,
+    VERDICT,
+)
 from serving.engine import Engine, full_tag
 from tasks import load_task
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BaseModelMissing
-from contracts.stages import BASE, FetchMetrics, FetchParams
+from contracts.params import (
+    FetchMetrics,
+    FetchParams,
+)
+from contracts.stages import (
+    BASE,
+)
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*"]
 """What training, merging and converting read of a model repository."""

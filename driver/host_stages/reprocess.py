@@ -22,7 +22,13 @@ from typing import Any
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, ReprocessFailed
-from contracts.stages import ITEMS, ReprocessMetrics, ReprocessParams
+from contracts.params import (
+    ReprocessMetrics,
+    ReprocessParams,
+)
+from contracts.stages import (
+    ITEMS,
+)
 from driver.adapters.backend import (
     EDITED_FIELDS,
     FALLBACK_TEXT,

@@ -15,7 +15,14 @@ from pydantic import ValidationError
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import ItemsInvalid, SettingsInvalid
-from contracts.stages import ITEMS, REVIEWED, SnapshotMetrics, SnapshotParams
+from contracts.params import (
+    SnapshotMetrics,
+    SnapshotParams,
+)
+from contracts.stages import (
+    ITEMS,
+    REVIEWED,
+)
 from driver.adapters.backend import (
     EDITED_FIELDS,
     FALLBACK_TEXT,

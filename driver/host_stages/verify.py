@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from contracts.entrypoint import StageContext
 from contracts.errors import VerifyFailed
-from contracts.stages import VerifyMetrics, VerifyParams
+from contracts.params import (
+    VerifyMetrics,
+    VerifyParams,
+)
 from serving.engine import Engine, full_tag
 from tasks import load_task
 from tasks.definition import InvalidAnswer

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from contracts import files, stages
+from contracts import files, params, stages
 from contracts.stage import Result
 from driver.report.display import duration
 from driver.store import Run
@@ -70,13 +70,13 @@ def _row(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def _promotion(results: Mapping[str, Result]) -> str:
-    deployed = stages.DeployMetrics.model_validate(results["deploy"].metrics)
+    deployed = params.DeployMetrics.model_validate(results["deploy"].metrics)
     kept = f" The previous version is kept as {deployed.previous}." if deployed.previous else ""
     return escape(f"Live: {deployed.summary()}.{kept}")
 
 
 def _scores(results: Mapping[str, Result]) -> str:
-    metrics = stages.EvaluateMetrics.model_validate(results["evaluate"].metrics)
+    metrics = params.EvaluateMetrics.model_validate(results["evaluate"].metrics)
     rows = "".join(
         f'<tr><td>{escape(name)}<td class="number">{value:.3f}'
         f'<td><meter min="0" max="1" value="{value:.3f}"></meter></tr>'

@@ -3,7 +3,9 @@
 import sys
 
 from contracts.entrypoint import main
-from contracts.stages import CONVERT
+from contracts.stages import (
+    CONVERT,
+)
 from images.gguf.convert import work
 
 if __name__ == "__main__":

@@ -15,7 +15,14 @@ from typing import IO, Any
 from contracts.converter import find_converter
 from contracts.entrypoint import StageContext
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
-from contracts.stages import GGUF, MERGED, GgufMetrics, GgufParams
+from contracts.params import (
+    GgufMetrics,
+    GgufParams,
+)
+from contracts.stages import (
+    GGUF,
+    MERGED,
+)
 from images.gguf.header import Q8_0, GgufInvalid, Header, read_header
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}

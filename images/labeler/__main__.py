@@ -9,7 +9,11 @@ from typing import Any
 from contracts import entrypoint
 from contracts.entrypoint import StageContext
 from contracts.stage import Metrics, Stage
-from contracts.stages import EVALUATE, LABEL, SPLIT
+from contracts.stages import (
+    EVALUATE,
+    LABEL,
+    SPLIT,
+)
 from images.labeler import evaluate, label, split
 
 WORKS: dict[Stage, Callable[[StageContext[Any]], Metrics]] = {

@@ -26,14 +26,16 @@ from contracts.errors import (
     RetrainError,
     SettingsInvalid,
 )
+from contracts.params import (
+    EvaluateMetrics,
+    EvaluateParams,
+)
 from contracts.stages import (
     ANSWERS,
     GGUF,
     SCORES,
     TEST_SPLIT,
     VERDICT,
-    EvaluateMetrics,
-    EvaluateParams,
 )
 from images.labeler.asking import Patience, ask, in_parallel
 from images.labeler.scoring import score, score_names

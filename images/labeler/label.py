@@ -14,14 +14,16 @@ from pydantic import BaseModel
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import LabelsMissing, ModelMissing
+from contracts.params import (
+    LabelMetrics,
+    LabelParams,
+)
 from contracts.stages import (
     ITEMS,
     LABEL_REPORT,
     LABELS,
     QUARANTINE,
     REVIEWED,
-    LabelMetrics,
-    LabelParams,
 )
 from images.labeler.asking import Patience, in_parallel
 from images.labeler.cache import AnswerCache

@@ -22,6 +22,10 @@ from pydantic import BaseModel
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import ItemsInvalid, LabelsMissing
+from contracts.params import (
+    SplitMetrics,
+    SplitParams,
+)
 from contracts.stages import (
     ITEMS,
     LABELS,
@@ -29,8 +33,6 @@ from contracts.stages import (
     TEST_SPLIT,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
-    SplitMetrics,
-    SplitParams,
 )
 from images.labeler.duplicates import groups, shingles, similar_pairs
 from images.labeler.rows import read_items, read_labels

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 from contracts.errors import EngineUnavailable
 from contracts.files import canonical_json, digest_text
-from contracts.stages import LabelParams
+from contracts.params import (
+    LabelParams,
+)
 from images.labeler.asking import ask
 from serving.engine import Engine, Model
 from tasks.chat import UnrenderableMessages

@@ -18,7 +18,15 @@ from safetensors import safe_open
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BaseModelMissing, SentinelTripped
-from contracts.stages import BASE, LORA_ADAPTER, MERGED, MergeMetrics, MergeParams
+from contracts.params import (
+    MergeMetrics,
+    MergeParams,
+)
+from contracts.stages import (
+    BASE,
+    LORA_ADAPTER,
+    MERGED,
+)
 
 SHARD_SIZE = "4GB"
 COPIED = (

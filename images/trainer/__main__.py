@@ -10,7 +10,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ["HF_HUB_OFFLINE"] = "1"  # all it needs are its inputs
 
 from contracts.entrypoint import main
-from contracts.stages import TRAIN
+from contracts.stages import (
+    TRAIN,
+)
 from images.trainer.train import work
 
 if __name__ == "__main__":

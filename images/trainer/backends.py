@@ -16,7 +16,9 @@ from typing import Any, Literal
 import torch
 
 from contracts.errors import GpuUnavailable, OutOfMemory, SentinelTripped, SettingsInvalid
-from contracts.stages import TrainParams
+from contracts.params import (
+    TrainParams,
+)
 
 Backend = Literal["unsloth", "transformers"]
 

@@ -16,7 +16,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from contracts.errors import SentinelTripped
-from contracts.stages import TrainParams
+from contracts.params import (
+    TrainParams,
+)
 from images.trainer.backends import Backend
 from images.trainer.loss import answer_loss
 from images.trainer.rows import IGNORED, Row

@@ -15,6 +15,10 @@ from safetensors.torch import load_file, save_file
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
+from contracts.params import (
+    TrainMetrics,
+    TrainParams,
+)
 from contracts.stages import (
     BASE,
     LORA_ADAPTER,
@@ -22,8 +26,6 @@ from contracts.stages import (
     TRAIN_SPLIT,
     TRAINING_LOG,
     VALIDATION_SPLIT,
-    TrainMetrics,
-    TrainParams,
 )
 from images.trainer.backends import choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from contracts import files
-from contracts.stages import STAGES
+from contracts.stages import (
+    STAGES,
+)
 from driver.runners import compose
 from driver.runners.docker import container_options
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from contracts import files
+from contracts.params import (
+    TrainParams,
+)
 from contracts.stage import InputRef, Job, Params, Result, Stage
 from contracts.stages import (
     BASE,
@@ -19,7 +22,6 @@ from contracts.stages import (
     TRAIN,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
-    TrainParams,
 )
 from driver.runners.process import ProcessRunner
 from driver.store import Store

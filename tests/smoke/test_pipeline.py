@@ -15,7 +15,9 @@ import pytest
 
 from contracts import files
 from contracts.stage import Result
-from contracts.stages import STAGES
+from contracts.stages import (
+    STAGES,
+)
 from driver.store import Run, Store
 
 SAMPLE = files.ROOT / "examples/liga-sample"

@@ -11,8 +11,14 @@ import pytest
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import CandidateRefused
+from contracts.params import (
+    DeployMetrics,
+    DeployParams,
+)
 from contracts.stage import InputRef, Job
-from contracts.stages import DEPLOY, DeployMetrics, DeployParams
+from contracts.stages import (
+    DEPLOY,
+)
 from driver.host_stages import deploy
 from serving import connect
 from serving.engine import Engine

@@ -11,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from contracts.errors import EngineUnavailable, InputMissing, SettingsInvalid
-from contracts.stages import EVALUATE
+from contracts.stages import (
+    EVALUATE,
+)
 from images.labeler import evaluate
 from images.labeler.fields import Kind, describe, kinds
 from images.labeler.scoring import score, score_names

@@ -15,7 +15,9 @@ from contracts.converter import find_converter
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.stage import Event
-from contracts.stages import CONVERT
+from contracts.stages import (
+    CONVERT,
+)
 from images.gguf import convert, fetch_converter
 from images.gguf.header import GgufInvalid, read_header
 from tests.unit.model_stages import folder_of, run

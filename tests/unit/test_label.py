@@ -15,7 +15,9 @@ import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
 from contracts.files import ROOT
-from contracts.stages import LABEL
+from contracts.stages import (
+    LABEL,
+)
 from images.labeler import label as label_stage
 from images.labeler.asking import FAILURES_IN_A_ROW
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.errors import SentinelTripped
-from contracts.stages import MERGE
+from contracts.stages import (
+    MERGE,
+)
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
 from tests.unit.model_stages import folder_of, run

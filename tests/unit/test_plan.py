@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.stage import InputRef, Job, OutputRef, Result, Stage
-from contracts.stages import BY_NAME, DEPLOY, MERGE, SPLIT, TRAIN
+from contracts.stages import (
+    BY_NAME,
+    DEPLOY,
+    MERGE,
+    SPLIT,
+    TRAIN,
+)
 from driver.plan import Action, Request, fingerprint, make_plan
 
 TRAIN_ONLY = replace(TRAIN, inputs=())

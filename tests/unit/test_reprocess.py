@@ -13,8 +13,14 @@ import pytest
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, ReprocessFailed
+from contracts.params import (
+    ReprocessMetrics,
+    ReprocessParams,
+)
 from contracts.stage import Event, InputRef, Job
-from contracts.stages import REPROCESS, ReprocessMetrics, ReprocessParams
+from contracts.stages import (
+    REPROCESS,
+)
 from driver.host_stages import reprocess
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend

@@ -13,8 +13,13 @@ import pytest
 from contracts import files
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import BackendUnavailable, ItemsInvalid, SettingsInvalid
+from contracts.params import (
+    SnapshotParams,
+)
 from contracts.stage import Job, Result
-from contracts.stages import SNAPSHOT, SnapshotParams
+from contracts.stages import (
+    SNAPSHOT,
+)
 from driver.host_stages import snapshot
 from tasks import load_task
 from tests.services.ollama_double import good_answer

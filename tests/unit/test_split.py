@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from contracts.errors import ItemsInvalid, LabelsMissing
-from contracts.stages import SPLIT
+from contracts.stages import (
+    SPLIT,
+)
 from images.labeler import split
 from images.labeler.duplicates import groups, shingles, similar_pairs
 from tasks import load_task

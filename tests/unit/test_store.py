@@ -20,8 +20,16 @@ from contracts.errors import (
     WorkspaceBusy,
     error_for,
 )
+from contracts.params import (
+    GgufMetrics,
+    GgufParams,
+)
 from contracts.stage import Event, InputRef, Job, Result
-from contracts.stages import CONVERT, GGUF, MERGED, GgufMetrics, GgufParams
+from contracts.stages import (
+    CONVERT,
+    GGUF,
+    MERGED,
+)
 from driver.store import Run, Store, lock
 
 Work = Callable[[StageContext[GgufParams]], GgufMetrics]

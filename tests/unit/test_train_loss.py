@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from contracts.errors import GpuUnavailable, SentinelTripped, SettingsInvalid
-from contracts.stages import TrainParams
+from contracts.params import (
+    TrainParams,
+)
 from images.trainer import loss
 from images.trainer.backends import check_precision, choose_backend, load_model, memory_errors
 from tests.unit.model_stages import TRAINING

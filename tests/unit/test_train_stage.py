@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from contracts.errors import SentinelTripped
+from contracts.params import (
+    TrainParams,
+)
 from contracts.stage import Event
-from contracts.stages import TRAIN, TrainParams
+from contracts.stages import (
+    TRAIN,
+)
 from images.trainer import train
 from images.trainer.backends import load_model
 from images.trainer.checkpoints import fault_of, newest_whole
