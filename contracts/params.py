@@ -181,7 +181,7 @@ class TrainParams(Params):
     """AdamW weight decay."""
     epochs: float = Field(3, gt=0)
     """Passes over the training split."""
-    max_steps: int = -1
+    max_steps: int = Field(-1, ge=-1)
     """Overrides `epochs` when positive: a number of optimizer steps."""
     batch_size: int = Field(4, ge=1)
     """Effective batch in rows: micro-batch times accumulation."""

@@ -18,6 +18,8 @@ class Frozen(BaseModel):
 class Params(Frozen):
     """What a user can set about a stage. Subclasses document each field below it."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how a result is made (time-outs, concurrency), not what it is."""
 

@@ -40,12 +40,15 @@ class Finding:
 def show(session: Session) -> int:
     """Print a table of findings; return 0, or 1 when something is lacking."""
     console = Console(highlight=False, soft_wrap=True)
-    table = Table("", "what", "found", "mend it with")
+    table = Table("", "what", "found")
     findings = [_ask(name, question, session) for name, question in _QUESTIONS.items()]
     marks = {True: "[green]ok[/green]", False: "[red]lacks[/red]", None: "[dim]–[/dim]"}
     for finding in findings:
-        table.add_row(marks[finding.ok], finding.name, escape(finding.text), escape(finding.mend))
+        table.add_row(marks[finding.ok], finding.name, escape(finding.text))
     console.print(table)
+    for finding in findings:
+        if finding.mend:  # outside the table, which would cut a command that is to be copied
+            console.print(f"{finding.name}: {escape(finding.mend)}")
     lacking = sum(finding.ok is False for finding in findings)
     console.print(
         f"{lacking} of {len(findings)} to mend before `python -m driver run`."

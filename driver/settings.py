@@ -133,6 +133,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _put(values: dict[str, Any], keys: list[str], text: str, *, origin: str) -> None:
     """Set one key from text, which is read as YAML, so that numbers and lists can be given."""
+    if not all(keys):
+        raise SettingsInvalid(f"{origin} names no key", todo="Write --set section.key=value.")
     for key in keys[:-1]:
         inner = values.get(key)
         if inner is None:

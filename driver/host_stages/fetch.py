@@ -87,9 +87,14 @@ def _take(source: Path, target: Path) -> None:
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         original = path.resolve()  # the hub's cache is full of symbolic links
+        # A private file is copied, since the store's are made readable and links share their mode.
+        readable = original.stat().st_mode & 0o444 == 0o444
         try:
-            os.link(original, copy)
+            if readable:
+                os.link(original, copy)
         except OSError:
+            readable = False
+        if not readable:
             shutil.copyfile(original, copy)
 
 

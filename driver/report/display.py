@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from contracts.errors import RetrainError
 from contracts.stage import Event, Result, Stage
 from driver.plan import Action, Step
 from driver.store import Run
@@ -186,9 +187,10 @@ def plan_table(plan: list[Step], console: Console) -> None:
 
 def complain(error: Exception) -> None:
     """Show a failure on stderr: what broke, why, what to do."""
-    Console(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr).print(
-        f"[bold red]error[/bold red] {escape(str(error))}"
-    )
+    console = Console(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
+    if isinstance(error.__context__, RetrainError):  # the service did not come back either
+        console.print(f"[bold red]first[/bold red] {escape(str(error.__context__))}")
+    console.print(f"[bold red]error[/bold red] {escape(str(error))}")
 
 
 def _short(value: float | str) -> str:

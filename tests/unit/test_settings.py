@@ -35,6 +35,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("train: {rank: many}", [], "train.rank: Input should be a valid integer"),
         ("train: {batch_size: 4, micro_batch_size: 3}", [], "micro_batch_size must divide"),
         ("train: 3", [], "train"),
+        ("", ["=5"], "names no key"),
+        ("train: {epochs: .inf}", [], "train.epochs"),
         ("", ["train.rank"], "--set train.rank has no value"),
         ("", ["task.x=1"], "task is a value, not a section"),
         ("a: [", [], "is not YAML"),
