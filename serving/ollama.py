@@ -325,7 +325,7 @@ class Ollama:
         except requests.ConnectionError as error:
             raise EngineUnavailable(
                 f"Ollama at {self._address} cannot be reached",
-                why=str(error),
+                why=_root_cause(error),
                 todo="Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it. From a "
                 "container, one that listens on the loopback only is out of reach.",
             ) from error
@@ -389,3 +389,10 @@ def _error_text(response: requests.Response) -> str:
     except ValueError:
         return response.text[:300]
     return str(found.get("error", found) if isinstance(found, dict) else found)[:300]
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the innermost message: what requests and urllib3 wrap around it says nothing new."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)
