@@ -125,7 +125,13 @@ class Session:
         """Record that a result is taken as it is."""
         if step.result is None:
             raise ValueError(f"{step.stage.name} has no result to reuse")
-        self._note(step.stage, state="reused", reason=step.reason, fingerprint=step.fingerprint)
+        self._note(
+            step.stage,
+            state="reused",
+            reason=step.reason,
+            fingerprint=step.fingerprint,
+            summary=self.summary(step.result),
+        )
         self.display.reused(step)
         return step.result
 
