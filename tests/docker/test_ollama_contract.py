@@ -244,4 +244,8 @@ def test_delete_does_not_unload(engine: Ollama, tiny_gguf: Path) -> None:
     engine.delete("contract:gone")
     assert "contract:gone" not in engine.models()
     assert engine.loaded()  # so a client unloads first
-    engine.unload("contract:v1")
+    # Without a name there is no way to unload it: the next user of the server would wait in vain.
+    engine.create("contract:gone", tiny_gguf, other)
+    engine.unload("contract:gone")
+    assert not engine.loaded()
+    engine.delete("contract:gone")
