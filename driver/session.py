@@ -86,7 +86,15 @@ class Session:
     def _task_digest(self, stage: Stage) -> str:
         if stage.task == "none":
             return ""
-        return self.task.label_digest() if stage.task == "labels" else self.task.digest()
+        return self._label_digest if stage.task == "labels" else self._whole_task_digest
+
+    @cached_property
+    def _label_digest(self) -> str:
+        return self.task.label_digest()
+
+    @cached_property
+    def _whole_task_digest(self) -> str:
+        return self.task.digest()
 
     def still_true(self, stage: Stage, result: Result) -> str:
         """Ask the outside whether an effect's result still holds; "" if so."""
