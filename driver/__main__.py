@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
-
-# Looking for pydantic's plugins reads the metadata of every installed package, at each start.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from contracts.errors import Interrupted, RetrainError, SettingsInvalid, from_os_error
 
