@@ -31,6 +31,8 @@ class Params(Frozen):
 class Metrics(Frozen):
     """What a stage reports about its result; shown in the final table."""
 
+    model_config = ConfigDict(defer_build=True)  # most are not used by `driver plan`
+
     def summary(self) -> str:
         """Return one short line for people."""
         return ", ".join(f"{name} {value}" for name, value in self.model_dump().items())
