@@ -4,17 +4,19 @@
     manifests/NAME/TAG.json     {"gguf": HEX, "bytes": N, "modelfile": {…}}
 
 A model's digest is that of its manifest's content, in which the name does not occur: a copy has
-the digest of its source. Files are published by rename and nothing is locked, so the driver and a
-stage can work on one store at the same time.
+the digest of its source. Files are published by rename, so readers need no lock; writers take one,
+since a blob that no manifest names is removed, and one that is about to be named looks the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -85,26 +87,32 @@ class ModelStore:
         """Publish a GGUF file under a name. `progress` counts bytes read for the digest."""
         digest, size = _digest(gguf, progress)
         manifest = Manifest(gguf=digest, bytes=size, modelfile=modelfile)
-        self._link(gguf, manifest)
-        files.write_json(self._path(tag), manifest.model_dump(mode="json"))
-        # Another process may have removed the blob, as nobody's, before our manifest named it.
-        self._link(gguf, manifest)
+        with self._writing():
+            self._link(gguf, manifest)
+            files.write_json(self._path(tag), manifest.model_dump(mode="json"))
         return Model(full_tag(tag), manifest.digest(), size)
 
     def copy(self, source: str, destination: str) -> None:
         """Let a second name stand for the same model."""
-        files.write_json(self._path(destination), self.manifest(source).model_dump(mode="json"))
+        with self._writing():
+            manifest = self.manifest(source)
+            files.write_json(self._path(destination), manifest.model_dump(mode="json"))
 
     def remove(self, tag: str) -> None:
         """Forget a name, and its GGUF file if no other name needs it."""
-        manifest = self.manifest(tag)
-        self._path(tag).unlink(missing_ok=True)
-        used = set()
-        for other in self.models():
-            with contextlib.suppress(ModelMissing):
-                used.add(self.manifest(other).gguf)
-        if manifest.gguf not in used:
-            self.blob(manifest).unlink(missing_ok=True)
+        with self._writing():
+            manifest = self.manifest(tag)
+            self._path(tag).unlink()
+            if manifest.gguf not in {self.manifest(other).gguf for other in self.models()}:
+                self.blob(manifest).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other writers out, other processes' too; flock(2) ends with its process."""
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        with (self._blobs.parent / "lock").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     def _path(self, tag: str) -> Path:
         name, _, version = full_tag(tag).partition(":")
@@ -118,7 +126,6 @@ class ModelStore:
         blob = self.blob(manifest)
         if blob.exists() and blob.stat().st_size == manifest.bytes:
             return
-        self._blobs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self._blobs, prefix=".new-"))
         try:
             try:
