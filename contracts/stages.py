@@ -153,18 +153,5 @@ VERIFY = Stage(
     effect=True,
 )
 
-STAGES = (
-    SNAPSHOT,
-    FETCH,
-    LABEL,
-    SPLIT,
-    TRAIN,
-    MERGE,
-    CONVERT,
-    EVALUATE,
-    DEPLOY,
-    RESTORE,
-    REPROCESS,
-    VERIFY,
-)
-BY_NAME = {stage.name: stage for stage in STAGES}
+BY_NAME = {value.name: value for value in list(globals().values()) if isinstance(value, Stage)}
+"""Every declaration above. Their order of execution is in driver/pipeline.py."""

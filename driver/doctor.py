@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contracts import files, stages
+from contracts import files
 from contracts.converter import find_converter
 from contracts.errors import RetrainError, StageFailed
 from driver import preflight
 from driver.adapters import gpu
+from driver.pipeline import PIPELINE
 from driver.session import Session
 
 _MIN_VRAM_MIB = 23_000
@@ -117,14 +118,14 @@ def _toolkit(session: Session) -> Finding:
 def _images(session: Session) -> Finding:
     if session.settings.runner == "process":
         return Finding("Stage images", ok=None, text="runner=process needs none")
-    session.runner.check(stages.STAGES)
+    session.runner.check(PIPELINE)
     return Finding("Stage images", ok=True, text="all four are built")
 
 
 def _packages(session: Session) -> Finding:
     if session.settings.runner == "docker":
         return Finding("Python packages", ok=None, text="the images hold them")
-    session.runner.check(stages.STAGES)
+    session.runner.check(PIPELINE)
     return Finding("Python packages", ok=True, text="all that the stages import")
 
 
@@ -157,8 +158,8 @@ def _base(session: Session) -> Finding:
 
 
 def _disk(session: Session) -> Finding:
-    preflight.check_disk(session, stages.STAGES)
-    needed = preflight.disk_needed_gb(session, stages.STAGES)
+    preflight.check_disk(session, PIPELINE)
+    needed = preflight.disk_needed_gb(session, PIPELINE)
     free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
     return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")
 

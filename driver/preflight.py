@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from contracts import files, stages
 from contracts.errors import CandidateRefused, DiskFull, ModelMissing
 from contracts.stage import GpuMode, InputRef, Stage
-from driver.host_stages import deploy, fetch, snapshot
+from driver.host_stages import deploy, fetch, reprocess, snapshot
 
 if TYPE_CHECKING:
     from driver.plan import Step
@@ -43,6 +43,8 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
         check_backend(session)
+    if stages.REPROCESS in running and session.backend_url and session.settings.reprocess.enabled:
+        reprocess.check(session.backend_url, session.settings.deploy.name)
 
 
 def check_stage(session: Session, step: Step) -> None:

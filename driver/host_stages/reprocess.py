@@ -121,8 +121,8 @@ def work(context: StageContext[ReprocessParams], backend_url: str, alias: str) -
     """
     if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
+    check(backend_url, alias)
     backend = Backend(backend_url)
-    _require_model(backend, alias)
     context.work.mkdir(parents=True, exist_ok=True)
     outcomes = _Outcomes(context.work / "outcomes.jsonl")
     _reprocess_all(context, backend, outcomes)
@@ -138,7 +138,12 @@ def work(context: StageContext[ReprocessParams], backend_url: str, alias: str) -
     )
 
 
-def _require_model(backend: Backend, alias: str) -> None:
+def check(backend_url: str, alias: str) -> None:
+    """Raise `BackendUnavailable` where the items' new analyses would not be the new model's.
+
+    The backend must ask `alias`, and its analyses must be switched on.
+    """
+    backend = Backend(backend_url)
     asked = backend.llm_status().model
     if _with_tag(asked) != _with_tag(alias):
         raise BackendUnavailable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import docker
 import docker.errors
 import docker.types
 
+from contracts import files
 from contracts.errors import (
     BackendUnavailable,
     DockerUnavailable,
@@ -53,15 +55,43 @@ class DockerRunner:
         environ = {**os.environ, **_identity(), "RETRAIN_WORKSPACE": str(self._workspace)}
         self._services = compose.read(compose_file, environ)
         self._client = connect()
+        self._image_ids: dict[str, str] = {}
 
     def check(self, stages: Sequence[Stage]) -> None:
-        """Raise `ImageStale` for an image that is not built."""
+        """Raise `ImageStale` for an image that is not built, or from other code than is here."""
         for image in sorted({stage.image for stage in stages if stage.image}):
+            self._check_code(self._services[image].image, self._image_id(image))
+
+    def _check_code(self, name: str, image_id: str) -> None:
+        try:
+            output = self._client.containers.run(
+                image_id,
+                entrypoint=["python3", "-m", "contracts"],
+                network_mode="none",
+                remove=True,
+            )
+        except docker.errors.ContainerError as error:
+            raise ImageStale(f"the image {name} is none of ours", why=str(error)) from error
+        there: dict[str, str] = json.loads(output)
+        differing = [folder for folder in there if files.code_digest(folder) != there[folder]]
+        if differing:
+            raise ImageStale(
+                f"the image {name} is not of this checkout",
+                why=f"built from another state of {', '.join(differing)}",
+            )
+
+    def _image_id(self, image: str) -> str:
+        """Return the image behind a service's name, the same all through a run.
+
+        What was checked is what runs, even if somebody builds another one meanwhile.
+        """
+        if image not in self._image_ids:
             name = self._services[image].image
             try:
-                self._client.images.get(name)
+                self._image_ids[image] = str(self._client.images.get(name).id)
             except docker.errors.ImageNotFound as error:
                 raise ImageStale(f"the image {name} is not built") from error
+        return self._image_ids[image]
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether a container of this very stage runs, or waits to be collected."""
@@ -108,13 +138,16 @@ class DockerRunner:
                 container.remove(force=True)
 
     def _start(self, stage: Stage, job: Path, environ: Mapping[str, str], key: str) -> Any:
-        service = self._services[stage.image or ""]
+        image = stage.image or ""
+        service = self._services[image]
         inside = _MOUNT / job.resolve().relative_to(self._workspace)
         options = container_options(service, gpu=self._gpu)
         options["environment"] |= environ
         options["labels"] = {LABEL_STAGE: stage.name, LABEL_JOB: key}
         try:
-            container = self._client.containers.create(service.image, [str(inside)], **options)
+            container = self._client.containers.create(
+                self._image_id(image), [str(inside)], **options
+            )
         except docker.errors.ImageNotFound as error:
             raise ImageStale(f"the image {service.image} is not built") from error
         try:

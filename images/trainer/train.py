@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from images.trainer.backends import choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
-from images.trainer.rows import Split, read_split
+from images.trainer.rows import Row, Split, read_split
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -46,30 +47,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
-    train, validation = (
-        read_split(
-            context.input(artifact),
-            tokenizer,
-            load_task(context.job.task).chat,
-            max_length=params.max_length,
-            too_long=params.too_long,
-        )
-        for artifact in (TRAIN_SPLIT, VALIDATION_SPLIT)
-    )
-    steps = steps_for(
-        len(train.rows),
-        epochs=params.epochs,
-        max_steps=params.max_steps,
-        batch_size=params.batch_size,
-    )
-    order = training_order(
-        [len(row.ids) for row in train.rows],
-        steps=steps,
-        batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
-        seed=params.seed,
-    )
-    ordered = [train.rows[index] for index in order]
+    train, validation = _splits(context, tokenizer)
+    ordered = _in_order(train.rows, params)
+    steps = len(ordered) // params.batch_size
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
@@ -107,6 +87,40 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     )
     _publish_log(context, metrics, state, train, validation)
     return metrics
+
+
+def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, Split]:
+    """Read both splits as token ids, rendered by the task's chat format."""
+    chat = load_task(context.job.task).chat
+    train, validation = (
+        read_split(
+            context.input(artifact),
+            tokenizer,
+            chat,
+            max_length=context.params.max_length,
+            too_long=context.params.too_long,
+        )
+        for artifact in (TRAIN_SPLIT, VALIDATION_SPLIT)
+    )
+    return train, validation
+
+
+def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
+    """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
+    steps = steps_for(
+        len(rows),
+        epochs=params.epochs,
+        max_steps=params.max_steps,
+        batch_size=params.batch_size,
+    )
+    order = training_order(
+        [len(row.ids) for row in rows],
+        steps=steps,
+        batch_size=params.batch_size,
+        micro_batch_size=params.micro_batch_size,
+        seed=params.seed,
+    )
+    return [rows[index] for index in order]
 
 
 def _tokenizer(base: Path) -> Any:

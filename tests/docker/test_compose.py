@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from contracts import files
-from contracts.stages import (
-    STAGES,
-)
+from driver.pipeline import PIPELINE
 from driver.runners import compose
 from driver.runners.docker import container_options
 
@@ -52,7 +50,7 @@ def ours() -> dict[str, compose.Service]:
 def test_every_stage_with_an_image_has_a_service_and_the_reverse(
     theirs: dict[str, Any], ours: dict[str, compose.Service]
 ) -> None:
-    images = {stage.image for stage in STAGES if stage.image}
+    images = {stage.image for stage in PIPELINE if stage.image}
     assert set(theirs) == set(ours) == images
 
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 import requests
 
+from contracts.errors import ImageStale
 from contracts.files import code_digest
+from contracts.stages import MERGE, SPLIT
+from driver.runners.docker import DockerRunner
 from tests.docker.stage_compose import ROOT, compose
 
 pytestmark = pytest.mark.docker
@@ -184,3 +187,25 @@ def test_bake_builds_all_four(docker_engine: str) -> None:
 
 def test_ollama_server_is_a_fresh_one(ollama_server: str) -> None:
     assert requests.get(f"{ollama_server}/api/tags", timeout=10).json() == {"models": []}
+
+
+def test_an_image_of_another_checkout_is_refused_before_anything_starts(
+    stage_images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = DockerRunner(tmp_path, ROOT / "compose.retrain.yml", gpu=False)
+    runner.check([SPLIT, MERGE])
+
+    tag = f"other-{os.getpid()}"
+    other = stage_images["labeler"].rpartition(":")[0] + f":{tag}"
+    dockerfile = f"FROM {stage_images['labeler']}\nUSER root\nRUN echo '#' >>/app/tasks/chat.py\n"
+    subprocess.run(["docker", "build", "-qt", other, "-"], input=dockerfile, text=True, check=True)
+    monkeypatch.setenv("RETRAIN_TAG", tag)
+    try:
+        runner = DockerRunner(tmp_path, ROOT / "compose.retrain.yml", gpu=False)
+        with pytest.raises(ImageStale, match="labeler") as refusal:
+            runner.check([SPLIT])
+        assert refusal.value.why == "built from another state of tasks"
+        with pytest.raises(ImageStale, match="is not built"):
+            runner.check([MERGE])
+    finally:
+        subprocess.run(["docker", "rmi", other], check=True)

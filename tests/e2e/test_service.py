@@ -18,6 +18,7 @@ import requests
 from pytest_docker.plugin import Services
 
 from contracts import files
+from contracts.errors import BackendUnavailable
 from contracts.stage import Result
 from driver.adapters.backend import Backend
 from driver.store import Store
@@ -176,6 +177,15 @@ def _start_backend(folder: Path, ollama: str, labelled: list[tuple[Any, Any]]) -
     subprocess.run(["docker", "rm", "--force", CONTAINER], capture_output=True, check=False)
     docker("run", "--detach", "--network=host", f"--name={CONTAINER}", *given, *mounts, IMAGE)
     return f"http://127.0.0.1:{port}"
+
+
+def test_a_backend_that_asks_another_model_is_found_before_it_is_stopped(host: Host) -> None:
+    started = docker("inspect", "--format={{.State.StartedAt}}", CONTAINER)
+    refused = host.driver("run", "deploy.name=another")
+    assert refused.returncode == BackendUnavailable.exit_code, refused.stdout + refused.stderr
+    assert f"the backend asks {ALIAS}:latest, not the deployed model another" in refused.stderr
+    assert not (host.folder / "workspace" / "runs").exists()
+    assert docker("inspect", "--format={{.State.StartedAt}}", CONTAINER) == started
 
 
 @pytest.fixture(scope="module")

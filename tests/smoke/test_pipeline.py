@@ -15,9 +15,7 @@ import pytest
 
 from contracts import files
 from contracts.stage import Result
-from contracts.stages import (
-    STAGES,
-)
+from driver.pipeline import PIPELINE
 from driver.store import Run, Store
 
 SAMPLE = files.ROOT / "examples/liga-sample"
@@ -95,7 +93,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
 
 
 def test_every_stage_left_a_valid_result(host: Host) -> None:
-    for stage in STAGES:
+    for stage in PIPELINE:
         result = host.result(stage.name)
         assert stage.metrics.model_validate(result.metrics).summary()
         for artifact in stage.outputs:
@@ -105,7 +103,7 @@ def test_every_stage_left_a_valid_result(host: Host) -> None:
 
 def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
     shown = (host.folder / "stdout.txt").read_text(encoding="utf-8")
-    for stage in STAGES:
+    for stage in PIPELINE:
         assert stage.name in shown
     answer = json.loads(shown[shown.index("\n{\n") : shown.index("\n}\n") + 2])
     assert answer == host.result("verify").metrics["answer"]
