@@ -75,7 +75,7 @@ def main() -> None:
     for size in (2,) if quick else (2, 4, 8):
         rows = batch(size)
         mine, other = ours(model, rows), theirs(model, rows)
-        if abs(float(mine) - float(other)) > 1e-3:
+        if abs(mine.item() - other.item()) > 1e-3:
             raise SystemExit(f"the losses differ: {float(mine)} and {float(other)}")
         own = seconds(lambda rows=rows: ours(model, rows), 3)  # type: ignore[misc]
         their = seconds(lambda rows=rows: theirs(model, rows), 3)  # type: ignore[misc]
