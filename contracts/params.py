@@ -85,22 +85,30 @@ class FetchMetrics(Metrics):
 class LabelParams(Params):
     """How the teacher is asked."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+    not_identity: ClassVar[frozenset[str]] = frozenset(
+        {"concurrency", "timeout_s", "patience_s", "num_ctx"}
+    )
 
     teacher: str = "qwen3:32b"
     """The larger local model, as the serving engine names it."""
-    num_ctx: int = Field(8192, ge=512)
-    """Context window in tokens: label prompt, article and answer."""
+    num_ctx: int | None = Field(None, ge=512)
+    """Context window in tokens: label prompt, article, an answer and its correction; None
+    derives it from the longest item."""
     num_predict: int = Field(3000, ge=16)
     """Most tokens in one answer."""
     temperature: float = Field(0.1, ge=0, le=2)
     """Sampling temperature of the first attempt."""
     max_attempts: int = Field(3, ge=1, le=10)
     """Attempts at an item before it goes to quarantine."""
-    concurrency: int = Field(1, ge=1, le=64)
-    """Requests in flight; no more than the server's OLLAMA_NUM_PARALLEL helps."""
+    concurrency: int = Field(16, ge=1, le=256)
+    """Most requests in flight at one server; how many it really answers at once is found out."""
     timeout_s: float = Field(600, gt=0)
     """Limit of one request in seconds."""
+    patience_s: float = Field(120, ge=0)
+    """How long no server may answer anything, a restart included, before the stage gives up."""
+    gold_sample: int = Field(20, ge=0)
+    """Reviewed items that the teacher is asked for too, to measure how far it agrees; their labels
+    stay as they are. Where every item is reviewed it is asked nothing."""
     min_labelled: float = Field(0.8, ge=0, le=1)
     """Least share of items that must end with a valid label."""
 
@@ -109,14 +117,16 @@ class LabelMetrics(Metrics):
     """Where the labels come from."""
 
     reviewed: int
+    imported: int = 0
     cached: int
     asked: int
     quarantined: int
 
     def summary(self) -> str:
         """Return the counts, most trusted first."""
+        imported = f"{self.imported} imported, " if self.imported else ""
         return (
-            f"{self.reviewed} reviewed, {self.cached} cached, {self.asked} asked, "
+            f"{self.reviewed} reviewed, {imported}{self.cached} cached, {self.asked} asked, "
             f"{self.quarantined} quarantined"
         )
 
@@ -267,14 +277,16 @@ class GgufMetrics(Metrics):
 class EvaluateParams(Params):
     """The questions to the candidate, and what it takes to go live."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s", "patience_s"})
 
     limit: int | None = Field(None, ge=1)
     """Most rows of the test split to ask; None asks all."""
-    concurrency: int = Field(1, ge=1, le=64)
-    """Requests in flight."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Most requests in flight; how many the server really answers at once is found out."""
     timeout_s: float = Field(300, gt=0)
     """Limit of one request in seconds."""
+    patience_s: float = Field(120, ge=0)
+    """How long the engine may answer nothing, a restart included, before the stage gives up."""
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}

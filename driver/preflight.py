@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, stages
-from contracts.errors import CandidateRefused, DiskFull, ModelMissing
+from contracts.errors import CandidateRefused, DiskFull
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 
@@ -63,15 +63,18 @@ def check_stage(session: Session, step: Step) -> None:
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable`, or `ModelMissing` when the engine lacks the teacher."""
-    from serving.engine import full_tag
+    """Raise `EngineUnavailable`, or `ModelMissing` when the first server lacks the teacher."""
+    from serving import connect_teachers
 
-    teacher = full_tag(session.settings.label.teacher)
-    if teacher not in session.engine.models():
-        raise ModelMissing(
-            f"the serving engine has no teacher model {teacher}",
-            todo=f"ollama pull {teacher}, or set label.teacher.",
-        )
+    environ = {**os.environ, **session.addresses}
+    first, *_ = servers = connect_teachers(
+        environ, session.workspace, session.settings.label.teacher
+    )
+    try:
+        first.model()
+    finally:
+        for each in servers:
+            each.server.close()
 
 
 def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:

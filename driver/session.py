@@ -275,6 +275,10 @@ class Session:
         found: dict[str, str] = {"RETRAIN_ENGINE": self.settings.engine}
         if "OLLAMA_HOST" in os.environ:
             found["OLLAMA_HOST"] = os.environ["OLLAMA_HOST"]
+        if self.settings.teachers:
+            found["RETRAIN_TEACHERS"] = " ".join(self.settings.teachers)
+        if "OPENAI_API_KEY" in os.environ:
+            found["OPENAI_API_KEY"] = os.environ["OPENAI_API_KEY"]
         if self.settings.engine == "llamacpp":
             default = str(self.workspace / "serving")
             found["LLAMACPP_HOME"] = os.environ.get("LLAMACPP_HOME", default)

@@ -22,10 +22,6 @@ Options = Mapping[str, float | int | list[str]]
 Progress = Callable[[float, float], None]
 """Told (done, total) in bytes."""
 
-NO_PROXIES: dict[str, Any] = {"http": None, "https": None, "all": None}
-"""For requests: an engine is on this host or beside it, where a proxy of the environment cannot
-reach it."""
-
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 _TAG = re.compile(rf"(?:{_PART}/)?{_PART}(?::{_PART})?")
 
@@ -50,14 +46,16 @@ class Answer:
     prompt_tokens: int
     answer_tokens: int
     seconds: float
+    waited_s: float | None = None
+    """How long the request waited until the model began; None where the server does not say."""
 
 
-class Engine(Protocol):
-    """A serving engine. Safe to share between threads for `chat`; the rest is for one thread."""
+class ChatServer(Protocol):
+    """A server that answers. `chat` and `version` may be called from several threads."""
 
     @property
     def name(self) -> str:
-        """`ollama` or `llamacpp`."""
+        """What people call it: `ollama`, `llamacpp`, `openai`."""
         ...
 
     def version(self) -> str:
@@ -67,6 +65,31 @@ class Engine(Protocol):
     def models(self) -> dict[str, Model]:
         """Return every model the engine has, by full tag."""
         ...
+
+    def chat(
+        self,
+        tag: str,
+        messages: Messages,
+        *,
+        schema: dict[str, Any] | None = None,
+        options: Options,
+        timeout_s: float,
+    ) -> Answer:
+        """Ask a model and return its whole answer.
+
+        `options` override the model's own parameters and hold at least `num_ctx`, `num_predict`
+        and `repeat_penalty`, whose defaults differ between versions. A `schema` constrains the
+        answer, but the caller validates it all the same.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and of memory that this object holds."""
+        ...
+
+
+class Engine(ChatServer, Protocol):
+    """A serving engine, whose models can be made and removed."""
 
     def loaded(self) -> list[Model]:
         """Return the models that hold memory now."""
@@ -92,29 +115,8 @@ class Engine(Protocol):
         """
         ...
 
-    def chat(
-        self,
-        tag: str,
-        messages: Messages,
-        *,
-        schema: dict[str, Any] | None = None,
-        options: Options,
-        timeout_s: float,
-    ) -> Answer:
-        """Ask a model and return its whole answer.
-
-        `options` override the model's own parameters and hold at least `num_ctx`, `num_predict`
-        and `repeat_penalty`, whose defaults differ between versions. A `schema` constrains the
-        answer, but the caller validates it all the same.
-        """
-        ...
-
     def render(self, tag: str, messages: Messages) -> str:
         """Return the prompt that the model would read: for comparing it with the trainer's."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections and of memory that this object holds."""
         ...
 
 

@@ -28,7 +28,6 @@ from typing import Any
 from contracts.errors import EngineUnavailable, InputMissing
 from contracts.files import ROOT
 from serving.engine import (
-    NO_PROXIES,
     Answer,
     Messages,
     Model,
@@ -37,6 +36,7 @@ from serving.engine import (
     full_tag,
     require_options,
 )
+from serving.http import NO_PROXIES, waited_s
 from serving.llamacpp_store import Manifest, ModelStore
 from tasks.chat import QWEN3, ChatFormat
 from tasks.definition import Modelfile
@@ -282,4 +282,5 @@ def _answer(found: Mapping[str, Any], seconds: float) -> Answer:
         prompt_tokens=int(found["tokens_evaluated"]),
         answer_tokens=int(found["tokens_predicted"]),
         seconds=seconds,
+        waited_s=waited_s(found, seconds),
     )

@@ -11,13 +11,11 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
 from serving.engine import (
-    NO_PROXIES,
     Answer,
     Messages,
     Model,
@@ -26,17 +24,17 @@ from serving.engine import (
     full_tag,
     require_options,
 )
+from serving.http import SHORT_S, Connection
 from tasks.definition import Modelfile
-
-if TYPE_CHECKING:
-    import requests
 
 _MINIMUM = (0, 17, 1)
 """CVE-2026-7482, a read beyond the GGUF's end through create, is fixed there."""
-_SHORT_S = 30
-"""Limit of calls that only look something up."""
 _CREATE_TIMEOUT_S = 3600
 """Between two lines of create's stream: it rewrites the whole GGUF in one of them."""
+_START = (
+    "Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it. From a container, one "
+    "that listens on the loopback only is out of reach."
+)
 _KEEP_ALIVE = "30m"
 _CHUNK = 1 << 22
 _POLL_S = 0.25
@@ -49,11 +47,12 @@ class Ollama:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._http = Connection("Ollama", address, todo=_START)
         self._checked = False
 
     def version(self) -> str:
         """Return the server's version; raises `EngineUnavailable` for one that is too old."""
-        version = str(self._json("GET", "/api/version", _SHORT_S).get("version", ""))
+        version = str(self._http.json("GET", "/api/version", SHORT_S).get("version", ""))
         numbers = tuple(
             int(part) for part in re.findall(r"\d+", version.split("-", maxsplit=1)[0])[:3]
         )
@@ -69,7 +68,7 @@ class Ollama:
 
     def models(self) -> dict[str, Model]:
         """Return every model the server has, by full tag."""
-        listed = self._json("GET", "/api/tags", _SHORT_S).get("models") or []
+        listed = self._http.json("GET", "/api/tags", SHORT_S).get("models") or []
         return {model.tag: model for model in map(_model, listed)}
 
     def loaded(self) -> list[Model]:
@@ -77,7 +76,9 @@ class Ollama:
 
         Tags of one model share a runner, and it goes on under the name it was first asked by.
         """
-        return [_model(row) for row in self._json("GET", "/api/ps", _SHORT_S).get("models") or []]
+        return [
+            _model(row) for row in self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
+        ]
 
     def create(
         self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
@@ -123,7 +124,7 @@ class Ollama:
         """
         wanted = self._require_local(source)
         names = {"source": full_tag(source), "destination": full_tag(destination)}
-        self._request("POST", "/api/copy", _SHORT_S, body=names, model=source).close()
+        self._http.request("POST", "/api/copy", SHORT_S, body=names, model=full_tag(source)).close()
         found = self.models().get(full_tag(destination))
         if found is None or found.digest != wanted.digest:
             shown = found.digest[:12] if found else "nothing"
@@ -136,7 +137,7 @@ class Ollama:
     def delete(self, tag: str) -> None:
         """Remove a name; raises `ModelMissing` if it is not there."""
         body = {"model": full_tag(tag)}
-        self._request("DELETE", "/api/delete", _SHORT_S, body=body, model=tag).close()
+        self._http.request("DELETE", "/api/delete", SHORT_S, body=body, model=full_tag(tag)).close()
 
     def unload(self, tag: str, timeout_s: float = 60) -> None:
         """Unload what answers under this name, and what the name stood for before, and wait.
@@ -186,7 +187,7 @@ class Ollama:
         if schema is not None:
             body["format"] = schema
         started = time.monotonic()
-        found = self._json("POST", "/api/chat", timeout_s, body=body, model=tag)
+        found = self._http.json("POST", "/api/chat", timeout_s, body=body, model=full_tag(tag))
         return _answer(found, time.monotonic() - started)
 
     def render(self, tag: str, messages: Messages) -> str:
@@ -201,7 +202,7 @@ class Ollama:
             "think": False,
             "_debug_render_only": True,
         }
-        found = self._json("POST", "/api/chat", 600, body=body, model=tag)
+        found = self._http.json("POST", "/api/chat", 600, body=body, model=full_tag(tag))
         try:
             return str(found["_debug_info"]["rendered_template"])
         except (KeyError, TypeError) as error:
@@ -233,7 +234,7 @@ class Ollama:
         for runner in runners:
             body = {"model": names.get(runner.digest, runner.tag), "keep_alive": 0, "stream": False}
             with contextlib.suppress(ModelMissing):  # deleted while loaded: only time helps
-                self._json("POST", "/api/generate", _SHORT_S, body=body, model=runner.tag)
+                self._http.json("POST", "/api/generate", SHORT_S, body=body, model=runner.tag)
 
     def _upload(self, gguf: Path, digest: str, size: int, progress: Progress | None) -> None:
         """Stream the file from disk, unless the server has it: an upload's body goes unread then.
@@ -241,19 +242,19 @@ class Ollama:
         `requests` sends an open file in blocks, with its Content-Length.
         """
         path = f"/api/blobs/sha256:{digest}"
-        head = self._request("HEAD", path, _SHORT_S, accept=(404,))
+        head = self._http.request("HEAD", path, SHORT_S, accept=(404,))
         head.close()
         if head.status_code != 404:
             return
         with gguf.open("rb") as stream:
             body = _Reporting(stream, size, progress)
-            self._request("POST", path, _CREATE_TIMEOUT_S, body=body).close()
+            self._http.request("POST", path, _CREATE_TIMEOUT_S, body=body).close()
 
     def _stream(self, path: str, body: dict[str, Any]) -> None:
         """Follow a stream of JSON lines to its `success`."""
         last: dict[str, Any] = {}
-        with self._request("POST", path, _CREATE_TIMEOUT_S, body=body, stream=True) as response:
-            for last in self._lines(response):
+        with self._http.request("POST", path, _CREATE_TIMEOUT_S, body=body) as response:
+            for last in self._http.lines(response):
                 if "error" in last:
                     raise EngineUnavailable(f"Ollama failed at {path}", why=str(last["error"]))
         if last.get("status") != "success":
@@ -261,78 +262,6 @@ class Ollama:
                 f"Ollama's answer to {path} ended before it was done",
                 why=f"its last line was {json.dumps(last)[:300]}",
             )
-
-    def _lines(self, response: requests.Response) -> Iterator[dict[str, Any]]:
-        with self._named_errors():
-            for line in response.iter_lines():
-                if line:
-                    yield json.loads(line)
-
-    def _json(
-        self, method: str, path: str, timeout_s: float, *, body: Any = None, model: str = ""
-    ) -> dict[str, Any]:
-        """Return the JSON object of an answer that comes as one."""
-        with self._request(method, path, timeout_s, body=body, model=model) as response:
-            with self._named_errors():
-                found = response.json()
-            if not isinstance(found, dict) or "error" in found:
-                raise EngineUnavailable(f"Ollama failed at {path}", why=str(found)[:500])
-            return found
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        timeout_s: float,
-        *,
-        body: Any = None,
-        model: str = "",
-        stream: bool = False,
-        accept: tuple[int, ...] = (),
-    ) -> requests.Response:
-        """Send a request; raises for a status that is neither a success nor in `accept`."""
-        import requests
-
-        send: dict[str, Any] = {"json": body} if isinstance(body, dict) else {"data": body}
-        with self._named_errors():
-            response = requests.request(
-                method,
-                self._address + path,
-                timeout=(10, timeout_s),
-                stream=stream,
-                proxies=NO_PROXIES,
-                **send,
-            )
-        if response.ok or response.status_code in accept:
-            return response
-        with response:
-            why = f"{response.status_code}: {_error_text(response)}"
-        if response.status_code == 404 and model:
-            raise ModelMissing(f"Ollama at {self._address} has no model {full_tag(model)}", why=why)
-        raise EngineUnavailable(f"Ollama refused {method} {path}", why=why)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Turn what can go wrong on the way into `EngineUnavailable`."""
-        import requests
-
-        try:
-            yield
-        except requests.Timeout as error:
-            raise EngineUnavailable(
-                f"Ollama at {self._address} did not answer in time", why=str(error)
-            ) from error
-        except requests.ConnectionError as error:
-            raise EngineUnavailable(
-                f"Ollama at {self._address} cannot be reached",
-                why=_root_cause(error),
-                todo="Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it. From a "
-                "container, one that listens on the loopback only is out of reach.",
-            ) from error
-        except (requests.RequestException, ValueError) as error:
-            raise EngineUnavailable(
-                f"Ollama at {self._address} answers with something else", why=str(error)
-            ) from error
 
 
 class _Reporting:
@@ -380,19 +309,14 @@ def _answer(found: dict[str, Any], seconds: float) -> Answer:
         prompt_tokens=int(found.get("prompt_eval_count") or 0),
         answer_tokens=int(found.get("eval_count") or 0),
         seconds=seconds,
+        waited_s=_waited_s(found),
     )
 
 
-def _error_text(response: requests.Response) -> str:
-    try:
-        found = response.json()
-    except ValueError:
-        return response.text[:300]
-    return str(found.get("error", found) if isinstance(found, dict) else found)[:300]
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the innermost message: what requests and urllib3 wrap around it says nothing new."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return str(error)
+def _waited_s(found: dict[str, Any]) -> float | None:
+    """Return the part of the whole time (in ns) in which the model did nothing for a request."""
+    if "total_duration" not in found:
+        return None
+    worked = ("load_duration", "prompt_eval_duration", "eval_duration")
+    waited_ns = int(found["total_duration"]) - sum(int(found.get(name) or 0) for name in worked)
+    return max(0, waited_ns) / 1e9

@@ -106,6 +106,8 @@ class Task:
     """The label rules: everything wrong with an answer that the output model cannot know."""
     stratum: Callable[[Any], str]
     """The class of an answer, for the stratified split and for reports."""
+    positive: Callable[[Any], bool]
+    """Whether an answer is of the kind that somebody must act on; its share is watched."""
     text_of: Callable[[Any], str]
     """The text in which duplicates of an item are looked for."""
     canary: Item
@@ -203,9 +205,9 @@ class Task:
         }
         return _sha256({"prompt": self.label_prompt, "schema": self.schema(), "sources": sources})
 
-    def label_request_digest(self, item: Item) -> str:
-        """Return the sha256 over exactly what the teacher is shown: the key of a cached label."""
-        return _sha256({"messages": self.label_messages(item), "schema": self.schema()})
+    def item_digest(self, item: Item) -> str:
+        """Return the sha256 over what a model is shown of an item: equal for equal texts."""
+        return hashlib.sha256(self.chat.normalise(self.user_message(item)).encode()).hexdigest()
 
     def _ask(self, system: str, item: Item) -> list[dict[str, str]]:
         return [

@@ -37,7 +37,8 @@ from contracts.stages import (
     TEST_SPLIT,
     VERDICT,
 )
-from images.labeler.asking import Patience, ask, in_parallel
+from images.labeler.asking import Request, server_for
+from images.labeler.pool import Pool
 from images.labeler.scoring import score, score_names
 from serving import connect
 from serving.engine import Answer, Engine
@@ -67,7 +68,6 @@ class Reply:
     text: str
     answer_tokens: int
     seconds: float
-    failure: EngineUnavailable | None = None
 
 
 def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
@@ -159,28 +159,24 @@ def _ask_all(
     task: Task,
     questions: list[Question],
 ) -> list[Reply]:
+    params, replies = context.params, []
     options = dict(task.modelfile().parameters)
-    params, patience, replies = context.params, Patience(), []
 
-    def ask_one(question: Question) -> Reply:
-        answer = ask(
-            engine, tag, question.messages,
-            schema=None, options=options, timeout_s=params.timeout_s,
-        )  # fmt: skip
-        return _reply(task, question, answer)
+    def request(question: Question) -> Request:
+        return Request(question.messages, None, options, params.timeout_s)
 
+    server = server_for(engine, tag, request, name=engine.name, ceiling=params.concurrency)
     context.progress(0, len(questions), "items")
-    for _, reply in in_parallel(ask_one, questions, params.concurrency):
-        replies.append(reply)
+    for question, answer in Pool([server], params.patience_s).answers(questions):
+        replies.append(_reply(task, question, answer))
         valid = sum(reply.output is not None for reply in replies)
         context.progress(len(replies), len(questions), "items", valid=valid)
-        patience.judge(reply.failure)
     return replies
 
 
 def _reply(task: Task, question: Question, answer: Answer | EngineUnavailable) -> Reply:
     if isinstance(answer, EngineUnavailable):
-        return Reply(question, None, str(answer.what), "", 0, 0.0, answer)
+        return Reply(question, None, str(answer.what), "", 0, 0.0)
     output, reason = None, ""
     if not answer.finished:
         reason = f"cut off after {answer.answer_tokens} tokens ({answer.reason})"

@@ -2,214 +2,239 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from pydantic import BaseModel
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import LabelsMissing, ModelMissing
-from contracts.params import (
-    LabelMetrics,
-    LabelParams,
-)
-from contracts.stages import (
-    ITEMS,
-    LABEL_REPORT,
-    LABELS,
-    QUARANTINE,
-    REVIEWED,
-)
-from images.labeler.asking import Patience, in_parallel
-from images.labeler.cache import AnswerCache
-from images.labeler.fields import describe
+from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
+from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.params import LabelMetrics, LabelParams
+from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
+from images.labeler.asking import server_for
+from images.labeler.label_report import previous_labels, report
+from images.labeler.labelling import Decision, Labelling
+from images.labeler.pool import Pool, Server
 from images.labeler.rows import read_items, read_labels
 from images.labeler.teacher import (
     Attempt,
-    Conversation,
-    Judgement,
+    Question,
     Teacher,
-    accepted,
     as_rows,
+    judge,
     judge_output,
+    remembered,
+    verdict_of,
 )
-from serving import connect, full_tag
-from serving.engine import Engine, Model
+from serving import TeacherServer, connect_teachers
+from serving.engine import Answer
 from tasks import load_task
-from tasks.definition import Item, Task
-
-_CACHE = "cache/labels.sqlite"
-
-
-@dataclass
-class Labelling:
-    """What is known so far, by item id."""
-
-    task: Task
-    items: dict[str, Item]
-    labels: dict[str, tuple[str, BaseModel]] = field(default_factory=dict)
-    """Origin and label."""
-    quarantine: dict[str, dict[str, Any]] = field(default_factory=dict)
-    violations: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Rule and severity: what accepted labels and refused attempts broke."""
-    cached: int = 0
-    asked: int = 0
-
-    def done(self) -> int:
-        """Return how many items are decided."""
-        return len(self.labels) + len(self.quarantine)
+from tasks.definition import Item
 
 
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The engine is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
-    unknown teacher, `EngineUnavailable` when the engine goes away (answers so far are cached),
-    `LabelsMissing` when too few items got a valid label.
+    The teacher is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
+    unknown teacher, `EngineUnavailable` when no server answers any more (answers so far are
+    cached), `LabelsMissing` when too few items got a valid label.
     """
     task = load_task(context.job.task)
-    state = Labelling(task, read_items(context.input(ITEMS), task))
-    reviewed = read_labels(context.input(REVIEWED), task, state.items)
-    _take_reviewed(state, reviewed)
-    unlabelled = [item for key, item in state.items.items() if key not in reviewed]
-    context.progress(state.done(), len(state.items), "items")
-    if unlabelled:
-        engine = connect(os.environ, context.root)
+    items = read_items(context.input(ITEMS), task)
+    state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
+    _take_reviewed(state)
+    _tell(context, state)
+    if len(state.reviewed) < len(items):
+        servers = connect_teachers(os.environ, context.root, context.params.teacher)
         try:
-            _ask_teacher(context, state, engine, unlabelled)
+            _ask_teacher(context, state, servers)
         finally:
-            engine.close()
+            for each in servers:
+                each.server.close()
     _write(context, state)
     _require_enough(state, context.params.min_labelled)
+    origins = [decision.origin for decision in state.decisions.values() if decision.output]
     return LabelMetrics(
-        reviewed=sum(origin == "reviewed" for origin, _ in state.labels.values()),
+        reviewed=origins.count("reviewed"),
+        imported=origins.count("imported"),
         cached=state.cached,
         asked=state.asked,
-        quarantined=len(state.quarantine),
+        quarantined=len(items) - len(origins),
     )
 
 
-def _take_reviewed(state: Labelling, reviewed: dict[str, BaseModel]) -> None:
+def _take_reviewed(state: Labelling) -> None:
     """Accept reviewed labels that keep the rules; quarantine the others.
 
     A person often corrects one field of an answer that a model wrote, placeholders included:
     such a text must not be learned. The teacher is not asked either, since a person has decided.
     """
-    for key, output in reviewed.items():
+    for key, output in state.reviewed.items():
         judgement = judge_output(state.task, state.items[key], output)
-        _count(state, judgement)
-        if judgement.output is None:
-            attempt = Attempt(0, state.task.answer_text(output), finished=True, reason="reviewed")
-            _refuse(state, key, "reviewed", [attempt])
-        else:
-            state.labels[key] = ("reviewed", output)
+        attempt = Attempt.given(state.task.answer_text(output), "reviewed")
+        state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
 
 
+# --- the teacher ---------------------------------------------------------------------------------
 def _ask_teacher(
-    context: StageContext[LabelParams], state: Labelling, engine: Engine, items: list[Item]
+    context: StageContext[LabelParams], state: Labelling, servers: Sequence[TeacherServer]
 ) -> None:
-    model = _teacher_model(engine, context.params.teacher)
-    teacher = Teacher(engine, model, state.task, context.params)
-    patience = Patience()
-    with AnswerCache(context.root / _CACHE) as cache:
-        open_: list[tuple[Item, list[Attempt]]] = []
-        for item in items:
-            before = [Attempt(**row) for row in cache.get(teacher.key(item)) or ()]
-            if accepted(state.task, item, before) or len(before) >= context.params.max_attempts:
-                _settle(state, item, Conversation(before))
-                state.cached += 1
+    """Ask for every item without a review, and for a few with one, to see how far they agree."""
+    params = context.params
+    wanted = [item for key, item in state.items.items() if key not in state.reviewed]
+    wanted += _some_reviewed(state, params.gold_sample)
+    digest = servers[0].model().digest
+    teacher = Teacher(servers[0].tag, digest, state.task, params, wanted)
+    with LabelCache(context.root / CACHE_FILE) as cache:
+        open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        state.begin_asking()
+        _tell(context, state)
+        pool = Pool(_pool(servers, digest, teacher, params.concurrency), params.patience_s)
+        for question, answer in pool.answers(open_):
+            if isinstance(answer, EngineUnavailable):
+                state.settle(question, failure=answer.what)
             else:
-                open_.append((item, before))
-        context.progress(state.done(), len(state.items), "items")
-        asked = in_parallel(lambda row: teacher.label(*row), open_, context.params.concurrency)
-        for (item, _), conversation in asked:
-            cache.put(teacher.key(item), [asdict(attempt) for attempt in conversation.attempts])
-            _settle(state, item, conversation)
-            state.asked += 1
-            refused = len(state.quarantine)
-            context.progress(state.done(), len(state.items), "items", quarantined=refused)
-            patience.judge(conversation.failure)
+                heard = _hear(state, cache, question, answer)
+                if heard.settled(params.max_attempts):
+                    state.settle(heard)
+                else:
+                    pool.put(heard)
+            _tell(context, state)
 
 
-def _teacher_model(engine: Engine, name: str) -> Model:
-    models = engine.models()
-    if (tag := full_tag(name)) not in models:
-        known = ", ".join(sorted(models)) or "no model at all"
-        raise ModelMissing(f"{engine.name} has no teacher {tag}", why=f"it has {known}")
-    return models[tag]
+def _some_reviewed(state: Labelling, count: int) -> list[Item]:
+    """Return reviewed items, chosen by a hash of their ids: the same ones in every run."""
+    ids = sorted(state.reviewed, key=lambda key: hashlib.sha256(key.encode()).digest())
+    return [state.items[key] for key in ids[:count]]
 
 
-def _settle(state: Labelling, item: Item, conversation: Conversation) -> None:
-    """Take the valid answer of a conversation, or quarantine the item with all of it."""
-    found = accepted(state.task, item, conversation.attempts)
-    if found is None:
-        failure = str(conversation.failure.what) if conversation.failure else ""
-        _refuse(state, item.id, "teacher", conversation.attempts, failure)
-        return
-    judgement = found[1]
-    assert judgement.output is not None  # noqa: S101  # what `accepted` is about
-    _count(state, judgement)
-    state.labels[item.id] = ("teacher", judgement.output)
+def _unanswered(
+    state: Labelling,
+    teacher: Teacher,
+    cache: LabelCache,
+    items: Sequence[Item],
+    max_attempts: int,
+) -> Iterator[Question]:
+    """Settle what is answered already; yield the rest, items with the very same text together."""
+    same: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        same[teacher.key(item)].append(item)
+    attempts, rules = cache.attempts(list(same)), state.task.label_digest()
+    verdicts = cache.verdicts(list(attempts), rules)
+    imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
+    judged = []
+    for key, group in same.items():
+        before = tuple(Attempt(**row) for row in attempts.get(key, ()))
+        known = verdicts.get(key, [])
+        if len(known) == len(before):
+            pairs = zip(before, known, strict=True)
+            judgements = tuple(remembered(state.task, *pair) for pair in pairs)
+        else:
+            judgements = tuple(judge(state.task, group[0], attempt) for attempt in before)
+            judged.append((key, [verdict_of(judgement) for judgement in judgements]))
+        question = Question(key, tuple(group), before, judgements)
+        if question.settled(max_attempts):
+            state.settle(question, cached=True)
+            continue
+        found = imported.get(state.task.item_digest(group[0]))
+        if not found or not _take_imported(state, question, found.answer, found.source):
+            yield question
+    cache.put_verdicts(rules, judged)
 
 
-def _refuse(
-    state: Labelling, key: str, origin: str, attempts: list[Attempt], failure: str = ""
-) -> None:
-    rows = as_rows(state.task, state.items[key], attempts)
-    state.quarantine[key] = {"id": key, "origin": origin, "attempts": rows, "failure": failure}
+def _take_imported(state: Labelling, question: Question, answer: str, source: str) -> bool:
+    """Take an answer from elsewhere for the items without a review, if it keeps today's rules."""
+    attempt = Attempt.given(answer, f"imported from {source}")
+    judgement = judge(state.task, question.item, attempt)
+    wanted = [item for item in question.items if item.id not in state.reviewed]
+    if judgement.output is None or len(wanted) < len(question.items):
+        return False
+    for item in wanted:
+        state.decide(item.id, Decision("imported", (attempt,), (judgement,)))
+    return True
 
 
-def _count(state: Labelling, judgement: Judgement) -> None:
-    state.violations.update({(v.rule, v.severity) for v in judgement.violations})
+def _pool(
+    servers: Sequence[TeacherServer], digest: str, teacher: Teacher, ceiling: int
+) -> list[Server[Question]]:
+    return [
+        server_for(
+            each.server,
+            each.tag,
+            teacher.request,
+            name=each.address,
+            ceiling=ceiling,
+            ready=lambda each=each: _require_same(each, digest),  # type: ignore[misc]
+        )
+        for each in servers
+    ]
 
 
+def _require_same(each: TeacherServer, digest: str) -> None:
+    """Raise `ModelMissing` for a server whose teacher is another model under the same name.
+
+    Servers of the OpenAI protocol do not tell a digest: there the name has to be enough.
+    """
+    found = each.model()
+    if each.server.name == "ollama" and found.digest != digest:
+        raise ModelMissing(
+            f"{each.tag} at {each.address} is not the teacher of the first server",
+            why=f"its digest is {found.digest[:12]}, not {digest[:12]}",
+            todo=f"`ollama pull {each.tag}` on both, or take one out of the setting `teachers`.",
+        )
+
+
+def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answer) -> Question:
+    """Keep an answer before anything is made of it."""
+    attempt = Attempt.of(len(question.attempts), answer)
+    attempts = (*question.attempts, attempt)
+    cache.put(question.key, [asdict(each) for each in attempts])
+    judgement = judge(state.task, question.item, attempt)
+    state.hear(attempt, judgement)
+    return replace(question, attempts=attempts, judgements=(*question.judgements, judgement))
+
+
+def _tell(context: StageContext[LabelParams], state: Labelling) -> None:
+    context.progress(len(state.decisions), len(state.items), "items", **state.figures())
+
+
+# --- what is written -----------------------------------------------------------------------------
 def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     """Write the outputs, in the items' order."""
-    files.write_jsonl(context.output(LABELS), _label_rows(state))
-    refused = (state.quarantine[key] for key in state.items if key in state.quarantine)
-    files.write_jsonl(context.output(QUARANTINE), refused)
-    files.write_json(context.output(LABEL_REPORT), _report(state))
-
-
-def _label_rows(state: Labelling) -> Iterator[dict[str, Any]]:
-    for key in state.items:
-        if key in state.labels:
-            origin, output = state.labels[key]
-            yield {"id": key, "label": json.loads(output.model_dump_json()), "origin": origin}
-
-
-def _report(state: Labelling) -> dict[str, Any]:
-    outputs = [output for _, output in state.labels.values()]
-    reasons = Counter(
-        broken.split(":")[0]
-        for row in state.quarantine.values()
-        for attempt in row["attempts"]
-        for broken in attempt["broken"]
+    decisions = [(key, state.decisions[key]) for key in state.items]
+    files.write_jsonl(
+        context.output(LABELS),
+        (
+            {"id": key, "label": json.loads(each.output.model_dump_json()), "origin": each.origin}
+            for key, each in decisions
+            if each.output is not None
+        ),
     )
-    return {
-        "items": len(state.items),
-        "labelled": len(state.labels),
-        "quarantined": len(state.quarantine),
-        "origins": dict(sorted(Counter(origin for origin, _ in state.labels.values()).items())),
-        "strata": dict(sorted(Counter(map(state.task.stratum, outputs)).items())),
-        "fields": describe(state.task.output, outputs),
-        "rules": [
-            {"rule": rule, "severity": severity, "labels": count}
-            for (rule, severity), count in sorted(state.violations.items())
-        ],
-        "quarantine_reasons": dict(reasons.most_common()),
-    }
+    files.write_jsonl(
+        context.output(QUARANTINE),
+        (
+            {
+                "id": key,
+                "origin": each.origin,
+                "attempts": as_rows(each.attempts, each.judgements),
+                "failure": each.failure,
+            }
+            for key, each in decisions
+            if each.output is None
+        ),
+    )
+    previous = previous_labels(context.folder, state.task, state.items)
+    files.write_json(context.output(LABEL_REPORT), report(state, previous))
 
 
 def _require_enough(state: Labelling, least: float) -> None:
-    share = len(state.labels) / len(state.items)
+    share = state.labelled / len(state.items)
     if share < least:
         raise LabelsMissing(
-            f"{len(state.labels)} of {len(state.items)} items have a valid label",
+            f"{state.labelled} of {len(state.items)} items have a valid label",
             why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}",
         )

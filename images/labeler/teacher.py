@@ -6,23 +6,20 @@ shown to the teacher again with the rule named; nothing is repaired, guessed or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.errors import EngineUnavailable
 from contracts.files import canonical_json, digest_text
-from contracts.params import (
-    LabelParams,
-)
-from images.labeler.asking import ask
-from serving.engine import Engine, Model
+from contracts.params import LabelParams
+from images.labeler.asking import Request
+from serving.engine import Answer
 from tasks.chat import UnrenderableMessages
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
-_FORMAT = "attempts 1"
+_FORMAT = "attempts 2"
 """Changes with the fields of `Attempt`, which the cache holds."""
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
@@ -30,6 +27,10 @@ _FOLLOW_UP = (
     "This answer cannot be used:\n{reasons}\n"
     "Answer again for the same input: the whole JSON object, corrected, and nothing else."
 )
+_BYTES_PER_TOKEN = 2.5
+"""Least for German in Qwen3's vocabulary: articles have 3.2 to 4.5, names and numbers less."""
+_CONTEXT_STEP = 2048
+"""A context is a multiple of this, so that one more item hardly ever means another one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,27 @@ class Attempt:
     finished: bool
     reason: str
     """Why the engine ended the answer."""
+    prompt_tokens: int
+    answer_tokens: int
+    seconds: float
+
+    @classmethod
+    def of(cls, seed: int, answer: Answer) -> Attempt:
+        """Return what is kept of an answer."""
+        return cls(
+            seed=seed,
+            text=answer.text,
+            finished=answer.finished,
+            reason=answer.reason,
+            prompt_tokens=answer.prompt_tokens,
+            answer_tokens=answer.answer_tokens,
+            seconds=round(answer.seconds - (answer.waited_s or 0), 3),
+        )
+
+    @classmethod
+    def given(cls, text: str, source: str) -> Attempt:
+        """Return a whole answer that no request was made for."""
+        return cls(0, text, True, source, 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -51,23 +73,44 @@ class Judgement:
     reasons: list[str]
     violations: list[Violation]
 
+    @property
+    def faults(self) -> set[str]:
+        """What bars the answer: rule ids, `format`, or `cut-off`."""
+        return {reason.partition(":")[0] for reason in self.reasons}
+
 
 @dataclass(frozen=True)
-class Conversation:
-    """All attempts at one item; `failure` is why the last request had no answer at all."""
+class Question:
+    """An item, or several with the very same text, and the attempts at it so far."""
 
-    attempts: list[Attempt]
-    failure: EngineUnavailable | None = None
+    key: str
+    items: tuple[Item, ...]
+    attempts: tuple[Attempt, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def item(self) -> Item:
+        """The item that is asked about."""
+        return self.items[0]
+
+    @property
+    def accepted(self) -> BaseModel | None:
+        """The first valid answer."""
+        return next((j.output for j in self.judgements if j.output is not None), None)
+
+    def settled(self, max_attempts: int) -> bool:
+        """Return whether nothing more is to be asked."""
+        return self.accepted is not None or len(self.attempts) >= max_attempts
 
 
 def judge(task: Task, item: Item, attempt: Attempt) -> Judgement:
     """Return whether an attempt is a valid label of the item."""
     if not attempt.finished:
-        return Judgement(None, [f"the answer was cut off ({attempt.reason})"], [])
+        return Judgement(None, [f"cut-off: the answer was cut off ({attempt.reason})"], [])
     try:
         output = task.parse(attempt.text)
     except InvalidAnswer as error:
-        return Judgement(None, [str(error)], [])
+        return Judgement(None, [f"format: {error}"], [])
     return judge_output(task, item, output)
 
 
@@ -78,32 +121,41 @@ def judge_output(task: Task, item: Item, output: BaseModel) -> Judgement:
     return Judgement(None if broken else output, broken, violations)
 
 
-def accepted(
-    task: Task, item: Item, attempts: Sequence[Attempt]
-) -> tuple[Attempt, Judgement] | None:
-    """Return the first attempt that is valid by today's rules, which may be younger than it."""
-    for attempt in attempts:
-        judgement = judge(task, item, attempt)
-        if judgement.output is not None:
-            return attempt, judgement
-    return None
+def remembered(task: Task, attempt: Attempt, verdict: Mapping[str, Any]) -> Judgement:
+    """Return the judgement that `verdict_of` was made of, without asking the rules again."""
+    reasons = [str(reason) for reason in verdict["reasons"]]
+    violations = [Violation(*each) for each in verdict["violations"]]
+    return Judgement(None if reasons else task.parse(attempt.text), reasons, violations)
+
+
+def verdict_of(judgement: Judgement) -> dict[str, Any]:
+    """Return what is worth keeping of a judgement: the rules take a hundred times a look-up."""
+    return {
+        "reasons": judgement.reasons,
+        "violations": [[v.rule, v.severity, v.message] for v in judgement.violations],
+    }
 
 
 class Teacher:
-    """A teacher model under the stage's params; `label` may be called from several threads."""
+    """A teacher under the stage's params: what it is asked, and the key of its answers."""
 
-    def __init__(self, engine: Engine, model: Model, task: Task, params: LabelParams) -> None:
-        self._engine = engine
-        self._model = model
+    def __init__(
+        self, tag: str, digest: str, task: Task, params: LabelParams, items: Iterable[Item]
+    ) -> None:
         self._task = task
-        self._params = params
+        self._timeout_s = params.timeout_s
+        self._temperature = params.temperature
         self._schema = task.schema()
-        self._options: Mapping[str, float | int] = {
-            "num_ctx": params.num_ctx,
+        self._sampling = {
             "num_predict": params.num_predict,
             "temperature": params.temperature,
             "repeat_penalty": 1.0,
         }
+        self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
+        # The size of the context is no part of it: an input that does not fit is refused, so
+        # it never changes an answer.
+        asked = [_FORMAT, tag, digest, self._sampling, task.label_prompt, self._schema]
+        self._key = digest_text(canonical_json(asked))
 
     def key(self, item: Item) -> str:
         """Return the cache key of an item: all that its first request depends on.
@@ -111,60 +163,56 @@ class Teacher:
         The label rules are not part of it. They judge cached answers anew, so a changed rule
         costs a request only for the answers that it bars.
         """
-        request = self._task.label_request_digest(item)
-        teacher = [self._model.tag, self._model.digest]
-        return digest_text(canonical_json([_FORMAT, request, teacher, dict(self._options)]))
+        return digest_text(self._key + self._task.item_digest(item))
 
-    def label(self, item: Item, before: Sequence[Attempt]) -> Conversation:
-        """Ask until an answer is valid, `max_attempts` are made, or the engine has none to give.
+    def request(self, question: Question) -> Request:
+        """Return the next request about an item, warmer than the last and with another seed."""
+        number = len(question.attempts)
+        temperature = min(2.0, self._temperature + _WARMER * number)
+        return Request(
+            self._messages(question),
+            self._schema,
+            {
+                **self._sampling,
+                "num_ctx": self._num_ctx,
+                "temperature": temperature,
+                "seed": number,
+            },
+            self._timeout_s,
+        )
 
-        Goes on after the attempts `before`. Raises `EngineUnavailable` when the engine is gone.
-        """
-        attempts = list(before)
-        while len(attempts) < self._params.max_attempts:
-            if accepted(self._task, item, attempts):
-                break
-            number = len(attempts)
-            answer = ask(
-                self._engine,
-                self._model.tag,
-                self._messages(item, attempts[-1] if attempts else None),
-                schema=self._schema,
-                options={**self._options, "temperature": self._temperature(number), "seed": number},
-                timeout_s=self._params.timeout_s,
-            )
-            if isinstance(answer, EngineUnavailable):
-                return Conversation(attempts, answer)
-            attempts.append(Attempt(number, answer.text, answer.finished, answer.reason))
-        return Conversation(attempts)
+    def _context(self, items: Iterable[Item], num_predict: int) -> int:
+        """Return a context that holds the longest item's question, answer, and a second answer."""
+        longest = max(len(self._task.user_message(item).encode()) for item in items)
+        prompt = len(self._task.label_prompt.encode()) + longest
+        needed = prompt / _BYTES_PER_TOKEN + 2 * num_predict
+        return _CONTEXT_STEP * -(-int(needed) // _CONTEXT_STEP)
 
-    def _temperature(self, number: int) -> float:
-        return min(2.0, self._params.temperature + _WARMER * number)
-
-    def _messages(self, item: Item, last: Attempt | None) -> list[dict[str, str]]:
+    def _messages(self, question: Question) -> list[dict[str, str]]:
         """Return the question, with the last answer and what is wrong with it.
 
         An answer that was cut off, or that holds chat markup, is not shown again: it would fill
         the context, or could not be told from markup.
         """
-        question = self._task.label_messages(item)
-        if last is None or not last.finished:
-            return question
-        reasons = "\n".join(f"- {reason}" for reason in judge(self._task, item, last).reasons)
+        asked = self._task.label_messages(question.item)
+        if not question.attempts or not question.attempts[-1].finished:
+            return asked
+        reasons = "\n".join(f"- {reason}" for reason in question.judgements[-1].reasons)
         again = [
-            *question,
-            {"role": "assistant", "content": last.text},
+            *asked,
+            {"role": "assistant", "content": question.attempts[-1].text},
             {"role": "user", "content": _FOLLOW_UP.format(reasons=reasons)},
         ]
         try:
             self._task.render_prompt(again)
         except UnrenderableMessages:
-            return question
+            return asked
         return again
 
 
-def as_rows(task: Task, item: Item, attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+def as_rows(attempts: Sequence[Attempt], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
     """Return attempts as the quarantine shows them, each with what is wrong with it."""
     return [
-        {**asdict(attempt), "broken": judge(task, item, attempt).reasons} for attempt in attempts
+        {**asdict(attempt), "broken": judgement.reasons}
+        for attempt, judgement in zip(attempts, judgements, strict=True)
     ]

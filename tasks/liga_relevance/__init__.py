@@ -49,6 +49,7 @@ TASK = Task(
     user_message=user_message,
     check=check,
     stratum=stratum,
+    positive=lambda answer: answer.relevant,
     text_of=text_of,
     canary=Article.model_validate(json.loads(_read("canary.json"))),
     canary_strata=frozenset({"high", "medium"}),

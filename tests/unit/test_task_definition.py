@@ -312,10 +312,9 @@ def test_digests_follow_the_sources(
     assert (TASK.label_digest() != labels_before) is labels_too
 
 
-def test_label_request_digest_is_of_what_the_teacher_sees() -> None:
-    before = TASK.label_request_digest(TASK.canary)
+def test_item_digest_is_of_what_a_model_is_shown() -> None:
+    before = TASK.item_digest(TASK.canary)
     renamed = TASK.canary.model_copy(update={"id": "other", "url": "elsewhere"})
     edited = TASK.canary.model_copy(update={"title": "Anders"})
-    assert TASK.label_request_digest(renamed) == before
-    assert TASK.label_request_digest(edited) != before
-    assert replace(TASK, label_prompt="Anders.").label_request_digest(TASK.canary) != before
+    assert TASK.item_digest(renamed) == before
+    assert TASK.item_digest(edited) != before

@@ -1,0 +1,107 @@
+"""What is known of the labels while they are made, counted as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from images.labeler.teacher import Attempt, Judgement, Question
+from tasks.definition import Item, Task
+
+_SHOWN_FAULTS = 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How an item got its label, or why it has none."""
+
+    origin: str
+    """`reviewed`, `teacher` or `imported`."""
+    attempts: tuple[Attempt, ...]
+    judgements: tuple[Judgement, ...]
+    failure: str = ""
+    """Why the last request had no answer at all."""
+
+    @property
+    def output(self) -> BaseModel | None:
+        """The label; None for an item in quarantine."""
+        return next((j.output for j in self.judgements if j.output is not None), None)
+
+    @property
+    def deciding(self) -> Judgement | None:
+        """The judgement on the label, or on the last attempt if there is none."""
+        valid = next((j for j in self.judgements if j.output is not None), None)
+        return valid or (self.judgements[-1] if self.judgements else None)
+
+
+@dataclass
+class Labelling:
+    """The items and what has been decided so far, by item id."""
+
+    task: Task
+    items: dict[str, Item]
+    reviewed: dict[str, BaseModel]
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    checked: dict[str, BaseModel | None] = field(default_factory=dict)
+    """The teacher's answers to reviewed items; they change no label."""
+    labelled: int = 0
+    cached: int = 0
+    asked: int = 0
+    prompt_tokens: int = 0
+    """Of this start's requests, as the two below."""
+    answer_tokens: int = 0
+    seconds: float = 0.0
+    """Model time; requests that run at the same time count each."""
+    elapsed_s: float = 0.0
+    _positive: int = 0
+    _faults: Counter[str] = field(default_factory=Counter)
+    _began: float | None = None
+
+    def decide(self, item_id: str, decision: Decision) -> None:
+        """Keep how an item was decided."""
+        self.decisions[item_id] = decision
+        if decision.output is not None:
+            self.labelled += 1
+            self._positive += self.task.positive(decision.output)
+
+    def settle(self, question: Question, *, cached: bool = False, failure: str = "") -> None:
+        """Decide all items of a question by the attempts at it."""
+        for item in question.items:
+            if item.id in self.reviewed:
+                self.checked[item.id] = question.accepted
+                continue
+            self.cached += cached
+            self.asked += not cached
+            decision = Decision("teacher", question.attempts, question.judgements, failure)
+            self.decide(item.id, decision)
+
+    def begin_asking(self) -> None:
+        """Start the clock of the requests."""
+        self._began = time.monotonic()
+
+    def hear(self, attempt: Attempt, judgement: Judgement) -> None:
+        """Count the answer to a request."""
+        self.prompt_tokens += attempt.prompt_tokens
+        self.answer_tokens += attempt.answer_tokens
+        self.seconds += attempt.seconds
+        self._faults.update(judgement.faults)
+        if self._began is not None:
+            self.elapsed_s = time.monotonic() - self._began
+
+    def figures(self) -> dict[str, float | str]:
+        """Return what a person wants to see meanwhile."""
+        shown: dict[str, float | str] = {}
+        if self.asked and self.elapsed_s:
+            shown["items/min"] = round(60 * self.asked / self.elapsed_s, 1)
+        if self.labelled:
+            shown["positive"] = f"{self._positive / self.labelled:.0%}"
+        shown["quarantined"] = len(self.decisions) - self.labelled
+        if self._faults:
+            common = self._faults.most_common(_SHOWN_FAULTS)
+            shown["broken"] = ", ".join(f"{name} {count}" for name, count in common)
+        if self.answer_tokens:
+            shown["tokens"] = f"{self.prompt_tokens} in, {self.answer_tokens} out"
+        return shown

@@ -1,0 +1,86 @@
+"""A server that speaks the OpenAI chat protocol: vLLM, llama-server and others. It only answers.
+
+What these servers make of a request differs, so only what both vLLM and llama-server document is
+sent; the size of the context is the server's own setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any
+
+from contracts.errors import EngineUnavailable
+from serving.engine import Answer, Messages, Model, Options, require_options
+from serving.http import SHORT_S, Connection, waited_s
+
+
+class OpenAiServer:
+    """The server; `address` is its base URL, with /v1 and without a slash at its end."""
+
+    name = "openai"
+
+    def __init__(self, address: str, token: str = "") -> None:
+        todo = "Start the server, or take it out of the setting `teachers`."
+        self._http = Connection("The server", address, todo=todo, token=token)
+
+    def version(self) -> str:
+        """Return "", as the protocol has no version; raises `EngineUnavailable` while it loads."""
+        self.models()
+        return ""
+
+    def models(self) -> dict[str, Model]:
+        """Return the served models by their ids; the digest is of the id, as no other is told."""
+        listed = self._http.json("GET", "/models", SHORT_S).get("data") or []
+        names = [str(row["id"]) for row in listed]
+        return {name: Model(name, hashlib.sha256(name.encode()).hexdigest(), 0) for name in names}
+
+    def chat(
+        self,
+        tag: str,
+        messages: Messages,
+        *,
+        schema: dict[str, Any] | None = None,
+        options: Options,
+        timeout_s: float,
+    ) -> Answer:
+        """Ask a model, without thinking, and return its whole answer."""
+        require_options(options)
+        body: dict[str, Any] = {
+            "model": tag,
+            "messages": [dict(message) for message in messages],
+            "stream": False,
+            "max_tokens": options["num_predict"],
+            "chat_template_kwargs": {"enable_thinking": False},
+            **{name: options[name] for name in ("temperature", "top_p", "seed") if name in options},
+        }
+        if schema is not None:
+            wanted = {"name": "answer", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        started = time.monotonic()
+        found = self._http.json("POST", "/chat/completions", timeout_s, body=body, model=tag)
+        return _answer(found, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+
+def _answer(found: dict[str, Any], seconds: float) -> Answer:
+    try:
+        (choice,) = found["choices"]
+        reason = str(choice["finish_reason"])
+        text = choice["message"]["content"] or ""
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineUnavailable(
+            "the server's answer is no chat completion", why=str(error)
+        ) from error
+    usage = found.get("usage") or {}
+    return Answer(
+        text=str(text),
+        finished=reason == "stop",
+        reason=reason,
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        answer_tokens=int(usage.get("completion_tokens") or 0),
+        seconds=seconds,
+        waited_s=waited_s(found, seconds),
+    )
