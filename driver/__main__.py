@@ -1,4 +1,4 @@
-"""The commands: `python -m driver run|plan|status|stage|doctor|recover|settings`."""
+"""The commands: `python -m driver run|plan|status|stage|doctor|labels|recover|settings`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import Interrupted, RetrainError, SettingsInvalid, from_os_error
 
@@ -115,6 +115,30 @@ def _recover(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export_labels(arguments: argparse.Namespace) -> int:
+    from driver import labels, store
+
+    workspace = _settings(arguments).workspace
+    with store.lock(workspace):
+        count = labels.export(workspace, arguments.file)
+    print(f"{count} rows written to {arguments.file}")
+    return 0
+
+
+def _import_labels(arguments: argparse.Namespace) -> int:
+    from driver import labels, store
+
+    session = _session(arguments)
+    with store.lock(session.workspace):
+        found = labels.take(session.workspace, session.task, arguments.files)
+    print(f"{found.taken} labels taken; the label stage asks the teacher for none of these items")
+    for kind, count in found.refused.most_common():
+        print(f"  refused, {kind}: {count}")
+    for example in found.examples:
+        print(f"    {example}")
+    return 0
+
+
 def _show_settings(arguments: argparse.Namespace) -> int:
     from driver import settings
 
@@ -185,10 +209,24 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=_stage)
+    _add_labels(commands, common)
     shown = commands.add_parser("settings", help="print every setting", parents=[common])
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=_show_settings)
     return parser
+
+
+def _add_labels(commands: Any, common: argparse.ArgumentParser) -> None:
+    labels = commands.add_parser("labels", help="export the teacher's answers, or import labels")
+    ways = labels.add_subparsers(required=True, metavar="export|import")
+    text = "write every answer of the teacher that this workspace keeps to a JSONL file"
+    out = ways.add_parser("export", help=text, description=text, parents=[common])
+    out.add_argument("file", type=Path, metavar="FILE")
+    out.set_defaults(command=_export_labels)
+    text = "take exported answers, or the labels of other tools; only what keeps the rules counts"
+    into = ways.add_parser("import", help=text, description=text, parents=[common])
+    into.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    into.set_defaults(command=_import_labels)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def _unanswered(
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
     for key, group in same.items():
-        before = tuple(Attempt(**row) for row in attempts.get(key, ()))
+        before = Attempt.read(attempts.get(key, ()))
         known = verdicts.get(key, [])
         if len(known) == len(before):
             pairs = zip(before, known, strict=True)

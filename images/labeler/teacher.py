@@ -60,6 +60,14 @@ class Attempt:
         )
 
     @classmethod
+    def read(cls, rows: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
+        """Return cached attempts; none of them if one is unreadable, and the item is asked anew."""
+        try:
+            return tuple(cls(**row) for row in rows)
+        except TypeError:
+            return ()
+
+    @classmethod
     def given(cls, text: str, source: str) -> Attempt:
         """Return a whole answer that no request was made for."""
         return cls(0, text, True, source, 0, 0, 0.0)

@@ -15,11 +15,11 @@ import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
 from contracts.files import ROOT
-from contracts.stages import (
-    LABEL,
-)
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache
+from contracts.stages import LABEL
 from images.labeler import label as label_stage
 from serving import TeacherServer, full_tag
+from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine, answer
 
@@ -256,6 +256,101 @@ def test_too_few_labels_fail_after_the_quarantine_is_written(
 def test_a_missing_teacher_is_named(stage: Labelling, engine: ScriptedEngine) -> None:
     with pytest.raises(ModelMissing, match="no teacher model qwen3:32b"):
         stage.label(teacher="qwen3:32b")
+
+
+def test_items_with_the_same_text_are_asked_once(stage: Labelling, engine: ScriptedEngine) -> None:
+    same = [{**items(1)[0], "id": f"copy{n}"} for n in range(3)]
+    write_jsonl(stage.folder / "items.jsonl", same)
+    assert stage.label().asked == 3
+    assert len(engine.asked) == 1
+    assert [row["id"] for row in stage.rows("labels")] == ["copy0", "copy1", "copy2"]
+
+
+def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    task = load_task("liga_relevance")
+    digests = [task.item_digest(task.item.model_validate(row)) for row in items(2)]
+    answers = (json.dumps(label(None)), PLACEHOLDER)
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        cache.put_imported(
+            Imported(digest, answer, "old") for digest, answer in zip(digests, answers, strict=True)
+        )
+    metrics = stage.label()
+    assert (metrics.imported, metrics.asked) == (1, 2)
+    assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
+
+
+def test_a_sample_of_the_reviews_is_asked_too_and_changes_no_label(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    reviews = [{"id": f"i{n}", "label": label(None)} for n in range(2)]
+    write_jsonl(stage.folder / "reviewed.jsonl", reviews)
+    metrics = stage.label(gold_sample=1)
+    assert (metrics.reviewed, metrics.asked, len(engine.asked)) == (2, 1, 2)
+    assert [row["origin"] for row in stage.rows("labels")] == ["reviewed", "reviewed", "teacher"]
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["agreement"]["reviewed"]["rows"] == 1
+    assert report["agreement"]["reviewed"]["scores"]["relevant"] == 0
+    assert report["look_at"][0]["why"] == ["reviewed as irrelevant, the teacher says high"]
+
+
+def test_the_report_tells_breaks_before_and_after_retry_and_the_cost(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    def script(messages: list[dict[str, str]], _: int) -> str:
+        if "Fall 0." in messages[1]["content"]:
+            return PLACEHOLDER
+        return GOOD if len(messages) > 2 else PLACEHOLDER
+
+    engine.script = script
+    stage.label(max_attempts=2)
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["rules"][0] == {
+        "rule": "placeholder",
+        "severity": "error",
+        "before_retry": 3,
+        "after_retry": 1,
+    }
+    assert report["cost"]["requests"] == 6
+    assert (report["cost"]["prompt_tokens"], report["cost"]["answer_tokens"]) == (60, 120)
+    assert report["quarantine_reasons"] == {"placeholder": 1}
+    assert report["look_at"][0]["id"] == "i0"
+    figures = stage.events[-1].metrics
+    assert figures["broken"] == "placeholder 4"
+    assert figures["positive"] == "100%"
+    assert figures["quarantined"] == 1
+
+
+def test_the_report_compares_with_the_labels_before(tmp_path: Path, engine: ScriptedEngine) -> None:
+    before = Labelling(tmp_path / "store/label/f0")
+    before.label()
+    before.out.rename(before.folder / "out")
+    (before.folder / "result.json").write_text("{}")
+    engine.script = lambda messages, _: (
+        json.dumps(label(None)) if "Fall 1." in messages[1]["content"] else GOOD
+    )
+    now = Labelling(tmp_path / "store/label/f1")
+    now.label()
+    report = json.loads((now.out / "label_report.json").read_text())
+    assert report["agreement"]["previous"]["rows"] == 3
+    assert report["agreement"]["previous"]["scores"]["relevant"] == pytest.approx(0.6667)
+    assert report["look_at"][0]["why"] == ["was high, is now irrelevant"]
+
+
+def test_the_context_holds_the_longest_item(stage: Labelling, engine: ScriptedEngine) -> None:
+    stage.label(num_predict=1000)
+    short = engine.asked[0]["options"]["num_ctx"]
+    write_jsonl(stage.folder / "items.jsonl", [{"id": "long", "content": "Wort " * 1200}])
+    stage.label(num_predict=1000)
+    long = engine.asked[-1]["options"]["num_ctx"]
+    assert short % 2048 == long % 2048 == 0
+    assert long - short + 2048 >= 6000 / 2.5
+
+
+def test_another_context_asks_nothing_again(stage: Labelling, engine: ScriptedEngine) -> None:
+    stage.label(num_ctx=4096)
+    assert stage.label(num_ctx=8192).cached == 3
 
 
 _KILLED = """

@@ -1,0 +1,114 @@
+"""`driver labels`: what is exported can be imported; foreign rows only if they keep the rules."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import ItemsInvalid
+from contracts.files import ROOT
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache
+from driver import labels
+from tasks import load_task
+from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
+
+TASK = load_task("liga_relevance")
+ITEM = {"id": "i1", "title": "Kürzung", "content": "Das Land kürzt Mittel."}
+ATTEMPTS = [{"seed": 0, "text": "{}", "finished": True}]
+
+
+def fill(workspace: Path) -> None:
+    with LabelCache(workspace / CACHE_FILE) as cache:
+        cache.put("k1", ATTEMPTS)
+        cache.put_imported([Imported("d1", "{}", "old.jsonl, line 1")])
+
+
+def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
+    fill(tmp_path / "a")
+    assert labels.export(tmp_path / "a", tmp_path / "out.jsonl") == 2
+    found = labels.take(tmp_path / "b", TASK, [tmp_path / "out.jsonl"])
+    assert (found.taken, found.refused) == (2, {})
+    labels.export(tmp_path / "b", tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_what_is_there_wins_over_an_exported_row(tmp_path: Path) -> None:
+    fill(tmp_path)
+    other = [{"key": "k1", "attempts": []}]
+    write_jsonl(tmp_path / "other.jsonl", other)
+    labels.take(tmp_path, TASK, [tmp_path / "other.jsonl"])
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        assert cache.attempts(["k1"]) == {"k1": ATTEMPTS}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**ITEM, "label": label("high")},
+        {**ITEM, **label("high")},
+        {"item": ITEM, "output": label("high")},
+        {"article": ITEM, "answer": json.dumps(label("high"))},
+    ],
+    ids=["beside", "in one object", "nested", "as text"],
+)
+def test_a_foreign_row_is_taken_for_its_item(tmp_path: Path, row: dict[str, Any]) -> None:
+    write_jsonl(tmp_path / "batch_01_labeled.jsonl", [row])
+    assert labels.take(tmp_path, TASK, [tmp_path / "batch_01_labeled.jsonl"]).taken == 1
+    item = TASK.item.model_validate(ITEM)
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        (imported,) = cache.imported([TASK.item_digest(item)]).values()
+    assert json.loads(imported.answer) == label("high")
+    assert imported.source == "batch_01_labeled.jsonl, line 1"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({**ITEM, "label": label("critical")}, "format"),
+        ({**ITEM, "label": None}, "format"),
+        ({**ITEM}, "format"),
+        (
+            {**ITEM, "label": label("high", summary="Keine Zusammenfassung verfügbar.")},
+            "placeholder",
+        ),
+        ({"id": "nobody", "label": label("high")}, "unknown item"),
+        ({"key": "k", "attempts": "none"}, "unknown item"),
+    ],
+)
+def test_a_row_that_is_no_label_is_refused_with_its_place(
+    tmp_path: Path, row: dict[str, Any], kind: str
+) -> None:
+    write_jsonl(tmp_path / "old.jsonl", [row])
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (found.taken, set(found.refused)) == (0, {kind})
+    assert "old.jsonl, line 1: " in found.examples[0]
+
+
+def test_a_broken_line_is_named_and_nothing_is_taken(tmp_path: Path) -> None:
+    good = json.dumps({**ITEM, "label": label("high")})
+    (tmp_path / "old.jsonl").write_text(f"{good}\n{{broken\n", encoding="utf-8")
+    with pytest.raises(ItemsInvalid, match="line 2"):
+        labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert not (tmp_path / CACHE_FILE).exists()
+
+
+def test_the_commands_say_what_they_did(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label("high")}, {**ITEM, "label": {}}])
+    config = tmp_path / "settings.yaml"
+    settings = {"snapshot": {"items": ["x.jsonl"]}, "fetch": {"path": "base"}}
+    config.write_text(json.dumps(settings), encoding="utf-8")
+
+    def driver(*arguments: str) -> str:
+        command = [sys.executable, "-m", "driver", "labels", *arguments]
+        command += ["-c", str(config), "-w", str(tmp_path / "w")]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert "1 labels taken" in driver("import", str(tmp_path / "old.jsonl"))
+    assert "refused, format: 1" in driver("import", str(tmp_path / "old.jsonl"))
+    assert driver("export", str(tmp_path / "out.jsonl")).startswith("1 rows written")
+    assert [row["source"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["old.jsonl, line 1"]

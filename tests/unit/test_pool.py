@@ -1,0 +1,173 @@
+"""The pool: every question once, as many at once as a server answers, failures routed around."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from contracts.errors import EngineUnavailable
+from images.labeler import pool as module
+from images.labeler.pool import Gone, Pool, Server, Slots
+from serving.engine import Answer
+
+DOWN = EngineUnavailable("nobody is there")
+
+
+def answer(*, waited_s: float | None = 0.0, seconds: float = 1.0) -> Answer:
+    return Answer("x", True, "stop", 1, 1, seconds, waited_s)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_PAUSE_S", 0.01)
+
+
+def everything(pool: Pool[int], count: int) -> dict[int, Answer | EngineUnavailable]:
+    found = list(pool.answers(range(count)))
+    assert len({question for question, _ in found}) == len(found)
+    return dict(found)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 8, 12])
+def test_the_number_of_slots_is_found_out(slots: int) -> None:
+    """By a model of a server: n requests at P slots wait the share 1 - P/n of their time."""
+    found = Slots(ceiling=64)
+    for _ in range(300):
+        share = max(0.0, 1 - slots / found.limit)
+        found.note(found.begin(), answer(waited_s=share * 10, seconds=10.0))
+    assert found.limit == slots + 1
+
+
+def test_a_little_overhead_is_no_waiting_and_the_ceiling_holds() -> None:
+    found = Slots(ceiling=16)
+    for _ in range(100):
+        found.note(found.begin(), answer(waited_s=0.02))
+    assert found.limit == 16
+
+
+def test_a_server_that_says_nothing_of_waiting_gets_the_ceiling() -> None:
+    found = Slots(ceiling=5)
+    found.note(found.begin(), answer(waited_s=None))
+    assert found.limit == 5
+
+
+def test_requests_from_before_a_change_teach_nothing() -> None:
+    found = Slots(ceiling=64)
+    early = [found.begin() for _ in range(20)]
+    found.note(early[0], answer())
+    assert found.limit == 2
+    for number in early[1:]:
+        found.note(number, answer(waited_s=0.9))
+    assert found.limit == 2
+
+
+def test_as_many_run_at_once_as_the_limit_allows() -> None:
+    running, most, lock = 0, 0, threading.Lock()
+
+    def ask(_: int) -> Answer:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+        return answer(waited_s=None)
+
+    assert len(everything(Pool([Server("a", ask, 4)], 0), 60)) == 60
+    assert most == 4
+
+
+def test_questions_put_back_go_first_and_are_answered_too() -> None:
+    seen: list[int] = []
+
+    def ask(question: int) -> Answer:
+        seen.append(question)
+        return answer()
+
+    pool = Pool([Server("a", ask, 1)], 0)
+    for question, _ in pool.answers(range(3)):
+        if question == 0:
+            pool.put(10)
+    assert seen == [0, 10, 1, 2]
+
+
+def test_a_server_that_is_gone_loses_nothing_and_comes_back() -> None:
+    asked: Counter[str] = Counter()
+    down = threading.Event()
+    down.set()
+
+    def healthy(_: int) -> Answer:
+        time.sleep(0.01)
+        return answer(waited_s=None)
+
+    def broken(question: int) -> Answer:
+        asked["broken"] += 1
+        if asked["broken"] > 3:
+            return answer(waited_s=None)
+        raise Gone(DOWN)
+
+    servers = [Server("healthy", healthy, 1), Server("broken", broken, 4)]
+    found = everything(Pool(servers, 30), 60)
+    assert all(isinstance(each, Answer) for each in found.values())
+    assert len(found) == 60
+    assert servers[1].answered > 0
+    assert servers[0].answered + servers[1].answered == 60
+
+
+def test_one_bad_question_fails_alone_after_a_second_try() -> None:
+    asked: Counter[int] = Counter()
+
+    def ask(question: int) -> Answer:
+        asked[question] += 1
+        if question == 3:
+            raise DOWN
+        return answer()
+
+    found = everything(Pool([Server("a", ask, 2)], 30), 9)
+    assert [q for q, each in found.items() if isinstance(each, EngineUnavailable)] == [3]
+    assert asked == {**dict.fromkeys(range(9), 1), 3: 2}
+
+
+@pytest.mark.parametrize("error", [Gone(DOWN), DOWN], ids=["gone", "refuses"])
+def test_when_no_server_answers_any_more_it_ends(error: Exception) -> None:
+    asked: Counter[int] = Counter()
+
+    def ask(question: int) -> Answer:
+        asked[question] += 1
+        if question < 5:
+            return answer()
+        raise error
+
+    answered = []
+    started = time.monotonic()
+    with pytest.raises(EngineUnavailable, match="nobody is there"):
+        answered += [
+            question for question, _ in Pool([Server("a", ask, 1)], 0.05).answers(range(99))
+        ]
+    assert set(range(5)) <= {*answered, *asked}
+    assert sum(asked.values()) < 30
+    assert time.monotonic() - started > 0.05
+
+
+def test_a_restart_within_the_patience_is_waited_for() -> None:
+    back_at = time.monotonic() + 0.15
+
+    def ask(_: int) -> Answer:
+        if time.monotonic() < back_at:
+            raise Gone(DOWN)
+        return answer()
+
+    found = everything(Pool([Server("a", ask, 3)], 30), 7)
+    assert all(isinstance(each, Answer) for each in found.values())
+
+
+def test_an_error_of_ours_is_not_taken_for_the_servers() -> None:
+    def ask(_: int) -> Answer:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        everything(Pool([Server("a", ask, 1)], 30), 2)
