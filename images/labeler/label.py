@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 from contracts import files
@@ -33,7 +33,7 @@ from images.labeler.teacher import (
 from serving import TeacherServer, connect_teachers
 from serving.engine import Answer
 from tasks import load_task
-from tasks.definition import Item
+from tasks.definition import Item, Task
 
 
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
@@ -94,16 +94,17 @@ def _ask_teacher(
         state.begin_asking()
         _tell(context, state)
         pool = Pool(_pool(servers, digest, teacher, params.concurrency), params.patience_s)
+        settled = []
         for question, answer in pool.answers(open_):
             if isinstance(answer, EngineUnavailable):
                 state.settle(question, failure=answer.what)
+            elif (heard := _hear(state, cache, question, answer)).settled(params.max_attempts):
+                state.settle(heard)
+                settled.append(heard)
             else:
-                heard = _hear(state, cache, question, answer)
-                if heard.settled(params.max_attempts):
-                    state.settle(heard)
-                else:
-                    pool.put(heard)
+                pool.put(heard)
             _tell(context, state)
+        _remember(cache, state.task, settled)
 
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
@@ -135,15 +136,22 @@ def _unanswered(
             judgements = tuple(remembered(state.task, *pair) for pair in pairs)
         else:
             judgements = tuple(judge(state.task, group[0], attempt) for attempt in before)
-            judged.append((key, [verdict_of(judgement) for judgement in judgements]))
         question = Question(key, tuple(group), before, judgements)
+        if len(known) != len(before):
+            judged.append(question)
         if question.settled(max_attempts):
             state.settle(question, cached=True)
             continue
         found = imported.get(state.task.item_digest(group[0]))
         if not found or not _take_imported(state, question, found.answer, found.source):
             yield question
-    cache.put_verdicts(rules, judged)
+    _remember(cache, state.task, judged)
+
+
+def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:
+    """Keep what today's rules say, so that they are not asked again; a kill loses no answer."""
+    rows = ((q.key, [verdict_of(judgement) for judgement in q.judgements]) for q in judged)
+    cache.put_verdicts(task.label_digest(), rows)
 
 
 def _take_imported(state: Labelling, question: Question, answer: str, source: str) -> bool:
