@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import requests
 
 from contracts.errors import EngineUnavailable, ModelMissing
+from serving.engine import Answer
 from serving.llamacpp import LlamaCpp
 from serving.ollama import Ollama
 from tasks import load_task
@@ -249,3 +251,21 @@ def test_delete_does_not_unload(engine: Ollama, tiny_gguf: Path) -> None:
     engine.unload("contract:gone")
     assert not engine.loaded()
     engine.delete("contract:gone")
+
+
+def test_a_requests_waiting_is_in_its_times(engine: Ollama) -> None:
+    """On it rests how many requests are sent at once; the server answers one at a time here."""
+    options = {**OPTIONS, "num_predict": 200, "temperature": 2.0}  # repeats would end it
+
+    def ask(_: int) -> Answer:
+        return engine.chat("contract:v1", QUESTION, options=options, timeout_s=120)
+
+    ask(0)  # loads the model
+    alone = ask(0)
+    with ThreadPoolExecutor(3) as threads:
+        together = sorted(threads.map(ask, range(3)), key=lambda answer: answer.seconds)
+    shares = [(each.waited_s or 0) / each.seconds for each in (alone, *together)]
+    # Answers of one length: the second waited for one, the third for two.
+    assert shares[0] < 0.3
+    assert 0.3 < shares[2] < 0.7
+    assert 0.5 < shares[3] < 0.8
