@@ -164,7 +164,7 @@ class LabelsMissing(RetrainError):
     """Labelling left too few usable rows."""
 
     exit_code = 28
-    hint = "Read quarantine.jsonl in the label stage's folder: it names the reason for each row."
+    hint = "`python -m driver labels report` shows the reasons; quarantine.jsonl has each answer."
 
 
 class SentinelTripped(RetrainError):

@@ -139,6 +139,14 @@ def _import_labels(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _report_labels(arguments: argparse.Namespace) -> int:
+    from driver.report import labels
+
+    folder = labels.write(_settings(arguments).workspace, arguments.out)
+    print(f"{arguments.out} reports on {folder}")
+    return 0
+
+
 def _show_settings(arguments: argparse.Namespace) -> int:
     from driver import settings
 
@@ -217,8 +225,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_labels(commands: Any, common: argparse.ArgumentParser) -> None:
-    labels = commands.add_parser("labels", help="export the teacher's answers, or import labels")
-    ways = labels.add_subparsers(required=True, metavar="export|import")
+    labels = commands.add_parser("labels", help="show, export or import labels")
+    ways = labels.add_subparsers(required=True, metavar="report|export|import")
+    text = "write the report on the last labelling, a failed one included, as an HTML page"
+    shown = ways.add_parser("report", help=text, description=text, parents=[common])
+    shown.add_argument("--out", type=Path, default=Path("labels.html"), help="(%(default)s)")
+    shown.set_defaults(command=_report_labels)
     text = "write every answer of the teacher that this workspace keeps to a JSONL file"
     out = ways.add_parser("export", help=text, description=text, parents=[common])
     out.add_argument("file", type=Path, metavar="FILE")

@@ -144,8 +144,11 @@ def _engine(session: Session) -> Finding:
 def _teacher(session: Session) -> Finding:
     if session.settings.snapshot.reviewed and session.settings.engine == "llamacpp":
         return Finding("Teacher model", ok=None, text="asked only for items without a review")
-    preflight.check_teacher(session)
-    return Finding("Teacher model", ok=True, text=session.settings.label.teacher)
+    with preflight.connected_teachers(session) as servers:
+        for each in servers:  # a run gets on with one of them, but all are meant to be there
+            each.model()
+    found = ", ".join(f"{each.tag} on {each.address}" for each in servers)
+    return Finding("Teacher model", ok=True, text=found)
 
 
 def _base(session: Session) -> Finding:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from driver.host_stages import deploy, fetch, reprocess, snapshot
 if TYPE_CHECKING:
     from driver.plan import Step
     from driver.session import Session
+    from serving import TeacherServer
 
 _GB = 1_000_000_000
 _HUB_BASE_GB = 29.5
@@ -63,15 +65,22 @@ def check_stage(session: Session, step: Step) -> None:
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable`, or `ModelMissing` when the first server lacks the teacher."""
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher."""
+    from serving import teacher_model
+
+    with connected_teachers(session) as servers:
+        teacher_model(servers)
+
+
+@contextmanager
+def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
+    """Yield the servers that would label; nothing is contacted yet."""
     from serving import connect_teachers
 
     environ = {**os.environ, **session.addresses}
-    first, *_ = servers = connect_teachers(
-        environ, session.workspace, session.settings.label.teacher
-    )
+    servers = connect_teachers(environ, session.workspace, session.settings.label.teacher)
     try:
-        first.model()
+        yield servers
     finally:
         for each in servers:
             each.server.close()

@@ -6,12 +6,12 @@ docs/adr/0001-serving-is-a-room-of-its-own.md says why it is not below driver/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from contracts.errors import ModelMissing, SettingsInvalid
+from contracts.errors import EngineUnavailable, ModelMissing, SettingsInvalid
 from serving.engine import Answer, ChatServer, Engine, Model, full_tag
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "connect_teachers",
     "full_tag",
     "ollama_address",
+    "teacher_model",
 ]
 
 _DEFAULT_PORT = 11434
@@ -81,7 +82,8 @@ def connect_teachers(environ: Mapping[str, str], workspace: Path, name: str) -> 
         if word.startswith("openai+"):
             from serving.openai import OpenAiServer
 
-            address, _, model = word.removeprefix("openai+").rstrip("/").partition("#")
+            address, _, model = word.removeprefix("openai+").partition("#")
+            address = address.rstrip("/")
             server = OpenAiServer(address, environ.get("OPENAI_API_KEY", ""))
             found.append(TeacherServer(server, address, model or name))
         else:
@@ -93,6 +95,22 @@ def connect_teachers(environ: Mapping[str, str], workspace: Path, name: str) -> 
         return found
     engine = connect(environ, workspace)
     return [TeacherServer(engine, f"the serving engine ({engine.name})", full_tag(name))]
+
+
+def teacher_model(servers: Sequence[TeacherServer]) -> Model:
+    """Return the teacher as the first server that answers has it.
+
+    Servers that tell a digest come before the others, so that it does not hang on which of them
+    are up. Raises `ModelMissing` where that server has no such model, `EngineUnavailable` where
+    none answers.
+    """
+    failure: EngineUnavailable | None = None
+    for each in sorted(servers, key=lambda each: each.server.name == "openai"):
+        try:
+            return each.model()
+        except EngineUnavailable as error:
+            failure = failure or error
+    raise failure or EngineUnavailable("no server is named that could label")
 
 
 def ollama_address(host: str) -> str:

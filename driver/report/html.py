@@ -10,32 +10,10 @@ from typing import Any
 
 from contracts import files, params, stages
 from contracts.stage import Result
+from driver.report import labels
 from driver.report.display import duration
+from driver.report.page import meter, page, table
 from driver.store import Run
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Run {run}</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #8884;
-  vertical-align: top }}
-td.number {{ text-align: right; white-space: nowrap }}
-tr.reused {{ opacity: .65 }}
-meter {{ width: 10rem }}
-pre {{ white-space: pre-wrap; background: #8881; padding: 1rem; border-radius: .4rem }}
-svg {{ max-width: 100%; height: auto }}
-</style>
-<h1>Run {run}</h1>
-<p>{summary}</p>
-<h2>Stages</h2>
-<table><tr><th>stage<th>time<th>result<th>why</tr>{rows}</table>
-{sections}
-</html>
-"""
 
 
 def write(
@@ -46,15 +24,17 @@ def write(
     seconds: float,
 ) -> Path:
     """Write the report of a finished run and return its path."""
-    sections = [_scores(results), _curve(results, workspace), _answer(results)]
-    page = _PAGE.format(
-        run=escape(run.id),
-        summary=f"Finished in {duration(seconds)}. {_promotion(results)}",
-        rows="".join(_row(name, facts) for name, facts in state.items()),
-        sections="\n".join(section for section in sections if section),
+    rows = "".join(_row(name, facts) for name, facts in state.items())
+    body = (
+        f"<p>Finished in {duration(seconds)}. {_promotion(results)}</p>",
+        f"<h2>Stages</h2><table><tr><th>stage<th>time<th>result<th>why</tr>{rows}</table>",
+        _scores(results),
+        _curve(results, workspace),
+        _labels(results, workspace),
+        _answer(results),
     )
     path = run.folder / "report.html"
-    files.write_text(path, page)
+    files.write_text(path, page(f"Run {run.id}", "\n".join(body)))
     return path
 
 
@@ -77,20 +57,21 @@ def _promotion(results: Mapping[str, Result]) -> str:
 
 def _scores(results: Mapping[str, Result]) -> str:
     metrics = params.EvaluateMetrics.model_validate(results["evaluate"].metrics)
-    rows = "".join(
-        f'<tr><td>{escape(name)}<td class="number">{value:.3f}'
-        f'<td><meter min="0" max="1" value="{value:.3f}"></meter></tr>'
-        for name, value in metrics.scores.items()
-    )
+    rows = [(name, value, meter(value)) for name, value in metrics.scores.items()]
     return (
         f"<h2>Evaluation</h2><p>{metrics.valid} of {metrics.rows} answers on the test split are "
-        f"valid.</p><table><tr><th>score<th>value<th></tr>{rows}</table>"
+        f"valid.</p>{table(('score', 'value', ''), rows)}"
     )
 
 
 def _curve(results: Mapping[str, Result], workspace: Path) -> str:
     svg = workspace / results["train"].outputs[stages.LOSS_CURVE.name].path
     return f"<h2>Training loss</h2>{svg.read_text(encoding='utf-8')}"
+
+
+def _labels(results: Mapping[str, Result], workspace: Path) -> str:
+    path = workspace / results["label"].outputs[stages.LABEL_REPORT.name].path
+    return f"<h2>Labels</h2>{labels.section(json.loads(path.read_text(encoding='utf-8')))}"
 
 
 def _answer(results: Mapping[str, Result]) -> str:

@@ -30,7 +30,7 @@ from images.labeler.teacher import (
     remembered,
     verdict_of,
 )
-from serving import TeacherServer, connect_teachers
+from serving import TeacherServer, connect_teachers, teacher_model
 from serving.engine import Answer
 from tasks import load_task
 from tasks.definition import Item, Task
@@ -87,7 +87,7 @@ def _ask_teacher(
     params = context.params
     wanted = [item for key, item in state.items.items() if key not in state.reviewed]
     wanted += _some_reviewed(state, params.gold_sample)
-    digest = servers[0].model().digest
+    digest = teacher_model(servers).digest
     teacher = Teacher(servers[0].tag, digest, state.task, params, wanted)
     with LabelCache(context.root / CACHE_FILE) as cache:
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
@@ -190,7 +190,7 @@ def _require_same(each: TeacherServer, digest: str) -> None:
     found = each.model()
     if each.server.name == "ollama" and found.digest != digest:
         raise ModelMissing(
-            f"{each.tag} at {each.address} is not the teacher of the first server",
+            f"{each.tag} at {each.address} is not the teacher of the other servers",
             why=f"its digest is {found.digest[:12]}, not {digest[:12]}",
             todo=f"`ollama pull {each.tag}` on both, or take one out of the setting `teachers`.",
         )

@@ -1,0 +1,143 @@
+"""The label report for people: what the labels are, what they cost, which ones to look at first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from contracts import files, stages
+from contracts.entrypoint import RESULT_FILE
+from contracts.errors import InputMissing
+from driver.report.display import duration
+from driver.report.page import meter, page, table
+
+_Report = Mapping[str, Any]
+
+
+def write(workspace: Path, out: Path) -> Path:
+    """Write the report on the last labelling, a failed one included, and return the folder of it.
+
+    Raises `InputMissing` where nothing was labelled yet.
+    """
+    found = (workspace / "store" / stages.LABEL.name).glob(f"**/{stages.LABEL_REPORT.filename}")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise InputMissing(
+            f"{workspace} holds no label report", todo="Run `python -m driver stage label` first."
+        )
+    report = json.loads(newest.read_text(encoding="utf-8"))
+    body = section(report)
+    if not (newest.parents[1] / RESULT_FILE).is_file():
+        body = f"<p>The stage failed; these are the labels that it had.</p>{body}"
+    files.write_text(out, page("Labels", body))
+    return newest.parent
+
+
+def section(report: _Report) -> str:
+    """Return the report as markup, without a heading."""
+    parts = (
+        f"<p>{_summary(report)}</p>",
+        _strata(report),
+        *_fields(report),
+        _rules(report),
+        _reasons(report),
+        _agreement(report),
+        f"<p>{_cost(report['cost'])}</p>",
+        *_look_at(report),
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def _summary(report: _Report) -> str:
+    origins = ", ".join(f"{count} {name}" for name, count in report["origins"].items())
+    share = report["positive"] / report["labelled"] if report["labelled"] else 0
+    return (
+        f"{report['labelled']} of {report['items']} items have a label ({escape(origins)}); "
+        f"{report['quarantined']} are in quarantine. Positive: {share:.0%}."
+    )
+
+
+def _strata(report: _Report) -> str:
+    total = max(1, report["labelled"])
+    rows = [(name, count, meter(count / total)) for name, count in report["strata"].items()]
+    return table(("class", "labels", ""), rows)
+
+
+def _fields(report: _Report) -> Iterator[str]:
+    """Yield the distributions: what is counted, then what is measured."""
+    described = report["fields"].items()
+    counted = [
+        (name, ", ".join(f"{value}: {count}" for value, count in each["counts"].items()))
+        for name, each in described
+        if "counts" in each
+    ]
+    measured = [
+        (name, each["given"], what, *each[what].values())
+        for name, each in described
+        for what in ("value", "length")
+        if what in each
+    ]
+    if counted:
+        yield table(("field", "values"), counted)
+    if measured:
+        head = ("field", "given", "of its", "least", "median", "most")
+        yield table(head, [(*row[:3], *(f"{number:g}" for number in row[3:])) for row in measured])
+
+
+def _rules(report: _Report) -> str:
+    rows = [
+        (
+            rule["rule"],
+            rule["severity"],
+            rule.get("before_retry", "–"),
+            rule["after_retry"],
+        )
+        for rule in report["rules"]
+    ]
+    head = ("rule", "severity", "first answers that broke it", "after asking again")
+    return f"<h3>Rules</h3>{table(head, rows)}" if rows else ""
+
+
+def _reasons(report: _Report) -> str:
+    rows = list(report["quarantine_reasons"].items())
+    return f"<h3>Quarantine</h3>{table(('reason', 'items'), rows)}" if rows else ""
+
+
+def _agreement(report: _Report) -> str:
+    parts = []
+    for name, what in (
+        ("reviewed", "The teacher and the reviews"),
+        ("previous", "These labels and the ones before"),
+    ):
+        found = report["agreement"][name]
+        if found:
+            rows = [(field, value, meter(value)) for field, value in found["scores"].items()]
+            parts.append(f"<h3>{what}: {found['rows']} items</h3>{table(('score', '', ''), rows)}")
+    return "".join(parts)
+
+
+def _cost(cost: _Report) -> str:
+    if not cost["asked_now"]:
+        return "The teacher was asked nothing: every answer was known."
+    speed = 60 * cost["asked_now"] / cost["elapsed_s"] if cost["elapsed_s"] else 0
+    return (
+        f"The teacher answered for {cost['asked_now']} items in {duration(cost['elapsed_s'])} "
+        f"({speed:.1f} items a minute, {duration(cost['model_s'])} of model time): "
+        f"{cost['prompt_tokens']:,} tokens in, {cost['answer_tokens']:,} out."
+    )
+
+
+def _look_at(report: _Report) -> Iterator[str]:
+    if report["look_at"]:
+        yield f"<h3>Look at these first</h3><p>{len(report['look_at'])} items, the most doubtful "
+        yield "ones on top.</p>"
+    for row in report["look_at"]:
+        why = escape("; ".join(row["why"]))
+        label = escape(json.dumps(row["label"], ensure_ascii=False, indent=2))
+        yield (
+            f"<details><summary><b>{escape(row['id'])}</b>: {why}</summary>"
+            f"<p>{escape(row['text'])} …</p><pre>{label}</pre></details>"
+        )
