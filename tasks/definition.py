@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from string import Template
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -101,6 +102,8 @@ class Task:
     """What the model is trained and served with."""
     label_prompt: str
     """The teacher's system message."""
+    correction_prompt: str
+    """What the teacher is told of an answer that cannot be used; `$reasons` stands for why."""
     user_message: Callable[[Any], str]
     check: Callable[[Any, Any], list[Violation]]
     """The label rules: everything wrong with an answer that the output model cannot know."""
@@ -156,6 +159,18 @@ class Task:
         """Return what the teacher is asked."""
         return self._ask(self.label_prompt, item)
 
+    def correction_messages(
+        self, item: Item, answer: str, reasons: Sequence[str]
+    ) -> list[dict[str, str]]:
+        """Return what the teacher is asked after an answer that cannot be used."""
+        listed = "\n".join(f"- {reason}" for reason in reasons)
+        said = Template(self.correction_prompt).substitute(reasons=listed)
+        return [
+            *self.label_messages(item),
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": self.chat.normalise(said)},
+        ]
+
     def training_messages(self, item: Item, output: BaseModel) -> list[dict[str, str]]:
         """Return `messages` and the answer that the model is to learn."""
         answer = {"role": "assistant", "content": self.answer_text(output)}
@@ -182,7 +197,7 @@ class Task:
         """Return the sha256 over all that defines the task, the sources of its package included."""
         return _sha256(
             {
-                "values": [self.name, self.version, self.system_prompt, self.label_prompt],
+                "values": [self.name, self.version, self.system_prompt, *self._label_prompts],
                 "schema": self.schema(),
                 "modelfile": self.modelfile().model_dump(),
                 "chat": asdict(self.chat),
@@ -194,7 +209,7 @@ class Task:
     def label_digest(self) -> str:
         """Return the sha256 over what influences labels only.
 
-        That is the teacher's prompt, the schema and the modules of the task's package, except
+        That is the teacher's prompts, the schema and the modules of the task's package, except
         `__init__`, which only puts them together.
         """
         wiring = f"{self.name}/__init__.py"
@@ -203,11 +218,17 @@ class Task:
             for path, digest in self._sources().items()
             if path.startswith(f"{self.name}/") and path.endswith(".py") and path != wiring
         }
-        return _sha256({"prompt": self.label_prompt, "schema": self.schema(), "sources": sources})
+        return _sha256(
+            {"prompts": self._label_prompts, "schema": self.schema(), "sources": sources}
+        )
 
     def item_digest(self, item: Item) -> str:
         """Return the sha256 over what a model is shown of an item: equal for equal texts."""
         return hashlib.sha256(self.chat.normalise(self.user_message(item)).encode()).hexdigest()
+
+    @property
+    def _label_prompts(self) -> list[str]:
+        return [self.label_prompt, self.correction_prompt]
 
     def _ask(self, system: str, item: Item) -> list[dict[str, str]]:
         return [

@@ -23,10 +23,6 @@ _FORMAT = "attempts 2"
 """Changes with the fields of `Attempt`, which the cache holds."""
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
-_FOLLOW_UP = (
-    "This answer cannot be used:\n{reasons}\n"
-    "Answer again for the same input: the whole JSON object, corrected, and nothing else."
-)
 _BYTES_PER_TOKEN = 2.5
 """Least for German in Qwen3's vocabulary: articles have 3.2 to 4.5, names and numbers less."""
 _CONTEXT_STEP = 2048
@@ -205,12 +201,8 @@ class Teacher:
         asked = self._task.label_messages(question.item)
         if not question.attempts or not question.attempts[-1].finished:
             return asked
-        reasons = "\n".join(f"- {reason}" for reason in question.judgements[-1].reasons)
-        again = [
-            *asked,
-            {"role": "assistant", "content": question.attempts[-1].text},
-            {"role": "user", "content": _FOLLOW_UP.format(reasons=reasons)},
-        ]
+        last, judgement = question.attempts[-1], question.judgements[-1]
+        again = self._task.correction_messages(question.item, last.text, judgement.reasons)
         try:
             self._task.render_prompt(again)
         except UnrenderableMessages:

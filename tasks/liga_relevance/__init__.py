@@ -46,6 +46,7 @@ TASK = Task(
     output=LigaRelevance,
     system_prompt=_prompt("system"),
     label_prompt=_prompt("label"),
+    correction_prompt=_read("prompts/correction.md").strip(),
     user_message=user_message,
     check=check,
     stratum=stratum,

@@ -229,6 +229,18 @@ def test_messages() -> None:
     }
 
 
+def test_a_correction_shows_the_answer_and_names_what_is_wrong() -> None:
+    reasons = ["zahlen: 5 Mio. $ stehen nicht im Artikel", "placeholder: summary"]
+    asked = TASK.correction_messages(TASK.canary, "{}", reasons)
+    assert asked[:2] == TASK.label_messages(TASK.canary)
+    assert asked[2] == {"role": "assistant", "content": "{}"}
+    assert asked[3]["role"] == "user"
+    assert (
+        "- zahlen: 5 Mio. $ stehen nicht im Artikel\n- placeholder: summary\n"
+        in (asked[3]["content"])
+    )
+
+
 def test_training_continues_the_served_prompt() -> None:
     answer = TASK.parse(text())
     prompt, completion = TASK.render_training(TASK.canary, answer)
@@ -279,6 +291,7 @@ def test_digest_is_stable_and_hexadecimal() -> None:
         ({"version": "2"}, False),
         ({"system_prompt": "Anders."}, False),
         ({"label_prompt": "Anders."}, True),
+        ({"correction_prompt": "Anders: $reasons"}, True),
         ({"output": Servable}, True),
         ({"serving": replace(TASK.serving, temperature=0.5)}, False),
         ({"chat": replace(TASK.chat, answer_prefix="")}, False),
