@@ -121,7 +121,7 @@ def test_the_run_folder_tells_the_story(host: Host) -> None:
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "Evaluation" in page
-    assert "340 of 340 items have a label (340 reviewed)" in page
+    assert "60 of 60 items have a label (60 reviewed)" in page
 
 
 def test_a_second_run_does_nothing_and_says_so(host: Host) -> None:
