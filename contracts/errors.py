@@ -20,6 +20,8 @@ class RetrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = ""
+    passing: ClassVar[bool] = False
+    """Whether the same may well succeed a little later: such a stage is started again."""
 
     def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
         super().__init__(what)
@@ -60,6 +62,7 @@ class BaseModelMissing(RetrainError):
 class DockerUnavailable(RetrainError):
     """No Docker engine answers, or it cannot do what is asked."""
 
+    passing = True
     exit_code = 13
     hint = "Start the engine (`systemctl start docker`), or run without containers: runner=process."
 
@@ -74,6 +77,7 @@ class GpuUnavailable(RetrainError):
 class EngineUnavailable(RetrainError):
     """The serving engine (Ollama or llama.cpp) does not answer, or answers with an error."""
 
+    passing = True
     exit_code = 15
     hint = "Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it."
 
@@ -102,6 +106,7 @@ class WorkspaceBusy(RetrainError):
 class BackendUnavailable(RetrainError):
     """The application's backend does not answer, or did not come back healthy."""
 
+    passing = True
     exit_code = 19
     hint = "Look at the backend's container (`docker logs NAME`), then `python -m driver recover`."
 
@@ -191,6 +196,22 @@ class FileUnusable(RetrainError):
 
     exit_code = 32
     hint = "Check the path and its permissions."
+
+
+class StageKilled(RetrainError):
+    """A stage was killed from outside: SIGKILL, a removed container, a restart of the engine."""
+
+    passing = True
+    exit_code = 33
+    hint = "Run again: it goes on from its last checkpoint. `journalctl -k` names an OOM kill."
+
+
+class StageTimedOut(RetrainError):
+    """A stage took longer, or said nothing for longer, than the limits allow."""
+
+    passing = True
+    exit_code = 34
+    hint = "Read the stage's log; limits.silence_s and limits.hours are the limits."
 
 
 class Interrupted(RetrainError):

@@ -75,15 +75,15 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Publish a text under `path` atomically and durably, readable for everybody."""
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Publish a text under `path` atomically and durably; by default everybody may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)  # mkstemp's 0600 would lock other users out
+            os.fchmod(stream.fileno(), mode)  # mkstemp's 0600 would lock other users out
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
     except BaseException:
@@ -92,9 +92,9 @@ def write_text(path: Path, text: str) -> None:
     fsync_path(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Publish a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", mode)
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -1,15 +1,16 @@
-"""The commands: `python -m driver run|plan|status|stage|doctor|labels|recover|settings`."""
+"""The commands of `python -m driver`; `--help` lists them."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import Interrupted, RetrainError, SettingsInvalid, from_os_error
+from driver.signals import SIGNALS
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -28,8 +29,7 @@ Exit codes: 0 done; 2 usage; 10 and up name the failure (docs/reference/exit-cod
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a lost ssh session is no reason for an outage
-        signal.signal(ending, _interrupt)
+    SIGNALS.install()
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
@@ -38,11 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error)
     except OSError as error:
         return _fail(from_os_error(error))
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Treat SIGTERM and SIGHUP like Ctrl-C: what is open gets closed, the service restored."""
-    raise KeyboardInterrupt
 
 
 def _fail(error: RetrainError) -> int:
@@ -54,29 +49,37 @@ def _fail(error: RetrainError) -> int:
 
 # --- commands ----------------------------------------------------------------------------------
 def _run(arguments: argparse.Namespace) -> int:
-    from driver import pipeline, store
+    from driver import pipeline
 
-    session = _session(arguments)
-    with store.lock(session.workspace):
-        _restore_left_open(session)
-        try:
-            pipeline.run(session)
-        finally:
-            session.close()
+    with _at_work(arguments) as session:
+        pipeline.run(session)
     return 0
 
 
 def _stage(arguments: argparse.Namespace) -> int:
-    from driver import pipeline, store
+    from driver import pipeline
+
+    with _at_work(arguments) as session:
+        pipeline.run_one(session, arguments.name)
+    return 0
+
+
+@contextmanager
+def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
+    """Hold what only one run may have; whatever happens inside, the service comes back."""
+    from driver import locks
 
     session = _session(arguments)
-    with store.lock(session.workspace):
-        _restore_left_open(session)
+    with ExitStack() as held:
+        held.enter_context(locks.workspace(session.workspace))
+        if session.settings.backend or session.settings.train.device == "cuda":
+            held.enter_context(locks.host(session.workspace))
+        held.callback(session.close)
+        _take_over(session)
         try:
-            pipeline.run_one(session, arguments.name)
+            yield session
         finally:
-            session.close()
-    return 0
+            session.bring_back()
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -101,35 +104,52 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    from driver import store
-    from driver.window import Window
+    from driver import recover
+
+    recover.recover(arguments.workspace or _settings(arguments).workspace, print)
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from driver.report import logs
 
     workspace = arguments.workspace or _settings(arguments).workspace
-    with store.lock(workspace):
-        window = Window(workspace, backend=None)
-        if not window.is_open:
-            print(f"Nothing to recover in {workspace}: no service was left stopped.")
-            return 0
-        window.close()
-    print(f"The service is back and healthy; it was away for {window.away_s:.0f} s.")
+
+    def say(line: str) -> None:
+        print(line, flush=arguments.follow)
+
+    logs.show(workspace, arguments.stage, arguments.run, follow=arguments.follow, say=say)
+    return 0
+
+
+def _install_unit(arguments: argparse.Namespace) -> int:
+    from driver import unit_file
+
+    workspace = arguments.workspace or _settings(arguments).workspace
+    if arguments.print:
+        print(unit_file.render(workspace), end="")
+        return 0
+    path, by_hand = unit_file.install(workspace, arguments.folder)
+    print(f"Written: {path}")
+    print(f"Enable it: {by_hand}" if by_hand else "Enabled: it runs at every boot.")
     return 0
 
 
 def _export_labels(arguments: argparse.Namespace) -> int:
-    from driver import labels, store
+    from driver import labels, locks
 
     workspace = _settings(arguments).workspace
-    with store.lock(workspace):
+    with locks.workspace(workspace):
         count = labels.export(workspace, arguments.file)
     print(f"{count} rows written to {arguments.file}")
     return 0
 
 
 def _import_labels(arguments: argparse.Namespace) -> int:
-    from driver import labels, store
+    from driver import labels, locks
 
     session = _session(arguments)
-    with store.lock(session.workspace):
+    with locks.workspace(session.workspace):
         found = labels.take(session.workspace, session.task, arguments.files)
     print(f"{found.taken} labels taken; the label stage asks the teacher for none of these items")
     for kind, count in found.refused.most_common():
@@ -180,11 +200,23 @@ def _session(arguments: argparse.Namespace) -> Session:
         ) from error
 
 
-def _restore_left_open(session: Session) -> None:
-    """Bring back what a driver that died has left stopped."""
-    if session.window.is_open:
-        session.display.warn("a run that died has left the service stopped; bringing it back first")
-        session.window.close()
+def _take_over(session: Session) -> None:
+    """Deal with what a driver that died has left stopped.
+
+    If its stage still works in a container, the service stays away and the run goes on with it:
+    brought back now, the two would fight for the GPU.
+    """
+    if not session.window.is_open:
+        return
+    at_work = session.containers.at_work() if session.containers else []
+    if at_work:
+        session.display.warn(
+            f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
+            "this run goes on with both"
+        )
+        return
+    session.display.warn("a run that died has left the service stopped; bringing it back first")
+    session.window.close()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,11 +249,34 @@ def _parser() -> argparse.ArgumentParser:
     stage = commands.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=_stage)
+    _add_logs(commands, common)
+    _add_unit(commands, common)
     _add_labels(commands, common)
     shown = commands.add_parser("settings", help="print every setting", parents=[common])
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=_show_settings)
     return parser
+
+
+def _add_logs(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "show what the stages of a run have said"
+    logs = commands.add_parser("logs", help=text, description=text, parents=[common])
+    logs.add_argument("stage", nargs="?", default="", metavar="STAGE", help="only this one")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
+    logs.add_argument("--run", default="", metavar="RUN", help="another run than the last")
+    logs.set_defaults(command=_logs)
+
+
+def _add_unit(commands: Any, common: argparse.ArgumentParser) -> None:
+    from driver.unit_file import SYSTEM_UNITS
+
+    text = "let systemd call `driver recover` at boot"
+    unit = commands.add_parser("install-unit", help=text, description=text, parents=[common])
+    unit.add_argument("--print", action="store_true", help="show the unit, write nothing")
+    unit.add_argument(
+        "--folder", type=Path, default=SYSTEM_UNITS, help="where to write it (%(default)s)"
+    )
+    unit.set_defaults(command=_install_unit)
 
 
 def _add_labels(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def _gpu(session: Session) -> Finding:
 def _docker(session: Session) -> Finding:
     if session.settings.runner == "process":
         return Finding("Docker engine", ok=None, text="runner=process needs none")
-    from driver.runners.docker import connect
+    from driver.adapters.containers import connect
 
     version = connect().version()
     return Finding(
@@ -101,7 +101,7 @@ def _toolkit(session: Session) -> Finding:
     name = "NVIDIA container toolkit"
     if session.settings.runner == "process" or session.settings.train.device == "cpu":
         return Finding(name, ok=None, text="no container asks for a GPU")
-    from driver.runners.docker import connect
+    from driver.adapters.containers import connect
 
     info = connect().info()
     if "nvidia" in info.get("Runtimes", {}) or info.get("CDISpecDirs"):

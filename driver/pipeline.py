@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.errors import InputMissing, SettingsInvalid
-from contracts.stage import GpuMode, OutputRef, Result
+from contracts.stage import OutputRef, Result
 from contracts.stages import (
     CONVERT,
     DEPLOY,
@@ -46,6 +46,7 @@ def run(session: Session) -> dict[str, Result]:
     what follows is reused after all. Whatever happens, the service comes back.
     """
     plan = make(session)
+    session.drop_leftovers(plan)
     results = {step.stage.name: step.result for step in plan if step.result}
     if all(step.action is Action.REUSE for step in plan):
         session.nothing_to_do(plan)
@@ -66,7 +67,7 @@ def run(session: Session) -> dict[str, Result]:
             results[step.stage.name] = result
             made |= result.outputs
     finally:
-        session.window.close()
+        session.bring_back()
     session.end(results)
     return results
 
@@ -85,11 +86,12 @@ def run_one(session: Session, name: str) -> Result:
     if step.inputs is None:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
     step = replace(step, action=Action.RUN, reason="asked for")
+    session.drop_leftovers([step])
     session.begin([step])
     try:
         return _do(session, step)
     finally:
-        session.window.close()
+        session.bring_back()
 
 
 def make(session: Session) -> list[Step]:
@@ -100,6 +102,4 @@ def make(session: Session) -> list[Step]:
 
 def _do(session: Session, step: Step) -> Result:
     session.prepare(step)
-    if step.stage.gpu is not GpuMode.NONE:
-        session.window.open()
     return session.execute(step)

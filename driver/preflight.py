@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, stages
-from contracts.errors import CandidateRefused, DiskFull
+from contracts.errors import CandidateRefused, DiskFull, WorkspaceBusy
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 
@@ -35,6 +35,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     if stages.FETCH in running:
         fetch.check(session.settings.fetch)
     check_disk(session, running)
+    check_alone(session)
     if any(stage.image for stage in running):
         session.runner.check(running)
     if stages.TRAIN in running and session.settings.train.device == "cuda":
@@ -45,7 +46,8 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
         check_backend(session)
-    if stages.REPROCESS in running and session.backend_url and session.settings.reprocess.enabled:
+    asks_backend = session.backend_url and session.settings.reprocess.enabled
+    if stages.REPROCESS in running and asks_backend and not session.window.is_open:
         reprocess.check(session.backend_url, session.settings.deploy.name)
 
 
@@ -53,15 +55,19 @@ def check_stage(session: Session, step: Step) -> None:
     """Raise what keeps one stage from running, now that its inputs are there."""
     if step.stage is stages.DEPLOY and step.inputs is not None:
         check_candidate(session, step.inputs)
-    if step.stage is not stages.LABEL or step.inputs is None:
-        return
+    if step.stage is stages.LABEL and asks_teacher(session, step):
+        check_teacher(session)
+
+
+def asks_teacher(session: Session, step: Step) -> bool:
+    """Return whether the label stage has an item without a review."""
+    if step.inputs is None:
+        return True
     items, reviewed = (
         {row["id"] for row in files.read_jsonl(session.workspace / step.inputs[artifact.name].path)}
         for artifact in (stages.ITEMS, stages.REVIEWED)
     )
-    if items <= reviewed:
-        return  # the teacher is asked nothing
-    check_teacher(session)
+    return not items <= reviewed
 
 
 def check_teacher(session: Session) -> None:
@@ -94,6 +100,16 @@ def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
             "this model has been live, and was taken back",
             why="it did not answer the canary as the task demands",
             todo="Change the data or the training; `driver plan` shows what that repeats.",
+        )
+
+
+def check_alone(session: Session) -> None:
+    """Raise `WorkspaceBusy` when a stage of another workspace runs on the same engine."""
+    if session.containers and (others := session.containers.elsewhere()):
+        raise WorkspaceBusy(
+            "another run's stage is at work on this Docker engine",
+            why=f"its workspace is {', '.join(others)}",
+            todo="Wait for it, or end it: `python -m driver recover -w WORKSPACE`.",
         )
 
 
@@ -131,14 +147,17 @@ def check_gpu() -> None:
 
 
 def check_backend(session: Session) -> None:
-    """Raise `BackendUnavailable` for a backend that is not healthy, or has no such container."""
+    """Raise `BackendUnavailable` for a backend that is not healthy, or has no such container.
+
+    One that a dead run has stopped is asked nothing: it comes back when this run ends.
+    """
     from driver.adapters.backend import Backend
-    from driver.runners.docker import ContainerHost
+    from driver.service import service_for
 
     backend = session.settings.backend
-    if backend is None:
+    if backend is None or session.window.is_open:
         return
-    if ContainerHost().state(backend.container)["running"]:
+    if service_for(backend).state().running:
         Backend(backend.url).wait_healthy(needed=1, timeout_s=10)
 
 

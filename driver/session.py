@@ -9,27 +9,31 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OutputMissing, RetrainError, VerifyFailed
 from contracts.params import DeployMetrics, RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
-from driver import preflight
+from driver import lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
+from driver.retry import retried
 from driver.runners import compose
-from driver.runners.outcome import Runner
+from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
+from driver.signals import SIGNALS
 from driver.store import Run, Store
 from driver.window import Window
-from serving import connect
+from serving import connect, ollama_address
 from serving.engine import Engine
 from tasks import load_task
 
-_GPU_FREE_TIMEOUT_S = 60
+if TYPE_CHECKING:
+    from driver.runners.leftovers import StageContainers
+
 _REJECTED = "rejected.json"
 
 
@@ -41,7 +45,9 @@ class Session:
         self.display = display
         self.workspace = settings.workspace.resolve()
         self.store = Store(self.workspace)
-        self.window = Window(self.workspace, settings.backend)
+        self.window = Window(
+            self.workspace, settings.backend, self._ollama_address(), shield=SIGNALS.shield
+        )
         self.task = load_task(settings.task)
         self._run: Run | None = None
         self._state: dict[str, dict[str, Any]] = {}
@@ -72,7 +78,8 @@ class Session:
         """
         params = self.settings.snapshot
         last = self.store.latest(stages.SNAPSHOT.name) if params.source == "backend" else None
-        if last and _age_h(last[1]) < params.max_age_h:
+        # A backend that a dead run has stopped cannot be asked; that run's rows still count.
+        if last and (_age_h(last[1]) < params.max_age_h or self.window.is_open):
             return str(last[0].params["source_digest"])
         return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
@@ -116,6 +123,20 @@ class Session:
         """Say that nothing has changed; no run is recorded."""
         self.display.nothing_to_do(plan, Run.last(self.workspace))
 
+    def drop_leftovers(self, plan: list[Step]) -> None:
+        """Remove what dead runs have left of stages that this plan does not go on with."""
+        wanted = [step.fingerprint for step in plan if step.action is Action.RUN]
+        for name in self.containers.drop(keep=wanted) if self.containers else ():
+            self.display.warn(f"removed a container of {name}, left behind by a run that died")
+
+    def bring_back(self) -> None:
+        """Bring the service back; a stage that is at work all the same would hold its GPU."""
+        if self.window.is_open:
+            if self.containers:
+                self.containers.drop()
+            self.window.close()
+        self.tell_warnings()
+
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
@@ -157,15 +178,14 @@ class Session:
             params=step.request.params,
             inputs=step.inputs or {},
         )
-        self._note(stage, state="running", reason=step.reason, fingerprint=step.fingerprint)
-        self.display.started(step)
-        for warning in self.window.warnings:
-            self.display.warn(warning)
-        self.window.warnings.clear()
+        retry = self.settings.retry
         try:
-            if stage.gpu is GpuMode.EXCLUSIVE and not self.runner.survives(stage, job.fingerprint):
-                self._free_gpu()
-            result = self._run_job(stage, job)
+            result = retried(
+                partial(self._attempt, step, job),
+                retry.stages.get(stage.name, 0 if stage is stages.RESTORE else retry.times),
+                retry.pause_s,
+                lambda error, pause: self.display.warn(f"{error}\nagain in {pause:g} s"),
+            )
         except VerifyFailed:
             self._take_back()
             self._note(stage, state="failed", error="the canary was not answered well")
@@ -193,17 +213,35 @@ class Session:
         return stages.BY_NAME[result.stage].metrics.model_validate(result.metrics).summary()
 
     # --- how a stage is run ----------------------------------------------------------------------
+    def _attempt(self, step: Step, job: Job) -> Result:
+        lease.make_way(self, step)
+        self.tell_warnings()
+        self._note(step.stage, state="running", reason=step.reason, fingerprint=step.fingerprint)
+        self.display.started(step)
+        return self._run_job(step.stage, job)
+
+    def tell_warnings(self) -> None:
+        """Show what the window has to say."""
+        for warning in self.window.warnings:
+            self.display.warn(warning)
+        self.window.warnings.clear()
+
     def _run_job(self, stage: Stage, job: Job) -> Result:
         path = self.store.prepare(job)
         if stage.image is None:
             works = self._host_works()
             return execute(stage, job, self.workspace, path.parent, works[stage.name], self._listen)
         environ = self.addresses if stage.gpu is GpuMode.SERVING else {}
-        self.runner.run(stage, path, self.run.log(stage.name), self._listen, environ)
+        log = self.run.log(stage.name)
+        self.runner.run(stage, path, log, self._listen, environ, self._limits(stage))
         result = self.store.result(stage.name, job.fingerprint)
         if result is None:
             raise OutputMissing(f"stage {stage.name} ended well but left no result")
         return result
+
+    def _limits(self, stage: Stage) -> Limits:
+        hours = self.settings.limits.hours.get(stage.name)
+        return Limits(self.settings.limits.silence_s, None if hours is None else hours * 3600)
 
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
         name = self.settings.deploy.name
@@ -217,7 +255,8 @@ class Session:
         }
 
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
-        self.window.close()
+        self.window.close(renew=True)
+        self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
     def _take_back(self) -> None:
@@ -237,17 +276,6 @@ class Session:
             return []
         return found
 
-    def _free_gpu(self) -> None:
-        """Give the whole GPU to the stage: unload every model of the serving engine."""
-        loaded = self.engine.loaded()
-        for model in loaded:
-            self.engine.unload(model.tag)
-        if self.settings.train.device == "cuda":
-            from driver.adapters import gpu
-
-            total = gpu.devices()[0].total_mib
-            gpu.wait_free(int(total * 0.9), _GPU_FREE_TIMEOUT_S)
-
     def _listen(self, event: Event) -> None:
         self.run.record(event)
         self.display.event(event)
@@ -257,6 +285,11 @@ class Session:
         self.run.write_state({"run": self.run.id, "pid": os.getpid(), "stages": self._state})
 
     # --- the outside world -----------------------------------------------------------------------
+    def _ollama_address(self) -> str:
+        if self.settings.engine != "ollama":
+            return ""
+        return ollama_address(os.environ.get("OLLAMA_HOST", ""))
+
     @property
     def run(self) -> Run:
         """The run under way; only after `begin`."""
@@ -293,6 +326,15 @@ class Session:
     def engine(self) -> Engine:
         """The serving engine; not asked anything yet."""
         return connect({**os.environ, **self.addresses}, self.workspace)
+
+    @cached_property
+    def containers(self) -> StageContainers | None:
+        """The stage containers of this workspace; None where stages are processes."""
+        if self.settings.runner == "process":
+            return None
+        from driver.runners.leftovers import StageContainers
+
+        return StageContainers(self.workspace)
 
     @cached_property
     def runner(self) -> Runner:

@@ -11,18 +11,36 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from contracts import params
+from contracts import params, stages
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
 
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
 DEFAULT_FILE = Path("retrain.yaml")
+
+
+class ComposeSettings(Params):
+    """A backend that is a service of a compose project."""
+
+    folder: Path
+    """The project's folder."""
+    files: tuple[str, ...] = ()
+    """Compose files, relative to the folder; empty: those that compose finds itself."""
+    service: str
+    """The backend's service in it."""
+    environment: dict[str, str] = {}
+    """Variables for compose, e.g. OLLAMA_MODEL: with a new value the container is made anew."""
+
+    @field_validator("folder")
+    @classmethod
+    def _absolute(cls, folder: Path) -> Path:
+        return folder.expanduser().resolve()  # `driver recover` is called from anywhere
 
 
 class BackendSettings(Params):
@@ -32,10 +50,47 @@ class BackendSettings(Params):
     """Where it answers."""
     container: str = "liga-news-backend"
     """Name of its container, which is stopped for the GPU window."""
+    compose: ComposeSettings | None = None
+    """In place of `container`, a service of a compose project: {folder, service, files: [],
+    environment: {}}. With another OLLAMA_MODEL there the container is made anew."""
+    docker_host: str = Field("", pattern=r"^(ssh|unix|tcp|http|https|npipe)://\S+$|^$")
+    """The engine that runs it, e.g. ssh://user@host; empty: the one that runs the stages."""
     stop_timeout_s: int = Field(120, ge=1)
     """Seconds it gets to finish its work; gunicorn itself gives up after 60."""
     healthy_timeout_s: float = Field(300, gt=0)
     """How long it may take to come back healthy."""
+    wait_for_reprocess_s: float = Field(0, ge=0)
+    """How long to wait for a bulk reprocess under way, which a stop would lose; after that, and
+    with 0 at once, it is stopped with a warning."""
+
+
+class WindowSettings(Params):
+    """When the backend is away."""
+
+    policy: Literal["gpu", "run", "label_beside"] = "gpu"
+    """`gpu`: from the first stage that needs the GPU and really runs, to the last. `run`: as long
+    as the whole run. `label_beside`: as `gpu`, but while the teacher labels the backend stays up
+    with its own LLM switched off."""
+
+
+class RetrySettings(Params):
+    """How often a stage is started again after a failure that may pass (a kill, a time-out)."""
+
+    times: int = Field(2, ge=0, le=10)
+    """For every stage without a number of its own."""
+    pause_s: float = Field(5, ge=0)
+    """Before the first time, in seconds; doubled for each that follows."""
+    stages: dict[str, Annotated[int, Field(ge=0, le=10)]] = {}
+    """By stage name, e.g. {train: 5}."""
+
+
+class LimitSettings(Params):
+    """When a stage in a container or process counts as hanging, and is stopped."""
+
+    silence_s: float = Field(3600, gt=0)
+    """Longest time without progress or a line in the log."""
+    hours: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Longest time in all, by stage name, e.g. {train: 6}."""
 
 
 class DockerSettings(Params):
@@ -64,6 +119,9 @@ class Settings(Params):
     """Free disk space in GB that a run demands; None derives it from the base model's size."""
     backend: BackendSettings | None = None
     """The application; without it no container is stopped and nothing is reprocessed."""
+    window: WindowSettings = WindowSettings()
+    retry: RetrySettings = RetrySettings()
+    limits: LimitSettings = LimitSettings()
     docker: DockerSettings = DockerSettings()
     snapshot: params.SnapshotParams = params.SnapshotParams()
     fetch: params.FetchParams
@@ -77,6 +135,13 @@ class Settings(Params):
     restore: params.RestoreParams = params.RestoreParams()
     reprocess: params.ReprocessParams = params.ReprocessParams()
     verify: params.VerifyParams = params.VerifyParams()
+
+    @model_validator(mode="after")
+    def _names_stages(self) -> Settings:
+        unknown = {*self.retry.stages, *self.limits.hours} - stages.BY_NAME.keys()
+        if unknown:
+            raise ValueError(f"retry.stages and limits.hours name no stage {sorted(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:

@@ -1,13 +1,9 @@
-"""Results that survive anything: the store of finished stages, the runs, the lock."""
+"""Results that survive anything: the store of finished stages, and the runs."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -136,26 +132,3 @@ class Run:
         except (OSError, json.JSONDecodeError):
             return {}
         return state
-
-
-@contextmanager
-def lock(workspace: Path) -> Iterator[None]:
-    """Hold the workspace for this process; `WorkspaceBusy` names the holder.
-
-    flock(2) ends with its process, so a kill or a reboot leaves no stale lock behind.
-    """
-    workspace.mkdir(parents=True, exist_ok=True)
-    path = workspace / "lock"
-    with path.open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            holder = stream.read().strip() or "an unknown process"
-            raise WorkspaceBusy(
-                f"another driver works in {workspace}", why=f"the lock is held by {holder}"
-            ) from error
-        stream.truncate(0)
-        stream.write(f"pid {os.getpid()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
-        stream.flush()
-        yield

@@ -1,102 +1,117 @@
 """The service window: what is stopped for the GPU, and gets restored whatever happens.
 
-The record of what is about to be stopped is on the disk before anything is stopped, and goes only
-when the backend is healthy again. So a driver that is killed in between leaves all that the next
-start, or `driver recover`, needs: nothing but the workspace.
+What is about to be touched is on the disk before it is touched, and the record goes only when the
+backend is healthy again. So a driver that dies in between leaves all that the next start, or
+`driver recover`, needs: nothing but the workspace. Every step can be repeated.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from contracts import files
-from contracts.errors import BackendUnavailable, WindowOpen
+from contracts.errors import BackendUnavailable, EngineUnavailable, ModelMissing, WindowOpen
 from contracts.stage import Frozen
 from driver.settings import BackendSettings
+from serving.engine import Resident
 
-if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import
-    from driver.runners.docker import ContainerHost
+if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
+    from driver.adapters.backend import Backend
+    from driver.adapters.containers import ContainerState, Stopped
+    from driver.service import Service
+    from serving.ollama import Ollama
 
+RECORD_FILE = "window.json"
 _CLEAN_EXITS = (0, 143)
 """0, and 128 + SIGTERM for a program without a handler of its own."""
+_SLOW_STOP_S = 30
+"""Longer than an idle backend takes. Gunicorn gives up on busy workers after 60 s, and then
+exits with 0 all the same."""
+_POLL_S = 2.0
 
 
 class Record(Frozen):
-    """What was running before: enough to bring it back."""
+    """What was running before: enough to bring it back, and nothing else."""
 
     backend: BackendSettings
+    """With the engine and the folder as they were in effect, since nobody else will know."""
     container_id: str
-    restarts: int
+    container_name: str
+    restart_policy: str
+    stop: bool
+    """Whether the container is stopped, or may be by now."""
+    llm_enabled: bool | None
+    """The backend's own LLM switch; None where it did not say."""
+    ollama: str
+    """Address of the engine whose models are below; "" for none."""
+    models: tuple[Resident, ...]
+    """What the engine had loaded."""
     opened_at: float
     """Seconds since the epoch: the outage may outlive this process."""
+    stopped_at: float | None = None
+
+
+class World:
+    """The outside, as far as the window touches it; a double of it crashes in the tests."""
+
+    def service(self, settings: BackendSettings) -> Service:
+        """Return the backend's service."""
+        from driver.service import service_for
+
+        return service_for(settings)
+
+    def backend(self, settings: BackendSettings) -> Backend:
+        """Return the backend's API."""
+        from driver.adapters.backend import Backend
+
+        return Backend(settings.url)
+
+    def ollama(self, address: str) -> Ollama:
+        """Return the engine."""
+        from serving.ollama import Ollama
+
+        return Ollama(address)
 
 
 class Window:
-    """Opens at the first GPU stage that really runs, closes after the last."""
+    """What is stopped now, and how it comes back."""
 
-    def __init__(self, workspace: Path, backend: BackendSettings | None) -> None:
-        self._path = workspace / "window.json"
-        self._backend = backend
+    def __init__(
+        self,
+        workspace: Path,
+        backend: BackendSettings | None,
+        ollama: str = "",
+        world: World | None = None,
+        shield: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`ollama` is the address of the engine whose models are to be loaded again.
+
+        `shield` keeps a signal from coming between the steps of a restoration.
+        """
+        self._path = workspace / RECORD_FILE
+        self._settings = backend
+        self._ollama = ollama
+        self._world = world or World()
+        self._shield = shield
+        self._left_alone = False
         self.warnings: list[str] = []
         self.away_s = 0.0
         """How long the backend has been away in this process's windows."""
 
     @property
     def is_open(self) -> bool:
-        """Whether something is stopped that has to come back."""
+        """Whether something is stopped or switched that has to come back."""
         return self._path.exists()
 
-    def open(self) -> None:
-        """Stop the backend's container, if there is one and it runs."""
-        if self._backend is None or self.is_open:
-            return
-        containers = _containers()
-        state = containers.state(self._backend.container)
-        if not state["running"]:
-            self.warnings.append(f"{self._backend.container} was not running, and is left as it is")
-            return
-        record = Record(
-            backend=self._backend,
-            container_id=str(state["id"]),
-            restarts=state["restarts"],
-            opened_at=time.time(),
-        )
-        files.write_json(self._path, record.model_dump(mode="json"))
-        exit_code = containers.stop(self._backend.container, self._backend.stop_timeout_s)
-        if exit_code not in _CLEAN_EXITS:
-            self.warnings.append(
-                f"{self._backend.container} did not stop cleanly (exit {exit_code}): "
-                "work that it had in progress may be lost"
-            )
-
-    def close(self) -> None:
-        """Start what was stopped and wait until it is healthy; then forget the record.
-
-        Raises `BackendUnavailable`, and keeps the record, when it does not come back.
-        """
-        if not self.is_open:
-            return
-        from driver.adapters.backend import Backend
-
-        record = self._read()
-        backend, containers = record.backend, _containers()
-        containers.start(backend.container)
-        before = containers.state(backend.container)["restarts"]
-        Backend(backend.url).wait_healthy(timeout_s=backend.healthy_timeout_s)
-        if containers.state(backend.container)["restarts"] != before:
-            raise BackendUnavailable(
-                f"{backend.container} restarts again and again",
-                why="its restart count rose while it answered",
-            )
-        self.away_s += time.time() - record.opened_at
-        self._path.unlink()
-        files.fsync_path(self._path.parent)
-
-    def _read(self) -> Record:
+    def record(self) -> Record:
+        """Return what has to come back; `WindowOpen` for a record that cannot be read."""
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
         except (OSError, ValidationError) as error:
@@ -106,8 +121,153 @@ class Window:
                 todo="Start the backend's container by hand, then remove the file.",
             ) from error
 
+    # --- open ------------------------------------------------------------------------------------
+    def open(self, *, stop: bool = True) -> None:
+        """Stop the backend, if there is one and it runs; or only switch its LLM off.
 
-def _containers() -> ContainerHost:
-    from driver.runners.docker import ContainerHost
+        May be called before every stage: what an open window has stopped stays stopped, even if
+        somebody started it meanwhile.
+        """
+        if self._settings is None or self._left_alone:
+            return
+        record = self.record() if self.is_open else self._survey(self._settings)
+        if record is None:
+            return
+        if not self.is_open or (stop and not record.stop):
+            now = time.time() if stop else None
+            record = record.model_copy(update={"stop": stop, "stopped_at": now})
+            self._write(record)
+        if record.stop:
+            self._stop(record)
+        else:
+            self._world.backend(record.backend).switch_llm(on=False)
 
-    return ContainerHost()
+    def _survey(self, settings: BackendSettings) -> Record | None:
+        """Return what runs now; None where the backend does not run, and is to be left alone."""
+        engine = settings.docker_host or os.environ.get("DOCKER_HOST", "")
+        settings = settings.model_copy(update={"docker_host": engine})
+        state = self._world.service(settings).state()
+        if not state.running:
+            self._left_alone = True
+            self.warnings.append(f"{state.name} was not running, and is left as it is")
+            return None
+        return Record(
+            backend=settings,
+            container_id=state.id,
+            container_name=state.name,
+            restart_policy=state.restart_policy,
+            stop=False,
+            llm_enabled=self._llm_enabled(settings),
+            ollama=self._ollama,
+            models=self._loaded(),
+            opened_at=time.time(),
+        )
+
+    def _llm_enabled(self, settings: BackendSettings) -> bool | None:
+        try:
+            return self._world.backend(settings).admin_health().llm_enabled
+        except BackendUnavailable:
+            return None
+
+    def _loaded(self) -> tuple[Resident, ...]:
+        if not self._ollama:
+            return ()
+        try:
+            return tuple(self._world.ollama(self._ollama).resident())
+        except EngineUnavailable:
+            return ()
+
+    def _stop(self, record: Record) -> None:
+        service = self._world.service(record.backend)
+        state = service.state()
+        if not state.running:
+            return
+        if state.id != record.container_id:  # somebody made it anew: that one has to come back
+            self._write(record.model_copy(update={"container_id": state.id}))
+        busy = self._wait_until_idle(record.backend, service)
+        ended = service.stop(record.backend.stop_timeout_s)
+        self._tell(state, ended, busy=busy)
+
+    def _wait_until_idle(self, settings: BackendSettings, service: Service) -> bool:
+        """Return whether a bulk reprocess is still under way when waiting is over."""
+        deadline = time.monotonic() + settings.wait_for_reprocess_s
+        while service.reprocessing():
+            if time.monotonic() >= deadline:
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+    def _tell(self, state: ContainerState, ended: Stopped, *, busy: bool) -> None:
+        how = f"exit {ended.exit_code} after {ended.seconds:.0f} s"
+        if busy:
+            self.warnings.append(
+                f"{state.name} was stopped in the middle of a bulk reprocess ({how}), which is "
+                "lost: start it again afterwards, or set backend.wait_for_reprocess_s"
+            )
+        elif ended.exit_code not in _CLEAN_EXITS:
+            self.warnings.append(
+                f"{state.name} did not stop cleanly ({how}): what it was doing may be lost"
+            )
+        elif ended.seconds > _SLOW_STOP_S:
+            self.warnings.append(
+                f"{state.name} gave up on what it was doing ({how}): that may be lost"
+            )
+
+    # --- close -----------------------------------------------------------------------------------
+    def close(self, *, renew: bool = False) -> None:
+        """Start what was stopped and wait until it is healthy; then forget the record.
+
+        `renew` lets compose make the container anew for a changed environment. Raises
+        `BackendUnavailable`, and keeps the record, when the backend does not come back.
+        """
+        if not self.is_open:
+            return
+        with self._shield():
+            record = self.record()
+            if record.stop:
+                self._start(record, renew=renew)
+            self._switch_back(record)
+            self._load_again(record)
+            if record.stopped_at is not None:
+                self.away_s += time.time() - record.stopped_at
+            self._path.unlink()
+            files.fsync_path(self._path.parent)
+
+    def _start(self, record: Record, *, renew: bool) -> None:
+        settings = record.backend
+        service = self._world.service(settings)
+        if renew:
+            service.renew(record.container_id)
+        else:
+            service.start(record.container_id)
+        before = service.state()
+        self._world.backend(settings).wait_healthy(timeout_s=settings.healthy_timeout_s)
+        after = service.state()
+        if (after.id, after.restarts) != (before.id, before.restarts):
+            raise BackendUnavailable(
+                f"{record.container_name} restarts again and again",
+                why="its restart count rose while it answered",
+            )
+
+    def _switch_back(self, record: Record) -> None:
+        """Leave the backend's LLM switch as it was, whatever a restart has made of it."""
+        if record.llm_enabled is None:
+            return
+        backend = self._world.backend(record.backend)
+        if backend.admin_health().llm_enabled != record.llm_enabled:
+            backend.switch_llm(on=record.llm_enabled)
+
+    def _load_again(self, record: Record) -> None:
+        """Load the engine's models again, so that the first request does not wait for them.
+
+        They load by themselves when they are asked, so a failure is only said.
+        """
+        for resident in record.models if record.ollama else ():
+            try:
+                self._world.ollama(record.ollama).load(resident)
+            except (EngineUnavailable, ModelMissing) as error:
+                self.warnings.append(f"{resident.tag} was not loaded again: {error.what}")
+
+    def _write(self, record: Record) -> None:
+        # Compose's variables are in it, and may hold secrets.
+        files.write_json(self._path, record.model_dump(mode="json"), mode=0o600)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from contracts.errors import SettingsInvalid
+from contracts.stage import Frozen
 from tasks.definition import Modelfile
 
 Messages = Sequence[Mapping[str, str]]
@@ -33,6 +34,15 @@ class Model:
     tag: str
     digest: str
     size_bytes: int
+
+
+class Resident(Frozen):
+    """A model that is loaded, and how: enough to load it again."""
+
+    tag: str
+    num_ctx: int
+    until: float | None
+    """When the engine unloads it by itself, in seconds since the epoch; None: never."""
 
 
 @dataclass(frozen=True)

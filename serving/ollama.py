@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from serving.engine import (
     Model,
     Options,
     Progress,
+    Resident,
     full_tag,
     require_options,
 )
@@ -35,7 +37,9 @@ _START = (
     "Start Ollama (`systemctl start ollama`), or point OLLAMA_HOST to it. From a container, one "
     "that listens on the loopback only is out of reach."
 )
+_LOAD_TIMEOUT_S = 300
 _KEEP_ALIVE = "30m"
+_NEVER_S = 10 * 365 * 86400
 _CHUNK = 1 << 22
 _POLL_S = 0.25
 
@@ -79,6 +83,31 @@ class Ollama:
         return [
             _model(row) for row in self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
         ]
+
+    def resident(self) -> list[Resident]:
+        """Return what is loaded, in a form that `load` brings back."""
+        rows = self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
+        return [
+            Resident(
+                tag=full_tag(str(row["name"])),
+                num_ctx=int(row.get("context_length") or 0),
+                until=_until(str(row.get("expires_at") or "")),
+            )
+            for row in rows
+        ]
+
+    def load(self, resident: Resident) -> None:
+        """Load a model as it was loaded before, for as long as was left of its time."""
+        left_s = -1.0 if resident.until is None else resident.until - time.time()
+        if resident.until is not None and left_s <= 0:
+            return
+        body: dict[str, Any] = {
+            "model": resident.tag,
+            "keep_alive": int(left_s),
+            "stream": False,
+            "options": {"num_ctx": resident.num_ctx} if resident.num_ctx else {},
+        }
+        self._http.json("POST", "/api/generate", _LOAD_TIMEOUT_S, body=body, model=resident.tag)
 
     def create(
         self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
@@ -311,6 +340,15 @@ def _answer(found: dict[str, Any], seconds: float) -> Answer:
         seconds=seconds,
         waited_s=_waited_s(found),
     )
+
+
+def _until(expires_at: str) -> float | None:
+    """Return when a model goes by itself; "never" is a date some centuries from now."""
+    try:
+        found = datetime.fromisoformat(expires_at).timestamp()
+    except ValueError:
+        return None
+    return found if found < time.time() + _NEVER_S else None
 
 
 def _waited_s(found: dict[str, Any]) -> float | None:

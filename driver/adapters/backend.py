@@ -118,6 +118,16 @@ class Backend:
             llm_available=answer.get("llm_available") is not False,
         )
 
+    def switch_llm(self, *, on: bool) -> None:
+        """Switch the analyses on or off; what is new meanwhile is not analysed afterwards by this.
+
+        While they are off, a reprocess says that it started, and then fails every item.
+        """
+        if on:
+            self._object("POST", "/api/llm/enable", {"auto_reprocess": "false"})
+        else:
+            self._object("POST", "/api/llm/disable")
+
     def _unhealthy_because(self) -> str | None:
         try:
             status = self._object("GET", "/health").get("status")

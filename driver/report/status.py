@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts.stage import Event
+from driver import locks
 from driver.report.display import duration, progress
 from driver.store import Run
 from driver.window import Window
@@ -28,7 +28,7 @@ def show(workspace: Path) -> int:
         return 0
     state = run.read_state()
     stages: dict[str, dict[str, Any]] = state.get("stages", {})  # type: ignore[assignment]
-    alive = _alive(state.get("pid"))
+    alive = locks.is_held(workspace)
     table = Table("stage", "state", "time", "result", title=f"Run {run.id}", title_justify="left")
     for name, facts in stages.items():
         shown = facts.get("state", "")
@@ -42,18 +42,6 @@ def show(workspace: Path) -> int:
     console.print(table)
     console.print(f"Run folder: {run.folder}")
     return 0
-
-
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _last_progress(run: Run, stage: str) -> str:

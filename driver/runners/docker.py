@@ -1,48 +1,31 @@
-"""Everything that speaks to the Docker engine: stage containers, and the backend's container."""
+"""Stage containers on the Docker engine; driver/adapters/containers.py has those of others."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import docker
 import docker.errors
 import docker.types
 
 from contracts import files
-from contracts.errors import (
-    BackendUnavailable,
-    DockerUnavailable,
-    GpuUnavailable,
-    ImageStale,
-    StageFailed,
-)
+from contracts.entrypoint import RESULT_FILE
+from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
+from driver.adapters.containers import connect
 from driver.runners import compose
-from driver.runners.outcome import Emit, Listener, failure
+from driver.runners.follow import BROKEN, follow
+from driver.runners.leftovers import StageContainers, keeps_containers, remove
+from driver.runners.outcome import Emit, Limits, Listener, failure
+from driver.runners.watchdog import Watchdog
 
-LABEL_STAGE = "retrain.stage"
-LABEL_JOB = "retrain.job"
-"""Workspace and fingerprint of the job, so that a restarted driver finds its container."""
 _MOUNT = Path("/workspace")
-_STOP_GRACE_S = 10
-_PING_TIMEOUT_S = 10
-
-
-def connect() -> docker.DockerClient:
-    """Return a client for DOCKER_HOST; `DockerUnavailable` when no engine answers."""
-    try:
-        client = docker.from_env(timeout=_PING_TIMEOUT_S)
-        client.ping()
-        # A create waits on the disk and a log stream on the stage: no time-out from here on.
-        client.api.timeout = None
-        return client
-    except docker.errors.DockerException as error:
-        raise DockerUnavailable("no Docker engine answers", why=str(error)) from error
 
 
 class DockerRunner:
@@ -55,6 +38,7 @@ class DockerRunner:
         environ = {**os.environ, **_identity(), "RETRAIN_WORKSPACE": str(self._workspace)}
         self._services = compose.read(compose_file, environ)
         self._client = connect()
+        self._containers = StageContainers(workspace, self._client)
         self._image_ids: dict[str, str] = {}
 
     def check(self, stages: Sequence[Stage]) -> None:
@@ -95,27 +79,32 @@ class DockerRunner:
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether a container of this very stage runs, or waits to be collected."""
-        return bool(self._left_behind(stage, fingerprint))
-
-    def _left_behind(self, stage: Stage, fingerprint: str) -> list[Any]:
-        key = f"{self._workspace}:{fingerprint}"
-        filters = {"label": [f"{LABEL_STAGE}={stage.name}", f"{LABEL_JOB}={key}"]}
-        return list(self._client.containers.list(all=True, filters=filters))
+        return bool(self._containers.of(stage, fingerprint))
 
     def run(
-        self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
+        self,
+        stage: Stage,
+        job: Path,
+        log: Path,
+        emit: Emit,
+        environ: Mapping[str, str],
+        limits: Limits,
     ) -> None:
         """Run the stage, or attach to its container where a killed driver left one running."""
         _hand_over(job.parent, self._workspace / "cache")
-        with self._container(stage, job, environ) as container:
-            with log.open("a", encoding="utf-8") as output:
-                listener = Listener(stage, emit, output)
-                _follow(container, listener, output)
-            exit_code = int(container.wait()["StatusCode"])
-            container.reload()
-            oom = bool(container.attrs["State"].get("OOMKilled"))
+        with (
+            self._container(stage, job, environ) as container,
+            log.open("a", encoding="utf-8") as output,
+        ):
+            watchdog = Watchdog(stage, limits, log, partial(_kill, container))
+            listener = Listener(stage, watchdog.listening(emit), output)
+            with watchdog.watching():
+                exit_code = follow(container, listener, output)
+            limit = None
+            if container.attrs["State"].get("OOMKilled"):
+                limit = int(container.attrs["HostConfig"]["Memory"])
         if exit_code:
-            raise failure(stage, exit_code, listener.told, log, oom=oom)
+            raise failure(stage, exit_code, listener.told, log, memory_limit=limit)
 
     @contextmanager
     def _container(self, stage: Stage, job: Path, environ: Mapping[str, str]) -> Iterator[Any]:
@@ -124,26 +113,38 @@ class DockerRunner:
         Not on SIGKILL: then it runs on, and the next driver finds it by its labels.
         RETRAIN_KEEP_CONTAINERS=1 keeps it, for debugging.
         """
-        key = f"{self._workspace}:{job.parent.name}"
-        left = self._left_behind(stage, job.parent.name)
-        for stale in [c for c in left if c.status == "created"]:
-            stale.remove(force=True)
-        left = [c for c in left if c.status != "created"]
-        container = left[0] if left else self._start(stage, job, environ, key)
+        container = self._left_behind(stage, job) or self._start(stage, job, environ)
         try:
             yield container
         finally:
-            if not os.environ.get("RETRAIN_KEEP_CONTAINERS"):
-                container.stop(timeout=_STOP_GRACE_S)
-                container.remove(force=True)
+            if not keeps_containers():
+                remove(container)
 
-    def _start(self, stage: Stage, job: Path, environ: Mapping[str, str], key: str) -> Any:
+    def _left_behind(self, stage: Stage, job: Path) -> Any | None:
+        """Return the container that a dead driver has left of this job, if it can be gone on with.
+
+        One that was never started cannot. One that ended is collected: its failure is told once.
+        But with a result there is nothing to collect, and the job is to be done again.
+        """
+        found = None
+        published = (job.parent / RESULT_FILE).exists()
+        for container in self._containers.of(stage, job.parent.name):
+            usable = container.status != "created" and not (
+                published and container.status == "exited"
+            )
+            if found is None and usable:
+                found = container
+            else:
+                remove(container)
+        return found
+
+    def _start(self, stage: Stage, job: Path, environ: Mapping[str, str]) -> Any:
         image = stage.image or ""
         service = self._services[image]
         inside = _MOUNT / job.resolve().relative_to(self._workspace)
         options = container_options(service, gpu=self._gpu)
         options["environment"] |= environ
-        options["labels"] = {LABEL_STAGE: stage.name, LABEL_JOB: key}
+        options["labels"] = self._containers.labels(stage, job.parent.name)
         try:
             container = self._client.containers.create(
                 self._image_id(image), [str(inside)], **options
@@ -152,8 +153,11 @@ class DockerRunner:
             raise ImageStale(f"the image {service.image} is not built") from error
         try:
             container.start()
+        except KeyboardInterrupt:
+            remove(container)
+            raise
         except docker.errors.APIError as error:
-            container.remove(force=True)
+            remove(container)
             if "could not select device driver" in str(error):
                 raise GpuUnavailable(
                     "Docker cannot give a container the GPU",
@@ -163,6 +167,18 @@ class DockerRunner:
                 ) from error
             raise StageFailed(f"stage {stage.name} did not start", why=str(error)) from error
         return container
+
+
+def _kill(container: Any) -> str:
+    """Kill a container that hangs; return what may explain it."""
+    paused = ""
+    with suppress(*BROKEN):
+        container.reload()
+        if container.status == "paused":
+            paused = f"; its container was paused (`docker unpause {container.name}`)"
+            container.unpause()  # a frozen process does not die everywhere
+        container.kill()
+    return paused
 
 
 def container_options(service: compose.Service, *, gpu: bool) -> dict[str, Any]:
@@ -223,65 +239,3 @@ def _hand_over(*folders: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder, *folder.rglob("*")):
             os.chown(path, uid, gid, follow_symlinks=False)
-
-
-def _follow(container: Any, listener: Listener, output: IO[str]) -> None:
-    """Pass the container's stdout to the listener line by line, and its stderr to the log.
-
-    From the container's beginning, so that nothing is lost before the attach.
-    """
-    stream = container.attach(stream=True, logs=True, demux=True, stdout=True, stderr=True)
-    pending = b""
-    for stdout, stderr in stream:
-        if stderr:
-            output.write(stderr.decode("utf-8", errors="replace"))
-            output.flush()
-        *lines, pending = (pending + (stdout or b"")).split(b"\n")
-        for line in lines:
-            listener.line(line.decode("utf-8", errors="replace"))
-    listener.line(pending.decode("utf-8", errors="replace"))
-
-
-class ContainerHost:
-    """Stops and starts the containers of others: the backend's."""
-
-    def __init__(self) -> None:
-        self._client = connect()
-
-    def state(self, name: str) -> dict[str, Any]:
-        """Return id, whether it runs, and how often it was restarted.
-
-        Raises `BackendUnavailable` when there is no such container.
-        """
-        container = self._get(name)
-        return {
-            "id": container.id,
-            "running": container.attrs["State"]["Running"],
-            "restarts": container.attrs["RestartCount"],
-        }
-
-    def stop(self, name: str, timeout_s: int) -> int:
-        """Stop a container and return its exit code; 137 means that it did not stop in time."""
-        container = self._get(name)
-        container.stop(timeout=timeout_s)
-        container.reload()
-        return int(container.attrs["State"]["ExitCode"])
-
-    def start(self, name: str) -> None:
-        """Start a container; one that runs already is left alone."""
-        try:
-            self._get(name).start()
-        except docker.errors.APIError as error:
-            raise BackendUnavailable(
-                f"the container {name} does not start", why=str(error)
-            ) from error
-
-    def _get(self, name: str) -> Any:
-        try:
-            return self._client.containers.get(name)
-        except docker.errors.NotFound as error:
-            raise BackendUnavailable(
-                f"there is no container {name}",
-                why="backend.container names none on this engine",
-                todo="`docker ps -a` lists them; set backend.container.",
-            ) from error

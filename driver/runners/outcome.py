@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from pydantic import ValidationError
 
-from contracts.errors import OutOfMemory, RetrainError, StageFailed, error_for
+from contracts.errors import OutOfMemory, RetrainError, StageKilled, error_for
 from contracts.stage import Event, Stage
 
 Emit = Callable[[Event], None]
 
 _SIGKILL_CODES = (137, -9)
 """128 + SIGKILL as Docker and shells report it, and as Python's subprocess does."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a stage may take, in seconds."""
+
+    silence_s: float
+    """Between two signs of life."""
+    whole_s: float | None = None
+    """In all; None for no limit."""
 
 
 class Runner(Protocol):
@@ -27,11 +38,18 @@ class Runner(Protocol):
         """Return whether this very stage still runs, left behind by a driver that was killed."""
 
     def run(
-        self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
+        self,
+        stage: Stage,
+        job: Path,
+        log: Path,
+        emit: Emit,
+        environ: Mapping[str, str],
+        limits: Limits,
     ) -> None:
         """Run to the end; raise the stage's own error, or `StageFailed`.
 
-        `environ` holds what a job file must not: addresses.
+        `environ` holds what a job file must not: addresses. Raises `StageKilled`, `OutOfMemory`
+        or `StageTimedOut` for a stage that could not end by itself.
         """
 
 
@@ -60,17 +78,30 @@ class Listener:
 
 
 def failure(
-    stage: Stage, exit_code: int, told: Mapping[str, str] | None, log: Path, *, oom: bool = False
+    stage: Stage,
+    exit_code: int,
+    told: Mapping[str, str] | None,
+    log: Path,
+    *,
+    memory_limit: int | None = None,
 ) -> RetrainError:
-    """Return the error that a stage's exit stands for, with the place of its log."""
+    """Return the error that a stage's exit stands for, with the place of its log.
+
+    `memory_limit` in bytes is given where the kernel killed the stage for reaching it.
+    """
     where = f"The stage's log is {log}."
-    if oom or exit_code in _SIGKILL_CODES:
-        cause = "the memory limit was reached" if oom else "killed from outside (SIGKILL)"
-        killed: type[RetrainError] = OutOfMemory if oom else StageFailed
-        return killed(
+    if memory_limit is not None:
+        return OutOfMemory(
+            f"stage {stage.name} was killed for memory (exit {exit_code})",
+            why=f"it reached its container's limit of {memory_limit / 2**30:.1f} GiB",
+            todo=f"Raise {(stage.image or '').upper()}_MEMORY (compose.retrain.yml), or lower "
+            f"{stage.name}'s batch or concurrency. {where}",
+        )
+    if exit_code in _SIGKILL_CODES:
+        return StageKilled(
             f"stage {stage.name} was killed (exit {exit_code})",
-            why=cause,
-            todo=f"{killed.hint} {where}",
+            why="from outside, by SIGKILL",
+            todo=f"{StageKilled.hint} {where}",
         )
     kind = error_for(exit_code)
     if told:

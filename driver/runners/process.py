@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from contracts import files
 from contracts.converter import find_converter
 from contracts.errors import StageFailed
 from contracts.stage import Stage
-from driver.runners.outcome import Emit, Listener, failure
+from driver.runners.outcome import Emit, Limits, Listener, failure
+from driver.runners.watchdog import Watchdog
 
 _NEEDS = {
     "labeler": ("requests",),
@@ -51,7 +54,13 @@ class ProcessRunner:
         return False
 
     def run(
-        self, stage: Stage, job: Path, log: Path, emit: Emit, environ: Mapping[str, str]
+        self,
+        stage: Stage,
+        job: Path,
+        log: Path,
+        emit: Emit,
+        environ: Mapping[str, str],
+        limits: Limits,
     ) -> None:
         """Run the stage; on any exception here, the process is stopped first."""
         command = [sys.executable, "-m", f"images.{stage.image}", str(job.resolve())]
@@ -68,12 +77,14 @@ class ProcessRunner:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, resolved before
             ) as process,
         ):
-            listener = Listener(stage, emit, output)
+            watchdog = Watchdog(stage, limits, log, partial(_kill, process))
+            listener = Listener(stage, watchdog.listening(emit), output)
             try:
                 assert process.stdout is not None  # noqa: S101  # PIPE was asked for
-                for line in process.stdout:
-                    listener.line(line)
-                exit_code = process.wait()
+                with watchdog.watching():
+                    for line in process.stdout:
+                        listener.line(line)
+                    exit_code = process.wait()
             except BaseException:
                 _stop(process)
                 raise
@@ -93,6 +104,13 @@ def _python_path() -> str:
     """Put the checkout first, so that a stage runs the code its fingerprint was made from."""
     inherited = os.environ.get("PYTHONPATH")
     return os.pathsep.join([str(files.ROOT), *([inherited] if inherited else [])])
+
+
+def _kill(process: subprocess.Popen[str]) -> str:
+    """Kill a stage that hangs, with its children; nothing explains it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return ""
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from contracts.errors import (
     InputMissing,
     OutputMissing,
     StageFailed,
-    WorkspaceBusy,
     error_for,
 )
 from contracts.params import (
@@ -30,7 +27,7 @@ from contracts.stages import (
     GGUF,
     MERGED,
 )
-from driver.store import Run, Store, lock
+from driver.store import Run, Store
 
 Work = Callable[[StageContext[GgufParams]], GgufMetrics]
 METRICS = GgufMetrics(bytes=3, tensors=1, architecture="qwen3")
@@ -141,27 +138,6 @@ def test_an_image_of_other_code_refuses_the_job(tmp_path: Path) -> None:
     stale = job(tmp_path).model_copy(update={"code_digest": "0" * 64})
     path = Store(tmp_path).prepare(stale)
     assert main(["images.gguf", str(path)], {CONVERT: copies}) == ImageStale.exit_code
-
-
-def test_the_lock_names_its_holder_and_ends_with_its_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib, driver.store as s\n"
-        "with s.lock(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True); sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=files.ROOT,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(WorkspaceBusy, match=f"pid {holder.pid}"), lock(tmp_path):
-            pass
-        holder.kill()
-    with lock(tmp_path):
-        assert (tmp_path / "lock").read_text(encoding="utf-8").startswith("pid ")
 
 
 def test_runs_sort_by_time_and_never_collide(tmp_path: Path) -> None:

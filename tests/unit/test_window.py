@@ -1,138 +1,249 @@
-"""The service window: recorded before anything stops, closed only when healthy."""
+"""The service window: recorded before anything stops, closed only when healthy, whatever dies."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from contracts import files
 from contracts.errors import BackendUnavailable, WindowOpen
-from driver import window
-from driver.adapters import backend as backend_module
+from driver import window as window_module
+from driver.adapters.containers import Stopped
 from driver.settings import BackendSettings
-from driver.window import Window
+from driver.window import RECORD_FILE, Window
+from tests.unit.window_world import MODEL, Crash, Outside
 
-SETTINGS = BackendSettings(url="http://127.0.0.1:9", container="news")
-
-
-class Containers:
-    """A double of the Docker engine, for orders of events that a real one cannot be made to show.
-
-    The real engine is in tests/e2e.
-    """
-
-    def __init__(self, workspace: Path, *, running: bool = True) -> None:
-        self.running = running
-        self.restarts = 0
-        self.exit_code = 0
-        self.calls: list[str] = []
-        self._record = workspace / "window.json"
-
-    def state(self, name: str) -> dict[str, Any]:
-        assert name == "news"
-        return {"id": "c0ffee", "running": self.running, "restarts": self.restarts}
-
-    def stop(self, name: str, timeout_s: int) -> int:
-        assert self._record.exists(), "the record has to be on the disk before the stop"
-        self.calls.append(f"stop {name} {timeout_s}")
-        self.running = False
-        return self.exit_code
-
-    def start(self, name: str) -> None:
-        self.calls.append(f"start {name}")
-        self.running = True
+BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
 
 
 @pytest.fixture
-def containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Containers:
-    """Put the double in the engine's place, and a backend that is healthy at once."""
-    double = Containers(tmp_path)
-    monkeypatch.setattr(window, "_containers", lambda: double)
-    monkeypatch.setattr(backend_module.Backend, "wait_healthy", lambda *_args, **_named: None)
-    return double
+def outside() -> Outside:
+    return Outside()
 
 
-def test_open_stops_once_and_close_brings_back(tmp_path: Path, containers: Containers) -> None:
-    opened = Window(tmp_path, SETTINGS)
+def window(folder: Path, outside: Outside, backend: BackendSettings | None = BACKEND) -> Window:
+    return Window(folder, backend, "http://ollama", outside)
+
+
+def test_open_stops_once_and_close_brings_back(tmp_path: Path, outside: Outside) -> None:
+    opened = window(tmp_path, outside)
     opened.open()
     opened.open()
-    assert containers.calls == ["stop news 120"]
+    assert outside.calls == ["stop 120"]
     assert opened.is_open
+    outside.models = ()
     opened.close()
     opened.close()
-    assert containers.calls == ["stop news 120", "start news"]
+    assert outside.calls == ["stop 120", "start c1", "load news:latest"]
     assert not opened.is_open
     assert opened.away_s > 0
 
 
-def test_another_process_needs_nothing_but_the_workspace(
-    tmp_path: Path, containers: Containers
-) -> None:
-    Window(tmp_path, SETTINGS).open()
-    later = Window(tmp_path, None)
+def test_the_record_is_private_and_says_what_ran(tmp_path: Path, outside: Outside) -> None:
+    opened = window(tmp_path, outside)
+    opened.open()
+    record = opened.record()
+    assert (record.container_id, record.container_name) == ("c1", "news")
+    assert (record.restart_policy, record.llm_enabled) == ("always", True)
+    assert record.models == (MODEL,)
+    assert (tmp_path / RECORD_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_another_process_needs_nothing_but_the_workspace(tmp_path: Path, outside: Outside) -> None:
+    window(tmp_path, outside).open()
+    later = Window(tmp_path, None, world=outside)
     assert later.is_open
     later.close()
-    assert containers.running
-    assert not (tmp_path / "window.json").exists()
+    assert outside.running
+    assert not (tmp_path / RECORD_FILE).exists()
 
 
-def test_without_a_backend_nothing_is_touched(tmp_path: Path, containers: Containers) -> None:
-    alone = Window(tmp_path, None)
+def test_without_a_backend_nothing_is_touched(tmp_path: Path, outside: Outside) -> None:
+    alone = window(tmp_path, outside, None)
     alone.open()
     alone.close()
-    assert containers.calls == []
+    assert outside.calls == []
     assert alone.away_s == 0
 
 
-def test_what_was_not_running_is_left_alone(tmp_path: Path, containers: Containers) -> None:
-    containers.running = False
-    stopped = Window(tmp_path, SETTINGS)
+def test_what_was_not_running_is_left_alone(tmp_path: Path, outside: Outside) -> None:
+    outside.running = False
+    stopped = window(tmp_path, outside)
+    stopped.open()
     stopped.open()
     assert not stopped.is_open
-    assert containers.calls == []
+    assert outside.calls == []
     assert stopped.warnings == ["news was not running, and is left as it is"]
 
 
-def test_a_stop_that_was_not_clean_is_said(tmp_path: Path, containers: Containers) -> None:
-    containers.exit_code = 137
-    opened = Window(tmp_path, SETTINGS)
+def test_beside_the_service_only_the_switch_is_touched(tmp_path: Path, outside: Outside) -> None:
+    beside = window(tmp_path, outside)
+    beside.open(stop=False)
+    assert (outside.running, outside.llm) == (True, False)
+    beside.open()
+    assert not outside.running
+    beside.open(stop=False)  # a later labelling changes nothing about that
+    beside.close()
+    assert (outside.running, outside.llm) == (True, True)
+    assert outside.calls == ["llm False", "stop 120", "start c1", "llm True", "load news:latest"]
+
+
+def test_a_switch_that_somebody_had_off_stays_off(tmp_path: Path, outside: Outside) -> None:
+    outside.llm, outside.forgets_switch = False, True
+    opened = window(tmp_path, outside)
     opened.open()
-    assert "exit 137" in opened.warnings[0]
+    opened.close()
+    assert outside.llm is False
+
+
+def test_what_came_up_again_meanwhile_is_stopped_again(tmp_path: Path, outside: Outside) -> None:
+    opened = window(tmp_path, outside)
+    opened.open()
+    outside.running, outside.container = True, "c2"  # restart: always, or a deployment
+    opened.open()
+    assert outside.calls == ["stop 120", "stop 120"]
+    opened.close()
+    assert outside.calls[2] == "start c2"
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (Stopped(exit_code=137, seconds=120), "did not stop cleanly (exit 137 after 120 s)"),
+        (Stopped(exit_code=0, seconds=61), "gave up on what it was doing (exit 0 after 61 s)"),
+        (Stopped(exit_code=0, seconds=2), ""),
+        (Stopped(exit_code=143, seconds=2), ""),
+    ],
+)
+def test_how_it_ended_is_said(ended: Stopped, said: str, tmp_path: Path, outside: Outside) -> None:
+    outside.ended = ended
+    opened = window(tmp_path, outside)
+    opened.open()
+    assert [said in warning for warning in opened.warnings] == ([True] if said else [])
+
+
+def test_a_bulk_reprocess_is_waited_for_if_asked(
+    tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_module, "_POLL_S", 0.01)
+    outside.busy = 3
+    patient = BACKEND.model_copy(update={"wait_for_reprocess_s": 60})
+    opened = window(tmp_path, outside, patient)
+    opened.open()
+    assert outside.busy == -1
+    assert opened.warnings == []
+
+
+def test_a_bulk_reprocess_that_is_lost_is_said(tmp_path: Path, outside: Outside) -> None:
+    outside.busy = 9
+    opened = window(tmp_path, outside)
+    opened.open()
+    assert "in the middle of a bulk reprocess" in opened.warnings[0]
 
 
 def test_a_backend_that_does_not_come_back_keeps_the_record(
-    tmp_path: Path, containers: Containers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outside: Outside
 ) -> None:
-    opened = Window(tmp_path, SETTINGS)
+    opened = window(tmp_path, outside)
     opened.open()
-
-    def never(*_args: object, **_named: object) -> None:
-        raise BackendUnavailable("not healthy")
-
-    monkeypatch.setattr(backend_module.Backend, "wait_healthy", never)
+    outside.healthy = False
     with pytest.raises(BackendUnavailable):
         opened.close()
     assert opened.is_open
 
 
 def test_a_backend_that_restarts_while_it_answers_is_not_back(
-    tmp_path: Path, containers: Containers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outside: Outside
 ) -> None:
-    opened = Window(tmp_path, SETTINGS)
+    opened = window(tmp_path, outside)
     opened.open()
-
-    def restarts(*_args: object, **_named: object) -> None:
-        containers.restarts += 1
-
-    monkeypatch.setattr(backend_module.Backend, "wait_healthy", restarts)
+    outside.restarts_while_asked = True
     with pytest.raises(BackendUnavailable, match="restarts again and again"):
         opened.close()
     assert opened.is_open
 
 
-def test_a_damaged_record_says_what_to_do(tmp_path: Path, containers: Containers) -> None:
-    (tmp_path / "window.json").write_text("{", encoding="utf-8")
+def test_a_damaged_record_says_what_to_do(tmp_path: Path, outside: Outside) -> None:
+    (tmp_path / RECORD_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(WindowOpen, match=r"by hand"):
-        Window(tmp_path, SETTINGS).close()
-    assert containers.calls == []
+        window(tmp_path, outside).close()
+    assert outside.calls == []
+
+
+_OPERATIONS = st.lists(
+    st.sampled_from(["open", "open beside", "free", "close", "renew", "comes up"]), max_size=6
+)
+
+
+def operate(opened: Window, outside: Outside, operation: str) -> None:
+    """Do what a run does with a window, or what the world does to it."""
+    if operation == "open":
+        opened.open()
+    elif operation == "open beside":
+        opened.open(stop=False)
+    elif operation == "free" and opened.is_open:  # the GPU lease
+        outside.models = ()
+    elif operation == "close":
+        opened.close()
+    elif operation == "renew":
+        opened.close(renew=True)
+    elif operation == "comes up" and opened.is_open:
+        outside.running = True
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    running=st.booleans(),
+    llm=st.booleans(),
+    forgets=st.booleans(),
+    models=st.sampled_from([(), (MODEL,)]),
+    operations=_OPERATIONS,
+    crashes=st.lists(st.integers(0, 30), max_size=3),
+)
+def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
+    *,
+    running: bool,
+    llm: bool,
+    forgets: bool,
+    models: Any,
+    operations: list[str],
+    crashes: list[int],
+) -> None:
+    """The driver dies at any step, and so does what recovers, up to twice; then one gets through.
+
+    A backend that was not running is none of ours, nor are models that nobody unloads for it.
+    """
+    outside = Outside(running=running, llm=llm, forgets_switch=forgets, models=models)
+
+    really_write = files.write_json
+
+    def write_json(path: Path, value: Any, mode: int) -> None:
+        outside.step()
+        really_write(path, value, mode)
+        outside.step()
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(files, "write_json", write_json),
+    ):
+        folder = Path(name)
+        for attempt, crash in enumerate([*crashes, None]):
+            outside.crash_in = crash
+            try:
+                if attempt == 0:
+                    opened = window(folder, outside)
+                    for operation in operations:
+                        operate(opened, outside, operation)
+                Window(folder, None, world=outside).close()
+            except Crash:
+                continue
+        assert not (folder / RECORD_FILE).exists()
+    assert outside.running is running
+    assert outside.llm is llm
+    assert outside.models == models

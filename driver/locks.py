@@ -1,0 +1,85 @@
+"""One at a time: in a workspace, and on a host whose GPU is wanted.
+
+flock(2) ends with its process, so that a kill or a reboot leaves no stale lock behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contracts.errors import WorkspaceBusy
+
+_HOST_LOCK = "retrain-driver.lock"
+_SHARED_FOLDER = Path("/run/lock")
+"""Where every user of a host may make lock files (Filesystem Hierarchy Standard 3.0, 3.15)."""
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[None]:
+    """Hold a workspace for this process; `WorkspaceBusy` names the holder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / "lock", f"another driver works in {folder}", folder):
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a driver is at work in a workspace, without getting in its way.
+
+    From /proc/locks (proc_locks(5)): a try to take the lock could make a driver that starts now
+    fail.
+    """
+    try:
+        inode = (folder / "lock").stat().st_ino
+        held = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[1] == "FLOCK" and f":{inode} " in line for line in held)
+
+
+@contextmanager
+def host(folder: Path) -> Iterator[None]:
+    """Hold this host's GPU for a run in the workspace `folder`, whoever's other runs there are."""
+    shared = _SHARED_FOLDER if _SHARED_FOLDER.is_dir() else Path(tempfile.gettempdir())
+    with _held(shared / _HOST_LOCK, "another driver uses the GPU of this host", folder):
+        yield
+
+
+@contextmanager
+def _held(path: Path, busy: str, folder: Path) -> Iterator[None]:
+    descriptor = _open(path)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+            raise WorkspaceBusy(
+                busy, why=f"the lock {path} is held by {holder or 'an unknown process'}"
+            ) from error
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} since {now}, workspace {folder}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """Open a lock file, which may be another user's.
+
+    Without O_CREAT where it exists: in a folder that all can write to, Linux refuses that for
+    files of others (fs.protected_regular).
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            os.fchmod(descriptor, 0o666)  # the umask would lock others out
+        return descriptor

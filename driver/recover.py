@@ -1,0 +1,40 @@
+"""`driver recover`: the service back, from nothing but the workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts.errors import DockerUnavailable
+from driver import locks
+from driver.signals import SIGNALS
+from driver.window import Window
+
+
+def recover(workspace: Path, say: Callable[[str], None]) -> None:
+    """Bring back what a driver that died has left stopped; `say` is told what was done.
+
+    A stage of it that still runs in a container is stopped first: it holds the GPU that the
+    service needs, and goes on from its last checkpoint in the next run. Raises `WorkspaceBusy`
+    while a driver is at work, `BackendUnavailable` if the service does not become healthy.
+    """
+    with locks.workspace(workspace):
+        for name in _stop_stages(workspace):
+            say(f"Stopped {name}, which a driver that died has left running.")
+        window = Window(workspace, backend=None, shield=SIGNALS.shield)
+        if not window.is_open:
+            say(f"Nothing to recover in {workspace}: no service was left stopped.")
+            return
+        window.close()
+        for warning in window.warnings:
+            say(warning)
+        say(f"The service is back and healthy; it was away for {window.away_s:.0f} s.")
+
+
+def _stop_stages(workspace: Path) -> list[str]:
+    from driver.runners.leftovers import StageContainers
+
+    try:
+        return StageContainers(workspace).drop()
+    except DockerUnavailable:
+        return []  # stages ran as processes, or the engine is down and they with it

@@ -1,0 +1,78 @@
+"""`driver logs`: what the stages of a run have said, and with -f what they say now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from contracts.errors import InputMissing
+from driver import locks
+from driver.pipeline import PIPELINE
+from driver.store import Run
+
+_POLL_S = 0.3
+
+
+def show(
+    workspace: Path, stage: str, run_id: str, *, follow: bool, say: Callable[[str], None]
+) -> None:
+    """Give `say` each line of a run's logs, in the stages' order, named by stage.
+
+    `stage` and `run_id` may be "": every stage, the last run. With `follow` it goes on until no
+    driver is at work in the workspace any more. Raises `InputMissing` for what is not there.
+    """
+    run = _run(workspace, run_id)
+    names = [each.name for each in PIPELINE if stage in ("", each.name)]
+    if not names or (stage and not follow and not run.log(stage).exists()):
+        raise InputMissing(
+            f"run {run.id} has no log of {stage}",
+            why=f"it has {', '.join(_logged(run)) or 'none yet'}",
+        )
+    tails = [_Tail(name, run.log(name)) for name in names]
+    while True:
+        last_round = not follow or not locks.is_held(workspace)
+        for tail in tails:
+            for line in tail.lines(to_the_end=last_round):
+                say(f"{tail.name}: {line}" if len(tails) > 1 else line)
+        if last_round:
+            return
+        time.sleep(_POLL_S)
+
+
+def _run(workspace: Path, run_id: str) -> Run:
+    run = Run(workspace, run_id) if run_id else Run.last(workspace)
+    if run is None or not run.folder.is_dir():
+        known = sorted(path.name for path in (workspace / "runs").glob("*"))
+        raise InputMissing(
+            f"{workspace} has no run {run_id}".rstrip(),
+            why=f"it has {', '.join(known[-5:]) or 'none yet'}",
+        )
+    return run
+
+
+def _logged(run: Run) -> list[str]:
+    return [each.name for each in PIPELINE if run.log(each.name).exists()]
+
+
+class _Tail:
+    """Reads what has been added to a file, in whole lines."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self._path = path
+        self._stream: TextIO | None = None
+        self._pending = ""
+
+    def lines(self, *, to_the_end: bool) -> Iterator[str]:
+        """Yield the new lines; `to_the_end` takes an unfinished last one too."""
+        if self._stream is None:
+            if not self._path.exists():
+                return
+            self._stream = self._path.open(encoding="utf-8", errors="replace", newline="\n")
+        *whole, self._pending = (self._pending + self._stream.read()).split("\n")
+        yield from whole
+        if to_the_end and self._pending:
+            yield self._pending
+            self._pending = ""

@@ -1,0 +1,141 @@
+"""Follows a stage container's output: every line once, as it comes, also over a lost connection.
+
+The engine keeps what a container has said. A connection can break while the container runs on (a
+restart of the engine with live-restore, a flaky ssh), so what was heard is counted in bytes, and
+that much is skipped of what the next connection repeats.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import docker.errors
+import requests
+import urllib3.exceptions
+
+from contracts.errors import DockerUnavailable, StageKilled
+from driver.runners.outcome import Listener
+
+BROKEN = (
+    docker.errors.DockerException,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,  # the SDK's own, for a stream that is cut within a frame's header
+)
+"""What a connection to the engine fails with."""
+_PATIENCE_S = 120.0
+"""How long an engine may be away: a restart takes seconds, an update a minute."""
+_PAUSE_S = 0.5
+
+
+class _Skipping:
+    """One stream of the container; passes on what has not been heard yet."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+        self._heard = 0
+        self._skip = 0
+
+    def begin_again(self) -> None:
+        """Expect everything from the beginning."""
+        self._skip = self._heard
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        if fresh := data[skipped:]:
+            self._heard += len(fresh)
+            self._take(fresh)
+
+
+class _Lines:
+    """Cuts stdout into lines for the listener."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._pending = b""
+
+    def take(self, data: bytes) -> None:
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        for line in lines:
+            self._listener.line(line.decode("utf-8", errors="replace"))
+
+    def end(self) -> None:
+        self._listener.line(self._pending.decode("utf-8", errors="replace"))
+
+
+class _Text:
+    """Writes stderr to the log; a letter may come in two pieces."""
+
+    def __init__(self, output: IO[str]) -> None:
+        self._output = output
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def take(self, data: bytes) -> None:
+        self._output.write(self._decoder.decode(data))
+        self._output.flush()
+
+
+def follow(container: Any, listener: Listener, output: IO[str]) -> int:
+    """Pass the container's stdout to the listener and its stderr to the log; return its exit code.
+
+    From the container's beginning, so that nothing is lost before the attach. Raises
+    `DockerUnavailable` for an engine that stays away, `StageKilled` for a container that is gone.
+    """
+    lines = _Lines(listener)
+    streams = (_Skipping(lines.take), _Skipping(_Text(output).take))
+    while True:
+        for stream in streams:
+            stream.begin_again()
+        try:
+            for pieces in _attached(container):
+                for stream, piece in zip(streams, pieces, strict=True):
+                    stream.feed(piece or b"")
+        except BROKEN:
+            pass  # whether it runs on is asked next
+        if not is_running(container):
+            break
+        time.sleep(_PAUSE_S)
+    _catch_up(container, streams)
+    lines.end()
+    return int(container.attrs["State"]["ExitCode"])
+
+
+def is_running(container: Any) -> bool:
+    """Return whether the container runs, or is paused, once the engine answers."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            container.reload()
+        except docker.errors.NotFound as error:
+            raise StageKilled(
+                "the stage's container is gone", why="somebody removed it while it ran"
+            ) from error
+        except BROKEN as error:
+            if time.monotonic() > deadline:
+                raise DockerUnavailable(
+                    "the Docker engine went away", why=str(error) or type(error).__name__
+                ) from error
+            time.sleep(_PAUSE_S)
+        else:
+            return container.status in {"running", "paused", "restarting"}
+
+
+def _attached(container: Any) -> Iterator[tuple[bytes | None, bytes | None]]:
+    return container.attach(  # type: ignore[no-any-return]
+        stream=True, logs=True, demux=True, stdout=True, stderr=True
+    )
+
+
+def _catch_up(container: Any, streams: tuple[_Skipping, _Skipping]) -> None:
+    """Read what an ended container has said once more: the last attach may have been cut."""
+    for stream, which in zip(streams, ("stdout", "stderr"), strict=True):
+        stream.begin_again()
+        wanted = {"stdout": False, "stderr": False, which: True}
+        for piece in container.logs(stream=True, **wanted):
+            stream.feed(piece)

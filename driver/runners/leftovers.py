@@ -1,0 +1,83 @@
+"""Stage containers found by their labels: they live on when their driver dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from contracts.stage import Stage
+from driver.adapters.containers import connect
+from driver.runners.follow import BROKEN
+
+LABEL_STAGE = "retrain.stage"
+LABEL_WORKSPACE = "retrain.workspace"
+LABEL_FINGERPRINT = "retrain.fingerprint"
+_STOP_GRACE_S = 10
+
+
+class StageContainers:
+    """The stage containers of one workspace; a workspace is its absolute path."""
+
+    def __init__(self, workspace: Path, client: Any = None) -> None:
+        """Connect, unless a client is given; `DockerUnavailable` when no engine answers."""
+        self._workspace = str(workspace.resolve())
+        self._client = client or connect()
+
+    def labels(self, stage: Stage, fingerprint: str) -> dict[str, str]:
+        """Return the labels by which a job's container is found again."""
+        return {
+            LABEL_STAGE: stage.name,
+            LABEL_WORKSPACE: self._workspace,
+            LABEL_FINGERPRINT: fingerprint,
+        }
+
+    def of(self, stage: Stage, fingerprint: str) -> list[Any]:
+        """Return the containers of a job, whatever their state."""
+        return self._listed(self.labels(stage, fingerprint))
+
+    def at_work(self) -> list[str]:
+        """Return the stages that run although no driver of this workspace does."""
+        ours = self._listed({LABEL_WORKSPACE: self._workspace})
+        return [c.labels[LABEL_STAGE] for c in ours if c.status == "running"]
+
+    def elsewhere(self) -> list[str]:
+        """Return the other workspaces of this engine in which a stage runs now."""
+        running = self._client.containers.list(filters={"label": LABEL_WORKSPACE})
+        return sorted({c.labels[LABEL_WORKSPACE] for c in running} - {self._workspace})
+
+    def drop(self, *, keep: Sequence[str] = ()) -> list[str]:
+        """Remove the containers of all jobs but those fingerprints; return their stages.
+
+        They are of runs that died, and nobody will collect them. RETRAIN_KEEP_CONTAINERS=1 keeps
+        those that have ended.
+        """
+        dropped = []
+        for container in self._listed({LABEL_WORKSPACE: self._workspace}):
+            kept = keeps_containers() and container.status == "exited"
+            if container.labels.get(LABEL_FINGERPRINT) not in keep and not kept:
+                remove(container)
+                dropped.append(container.labels[LABEL_STAGE])
+        return dropped
+
+    def _listed(self, labels: dict[str, str]) -> list[Any]:
+        filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+        return list(self._client.containers.list(all=True, filters=filters, ignore_removed=True))
+
+
+def keeps_containers() -> bool:
+    """Return whether ended containers are kept, for debugging."""
+    return bool(os.environ.get("RETRAIN_KEEP_CONTAINERS"))
+
+
+def remove(container: Any) -> None:
+    """Stop and remove a container; one that is gone already is fine.
+
+    An engine that is away keeps it, and the next run drops it.
+    """
+    with suppress(*BROKEN):
+        container.stop(timeout=_STOP_GRACE_S)
+    with suppress(*BROKEN):
+        container.remove(force=True)

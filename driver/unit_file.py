@@ -1,0 +1,86 @@
+"""`driver install-unit`: after a power cut in the window, systemd brings the service back."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from contracts import files
+from contracts.errors import StageFailed
+
+SYSTEM_UNITS = Path("/etc/systemd/system")
+_UNIT = """\
+# Written by `python -m driver install-unit`; `systemctl disable --now {name}` takes it away again.
+[Unit]
+Description=Bring back what a retraining run left stopped in {workspace}
+Wants=network-online.target
+After=network-online.target docker.service ollama.service
+ConditionPathExists={workspace}
+
+[Service]
+Type=oneshot
+WorkingDirectory={checkout}
+ExecStart={command}
+# The engine and the backend may take their time after a boot; nothing else tries again.
+Restart=on-failure
+RestartSec=30
+TimeoutStartSec=15min
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def unit_name(workspace: Path) -> str:
+    """Return the unit's name: one for each workspace."""
+    digest = hashlib.sha256(str(workspace.resolve()).encode()).hexdigest()[:8]
+    return f"retrain-recover-{digest}.service"
+
+
+def render(workspace: Path) -> str:
+    """Return the unit; this interpreter and checkout are what it will call."""
+    workspace = workspace.resolve()
+    words = [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
+    return _UNIT.format(
+        name=unit_name(workspace),
+        workspace=_raw(workspace),
+        checkout=_raw(files.ROOT),
+        command=" ".join(map(_quoted, words)),
+    )
+
+
+def install(workspace: Path, folder: Path = SYSTEM_UNITS) -> tuple[Path, str]:
+    """Write the unit and enable it; return its path and what is left to do by hand, "" if nothing.
+
+    Writing it again changes nothing. Raises `StageFailed` when systemd refuses it.
+    """
+    path = folder / unit_name(workspace)
+    files.write_text(path, render(workspace))
+    by_hand = f"systemctl daemon-reload && systemctl enable {path.name}"
+    if folder != SYSTEM_UNITS or not Path("/run/systemd/system").is_dir():
+        return path, by_hand  # no systemd runs here (sd_booted(3))
+    systemctl = shutil.which("systemctl") or "systemctl"
+    for arguments in (["daemon-reload"], ["enable", path.name]):
+        try:
+            subprocess.run([systemctl, *arguments], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", "") or str(error)
+            raise StageFailed(
+                f"systemctl {arguments[0]} failed", why=why.strip(), todo=by_hand
+            ) from error
+    return path, ""
+
+
+def _raw(path: Path) -> str:
+    """Return a path for a setting that takes one as it is; percent signs are specifiers."""
+    return str(path).replace("%", "%%")
+
+
+def _quoted(word: str) -> str:
+    """Return a word of a command line (systemd.service(5), "Command lines")."""
+    for special, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(special, escaped)
+    return f'"{word}"'

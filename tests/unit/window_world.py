@@ -1,0 +1,143 @@
+"""A DOUBLE of the outside as the window touches it, which can crash the driver at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.errors import BackendUnavailable
+from driver.adapters.containers import ContainerState, Stopped
+from driver.settings import BackendSettings
+from driver.window import World
+from serving.engine import Resident
+
+MODEL = Resident(tag="news:latest", num_ctx=8192, until=None)
+
+
+class Crash(BaseException):
+    """The driver dies here: nothing of it runs on, not even an `except Exception`."""
+
+
+@dataclass
+class Outside(World):
+    """A backend in a container, its LLM switch, and the models of an engine.
+
+    It is its own service, API and engine; `calls` are the changes that it saw. With `crash_in` n,
+    the driver dies at the n-th step from now: before the change it makes, or right after it.
+    """
+
+    running: bool = True
+    container: str = "c1"
+    llm: bool = True
+    forgets_switch: bool = False
+    """Whether a start switches the LLM on."""
+    models: tuple[Resident, ...] = (MODEL,)
+    busy: int = 0
+    """How often it says that it is in the middle of a bulk reprocess."""
+    ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
+    healthy: bool = True
+    restarts: int = 0
+    restarts_while_asked: bool = False
+    crash_in: int | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def step(self) -> None:
+        """Die here, if it is time."""
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in < 0:
+                self.crash_in = None
+                raise Crash
+
+    def change(self, call: str) -> Iterator[None]:
+        """Do what is between two steps."""
+        self.step()
+        self.calls.append(call)
+        yield
+        self.step()
+
+    # --- World ---
+    def service(self, settings: BackendSettings) -> Any:
+        assert settings.container == "news"
+        return self
+
+    def backend(self, settings: BackendSettings) -> Any:
+        assert settings.container == "news"
+        return self
+
+    def ollama(self, address: str) -> Any:
+        assert address == "http://ollama"
+        return self
+
+    # --- Service ---
+    def state(self) -> ContainerState:
+        self.step()
+        return ContainerState(
+            id=self.container,
+            name="news",
+            running=self.running,
+            restarts=self.restarts,
+            restart_policy="always",
+            started_at="2026-01-01T00:00:00Z",
+        )
+
+    def reprocessing(self) -> bool:
+        self.busy -= 1
+        return self.busy >= 0
+
+    def stop(self, timeout_s: int) -> Stopped:
+        for _ in self.change(f"stop {timeout_s}"):
+            self.running = False
+        return self.ended
+
+    def start(self, container_id: str) -> None:
+        for _ in self.change(f"start {container_id}"):
+            self._start()
+
+    def renew(self, container_id: str) -> None:
+        for _ in self.change(f"renew {container_id}"):
+            self.container += "+"
+            self._start()
+
+    def _start(self) -> None:
+        if not self.running and self.forgets_switch:
+            self.llm = True
+        self.running = True
+
+    # --- Backend ---
+    def wait_healthy(self, *, timeout_s: float) -> None:
+        assert timeout_s > 0
+        self.step()
+        if not self.healthy or not self.running:
+            raise BackendUnavailable("not healthy")
+        self.restarts += self.restarts_while_asked
+
+    def admin_health(self) -> Any:
+        self.step()
+        if not self.running:
+            raise BackendUnavailable("away")
+        return self
+
+    @property
+    def llm_enabled(self) -> bool:
+        return self.llm
+
+    def switch_llm(self, *, on: bool) -> None:
+        if not self.running:
+            raise BackendUnavailable("away")
+        for _ in self.change(f"llm {on}"):
+            self.llm = on
+
+    # --- Ollama ---
+    def resident(self) -> list[Resident]:
+        self.step()
+        return list(self.models)
+
+    def load(self, resident: Resident) -> None:
+        for _ in self.change(f"load {resident.tag}"):
+            if resident not in self.models:
+                self.models = (*self.models, resident)
