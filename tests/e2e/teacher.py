@@ -23,6 +23,7 @@ from contracts.stages import (
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
 )
+from driver.runners.outcome import Limits
 from driver.runners.process import ProcessRunner
 from driver.store import Store
 from tasks.definition import Item, Task
@@ -55,7 +56,7 @@ class Bench:
         )
         path = self.store.prepare(job)
         log = self.store.root / f"{stage.name}.log"
-        ProcessRunner().run(stage, path, log, lambda _event: None, {})
+        ProcessRunner().run(stage, path, log, lambda _event: None, {}, Limits(600))
         result = self.store.result(stage.name, place)
         assert result is not None
         return result

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from contracts import errors, files
-from driver.store import lock
+from driver import locks
 
 SAMPLE = files.ROOT / "examples/liga-sample"
 NO_NVML = """
@@ -157,7 +157,7 @@ def test_a_full_disk(tmp_path: Path, items: Path, base: Path) -> None:
 
 
 def test_a_second_run_at_the_same_time(tmp_path: Path, items: Path, base: Path) -> None:
-    with lock(tmp_path / "workspace"):
+    with locks.workspace(tmp_path / "workspace"):
         done = run(tmp_path, items, base)
     refused(tmp_path, done, errors.WorkspaceBusy, f"pid {os.getpid()}")
 

@@ -1,0 +1,89 @@
+"""The driver is killed at random moments of a whole run, again and again: the service comes back,
+nothing published is broken, and the run ends with the same bytes.
+
+FAULTS is the number of kills (20; `make faults`: 200), FAULT_SEED repeats a campaign.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+
+from tests.e2e.host import Host
+from tests.faults.conftest import FAULTS
+from tests.faults.machine import (
+    at_work,
+    published,
+    recover,
+    require_service,
+)
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+KILLS = int(os.environ.get("FAULTS", "20"))
+SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 1_000_000))
+LONGEST_S = 9.0
+"""Before the next kill: longer than a stage takes to start, so that every run gets on."""
+SAME_BYTES = {"snapshot", "fetch", "split", "train", "merge", "gguf"}
+"""Stages whose outputs hold no time and no sampled answer."""
+
+
+class Campaign:
+    """Kills one driver after the other; whole runs in between begin anew."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.random = random.Random(SEED)  # noqa: S311  # repeatable, no secret
+        self.kills = self.runs = self.recoveries = 0
+        self.longest_recovery_s = 0.0
+        self._seen: dict[tuple[str, str, str], str] = {}
+
+    def go(self) -> None:
+        """Kill KILLS drivers, then let the last run end."""
+        while self.kills < KILLS:
+            with at_work(self.host, "run") as driver:
+                if driver.ended_within(self.random.uniform(0.2, LONGEST_S)):
+                    self._begin_anew(driver.wait(), driver.said())
+                    continue
+                driver.kill()
+                self.kills += 1
+            self._compare()
+            if self.random.random() < 0.4:
+                self.recoveries += 1
+                self.longest_recovery_s = max(self.longest_recovery_s, recover(self.host))
+        with at_work(self.host, "run") as driver:
+            exit_code = driver.wait()
+        assert exit_code == 0, driver.said()
+        require_service(self.host)
+        self._compare()
+        self.runs += 1
+
+    def _begin_anew(self, exit_code: int, said: str) -> None:
+        assert exit_code == 0, said
+        require_service(self.host)
+        self._compare()
+        self.runs += 1
+        for name in ("store", "runs"):
+            shutil.rmtree(self.host.workspace / name)
+
+    def _compare(self) -> None:
+        for key, digest in published(self.host).items():
+            if key[0] in SAME_BYTES:
+                assert self._seen.setdefault(key, digest) == digest, f"{key} differs"
+
+
+def test_the_driver_is_killed_at_random_moments(host: Host, pytestconfig: pytest.Config) -> None:
+    campaign = Campaign(host)
+    try:
+        campaign.go()
+    finally:
+        pytestconfig.stash[FAULTS].append(
+            f"FAULT_SEED={SEED}: {campaign.kills} kills of the driver, {campaign.runs} whole runs, "
+            f"{campaign.recoveries} recoveries, the longest {campaign.longest_recovery_s:.1f} s"
+        )
+    assert campaign.kills == KILLS
+    assert campaign.runs >= 1
