@@ -21,7 +21,7 @@ from contracts.stage import Stage
 from driver.adapters.containers import connect
 from driver.runners import compose
 from driver.runners.follow import BROKEN, follow
-from driver.runners.leftovers import StageContainers, keeps_containers, remove
+from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
 
@@ -95,11 +95,12 @@ class DockerRunner:
         with (
             self._container(stage, job, environ) as container,
             log.open("a", encoding="utf-8") as output,
+            log.open("a", encoding="utf-8") as errors,  # written from a thread of its own
         ):
             watchdog = Watchdog(stage, limits, log, partial(_kill, container))
             listener = Listener(stage, watchdog.listening(emit), output)
             with watchdog.watching():
-                exit_code = follow(container, listener, output)
+                exit_code = follow(container, listener, errors)
             limit = None
             if container.attrs["State"].get("OOMKilled"):
                 limit = int(container.attrs["HostConfig"]["Memory"])
@@ -108,17 +109,15 @@ class DockerRunner:
 
     @contextmanager
     def _container(self, stage: Stage, job: Path, environ: Mapping[str, str]) -> Iterator[Any]:
-        """Yield the running container; remove it afterwards, stopped first if need be.
+        """Yield the running container; put it away afterwards, stopped first if need be.
 
         Not on SIGKILL: then it runs on, and the next driver finds it by its labels.
-        RETRAIN_KEEP_CONTAINERS=1 keeps it, for debugging.
         """
         container = self._left_behind(stage, job) or self._start(stage, job, environ)
         try:
             yield container
         finally:
-            if not keeps_containers():
-                remove(container)
+            put_away(container)
 
     def _left_behind(self, stage: Stage, job: Path) -> Any | None:
         """Return the container that a dead driver has left of this job, if it can be gone on with.
@@ -135,7 +134,7 @@ class DockerRunner:
             if found is None and usable:
                 found = container
             else:
-                remove(container)
+                put_away(container)
         return found
 
     def _start(self, stage: Stage, job: Path, environ: Mapping[str, str]) -> Any:
@@ -154,10 +153,10 @@ class DockerRunner:
         try:
             container.start()
         except KeyboardInterrupt:
-            remove(container)
+            put_away(container)
             raise
         except docker.errors.APIError as error:
-            remove(container)
+            put_away(container)
             if "could not select device driver" in str(error):
                 raise GpuUnavailable(
                     "Docker cannot give a container the GPU",

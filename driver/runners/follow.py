@@ -8,15 +8,17 @@ that much is skipped of what the next connection repeats.
 from __future__ import annotations
 
 import codecs
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 import docker.errors
 import requests
 import urllib3.exceptions
 
-from contracts.errors import DockerUnavailable, StageKilled
+from contracts.errors import DockerUnavailable, RetrainError, StageKilled
 from driver.runners.outcome import Listener
 
 BROKEN = (
@@ -35,7 +37,9 @@ _PAUSE_S = 0.5
 class _Skipping:
     """One stream of the container; passes on what has not been heard yet."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, name: str, take: Callable[[bytes], None]) -> None:
+        self.wanted = {"stdout": False, "stderr": False, name: True}
+        """The arguments of the SDK that ask for this stream."""
         self._take = take
         self._heard = 0
         self._skip = 0
@@ -81,29 +85,44 @@ class _Text:
         self._output.flush()
 
 
-def follow(container: Any, listener: Listener, output: IO[str]) -> int:
+def follow(container: Any, listener: Listener, log: IO[str]) -> int:
     """Pass the container's stdout to the listener and its stderr to the log; return its exit code.
 
     From the container's beginning, so that nothing is lost before the attach. Raises
     `DockerUnavailable` for an engine that stays away, `StageKilled` for a container that is gone.
     """
     lines = _Lines(listener)
-    streams = (_Skipping(lines.take), _Skipping(_Text(output).take))
+    stdout = _Skipping("stdout", lines.take)
+    stderr = _Skipping("stderr", _Text(log).take)
+    # A connection each: one that carries both is an attach, and that does not repeat what a
+    # container has said before the engine was restarted.
+    beside = threading.Thread(target=_follow_beside, args=(container, stderr), daemon=True)
+    beside.start()
+    _follow_one(container, stdout)
+    beside.join()
+    for stream in (stdout, stderr):
+        _catch_up(container, stream)
+    lines.end()
+    return int(container.attrs["State"]["ExitCode"])
+
+
+def _follow_beside(container: Any, stream: _Skipping) -> None:
+    """Follow in a thread; what fails here fails for the other stream too, and is told there."""
+    with suppress(RetrainError):
+        _follow_one(container, stream)
+
+
+def _follow_one(container: Any, stream: _Skipping) -> None:
     while True:
-        for stream in streams:
-            stream.begin_again()
+        stream.begin_again()
         try:
-            for pieces in _attached(container):
-                for stream, piece in zip(streams, pieces, strict=True):
-                    stream.feed(piece or b"")
+            for piece in container.logs(stream=True, follow=True, **stream.wanted):
+                stream.feed(piece)
         except BROKEN:
             pass  # whether it runs on is asked next
         if not is_running(container):
-            break
+            return
         time.sleep(_PAUSE_S)
-    _catch_up(container, streams)
-    lines.end()
-    return int(container.attrs["State"]["ExitCode"])
 
 
 def is_running(container: Any) -> bool:
@@ -126,16 +145,8 @@ def is_running(container: Any) -> bool:
             return container.status in {"running", "paused", "restarting"}
 
 
-def _attached(container: Any) -> Iterator[tuple[bytes | None, bytes | None]]:
-    return container.attach(  # type: ignore[no-any-return]
-        stream=True, logs=True, demux=True, stdout=True, stderr=True
-    )
-
-
-def _catch_up(container: Any, streams: tuple[_Skipping, _Skipping]) -> None:
-    """Read what an ended container has said once more: the last attach may have been cut."""
-    for stream, which in zip(streams, ("stdout", "stderr"), strict=True):
-        stream.begin_again()
-        wanted = {"stdout": False, "stderr": False, which: True}
-        for piece in container.logs(stream=True, **wanted):
-            stream.feed(piece)
+def _catch_up(container: Any, stream: _Skipping) -> None:
+    """Read what an ended container has said once more: the last connection may have been cut."""
+    stream.begin_again()
+    for piece in container.logs(stream=True, **stream.wanted):
+        stream.feed(piece)

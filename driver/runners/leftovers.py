@@ -15,6 +15,7 @@ from driver.runners.follow import BROKEN
 LABEL_STAGE = "retrain.stage"
 LABEL_WORKSPACE = "retrain.workspace"
 LABEL_FINGERPRINT = "retrain.fingerprint"
+_KEPT = "retrain-kept-"
 _STOP_GRACE_S = 10
 
 
@@ -35,8 +36,9 @@ class StageContainers:
         }
 
     def of(self, stage: Stage, fingerprint: str) -> list[Any]:
-        """Return the containers of a job, whatever their state."""
-        return self._listed(self.labels(stage, fingerprint))
+        """Return the containers of a job that nobody has put away, whatever their state."""
+        found = self._listed(self.labels(stage, fingerprint))
+        return [each for each in found if not each.name.startswith(_KEPT)]
 
     def at_work(self) -> list[str]:
         """Return the stages that run although no driver of this workspace does."""
@@ -49,16 +51,15 @@ class StageContainers:
         return sorted({c.labels[LABEL_WORKSPACE] for c in running} - {self._workspace})
 
     def drop(self, *, keep: Sequence[str] = ()) -> list[str]:
-        """Remove the containers of all jobs but those fingerprints; return their stages.
+        """Put away the containers of all jobs but those fingerprints; return their stages.
 
-        They are of runs that died, and nobody will collect them. RETRAIN_KEEP_CONTAINERS=1 keeps
-        those that have ended.
+        They are of runs that died, and nobody will collect them.
         """
         dropped = []
         for container in self._listed({LABEL_WORKSPACE: self._workspace}):
-            kept = keeps_containers() and container.status == "exited"
+            kept = keeps_containers() and container.name.startswith(_KEPT)
             if container.labels.get(LABEL_FINGERPRINT) not in keep and not kept:
-                remove(container)
+                put_away(container)
                 dropped.append(container.labels[LABEL_STAGE])
         return dropped
 
@@ -72,12 +73,16 @@ def keeps_containers() -> bool:
     return bool(os.environ.get("RETRAIN_KEEP_CONTAINERS"))
 
 
-def remove(container: Any) -> None:
+def put_away(container: Any) -> None:
     """Stop and remove a container; one that is gone already is fine.
 
-    An engine that is away keeps it, and the next run drops it.
+    RETRAIN_KEEP_CONTAINERS=1 renames it instead, so that nobody collects it a second time. An
+    engine that is away keeps it, and the next run drops it.
     """
     with suppress(*BROKEN):
         container.stop(timeout=_STOP_GRACE_S)
     with suppress(*BROKEN):
-        container.remove(force=True)
+        if keeps_containers():
+            container.rename(f"{_KEPT}{container.id[:12]}")
+        else:
+            container.remove(force=True)

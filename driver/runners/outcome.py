@@ -14,8 +14,9 @@ from contracts.stage import Event, Stage
 
 Emit = Callable[[Event], None]
 
-_SIGKILL_CODES = (137, -9)
-"""128 + SIGKILL as Docker and shells report it, and as Python's subprocess does."""
+_KILLED_BY = {137: "SIGKILL", -9: "SIGKILL", 143: "SIGTERM", -15: "SIGTERM"}
+"""128 + the signal as Docker and shells report it, and its negative as Python's subprocess does.
+An engine that is shut down sends SIGTERM to its containers first."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def failure(
             todo=f"Raise {(stage.image or '').upper()}_MEMORY (compose.retrain.yml), or lower "
             f"{stage.name}'s batch or concurrency. {where}",
         )
-    if exit_code in _SIGKILL_CODES:
+    if signal := _KILLED_BY.get(exit_code):
         return StageKilled(
             f"stage {stage.name} was killed (exit {exit_code})",
-            why="from outside, by SIGKILL",
+            why=f"from outside, by {signal}",
             todo=f"{StageKilled.hint} {where}",
         )
     kind = error_for(exit_code)

@@ -18,7 +18,6 @@ from tests.e2e.host import TASK, TEACHER, Host, choose_labelled, running_backend
 from tests.e2e.teacher import train_teacher
 from tests.faults.machine import merged_model
 
-
 FAULTS = pytest.StashKey[list[str]]()
 """Lines about the faults that were survived, shown at the end."""
 

@@ -110,6 +110,16 @@ def progress_of(host: Host, stage: str) -> float:
     return done
 
 
+def at_step(host: Host, driver: Driver, step: int) -> str:
+    """Return the id of the training's container once that many steps are done.
+
+    The container comes first: before it, the last run is the one before this.
+    """
+    container: str = wait_for(driver, lambda: stage_container(host, "train"))
+    wait_for(driver, lambda: progress_of(host, "train") >= step)
+    return container
+
+
 def is_running(container: str) -> bool:
     """Return whether a container runs."""
     return docker("inspect", "--format={{.State.Running}}", container) == "true"

@@ -24,9 +24,9 @@ from driver.window import RECORD_FILE
 from tests.e2e.host import Host, docker
 from tests.faults.conftest import FAULTS
 from tests.faults.machine import (
+    at_step,
     at_work,
     is_running,
-    progress_of,
     published,
     recover,
     require_service,
@@ -91,8 +91,7 @@ def test_a_second_signal_ends_it_at_once_and_recover_mends(ready: Host) -> None:
 
 def test_a_killed_stage_goes_on_from_its_checkpoint(ready: Host) -> None:
     with at_work(ready, "stage train", "train.max_steps=40", "train.seed=102") as driver:
-        wait_for(driver, lambda: progress_of(ready, "train") >= 6)
-        docker("kill", stage_container(ready, "train"))
+        docker("kill", at_step(ready, driver, 6))
         assert driver.wait() == 0, driver.said()
     assert "was killed (exit 137)" in driver.said()
     assert "again in 0.5 s" in driver.said()
@@ -102,8 +101,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(ready: Host) -> None:
 def test_a_paused_stage_is_stopped_for_its_silence(ready: Host) -> None:
     limits = ("limits.silence_s=4", "retry.stages={train: 1}")
     with at_work(ready, "stage train", "train.max_steps=40", "train.seed=103", *limits) as driver:
-        wait_for(driver, lambda: progress_of(ready, "train") >= 4)
-        docker("pause", stage_container(ready, "train"))
+        docker("pause", at_step(ready, driver, 4))
         assert driver.wait() == 0, driver.said()
     assert "it said nothing for 4 s; its container was paused" in driver.said()
 
@@ -119,18 +117,16 @@ def test_a_stage_that_runs_out_of_memory_says_so_and_is_not_tried_again(ready: H
 
 def test_a_container_that_somebody_removes_is_made_again(ready: Host) -> None:
     with at_work(ready, "stage train", "train.max_steps=40", "train.seed=105") as driver:
-        wait_for(driver, lambda: progress_of(ready, "train") >= 4)
-        docker("rm", "--force", stage_container(ready, "train"))
+        docker("rm", "--force", at_step(ready, driver, 4))
         assert driver.wait() == 0, driver.said()
 
 
 def test_a_surviving_stage_is_gone_on_with_while_the_service_stays_away(ready: Host) -> None:
     settings = ("train.max_steps=60", "train.seed=106")
     with at_work(ready, "stage train", *settings) as driver:
-        wait_for(driver, lambda: progress_of(ready, "train") >= 4)
+        container = at_step(ready, driver, 4)
         driver.kill()
-    container = stage_container(ready, "train")
-    assert container
+    assert is_running(container)
     stopped = docker("inspect", "--format={{.State.FinishedAt}}", ready.container)
     with at_work(ready, "stage train", *settings) as driver:
         assert driver.wait() == 0, driver.said()
@@ -151,9 +147,9 @@ def test_a_stage_of_other_settings_is_dropped(ready: Host) -> None:
 
 def test_the_backend_that_somebody_starts_meanwhile_is_stopped_again(ready: Host) -> None:
     with at_work(ready, "stage train", "train.max_steps=40", "train.seed=108") as driver:
-        wait_for(driver, lambda: progress_of(ready, "train") >= 4)
+        container = at_step(ready, driver, 4)
         docker("start", ready.container)
-        docker("kill", stage_container(ready, "train"))
+        docker("kill", container)
         wait_for(driver, lambda: not is_running(ready.container))
         assert driver.wait() == 0, driver.said()
 

@@ -64,7 +64,8 @@ class OllamaDouble:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 """Answer /api/tags, whatever the path."""
-                self._reply(200, {"models": [{"name": name} for name in double.models]})
+                models = [{"name": name, "digest": f"digest of {name}"} for name in double.models]
+                self._reply(200, {"models": models})
 
             def do_POST(self) -> None:
                 """Answer /api/chat by the script."""
@@ -75,7 +76,8 @@ class OllamaDouble:
                 if isinstance(said, int):
                     self._reply(said, {"error": "scripted"})
                 else:
-                    self._reply(200, {"message": {"content": said}, "done": True})
+                    ended = {"done": True, "done_reason": "stop"}
+                    self._reply(200, {"message": {"content": said}, **ended})
 
             def log_message(self, *_: Any) -> None:
                 """Stay quiet."""
