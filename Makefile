@@ -2,6 +2,7 @@
 # make test    run every test that this machine allows (REQUIRE_DOCKER=1: skips for lack of it fail)
 # make lint    ruff and mypy
 # make bench   the side-by-side figures of benchmarks/
+# make faults  kill the driver 200 times, and all else that tests/faults does (hours; needs Docker)
 # make images  build the four stage images
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # llama.cpp's unmodified converter, from the sdist of llama-cpp-python.
 export LLAMA_CPP_DIR ?= $(CURDIR)/.cache/llama.cpp
 
-.PHONY: demo test lint bench images
+.PHONY: demo test lint bench faults images
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
@@ -29,6 +30,9 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
 	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
+
+faults: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
+	FAULTS=200 REQUIRE_DOCKER=1 $(PY) -m pytest tests/faults
 
 images:
 	GIT_COMMIT=$$(git rev-parse HEAD) docker compose -f compose.retrain.yml build

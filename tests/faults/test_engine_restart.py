@@ -32,6 +32,7 @@ from tests.unit.labeler_stage import TASK, label, write_jsonl
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+BRIDGE = "retrain-test0"
 ITEMS = 60
 ANSWER_S = 0.2
 RESTART_AT = 10
@@ -40,7 +41,7 @@ LIMITS = Limits(silence_s=600)
 
 
 class Engine:
-    """A dockerd beside the host's. Without a bridge: the labeler's stages need none."""
+    """A dockerd beside the host's, on a bridge of its own: `none` would take docker0 away."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.address = f"unix://{folder / 'docker.sock'}"
@@ -50,7 +51,7 @@ class Engine:
             f"--data-root={folder / 'data'}",
             f"--exec-root={folder / 'exec'}",
             f"--pidfile={folder / 'pid'}",
-            *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *(f"--bridge={BRIDGE}", "--iptables=false", "--ip6tables=false", "--ip-forward=false"),
             *options,
         ]
         self._log = (folder / "log").open("ab")
@@ -89,10 +90,15 @@ def engine(image: str, *options: str) -> Iterator[Engine]:
     In a folder with a short name: the path of a socket has at most 104 bytes.
     """
     with tempfile.TemporaryDirectory(prefix="dockerd") as folder:
+        if Path("/sys/class/net", BRIDGE).exists():  # left by a test that was killed
+            _ip("link", "delete", BRIDGE)
+        _ip("link", "add", BRIDGE, "type", "bridge")
+        _ip("address", "add", "192.0.2.1/28", "dev", BRIDGE)  # RFC 5737: nobody's
         try:
             yield from _running(Engine(Path(folder), *options), image)
         finally:
             _unmount(folder)
+            _ip("link", "delete", BRIDGE)
 
 
 def _running(made: Engine, image: str) -> Iterator[Engine]:
@@ -106,6 +112,10 @@ def _running(made: Engine, image: str) -> Iterator[Engine]:
             made.docker("rm", "--force", *ids)
     finally:
         made.stop()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
 
 
 def _unmount(folder: str) -> None:
