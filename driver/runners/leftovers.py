@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import docker.errors
 
 from contracts.stage import Stage
 from driver.adapters.containers import connect
@@ -17,6 +20,9 @@ LABEL_WORKSPACE = "retrain.workspace"
 LABEL_FINGERPRINT = "retrain.fingerprint"
 _KEPT = "retrain-kept-"
 _STOP_GRACE_S = 10
+_AWAY_S = 30.0
+"""How long an engine that is being restarted may be away."""
+_PAUSE_S = 0.5
 
 
 class StageContainers:
@@ -77,12 +83,22 @@ def put_away(container: Any) -> None:
     """Stop and remove a container; one that is gone already is fine.
 
     RETRAIN_KEEP_CONTAINERS=1 renames it instead, so that nobody collects it a second time. An
-    engine that is away keeps it, and the next run drops it.
+    engine that is being restarted is waited for; one that stays away keeps it, and the next run
+    drops it.
     """
-    with suppress(*BROKEN):
-        container.stop(timeout=_STOP_GRACE_S)
-    with suppress(*BROKEN):
-        if keeps_containers():
-            container.rename(f"{_KEPT}{container.id[:12]}")
+    deadline = time.monotonic() + _AWAY_S
+    while True:
+        try:
+            with suppress(docker.errors.APIError):
+                container.stop(timeout=_STOP_GRACE_S)
+            with suppress(docker.errors.APIError):
+                if keeps_containers():
+                    container.rename(f"{_KEPT}{container.id[:12]}")
+                else:
+                    container.remove(force=True)
+        except BROKEN:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE_S)
         else:
-            container.remove(force=True)
+            return

@@ -1,0 +1,193 @@
+"""The backend as a container: by name, under compose, and on an engine that is reached by ssh."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import BackendUnavailable, DockerUnavailable
+from driver.adapters.containers import ContainerHost
+from driver.service import ComposeService, ContainerService, service_for
+from driver.settings import BackendSettings, ComposeSettings
+
+pytestmark = pytest.mark.docker
+
+# Gunicorn's way of ending: a clean exit on SIGTERM.
+PROGRAM = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+URL = "http://127.0.0.1:9"
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def plain(stage_images: dict[str, str]) -> Iterator[str]:
+    """Return the name of a running container."""
+    name = f"retrain-test-plain-{os.getpid()}"
+    shell = ("--entrypoint=sh", stage_images["labeler"], "-c", PROGRAM)
+    docker("run", "--detach", f"--name={name}", "--restart=unless-stopped", *shell)
+    yield name
+    docker("rm", "--force", name)
+
+
+@pytest.fixture
+def stubborn(stage_images: dict[str, str]) -> Iterator[str]:
+    """Return the name of a container that ignores SIGTERM."""
+    name = f"retrain-test-stubborn-{os.getpid()}"
+    shell = ("--entrypoint=sh", stage_images["labeler"], "-c", "trap '' TERM; sleep 600")
+    docker("run", "--detach", f"--name={name}", *shell)
+    yield name
+    docker("rm", "--force", name)
+
+
+@pytest.fixture
+def project(stage_images: dict[str, str], tmp_path: Path) -> Iterator[ComposeSettings]:
+    """Return a compose project whose service has been started with the model `old`."""
+    service = {
+        "image": stage_images["labeler"],
+        "entrypoint": ["sh", "-c", PROGRAM],
+        "environment": {"OLLAMA_MODEL": "${OLLAMA_MODEL:-unset}"},
+    }
+    declared = {"name": f"retrain-test-{os.getpid()}", "services": {"backend": service}}
+    file = tmp_path / "news.yml"
+    file.write_text(json.dumps(declared), encoding="utf-8")
+    settings = ComposeSettings(
+        folder=tmp_path, files=[file.name], service="backend", environment={"OLLAMA_MODEL": "old"}
+    )
+    compose = ["compose", "--file", str(file)]
+    subprocess.run(
+        ["docker", *compose, "up", "--detach"],
+        env={**os.environ, **settings.environment},
+        check=True,
+        capture_output=True,
+    )
+    yield settings
+    docker(*compose, "down", "--timeout=1")
+
+
+def model_of(container: str) -> str:
+    return docker("exec", container, "printenv", "OLLAMA_MODEL")
+
+
+def test_a_container_is_stopped_and_started(plain: str) -> None:
+    service = service_for(BackendSettings(url=URL, container=plain))
+    before = service.state()
+    assert (before.name, before.running, before.restart_policy) == (plain, True, "unless-stopped")
+    ended = service.stop(10)
+    assert ended.exit_code == 0
+    assert not service.state().running
+    service.start(before.id)
+    service.start(before.id)  # once more: nothing changes
+    after = service.state()
+    assert (after.id, after.running) == (before.id, True)
+
+
+def test_a_container_that_will_not_stop_is_killed_and_that_is_told(stubborn: str) -> None:
+    ended = ContainerHost().stop(stubborn, 1)
+    assert ended.exit_code == 137
+    assert ended.seconds >= 1
+
+
+def test_a_container_made_anew_is_found_by_its_name(
+    plain: str, stage_images: dict[str, str]
+) -> None:
+    service = ContainerService(plain, "")
+    old = service.state().id
+    docker("rm", "--force", plain)
+    shell = ("--entrypoint=sh", stage_images["labeler"], "-c", PROGRAM)
+    docker("create", f"--name={plain}", *shell)
+    service.start(old)
+    assert service.state().running
+    assert service.state().id != old
+
+
+def test_a_container_that_is_not_there_is_named() -> None:
+    with pytest.raises(BackendUnavailable, match="there is no container nobody"):
+        ContainerService("nobody", "").state()
+
+
+def test_compose_starts_the_very_container_after_a_failure(project: ComposeSettings) -> None:
+    service = ComposeService(project, "")
+    before = service.state()
+    service.stop(10)
+    service.start(before.id)
+    assert service.state().id == before.id
+    assert model_of(before.id) == "old"
+
+
+def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
+    old = ComposeService(project, "").state()
+    changed = project.model_copy(update={"environment": {"OLLAMA_MODEL": "new"}})
+    service = ComposeService(changed, "")
+    service.stop(10)
+    service.renew(old.id)
+    new = service.state()
+    assert new.running
+    assert new.id != old.id
+    assert model_of(new.id) == "new"
+    service.renew(new.id)
+    assert service.state().id == new.id, "nothing has changed since"
+
+
+def test_compose_says_what_is_wrong(project: ComposeSettings) -> None:
+    other = project.model_copy(update={"service": "front"})
+    with pytest.raises(BackendUnavailable, match="`docker compose ps` failed for front") as caught:
+        ComposeService(other, "").state()
+    assert "no such service: front" in caught.value.why
+
+
+@pytest.fixture
+def ssh_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a DOUBLE of ssh first in the path: it runs the remote command on this machine.
+
+    What docker's clients ask a remote host for is `docker system dial-stdio`; a real sshd would
+    start the same. Returns the file of its calls.
+    """
+    calls, folder = tmp_path / "calls", tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "ssh"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'echo "$*" >> {calls}\n'
+        'case "$*" in *away.example*) echo "ssh: no route to away.example" >&2; exit 255;; esac\n'
+        "exec docker --host unix:///var/run/docker.sock system dial-stdio\n",
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return calls
+
+
+def test_a_container_on_another_host(plain: str, ssh_double: Path) -> None:
+    settings = BackendSettings(url=URL, container=plain, docker_host="ssh://deploy@news.example")
+    service = service_for(settings)
+    before = service.state()
+    assert service.stop(10).exit_code == 0
+    service.start(before.id)
+    assert service.state().running
+    called = ssh_double.read_text(encoding="utf-8")
+    assert "news.example" in called
+    assert "deploy" in called
+    assert "docker system dial-stdio" in called
+
+
+def test_compose_on_another_host(project: ComposeSettings, ssh_double: Path) -> None:
+    service = ComposeService(project, "ssh://deploy@news.example")
+    before = service.state()
+    service.stop(10)
+    service.start(before.id)
+    assert service.state().running
+    assert ssh_double.exists()
+
+
+@pytest.mark.usefixtures("ssh_double")
+def test_a_host_that_is_away_is_named() -> None:
+    with pytest.raises(DockerUnavailable, match=r"at ssh://deploy@away\.example"):
+        ContainerHost("ssh://deploy@away.example")
