@@ -31,7 +31,7 @@ BROKEN = (
 """What a connection to the engine fails with."""
 _PATIENCE_S = 120.0
 """How long an engine may be away: a restart takes seconds, an update a minute."""
-_PAUSE_S = 0.5
+_PAUSE_S = 0.1
 
 
 class _Skipping:
@@ -100,8 +100,6 @@ def follow(container: Any, listener: Listener, log: IO[str]) -> int:
     beside.start()
     _follow_one(container, stdout)
     beside.join()
-    for stream in (stdout, stderr):
-        _catch_up(container, stream)
     lines.end()
     return int(container.attrs["State"]["ExitCode"])
 
@@ -113,15 +111,23 @@ def _follow_beside(container: Any, stream: _Skipping) -> None:
 
 
 def _follow_one(container: Any, stream: _Skipping) -> None:
+    """Follow until the container has ended and all that it said was read without a break."""
+    heard_at = time.monotonic()
     while True:
+        ended = not is_running(container)
         stream.begin_again()
         try:
-            for piece in container.logs(stream=True, follow=True, **stream.wanted):
+            for piece in container.logs(stream=True, follow=not ended, **stream.wanted):
                 stream.feed(piece)
-        except BROKEN:
-            pass  # whether it runs on is asked next
-        if not is_running(container):
-            return
+                heard_at = time.monotonic()
+        except BROKEN as error:
+            if ended and time.monotonic() - heard_at > _PATIENCE_S:
+                raise DockerUnavailable(
+                    "the Docker engine does not give a stage's output", why=str(error)
+                ) from error
+        else:
+            if ended:
+                return
         time.sleep(_PAUSE_S)
 
 
@@ -132,9 +138,7 @@ def is_running(container: Any) -> bool:
         try:
             container.reload()
         except docker.errors.NotFound as error:
-            raise StageKilled(
-                "the stage's container is gone", why="somebody removed it while it ran"
-            ) from error
+            raise _gone() from error
         except BROKEN as error:
             if time.monotonic() > deadline:
                 raise DockerUnavailable(
@@ -142,11 +146,10 @@ def is_running(container: Any) -> bool:
                 ) from error
             time.sleep(_PAUSE_S)
         else:
+            if container.status in {"removing", "dead"}:
+                raise _gone()
             return container.status in {"running", "paused", "restarting"}
 
 
-def _catch_up(container: Any, stream: _Skipping) -> None:
-    """Read what an ended container has said once more: the last connection may have been cut."""
-    stream.begin_again()
-    for piece in container.logs(stream=True, **stream.wanted):
-        stream.feed(piece)
+def _gone() -> StageKilled:
+    return StageKilled("the stage's container is gone", why="somebody removed it while it ran")

@@ -53,7 +53,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
-    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, resumed or 0)
+    begin = resumed.name if resumed else 0
+    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
     with memory_errors(params):
         model = load_model(backend, context.input(BASE), params)
         from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL

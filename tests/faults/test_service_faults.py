@@ -83,6 +83,7 @@ def test_a_second_signal_ends_it_at_once_and_recover_mends(ready: Host) -> None:
     with at_work(ready, "stage train", *LONG, "train.seed=101") as driver:
         wait_for(driver, lambda: stage_container(ready, "train"))
         driver.signal(signal.SIGINT)
+        wait_for(driver, lambda: "ending in order" in driver.said())  # signals do not queue
         driver.signal(signal.SIGINT)
         assert driver.wait(10) == Interrupted.exit_code, driver.said()
     assert "driver recover" in driver.said()
