@@ -68,7 +68,7 @@ class DockerUnavailable(RetrainError):
 
 
 class GpuUnavailable(RetrainError):
-    """A stage asks for a GPU that this host does not have, or that is taken."""
+    """A stage asks for a GPU that is not there, is taken, or has too old a driver."""
 
     exit_code = 14
     hint = "See `python -m driver doctor`; without a GPU set train.device=cpu."

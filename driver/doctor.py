@@ -12,18 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contracts import files
+from contracts import files, stages
 from contracts.converter import find_converter
 from contracts.errors import RetrainError, StageFailed
-from driver import preflight
+from driver import lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import PIPELINE
 from driver.session import Session
 
 _MIN_VRAM_MIB = 23_000
 """8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
-_MIN_DRIVER = 570
-"""CUDA 12.8, in the trainer's base image, needs this driver branch."""
 _MIN_MEMORY_GB = 40
 """Merging 28 GB of bf16 weights on the CPU, with room for the system."""
 
@@ -74,16 +72,26 @@ def _ask(name: str, question: Callable[[Session], Finding], session: Session) ->
 def _gpu(session: Session) -> Finding:
     if session.settings.train.device == "cpu":
         return Finding("GPU", ok=None, text="train.device=cpu asks for none")
-    found = gpu.devices()[0]
-    text = f"{found.name}, {found.total_mib} MiB, driver {found.driver}"
-    if int(found.driver.split(".")[0]) < _MIN_DRIVER:
-        mend = f"install an NVIDIA driver of branch {_MIN_DRIVER} or newer"
-        return Finding("GPU", ok=False, text=text, mend=mend)
-    if found.total_mib < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":
+    if not preflight.gpu_is_here(session):
+        return Finding("GPU", ok=None, text="it is on the Docker engine's host: ask there")
+    chosen = lease.devices(session, gpu.survey())
+    text = ", ".join(f"{each.index}: {each.name}, {each.total_mib} MiB" for each in chosen)
+    least = min(each.total_mib for each in chosen)
+    if least < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":
         return Finding(
             "GPU", ok=False, text=text, mend="--set train.load_in=4bit, or a smaller base"
         )
-    return Finding("GPU", ok=True, text=text)
+    held = "; ".join(str(holder) for holder in lease.holders(session).of(chosen))
+    return Finding("GPU", ok=True, text=f"{text}; held by {held}" if held else text)
+
+
+def _driver(session: Session) -> Finding:
+    if session.settings.train.device == "cpu" or not preflight.gpu_is_here(session):
+        return Finding("NVIDIA driver", ok=None, text="no GPU of this host is asked for")
+    host = gpu.survey()
+    text = f"{host.driver}, CUDA {host.cuda[0]}.{host.cuda[1]}"
+    warning = gpu.check_driver(host, session.runner.cuda(stages.TRAIN))
+    return Finding("NVIDIA driver", ok=True, text=f"{text}; {warning}" if warning else text)
 
 
 def _docker(session: Session) -> Finding:
@@ -202,6 +210,7 @@ def _compose(session: Session) -> Finding:
 
 
 _QUESTIONS: dict[str, Callable[[Session], Finding]] = {
+    "NVIDIA driver": _driver,
     "GPU": _gpu,
     "Docker engine": _docker,
     "Docker Compose": _compose,

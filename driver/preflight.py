@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, stages
-from contracts.errors import CandidateRefused, DiskFull, WorkspaceBusy
+from contracts.errors import CandidateRefused, DiskFull, GpuUnavailable, WorkspaceBusy
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 
@@ -39,7 +39,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     if any(stage.image for stage in running):
         session.runner.check(running)
     if stages.TRAIN in running and session.settings.train.device == "cuda":
-        check_gpu()
+        check_gpu(session)
     if any(stage in running for stage in _SERVING):
         session.engine.version()
     if stages.LABEL in running and not session.settings.snapshot.reviewed:
@@ -138,12 +138,33 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
     return base_gb * sum(share for stage, share in shares.items() if stage in running)
 
 
-def check_gpu() -> None:
-    """Raise `GpuUnavailable` when this host has no GPU; a remote engine's host is not asked."""
-    if os.environ.get("DOCKER_HOST", "unix://").startswith("unix://"):
-        from driver.adapters import gpu
+def gpu_is_here(session: Session) -> bool:
+    """Return whether training takes a GPU of this host, and not of a remote Docker engine's."""
+    engine = os.environ.get("DOCKER_HOST", "unix://")
+    return session.settings.runner == "process" or engine.startswith("unix://")
 
-        gpu.devices()  # raises what is missing
+
+def check_gpu(session: Session) -> None:
+    """Raise `GpuUnavailable` for GPUs that are not there, too small, or of too old a driver.
+
+    Who holds them is not asked yet: training may be hours away. A remote host is not asked at all.
+    """
+    if not gpu_is_here(session):
+        return
+    from driver import lease
+    from driver.adapters import gpu
+
+    host = gpu.survey()
+    for each in lease.devices(session, host):
+        needed = lease.needed_mib(each, session.settings.gpu)
+        if needed > each.total_mib:
+            raise GpuUnavailable(
+                f"GPU {each.index} ({each.name}) has {each.total_mib} MiB in all",
+                why=f"gpu.needed_mib asks for {needed}",
+                todo="Lower gpu.needed_mib, or name a larger GPU in gpu.devices.",
+            )
+    if warning := gpu.check_driver(host, session.runner.cuda(stages.TRAIN)):
+        session.display.warn(warning)
 
 
 def check_backend(session: Session) -> None:

@@ -25,10 +25,15 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         if not window.is_open:
             say(f"Nothing to recover in {workspace}: no service was left stopped.")
             return
+        away = window.record().backend is not None
         window.close()
         for warning in window.warnings:
             say(warning)
-        say(f"The service is back and healthy; it was away for {window.away_s:.0f} s.")
+        say(
+            f"The service is back and healthy; it was away for {window.away_s:.0f} s."
+            if away
+            else "What was stopped for the GPU runs again."
+        )
 
 
 def _stop_stages(workspace: Path) -> list[str]:

@@ -231,7 +231,8 @@ class Session:
         if stage.image is None:
             works = self._host_works()
             return execute(stage, job, self.workspace, path.parent, works[stage.name], self._listen)
-        environ = self.addresses if stage.gpu is GpuMode.SERVING else {}
+        serving = stage.gpu is GpuMode.SERVING
+        environ = self.addresses if serving else lease.environment(self, stage)
         log = self.run.log(stage.name)
         self.runner.run(stage, path, log, self._listen, environ, self._limits(stage))
         result = self.store.result(stage.name, job.fingerprint)
@@ -349,6 +350,7 @@ class Session:
             self.workspace,
             self.compose_file,
             gpu=self.settings.train.device == "cuda",
+            devices=self.settings.gpu.devices,
         )
 
     def close(self) -> None:

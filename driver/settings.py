@@ -93,6 +93,32 @@ class LimitSettings(Params):
     """Longest time in all, by stage name, e.g. {train: 6}."""
 
 
+class GpuSettings(Params):
+    """Which GPU training takes, and what may be stopped for it."""
+
+    devices: tuple[str, ...] = ()
+    """Indices or UUIDs as `nvidia-smi -L` shows them, e.g. [1]; empty: those that the trainer's
+    service in the compose file reserves (the first one, as shipped)."""
+    needed_mib: int | None = Field(None, ge=1)
+    """Memory that has to be free on each of them; None: 90 % of it."""
+    free_timeout_s: float = Field(60, gt=0)
+    """How long to wait for the memory once every model is unloaded and all is stopped that may."""
+    may_stop: tuple[str, ...] = ()
+    """Containers on this host, by name or pattern (jupyter*), that are stopped if they hold the
+    memory, and started again when the service comes back. Never the serving engine's own."""
+    may_kill: tuple[str, ...] = ()
+    """Programs outside of containers, by a pattern of the whole command line (*python
+    train.py*), that are ended if they hold the memory. Nobody starts them again."""
+    stop_timeout_s: int = Field(30, ge=1)
+    """Seconds that each of them gets to end by itself."""
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _texts(cls, devices: Any) -> Any:
+        many = devices if isinstance(devices, list | tuple) else [devices]
+        return [str(each) if type(each) is int else each for each in many]
+
+
 class DockerSettings(Params):
     """How stage containers are run."""
 
@@ -122,6 +148,7 @@ class Settings(Params):
     window: WindowSettings = WindowSettings()
     retry: RetrySettings = RetrySettings()
     limits: LimitSettings = LimitSettings()
+    gpu: GpuSettings = GpuSettings()
     docker: DockerSettings = DockerSettings()
     snapshot: params.SnapshotParams = params.SnapshotParams()
     fetch: params.FetchParams

@@ -24,7 +24,7 @@ from serving.engine import Resident
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
     from driver.adapters.backend import Backend
-    from driver.adapters.containers import ContainerState, Stopped
+    from driver.adapters.containers import ContainerHost, ContainerState, Stopped
     from driver.service import Service
     from serving.ollama import Ollama
 
@@ -37,25 +37,44 @@ exits with 0 all the same."""
 _POLL_S = 2.0
 
 
+class Other(Frozen):
+    """A container that ran, and is stopped because it held the GPU."""
+
+    id: str
+    name: str
+    host: str
+    """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
+
+
 class Record(Frozen):
     """What was running before: enough to bring it back, and nothing else."""
 
-    backend: BackendSettings
-    """With the engine and the folder as they were in effect, since nobody else will know."""
-    container_id: str
-    container_name: str
-    restart_policy: str
-    stop: bool
+    backend: BackendSettings | None = None
+    """With the engine and the folder as they were in effect, since nobody else will know; None
+    where only others are stopped."""
+    container_id: str = ""
+    container_name: str = ""
+    restart_policy: str = ""
+    stop: bool = False
     """Whether the container is stopped, or may be by now."""
-    llm_enabled: bool | None
+    llm_enabled: bool | None = None
     """The backend's own LLM switch; None where it did not say."""
-    ollama: str
+    ollama: str = ""
     """Address of the engine whose models are below; "" for none."""
-    models: tuple[Resident, ...]
+    models: tuple[Resident, ...] = ()
     """What the engine had loaded."""
     opened_at: float
     """Seconds since the epoch: the outage may outlive this process."""
     stopped_at: float | None = None
+    others: tuple[Other, ...] = ()
+    """Whatever else is stopped, in the order of the stops."""
+
+    @property
+    def settings(self) -> BackendSettings:
+        """The backend's settings, of a record that has a backend."""
+        if self.backend is None:
+            raise ValueError("the record is of no backend")
+        return self.backend
 
 
 class World:
@@ -72,6 +91,12 @@ class World:
         from driver.adapters.backend import Backend
 
         return Backend(settings.url)
+
+    def containers(self, host: str) -> ContainerHost:
+        """Return an engine with containers of others."""
+        from driver.adapters.containers import ContainerHost
+
+        return ContainerHost(host)
 
     def ollama(self, address: str) -> Ollama:
         """Return the engine."""
@@ -130,17 +155,39 @@ class Window:
         """
         if self._settings is None or self._left_alone:
             return
-        record = self.record() if self.is_open else self._survey(self._settings)
-        if record is None:
+        before = self.record() if self.is_open else None
+        fresh = before is None or before.backend is None
+        record = self._survey(self._settings) if fresh else before
+        if record is None or record.backend is None:
             return
-        if not self.is_open or (stop and not record.stop):
+        if fresh or (stop and not record.stop):
             now = time.time() if stop else None
-            record = record.model_copy(update={"stop": stop, "stopped_at": now})
+            others = before.others if before else ()
+            update = {"stop": stop, "stopped_at": now, "others": others}
+            record = record.model_copy(update=update)
             self._write(record)
         if record.stop:
             self._stop(record)
         else:
-            self._world.backend(record.backend).switch_llm(on=False)
+            self._world.backend(record.settings).switch_llm(on=False)
+
+    def stop_other(self, container: ContainerState, host: str, timeout_s: int) -> None:
+        """Stop another container, which comes back with the service; one that ended is none.
+
+        Raises `BackendUnavailable` when it cannot be stopped.
+        """
+        engine = self._world.containers(host)
+        if not engine.state(container.id).running:
+            return
+        record = self.record() if self.is_open else Record(opened_at=time.time())
+        other = Other(id=container.id, name=container.name, host=host)
+        if other not in record.others:
+            self._write(record.model_copy(update={"others": (*record.others, other)}))
+        ended = engine.stop(container.id, timeout_s)
+        self.warnings.append(
+            f"{container.name} held the GPU and was stopped, as gpu.may_stop allows "
+            f"(exit {ended.exit_code} after {ended.seconds:.0f} s); it comes back with the service"
+        )
 
     def _survey(self, settings: BackendSettings) -> Record | None:
         """Return what runs now; None where the backend does not run, and is to be left alone."""
@@ -178,14 +225,15 @@ class Window:
             return ()
 
     def _stop(self, record: Record) -> None:
-        service = self._world.service(record.backend)
+        settings = record.settings
+        service = self._world.service(settings)
         state = service.state()
         if not state.running:
             return
         if state.id != record.container_id:  # somebody made it anew: that one has to come back
             self._write(record.model_copy(update={"container_id": state.id}))
-        busy = self._wait_until_idle(record.backend, service)
-        ended = service.stop(record.backend.stop_timeout_s)
+        busy = self._wait_until_idle(settings, service)
+        ended = service.stop(settings.stop_timeout_s)
         self._tell(state, ended, busy=busy)
 
     def _wait_until_idle(self, settings: BackendSettings, service: Service) -> bool:
@@ -218,23 +266,27 @@ class Window:
         """Start what was stopped and wait until it is healthy; then forget the record.
 
         `renew` lets compose make the container anew for a changed environment. Raises
-        `BackendUnavailable`, and keeps the record, when the backend does not come back.
+        `BackendUnavailable`, or `WindowOpen` for one of the others, and keeps the record, when
+        something does not come back.
         """
         if not self.is_open:
             return
         with self._shield():
             record = self.record()
+            failed = self._start_others(record)  # quick, and owed even if the backend is broken
             if record.stop:
                 self._start(record, renew=renew)
             self._switch_back(record)
             self._load_again(record)
+            if failed:
+                raise failed[0]
             if record.stopped_at is not None:
                 self.away_s += time.time() - record.stopped_at
             self._path.unlink()
             files.fsync_path(self._path.parent)
 
     def _start(self, record: Record, *, renew: bool) -> None:
-        settings = record.backend
+        settings = record.settings
         service = self._world.service(settings)
         if renew:
             service.renew(record.container_id)
@@ -253,9 +305,35 @@ class Window:
         """Leave the backend's LLM switch as it was, whatever a restart has made of it."""
         if record.llm_enabled is None:
             return
-        backend = self._world.backend(record.backend)
+        backend = self._world.backend(record.settings)
         if backend.admin_health().llm_enabled != record.llm_enabled:
             backend.switch_llm(on=record.llm_enabled)
+
+    def _start_others(self, record: Record) -> list[WindowOpen]:
+        """Start every other container, and return what went wrong."""
+        failed = []
+        for other in record.others:
+            try:
+                self._start_other(other)
+            except WindowOpen as error:
+                failed.append(error)
+        return failed
+
+    def _start_other(self, other: Other) -> None:
+        """Start the very container, or the one that has its name by now."""
+        engine = self._world.containers(other.host)
+        known = next((name for name in (other.id, other.name) if engine.exists(name)), None)
+        if known is None:
+            self.warnings.append(f"{other.name}, stopped for the GPU, has been removed since")
+            return
+        try:
+            engine.start(known)
+        except BackendUnavailable as error:
+            raise WindowOpen(
+                f"{other.name}, stopped for the GPU, does not start again",
+                why=error.why,
+                todo=f"`docker start {other.name}` says why; then `python -m driver recover`.",
+            ) from error
 
     def _load_again(self, record: Record) -> None:
         """Load the engine's models again, so that the first request does not wait for them.

@@ -33,6 +33,11 @@ class ContainerState(Frozen):
     """`no`, `always`, `unless-stopped` or `on-failure`."""
     started_at: str
     """RFC 3339."""
+    image: str = ""
+    """As it was named when the container was made."""
+    labels: dict[str, str] = {}
+    removes_itself: bool = False
+    """Made with `--rm`: a stop is its end."""
 
 
 class Stopped(Frozen):
@@ -86,6 +91,9 @@ class ContainerHost:
             restarts=container.attrs["RestartCount"],
             restart_policy=config.get("RestartPolicy", {}).get("Name") or "no",
             started_at=state["StartedAt"],
+            image=container.attrs["Config"]["Image"],
+            labels=container.attrs["Config"].get("Labels") or {},
+            removes_itself=bool(config.get("AutoRemove")),
         )
 
     def exists(self, name: str) -> bool:

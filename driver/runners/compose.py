@@ -57,6 +57,17 @@ class Service(Frozen):
         reservations = self.deploy.get("resources", {}).get("reservations", {})
         return tuple(reservations.get("devices", ()))
 
+    @property
+    def gpu_names(self) -> tuple[str, ...]:
+        """The devices that it reserves by index or UUID."""
+        return tuple(str(name) for device in self.gpus for name in device.get("device_ids", ()))
+
+    @property
+    def gpu_count(self) -> int | None:
+        """How many devices it reserves; None for all, which is what no number means."""
+        counts = [device.get("count", "all") for device in self.gpus]
+        return sum(map(int, counts)) if counts and "all" not in counts else None
+
 
 def read(file: Path, environ: Mapping[str, str]) -> dict[str, Service]:
     """Return the services by name, with variables from `environ` put in.

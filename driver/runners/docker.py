@@ -19,7 +19,7 @@ from contracts.entrypoint import RESULT_FILE
 from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
 from driver.adapters.containers import connect
-from driver.runners import compose
+from driver.runners import compose, torch_cuda
 from driver.runners.follow import BROKEN, follow
 from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
@@ -31,10 +31,14 @@ _MOUNT = Path("/workspace")
 class DockerRunner:
     """Runs each stage in its container, as compose.retrain.yml declares it."""
 
-    def __init__(self, workspace: Path, compose_file: Path, *, gpu: bool) -> None:
+    def __init__(
+        self, workspace: Path, compose_file: Path, *, gpu: bool, devices: Sequence[str] = ()
+    ) -> None:
         self._workspace = workspace.resolve()
         self._gpu = gpu
         """False leaves the GPU reservation out: train.device=cpu."""
+        self._devices = devices
+        """In place of the reserved ones: gpu.devices."""
         environ = {**os.environ, **_identity(), "RETRAIN_WORKSPACE": str(self._workspace)}
         self._services = compose.read(compose_file, environ)
         self._client = connect()
@@ -76,6 +80,22 @@ class DockerRunner:
             except docker.errors.ImageNotFound as error:
                 raise ImageStale(f"the image {name} is not built") from error
         return self._image_ids[image]
+
+    def cuda(self, stage: Stage) -> tuple[int, int] | None:
+        """Return the CUDA that the PyTorch in the stage's image is built for; None for a CPU's."""
+        image = stage.image or ""
+        try:
+            output = self._client.containers.run(
+                self._image_id(image),
+                ["-c", torch_cuda.SCRIPT],
+                entrypoint=["python3"],
+                network_mode="none",
+                remove=True,
+            )
+        except docker.errors.ContainerError as error:
+            name = self._services[image].image
+            raise ImageStale(f"the image {name} has no PyTorch", why=str(error)) from error
+        return torch_cuda.parse(output.decode())
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether a container of this very stage runs, or waits to be collected."""
@@ -141,7 +161,7 @@ class DockerRunner:
         image = stage.image or ""
         service = self._services[image]
         inside = _MOUNT / job.resolve().relative_to(self._workspace)
-        options = container_options(service, gpu=self._gpu)
+        options = container_options(service, gpu=self._gpu, devices=self._devices)
         options["environment"] |= environ
         options["labels"] = self._containers.labels(stage, job.parent.name)
         try:
@@ -180,8 +200,13 @@ def _kill(container: Any) -> str:
     return paused
 
 
-def container_options(service: compose.Service, *, gpu: bool) -> dict[str, Any]:
-    """Return the SDK's arguments for a service of the compose file."""
+def container_options(
+    service: compose.Service, *, gpu: bool, devices: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the SDK's arguments for a service of the compose file.
+
+    `devices` are indices or UUIDs of GPUs to give it in place of those that it reserves.
+    """
     options: dict[str, Any] = {
         "user": service.user,
         "read_only": service.read_only,
@@ -201,15 +226,18 @@ def container_options(service: compose.Service, *, gpu: bool) -> dict[str, Any]:
         ],
     }
     if gpu and service.gpus:
-        options["device_requests"] = [
-            docker.types.DeviceRequest(
-                driver=device["driver"],
-                count=device.get("count", -1),
-                capabilities=[device["capabilities"]],
-            )
-            for device in service.gpus
-        ]
+        options["device_requests"] = [_request(device, devices) for device in service.gpus]
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _request(device: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return one reservation as the engine takes it: names or a number, never both; -1 is all."""
+    names = names or device.get("device_ids", ())
+    count = device.get("count", "all")
+    many = {"device_ids": list(names)} if names else {"count": -1 if count == "all" else int(count)}
+    return docker.types.DeviceRequest(
+        driver=device["driver"], capabilities=[device["capabilities"]], **many
+    )
 
 
 def _tmpfs(entry: str) -> tuple[str, str]:

@@ -35,6 +35,9 @@ class Runner(Protocol):
     def check(self, stages: Sequence[Stage]) -> None:
         """Raise what would keep these stages from running, before anything is changed."""
 
+    def cuda(self, stage: Stage) -> tuple[int, int] | None:
+        """Return the CUDA that the stage's PyTorch is built for, e.g. (12, 8); None: for none."""
+
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether this very stage still runs, left behind by a driver that was killed."""
 

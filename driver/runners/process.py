@@ -17,6 +17,7 @@ from contracts import files
 from contracts.converter import find_converter
 from contracts.errors import StageFailed
 from contracts.stage import Stage
+from driver.runners import torch_cuda
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
 
@@ -48,6 +49,15 @@ class ProcessRunner:
             )
         if "gguf" in images:
             find_converter()
+
+    def cuda(self, stage: Stage) -> tuple[int, int] | None:
+        """Return the CUDA that this environment's PyTorch is built for; None for a CPU's."""
+        command = [sys.executable, "-c", torch_cuda.SCRIPT]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        except subprocess.CalledProcessError as error:
+            raise StageFailed(f"{stage.name} needs PyTorch", why=error.stderr[-300:]) from error
+        return torch_cuda.parse(done.stdout)
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:  # noqa: ARG002
         """Return False: a stage's process dies with its driver."""
