@@ -176,8 +176,91 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path, outside: Outside) -> N
     assert outside.calls == []
 
 
+def stop_other(opened: Window, outside: Outside) -> None:
+    """Do what the GPU lease does with a container that holds the GPU and may be stopped."""
+    engine = outside.containers("unix://gpu")
+    if engine.exists("notebook"):
+        opened.stop_other(engine.state("notebook"), "unix://gpu", 30)
+
+
+def test_another_container_comes_back_even_without_a_backend(
+    tmp_path: Path, outside: Outside
+) -> None:
+    outside.other = "running"
+    alone = window(tmp_path, outside, None)
+    stop_other(alone, outside)
+    stop_other(alone, outside)  # the next attempt at the stage
+    assert outside.calls == ["stop other 30"]
+    assert [(o.id, o.name, o.host) for o in alone.record().others] == [
+        ("x1", "notebook", "unix://gpu")
+    ]
+    assert "notebook held the GPU and was stopped" in alone.warnings[0]
+    Window(tmp_path, None, world=outside).close()
+    assert outside.calls == ["stop other 30", "start other x1"]
+    assert not alone.is_open
+
+
+def test_another_container_is_remembered_beside_the_backend(
+    tmp_path: Path, outside: Outside
+) -> None:
+    outside.other = "running"
+    opened = window(tmp_path, outside)
+    stop_other(opened, outside)  # before the backend: a run that died, and its stage goes on
+    opened.open()
+    opened.close()
+    assert outside.calls == [
+        "stop other 30",
+        "stop 120",
+        "start other x1",
+        "start c1",
+        "load news:latest",
+    ]
+
+
+def test_another_container_that_was_made_anew_is_started_by_its_name(
+    tmp_path: Path, outside: Outside
+) -> None:
+    outside.other = "running"
+    opened = window(tmp_path, outside)
+    stop_other(opened, outside)
+    outside.other_id = "x2"
+    opened.close()
+    assert outside.calls == ["stop other 30", "start other notebook"]
+
+
+def test_another_container_that_was_removed_is_said(tmp_path: Path, outside: Outside) -> None:
+    outside.other = "running"
+    opened = window(tmp_path, outside)
+    stop_other(opened, outside)
+    outside.other = None
+    opened.close()
+    assert opened.warnings[-1] == "notebook, stopped for the GPU, has been removed since"
+    assert not opened.is_open
+
+
+def test_another_container_that_does_not_start_keeps_the_record_but_not_the_backend(
+    tmp_path: Path, outside: Outside
+) -> None:
+    outside.other = "running"
+    opened = window(tmp_path, outside)
+    opened.open()
+    stop_other(opened, outside)
+    outside.other_broken = True
+    with pytest.raises(WindowOpen, match=r"notebook.* does not start again") as caught:
+        opened.close()
+    assert "docker start notebook" in caught.value.todo
+    assert outside.running
+    assert opened.is_open
+    outside.other_broken = False
+    opened.close()
+    assert (outside.other, opened.is_open) == ("running", False)
+
+
 _OPERATIONS = st.lists(
-    st.sampled_from(["open", "open beside", "free", "close", "renew", "comes up"]), max_size=6
+    st.sampled_from(
+        ["open", "open beside", "free", "stop other", "close", "renew", "comes up", "other too"]
+    ),
+    max_size=7,
 )
 
 
@@ -187,22 +270,28 @@ def operate(opened: Window, outside: Outside, operation: str) -> None:
         opened.open()
     elif operation == "open beside":
         opened.open(stop=False)
-    elif operation == "free" and opened.is_open:  # the GPU lease
+    elif operation == "free" and opened.is_open and opened.record().backend:  # the GPU lease
         outside.models = ()
+    elif operation == "stop other":
+        stop_other(opened, outside)
     elif operation == "close":
         opened.close()
     elif operation == "renew":
         opened.close(renew=True)
-    elif operation == "comes up" and opened.is_open:
+    elif operation == "comes up" and opened.is_open and opened.record().backend:
         outside.running = True
+    elif operation == "other too" and opened.is_open and opened.record().others:
+        outside.other = "running"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=900, deadline=None)
 @given(
     running=st.booleans(),
     llm=st.booleans(),
     forgets=st.booleans(),
     models=st.sampled_from([(), (MODEL,)]),
+    other=st.sampled_from([None, "running", "exited"]),
+    backend=st.sampled_from([BACKEND, BACKEND, None]),
     operations=_OPERATIONS,
     crashes=st.lists(st.integers(0, 30), max_size=3),
 )
@@ -212,14 +301,17 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
     llm: bool,
     forgets: bool,
     models: Any,
+    other: str | None,
+    backend: BackendSettings | None,
     operations: list[str],
     crashes: list[int],
 ) -> None:
     """The driver dies at any step, and so does what recovers, up to twice; then one gets through.
 
-    A backend that was not running is none of ours, nor are models that nobody unloads for it.
+    A backend that was not running is none of ours, nor are models that nobody unloads for it, nor
+    is another container that did not run when the GPU was wanted.
     """
-    outside = Outside(running=running, llm=llm, forgets_switch=forgets, models=models)
+    outside = Outside(running=running, llm=llm, forgets_switch=forgets, models=models, other=other)
 
     really_write = files.write_json
 
@@ -237,7 +329,7 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
             outside.crash_in = crash
             try:
                 if attempt == 0:
-                    opened = window(folder, outside)
+                    opened = window(folder, outside, backend)
                     for operation in operations:
                         operate(opened, outside, operation)
                 Window(folder, None, world=outside).close()
@@ -247,3 +339,4 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
     assert outside.running is running
     assert outside.llm is llm
     assert outside.models == models
+    assert outside.other == other

@@ -39,6 +39,11 @@ class Outside(World):
     healthy: bool = True
     restarts: int = 0
     restarts_while_asked: bool = False
+    other: str | None = None
+    """State of another container, which holds the GPU: running, exited, or None: removed."""
+    other_id: str = "x1"
+    other_broken: bool = False
+    """Whether it cannot be started."""
     crash_in: int | None = None
     calls: list[str] = field(default_factory=list)
 
@@ -68,6 +73,10 @@ class Outside(World):
     def backend(self, settings: BackendSettings) -> Any:
         assert settings.container == "news"
         return self
+
+    def containers(self, host: str) -> Any:
+        assert host == "unix://gpu"
+        return Others(self)
 
     def ollama(self, address: str) -> Any:
         assert address == "http://ollama"
@@ -141,3 +150,39 @@ class Outside(World):
         for _ in self.change(f"load {resident.tag}"):
             if resident not in self.models:
                 self.models = (*self.models, resident)
+
+
+@dataclass
+class Others:
+    """The GPU host's engine, with the one container that the window has nothing else to do with."""
+
+    outside: Outside
+
+    def state(self, name: str) -> ContainerState:
+        assert self.exists(name)
+        return ContainerState(
+            id=self.outside.other_id,
+            name="notebook",
+            running=self.outside.other == "running",
+            restarts=0,
+            restart_policy="no",
+            started_at="2026-01-01T00:00:00Z",
+            image="jupyter:1",
+        )
+
+    def exists(self, name: str) -> bool:
+        self.outside.step()
+        return self.outside.other is not None and name in {self.outside.other_id, "notebook"}
+
+    def stop(self, name: str, timeout_s: int) -> Stopped:
+        assert self.exists(name)
+        for _ in self.outside.change(f"stop other {timeout_s}"):
+            self.outside.other = "exited"
+        return self.outside.ended
+
+    def start(self, name: str) -> None:
+        assert self.exists(name)
+        for _ in self.outside.change(f"start other {name}"):
+            if self.outside.other_broken:
+                raise BackendUnavailable("the container does not start", why="no such device")
+            self.outside.other = "running"
