@@ -110,8 +110,7 @@ class Holders:
         container = holder.container
         return (
             container is not None
-            and not container.removes_itself
-            and _OURS not in container.labels
+            and not _why_not(container)
             and _matches(container.name, self._settings.may_stop)
         )
 
@@ -133,13 +132,12 @@ class Holders:
         by_hand += [f"`kill {' '.join(plain)}`"] if plain else []
         if not by_hand:
             return "`nvidia-smi` on the host may show more; a crashed program can need a reboot."
-        keys = ["gpu.may_stop"] if not all(c.removes_itself for c in containers.values()) else []
+        kept = {name: why for name, each in containers.items() if (why := _why_not(each))}
+        keys = ["gpu.may_stop"] if len(kept) < len(containers) else []
         keys += ["gpu.may_kill"] if plain else []
         allow = f", or allow that ({', '.join(keys)})" if keys else ""
         text = f"Stop what holds it: {' and '.join(by_hand)}{allow}; then run again."
-        for name in (name for name, each in containers.items() if each.removes_itself):
-            text += f" {name} was made with --rm, so that no run may stop it."
-        return text
+        return " ".join([text, *(f"No run stops {name}: {why}." for name, why in kept.items())])
 
     def _stop(self, container: ContainerState) -> None:
         host = self._engine.host if self._engine else ""
@@ -159,6 +157,15 @@ class Holders:
             ) from error
         how = "was ended, as gpu.may_kill allows; it is not started again"
         self._window.warnings.append(f"{holder} {how if gone else 'does not end, not even killed'}")
+
+
+def _why_not(container: ContainerState) -> str:
+    """Return why a container is never stopped, whatever the settings allow; "" if it may be."""
+    if container.removes_itself:
+        return "it was made with --rm, and could not be started again"
+    if workspace := container.labels.get(_OURS):
+        return f"it is a stage of the run in {workspace}"
+    return ""
 
 
 def _matches(text: str, patterns: Sequence[str]) -> bool:

@@ -140,7 +140,7 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
 
 def gpu_is_here(session: Session) -> bool:
     """Return whether training takes a GPU of this host, and not of a remote Docker engine's."""
-    engine = os.environ.get("DOCKER_HOST", "unix://")
+    engine = os.environ.get("DOCKER_HOST") or "unix://"
     return session.settings.runner == "process" or engine.startswith("unix://")
 
 

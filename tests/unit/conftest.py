@@ -1,7 +1,8 @@
-"""The test backend in front of a double of Ollama, for the tests of what talks to it."""
+"""Doubles of the outside: the test backend in front of a double of Ollama, and of NVML."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import pytest
 
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import BackendProcess, RunningBackend
+from tests.unit.nvml_double import RecordedNvml, recording
 
 MODEL = "liga-relevance:latest"
 
@@ -50,3 +52,15 @@ def start_backend(tmp_path: Path, ollama: OllamaDouble) -> Iterator[Callable[...
 def start_process(tmp_path: Path, ollama: OllamaDouble) -> Iterator[Callable[..., BackendProcess]]:
     """Return the same for a process of its own, for tests that stop or kill it."""
     yield from _starter(BackendProcess, tmp_path, ollama.url)
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], RecordedNvml]:
+    """Return a function that puts a double with these answers in the place of nvidia-ml-py."""
+
+    def put(answers: Any) -> RecordedNvml:
+        double = RecordedNvml(recording(answers) if isinstance(answers, str) else answers)
+        monkeypatch.setitem(sys.modules, "pynvml", double)
+        return double
+
+    return put

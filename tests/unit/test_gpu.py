@@ -34,18 +34,6 @@ def _has_gpu() -> bool:
     return True
 
 
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], RecordedNvml]:
-    """Return a function that puts a double with these answers in the place of nvidia-ml-py."""
-
-    def put(answers: Any) -> RecordedNvml:
-        double = RecordedNvml(recording(answers) if isinstance(answers, str) else answers)
-        monkeypatch.setitem(sys.modules, "pynvml", double)
-        return double
-
-    return put
-
-
 # --- the library ---------------------------------------------------------------------------------
 def test_a_host_without_the_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real nvidia-ml-py; on a host that has the library, its loader is made to miss it."""

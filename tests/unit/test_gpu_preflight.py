@@ -1,0 +1,159 @@
+"""Which GPUs training gets, and what is said of them before anything is stopped.
+
+The NVML double answers with `recorded/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contracts import files, stages
+from contracts.errors import GpuUnavailable
+from driver import doctor, lease, preflight, settings
+from driver.adapters import gpu
+from driver.runners import compose
+from driver.runners.docker import container_options
+from driver.window import Window
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that makes a session, as far as the questions about GPUs go."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def make(*overrides: str, cuda: tuple[int, int] | None = (12, 8)) -> Any:
+        file = tmp_path / "s.yaml"
+        file.write_text("snapshot: {items: [a.jsonl]}\nfetch: {path: base}\n", encoding="utf-8")
+        warned: list[str] = []
+        return SimpleNamespace(
+            settings=settings.load(file, overrides, {}),
+            runner=SimpleNamespace(cuda=lambda _stage: cuda),
+            display=SimpleNamespace(warn=warned.append),
+            warned=warned,
+            window=Window(tmp_path, None),
+            compose_file=files.ROOT / "compose.retrain.yml",
+        )
+
+    return make
+
+
+def test_a_good_host_passes(session: Callable[..., Any], nvml: Callable[[Any], Any]) -> None:
+    nvml("rtx3090")
+    asked = session()
+    preflight.check_gpu(asked)
+    assert asked.warned == []
+    assert [each.index for each in lease.devices(asked, gpu.survey())] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cuda", "said"),
+    [
+        ([], (13, 0), "driver 570.133.20 is too old"),
+        ([], None, "built without CUDA"),
+        (["gpu.devices=[2]"], (12, 8), "no GPU 2"),
+        (["gpu.needed_mib=40000"], (12, 8), "has 24576 MiB in all"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_stopped(
+    overrides: list[str],
+    cuda: tuple[int, int] | None,
+    said: str,
+    session: Callable[..., Any],
+    nvml: Callable[[Any], Any],
+) -> None:
+    nvml("rtx3090")
+    with pytest.raises(GpuUnavailable, match=said) as caught:
+        preflight.check_gpu(session(*overrides, cuda=cuda))
+    assert caught.value.todo
+
+
+def test_an_older_minor_version_is_a_warning(
+    session: Callable[..., Any], nvml: Callable[[Any], Any]
+) -> None:
+    nvml("h100")
+    asked = session()
+    preflight.check_gpu(asked)
+    assert "CUDA 12.2" in asked.warned[0]
+
+
+def test_the_gpu_of_a_remote_engine_is_not_looked_for_here(
+    session: Callable[..., Any], nvml: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml({"devices": [], "driver_version": {"error": 9}, "cuda_driver_version": {"error": 9}})
+    monkeypatch.setenv("DOCKER_HOST", "ssh://gpu-host")
+    preflight.check_gpu(session())
+    assert doctor._gpu(session()).ok is None
+    with pytest.raises(GpuUnavailable):
+        preflight.check_gpu(session("runner=process"))
+
+
+def test_doctor_names_card_driver_and_who_holds_it(
+    session: Callable[..., Any], nvml: Callable[[Any], Any]
+) -> None:
+    nvml("rtx3090")
+    found = doctor._gpu(session("gpu.devices=[0, 1]"))
+    assert found.text.startswith(
+        "0: NVIDIA GeForce RTX 3090, 24576 MiB, 1: NVIDIA GeForce RTX 3090, 24576 MiB; held by pid"
+    )
+    assert "(9216 MiB)" in found.text
+    assert doctor._driver(session()).text == "570.133.20, CUDA 12.8"
+
+
+# --- what training then sees ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("overrides", "visible", "seen"),
+    [
+        (["runner=process"], "", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f001"),
+        (["runner=process"], "1", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f002"),
+        (["runner=process", "gpu.devices=1"], "0", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f002"),
+        (["runner=docker"], "", None),
+        (["runner=process", "train.device=cpu"], "", None),
+    ],
+)
+def test_a_process_sees_what_was_leased(
+    overrides: list[str],
+    visible: str,
+    seen: str | None,
+    session: Callable[..., Any],
+    nvml: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nvml("rtx3090")
+    asked = session(*overrides)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    expected = {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}
+    assert lease.environment(asked, stages.TRAIN) == expected
+    assert lease.environment(asked, stages.MERGE) == {}
+
+
+@pytest.mark.parametrize(
+    ("reserved", "devices", "names", "count", "asked"),
+    [
+        ({"count": 1}, (), (), 1, (1, None)),
+        ({"count": "all"}, (), (), None, (-1, None)),
+        ({}, (), (), None, (-1, None)),
+        ({"device_ids": ["1", "GPU-x"]}, (), ("1", "GPU-x"), None, (None, ["1", "GPU-x"])),
+        ({"count": 1}, ("GPU-y",), (), 1, (None, ["GPU-y"])),
+    ],
+)
+def test_a_container_gets_the_reserved_gpus_or_those_of_the_settings(
+    reserved: dict[str, Any],
+    devices: tuple[str, ...],
+    names: tuple[str, ...],
+    count: int | None,
+    asked: tuple[int | None, list[str] | None],
+) -> None:
+    device = {"driver": "nvidia", "capabilities": ["gpu"], **reserved}
+    trainer = compose.read(files.ROOT / "compose.retrain.yml", {})["trainer"].model_copy(
+        update={"deploy": {"resources": {"reservations": {"devices": [device]}}}}
+    )
+    assert (trainer.gpu_names, trainer.gpu_count) == (names, count)
+    (request,) = container_options(trainer, gpu=True, devices=devices)["device_requests"]
+    assert (request["Count"] or None, request["DeviceIDs"] or None) == asked
+    assert request["Capabilities"] == [["gpu"]]
