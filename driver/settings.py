@@ -105,7 +105,7 @@ class GpuSettings(Params):
     """How long to wait for the memory once every model is unloaded and all is stopped that may."""
     may_stop: tuple[str, ...] = ()
     """Containers on this host, by name or pattern (jupyter*), that are stopped if they hold the
-    memory, and started again when the service comes back. Never the serving engine's own."""
+    memory, and started again when the service comes back. Not Ollama's own: evaluate asks it."""
     may_kill: tuple[str, ...] = ()
     """Programs outside of containers, by a pattern of the whole command line (*python
     train.py*), that are ended if they hold the memory. Nobody starts them again."""
