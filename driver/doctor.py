@@ -14,7 +14,7 @@ from rich.table import Table
 
 from contracts import files, stages
 from contracts.converter import find_converter
-from contracts.errors import RetrainError, StageFailed
+from contracts.errors import GpuUnavailable, RetrainError, StageFailed
 from driver import lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import PIPELINE
@@ -74,7 +74,11 @@ def _gpu(session: Session) -> Finding:
         return Finding("GPU", ok=None, text="train.device=cpu asks for none")
     if not preflight.gpu_is_here(session):
         return Finding("GPU", ok=None, text="it is on the Docker engine's host: ask there")
-    chosen = lease.devices(session, gpu.survey())
+    try:
+        host = gpu.survey()
+    except GpuUnavailable:
+        return Finding("GPU", ok=None, text="not known without the driver")
+    chosen = lease.devices(session, host)
     text = ", ".join(f"{each.index}: {each.name}, {each.total_mib} MiB" for each in chosen)
     least = min(each.total_mib for each in chosen)
     if least < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":

@@ -105,6 +105,18 @@ def test_doctor_names_card_driver_and_who_holds_it(
     assert doctor._driver(session()).text == "570.133.20, CUDA 12.8"
 
 
+def test_a_missing_driver_is_one_finding(
+    session: Callable[..., Any], nvml: Callable[[Any], Any]
+) -> None:
+    nvml({"devices": [], "driver_version": {"error": 9}, "cuda_driver_version": {"error": 9}})
+    assert doctor._gpu(session()).ok is None
+    found = doctor._ask("NVIDIA driver", doctor._driver, session())
+    assert (found.ok, found.mend) == (
+        False,
+        "Load it (`sudo modprobe nvidia`); `nvidia-smi` must work.",
+    )
+
+
 # --- what training then sees ---------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("overrides", "visible", "seen"),
@@ -157,3 +169,42 @@ def test_a_container_gets_the_reserved_gpus_or_those_of_the_settings(
     (request,) = container_options(trainer, gpu=True, devices=devices)["device_requests"]
     assert (request["Count"] or None, request["DeviceIDs"] or None) == asked
     assert request["Capabilities"] == [["gpu"]]
+
+
+# --- right before training -----------------------------------------------------------------------
+@pytest.mark.parametrize(("docker_host", "asked_nvml"), [("", True), ("ssh://gpu-host", False)])
+def test_making_way_unloads_first_and_looks_at_the_gpu_that_is_here(
+    docker_host: str,
+    asked_nvml: bool,
+    session: Callable[..., Any],
+    nvml: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first card is held, the second is idle: only the second is asked for."""
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    nvml("rtx3090")
+    order: list[str] = []
+    really_survey = gpu.survey
+
+    def survey() -> gpu.Host:
+        order.append("nvml")
+        return really_survey()
+
+    def loaded() -> list[Any]:
+        order.append("ps")
+        return []
+
+    monkeypatch.setattr(gpu, "survey", survey)
+    made = session("gpu.devices=[1]")
+    made.engine = SimpleNamespace(name="ollama", loaded=loaded)
+    made.runner.survives = lambda _stage, _fingerprint: False
+    lease.make_way(made, SimpleNamespace(stage=stages.TRAIN, fingerprint="f"))  # type: ignore[arg-type]
+    assert order == (["ps", "nvml"] if asked_nvml else ["ps"])
+
+
+def test_a_stage_that_is_at_work_already_keeps_its_gpu(session: Callable[..., Any]) -> None:
+    made = session()
+    made.runner.survives = lambda _stage, fingerprint: fingerprint == "f"
+    made.engine = None  # asked nothing: the stage's own memory is what is held
+    lease.make_way(made, SimpleNamespace(stage=stages.TRAIN, fingerprint="f"))  # type: ignore[arg-type]
+    assert not made.window.is_open
