@@ -211,3 +211,25 @@ def test_a_full_disk_is_named_and_freed_space_is_enough_to_go_on(ready: Host) ->
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_the_backend_stays_up_beside_the_labelling_with_its_llm_off(ready: Host) -> None:
+    settings = ("window.policy=label_beside", "label.temperature=0.2")
+    with at_work(ready, "stage label", *settings) as driver:
+        wait_for(driver, lambda: stage_container(ready, "label"))
+        assert is_running(ready.container)
+        assert ready.backend.admin_health().llm_enabled is False
+        driver.kill()
+    assert ready.backend.admin_health().llm_enabled is False
+    recover(ready)
+    assert ready.backend.admin_health().llm_enabled is True
+    done = ready.driver("stage label", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ready.backend.admin_health().llm_enabled is True
+
+
+def test_the_window_can_be_as_wide_as_the_run(ready: Host) -> None:
+    with at_work(ready, "stage split", "window.policy=run", "split.seed=112") as driver:
+        wait_for(driver, lambda: stage_container(ready, "split"))
+        assert not is_running(ready.container)
+        assert driver.wait() == 0, driver.said()
