@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from contracts.errors import SettingsInvalid
+from contracts.errors import EngineUnavailable, SettingsInvalid
 from contracts.stage import Frozen
 from tasks.definition import Modelfile
 
@@ -25,6 +25,10 @@ Progress = Callable[[float, float], None]
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 _TAG = re.compile(rf"(?:{_PART}/)?{_PART}(?::{_PART})?")
+
+
+class EngineBusy(EngineUnavailable):
+    """The engine says that it cannot answer now, whatever it is asked: it loads, or is full."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from contracts.errors import EngineUnavailable, ModelMissing
+from serving.engine import EngineBusy
 
 if TYPE_CHECKING:
     import requests
@@ -23,6 +25,8 @@ _LONGEST_BYTES = 4 << 20
 """Of an answer that is read whole: hundreds of times what a model says, and bounded all the same,
 because the other side may be anything."""
 _CHUNK = 1 << 16
+_BUSY = frozenset({429, 502, 503})
+"""Statuses that speak of the server, whatever it was asked."""
 
 
 class Connection:
@@ -40,14 +44,15 @@ class Connection:
     ) -> dict[str, Any]:
         """Return the JSON object of an answer that comes as one, within `timeout_s` in all.
 
-        Raises `ModelMissing` for a 404 where `model` is named, else `EngineUnavailable`.
+        Raises `ModelMissing` for a 404 where `model` is named, else `EngineUnavailable`, which is
+        `EngineBusy` where the server says that it is its own trouble.
         """
         deadline = time.monotonic() + timeout_s
         with (
             self.request(method, path, timeout_s, body=body, model=model) as response,
             self._named_errors(),
         ):
-            found = json.loads(self._read(response, deadline))
+            found = _parsed(self._read(response, deadline))
         if not isinstance(found, dict) or "error" in found:
             raise EngineUnavailable(f"{self._kind} failed at {path}", why=str(found)[:500])
         return found
@@ -57,7 +62,7 @@ class Connection:
         with self._named_errors():
             for line in response.iter_lines():
                 if line:
-                    yield json.loads(line)
+                    yield _parsed(line)
 
     def request(
         self,
@@ -92,7 +97,8 @@ class Connection:
             why = f"{response.status_code}: {self._error_text(response)}"
         if response.status_code == 404 and model:
             raise ModelMissing(f"{self._server} has no model {model}", why=why)
-        raise EngineUnavailable(f"{self._kind} refused {method} {path}", why=why)
+        kind = EngineBusy if response.status_code in _BUSY else EngineUnavailable
+        raise kind(f"{self._kind} refused {method} {path}", why=why)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         """Return the whole body; a server that trickles is as late as a silent one."""
@@ -112,7 +118,7 @@ class Connection:
         try:
             with self._named_errors():
                 text = self._read(response, time.monotonic() + SHORT_S)
-            found = json.loads(text)
+            found = _parsed(text)
         except EngineUnavailable as error:
             return error.why
         except ValueError:
@@ -141,13 +147,39 @@ class Connection:
             ) from error
 
 
+@contextlib.contextmanager
+def expected_shape(server: str) -> Iterator[None]:
+    """Turn what comes of an answer in another shape than documented into `EngineUnavailable`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise EngineUnavailable(f"{server}'s answer has another shape", why=str(error)) from error
+
+
+def text_in(message: Mapping[str, Any]) -> str:
+    """Return the text of a chat message, "" for none; raises TypeError for another content."""
+    text = message.get("content")
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"the content is a {type(text).__name__}, not a text")
+    return text or ""
+
+
 def waited_s(found: Mapping[str, Any], seconds: float) -> float | None:
     """Return how long a request waited for a slot of llama.cpp's server, by its `timings` (ms)."""
     timings = found.get("timings")
     if not isinstance(timings, Mapping):
         return None
     worked_ms = sum(float(timings.get(name) or 0) for name in ("prompt_ms", "predicted_ms"))
-    return max(0.0, seconds - worked_ms / 1000)
+    return min(seconds, max(0.0, seconds - worked_ms / 1000))
+
+
+def _parsed(text: bytes) -> Any:
+    """Return the value of a JSON text; raises ValueError.
+
+    The standard library's parser recurses without a limit of its own, takes NaN, and lets halves
+    of surrogate pairs through, which can then be written nowhere.
+    """
+    return from_json(text, allow_inf_nan=False)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from serving.engine import (
     full_tag,
     require_options,
 )
-from serving.http import SHORT_S, Connection
+from serving.http import SHORT_S, Connection, expected_shape, text_in
 from tasks.definition import Modelfile
 
 _MINIMUM = (0, 17, 1)
@@ -329,17 +329,17 @@ def _model(row: dict[str, Any]) -> Model:
 def _answer(found: dict[str, Any], seconds: float) -> Answer:
     if found.get("done") is not True:
         raise EngineUnavailable("Ollama's answer ended before it was done")
-    reason = str(found.get("done_reason") or "")
-    message = found.get("message") or {}
-    return Answer(
-        text=str(message.get("content") or ""),
-        finished=reason == "stop",
-        reason=reason,
-        prompt_tokens=int(found.get("prompt_eval_count") or 0),
-        answer_tokens=int(found.get("eval_count") or 0),
-        seconds=seconds,
-        waited_s=_waited_s(found),
-    )
+    with expected_shape("Ollama"):
+        reason = str(found.get("done_reason") or "")
+        return Answer(
+            text=text_in(found.get("message") or {}),
+            finished=reason == "stop",
+            reason=reason,
+            prompt_tokens=int(found.get("prompt_eval_count") or 0),
+            answer_tokens=int(found.get("eval_count") or 0),
+            seconds=seconds,
+            waited_s=_waited_s(found, seconds),
+        )
 
 
 def _until(expires_at: str) -> float | None:
@@ -351,10 +351,10 @@ def _until(expires_at: str) -> float | None:
     return found if found < time.time() + _NEVER_S else None
 
 
-def _waited_s(found: dict[str, Any]) -> float | None:
+def _waited_s(found: dict[str, Any], seconds: float) -> float | None:
     """Return the part of the whole time (in ns) in which the model did nothing for a request."""
     if "total_duration" not in found:
         return None
     worked = ("load_duration", "prompt_eval_duration", "eval_duration")
     waited_ns = int(found["total_duration"]) - sum(int(found.get(name) or 0) for name in worked)
-    return max(0, waited_ns) / 1e9
+    return min(seconds, max(0, waited_ns) / 1e9)

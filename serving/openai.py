@@ -10,9 +10,8 @@ import hashlib
 import time
 from typing import Any
 
-from contracts.errors import EngineUnavailable
 from serving.engine import Answer, Messages, Model, Options, require_options
-from serving.http import SHORT_S, Connection, waited_s
+from serving.http import SHORT_S, Connection, expected_shape, text_in, waited_s
 
 
 class OpenAiServer:
@@ -66,21 +65,16 @@ class OpenAiServer:
 
 
 def _answer(found: dict[str, Any], seconds: float) -> Answer:
-    try:
+    with expected_shape("the server"):
         (choice,) = found["choices"]
         reason = str(choice["finish_reason"])
-        text = choice["message"]["content"] or ""
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineUnavailable(
-            "the server's answer is no chat completion", why=str(error)
-        ) from error
-    usage = found.get("usage") or {}
-    return Answer(
-        text=str(text),
-        finished=reason == "stop",
-        reason=reason,
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        answer_tokens=int(usage.get("completion_tokens") or 0),
-        seconds=seconds,
-        waited_s=waited_s(found, seconds),
-    )
+        usage = found.get("usage") or {}
+        return Answer(
+            text=text_in(choice["message"]),
+            finished=reason == "stop",
+            reason=reason,
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            answer_tokens=int(usage.get("completion_tokens") or 0),
+            seconds=seconds,
+            waited_s=waited_s(found, seconds),
+        )
