@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, ModelMissing
 from images.labeler.pool import Gone, Server
-from serving.engine import Answer, ChatServer, Messages, Options
+from serving.engine import Answer, ChatServer, EngineBusy, Messages, Options
 
 Question = TypeVar("Question")
 
@@ -55,6 +55,8 @@ def server_for(
             )
         except ModelMissing as error:
             is_ready.clear()
+            raise Gone(error) from error
+        except EngineBusy as error:
             raise Gone(error) from error
         except EngineUnavailable:
             try:

@@ -35,7 +35,7 @@ _NO_WAITING = 0.05
 
 
 class Gone(Exception):
-    """A server does not answer at all; `error` says why."""
+    """A server answers nothing at all for now; `error` says why."""
 
     def __init__(self, error: RetrainError) -> None:
         super().__init__(error.what)
@@ -52,7 +52,7 @@ class Slots:
     def __init__(self, ceiling: int) -> None:
         self.limit = 1
         self._ceiling = ceiling
-        self._begun = 0
+        self.begun = 0
         self._begun_before = 0
         """Requests from before the limit was changed, which say nothing about it."""
         self._times: list[tuple[float, float]] = []
@@ -60,8 +60,8 @@ class Slots:
 
     def begin(self) -> int:
         """Count a request and return its number."""
-        self._begun += 1
-        return self._begun
+        self.begun += 1
+        return self.begun
 
     def note(self, number: int, answer: Answer) -> None:
         """Learn from the answer to a request."""
@@ -78,7 +78,7 @@ class Slots:
         answered = max(1, round(self.limit * (1 - share)))
         wanted = 2 * self.limit if share < _NO_WAITING else answered + 1
         if (limit := min(self._ceiling, wanted)) != self.limit:
-            self.limit, self._begun_before = limit, self._begun
+            self.limit, self._begun_before = limit, self.begun
         self._times.clear()
 
 
@@ -93,9 +93,11 @@ class Server(Generic[Question]):
     slots: Slots = field(init=False)
     in_flight: int = 0
     failures: int = 0
-    """In a row."""
+    """In a row; those of requests that were under way together count as one."""
     back_at: float = 0.0
     """When it is tried again, by time.monotonic()."""
+    _counted: int = 0
+    """Requests up to this number were under way when a failure was counted."""
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.ceiling)
@@ -106,9 +108,16 @@ class Server(Generic[Question]):
             return 0
         return (1 if self.failures else self.slots.limit) - self.in_flight
 
-    def fail(self, error: RetrainError, *, gone: bool) -> None:
-        """Count a request without an answer, and leave the server alone if there are too many."""
-        self.failures += 1
+    def fail(self, number: int, error: RetrainError, *, gone: bool) -> None:
+        """Count a request without an answer, and leave the server alone if there are too many.
+
+        One fault of the server takes all that is under way with it: it is left alone for one
+        pause, not for one that doubled with each of them.
+        """
+        if number > self._counted:
+            self.failures, self._counted = self.failures + 1, self.slots.begun
+        elif not gone or self.back_at:
+            return
         if gone or self.failures >= _FAILURES_IN_A_ROW:
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self.failures, 16))
             self.back_at = time.monotonic() + pause_s
@@ -118,7 +127,7 @@ class Server(Generic[Question]):
         """Count an answer; a server that gave one is whole again."""
         self.slots.note(number, answer)
         self.answered += 1
-        self.failures, self.back_at = 0, 0.0
+        self.failures, self.back_at, self._counted = 0, 0.0, 0
 
 
 @dataclass(frozen=True)
@@ -211,10 +220,10 @@ class Pool(Generic[Question]):
                 flight.server.succeed(flight.number, future.result())
                 yield flight.question, future.result()
             elif isinstance(error, Gone):
-                self._note(flight.server, error.error, gone=True)
+                self._note(flight, error.error, gone=True)
                 self._waiting.appendleft((flight.question, flight.tries - 1))
             elif isinstance(error, EngineUnavailable):
-                self._note(flight.server, error, gone=False)
+                self._note(flight, error, gone=False)
                 if flight.tries < _TRIES:
                     self._waiting.append((flight.question, flight.tries))
                 else:
@@ -222,8 +231,8 @@ class Pool(Generic[Question]):
             else:
                 raise error
 
-    def _note(self, server: Server[Question], why: RetrainError, *, gone: bool) -> None:
-        server.fail(why, gone=gone)
+    def _note(self, flight: _Flight[Question], why: RetrainError, *, gone: bool) -> None:
+        flight.server.fail(flight.number, why, gone=gone)
         self._why = why
         self._failing_since = self._failing_since or time.monotonic()
 

@@ -165,6 +165,26 @@ def test_a_restart_within_the_patience_is_waited_for() -> None:
     assert all(isinstance(each, Answer) for each in found.values())
 
 
+def test_a_fault_that_takes_all_requests_with_it_counts_once() -> None:
+    server = Server[int]("a", lambda _: answer(), 8)
+    numbers = [server.slots.begin() for _ in range(8)]
+    for number in numbers:
+        server.fail(number, DOWN, gone=True)
+    assert server.failures == 1
+    assert 0 < server.back_at - time.monotonic() <= 0.02
+    server.fail(server.slots.begin(), DOWN, gone=True)
+    assert server.failures == 2
+
+
+def test_failures_between_answers_are_not_in_a_row() -> None:
+    server = Server[int]("a", lambda _: answer(), 8)
+    numbers = [server.slots.begin() for _ in range(8)]
+    for number in numbers:
+        server.fail(number, DOWN, gone=False)
+        server.succeed(number, answer())
+    assert (server.failures, server.back_at) == (0, 0)
+
+
 def test_an_error_of_ours_is_not_taken_for_the_servers() -> None:
     def ask(_: int) -> Answer:
         raise ZeroDivisionError
