@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 MODEL = "teacher"
 DIGEST = "5" * 64
@@ -177,7 +177,7 @@ class SimulatedTeacher:
         self._listener = self._listen(0)
         self.port = self._listener.server_port
 
-    def __enter__(self) -> SimulatedTeacher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,235 @@
+"""The label stage against a server that misbehaves: each item ends once, under its own name.
+
+The server is a double with real sockets; tests/docker/test_label_ollama.py has a real Ollama.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.stages import LABEL
+from images.labeler import label as label_stage
+from images.labeler import pool
+from tests.services.simulated_teacher import Asked, Fault, Pace, SimulatedTeacher
+from tests.services.teacher_faults import BOTH, BROKEN, BUSY, LATE, WHOLE, cases
+from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
+
+ITEMS = 12
+ALWAYS, ONCE = {2, 5}, {0, 7, 9}
+"""Items whose every request, and whose first request only, has the fault."""
+PARAMS: dict[str, Any] = {
+    "teacher": "teacher",
+    "min_labelled": 0,
+    "concurrency": 4,
+    "timeout_s": 30,
+    "patience_s": 10,
+    "max_attempts": 2,
+}
+
+
+def case(asked: Asked) -> int:
+    """Return which item a request is about."""
+    found = re.search(r"Fall (\d+)\.", asked.item)
+    assert found
+    return int(found[1])
+
+
+def answer(asked: Asked) -> str:
+    """Return a valid label that only this item can have."""
+    return json.dumps(label("high", tags=[f"Fall {case(asked)}"]), ensure_ascii=False)
+
+
+class Labelling(StageRun):
+    """The stage, labelling by way of the servers that the environment names."""
+
+    def __init__(self, folder: Path, count: int = ITEMS) -> None:
+        super().__init__(LABEL, folder)
+        self.ids = [f"i{n}" for n in range(count)]
+        rows = [
+            {"id": key, "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
+            for n, key in enumerate(self.ids)
+        ]
+        write_jsonl(folder / "items.jsonl", rows)
+        write_jsonl(folder / "reviewed.jsonl", [])
+
+    def label(self, **params: Any) -> set[int]:
+        """Label, check that nothing is lost, twice or another's, and return who has a label."""
+        self.run(label_stage.work, **{**PARAMS, **params})
+        labels, quarantine = (
+            read_jsonl(self.out / f"{name}.jsonl") for name in ("labels", "quarantine")
+        )
+        assert sorted(row["id"] for row in [*labels, *quarantine]) == sorted(self.ids)
+        for row in labels:
+            assert row["label"]["tags"] == [f"Fall {row['id'][1:]}"]
+        return {int(row["id"][1:]) for row in labels}
+
+    def quarantined(self) -> dict[int, dict[str, Any]]:
+        """Return the rows of the quarantine."""
+        return {int(row["id"][1:]): row for row in read_jsonl(self.out / "quarantine.jsonl")}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_FIRST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def teacher() -> Iterator[SimulatedTeacher]:
+    with SimulatedTeacher(answer, slots=4, pace=Pace(first_token_s=0.002)) as server:
+        yield server
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Labelling:
+    return Labelling(tmp_path)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that names the servers to the stage."""
+    return lambda *words: monkeypatch.setenv("RETRAIN_TEACHERS", " ".join(words))
+
+
+def some(fault: Fault) -> Callable[[Asked], Fault | None]:
+    def choose(asked: Asked) -> Fault | None:
+        number = case(asked)
+        faulty = number in ALWAYS or (number in ONCE and not asked.repeated)
+        return fault if faulty else None
+
+    return choose
+
+
+def timeout_s(name: str) -> float:
+    return 0.4 if name in LATE else PARAMS["timeout_s"]
+
+
+def asks_only(
+    teacher: SimulatedTeacher, stage: Labelling, missing: set[int], **params: Any
+) -> None:
+    """Let a healthy server finish, and check that it is asked for what is missing and no more."""
+    teacher.fault = lambda _: None
+    teacher.reset()
+    assert stage.label(**params) == set(range(ITEMS))
+    asked = [re.findall(r"Fall (\d+)\.", item) for item in teacher.load.by_item.elements()]
+    assert sorted(int(numbers[0]) for numbers in asked) == sorted(missing)
+
+
+@pytest.mark.parametrize(("name", "protocol"), cases(WHOLE))
+def test_answers_of_no_use(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], name: str, protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    teacher.fault = some(WHOLE[name][0])
+    assert stage.label() == set(range(ITEMS)) - ALWAYS
+    assert stage.quarantined().keys() == ALWAYS
+    for row in stage.quarantined().values():
+        assert len(row["attempts"]) == 2
+        assert all(attempt["broken"] for attempt in row["attempts"])
+    asks_only(teacher, stage, ALWAYS, max_attempts=3)
+
+
+@pytest.mark.parametrize(("name", "protocol"), cases(BROKEN))
+def test_requests_without_an_answer(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], name: str, protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    teacher.fault = some(BROKEN[name][0])
+    assert stage.label(timeout_s=timeout_s(name)) == set(range(ITEMS)) - ALWAYS
+    assert stage.quarantined().keys() == ALWAYS
+    assert all(row["failure"] for row in stage.quarantined().values())
+    asks_only(teacher, stage, ALWAYS)
+
+
+@pytest.mark.parametrize(("name", "protocol"), cases(BROKEN | BUSY))
+def test_a_server_that_never_answers_well(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], name: str, protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    fault = (BROKEN | BUSY)[name][0]
+    teacher.fault = lambda asked: fault if asked.number >= ITEMS // 2 else None
+    with pytest.raises(EngineUnavailable) as caught:
+        stage.label(patience_s=0.1, timeout_s=timeout_s(name))
+    assert caught.value.what
+    teacher.fault = lambda _: None
+    teacher.reset()
+    assert stage.label() == set(range(ITEMS))
+    assert teacher.load.requests == ITEMS // 2
+
+
+@pytest.mark.parametrize(("name", "protocol"), cases(BUSY))
+def test_a_busy_server_is_waited_for(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], name: str, protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    fault = BUSY[name][0]
+    teacher.fault = lambda asked: fault if 3 <= asked.number < 9 else None
+    assert stage.label() == set(range(ITEMS))
+    asks_only(teacher, stage, set())
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_a_restart_in_the_middle(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    stage = Labelling(tmp_path, count=60)
+    use(teacher.word(protocol))
+    teacher.pace = Pace(first_token_s=0.02)
+    restarted = threading.Event()
+
+    def restart() -> None:
+        teacher.stop()
+        time.sleep(0.3)
+        teacher.start()
+        restarted.set()
+
+    def fault(asked: Asked) -> None:
+        if asked.number == 20:
+            threading.Thread(target=restart).start()
+
+    teacher.fault = fault
+    assert stage.label() == set(range(60))
+    assert restarted.is_set()
+    assert 60 <= teacher.load.requests <= 60 + PARAMS["concurrency"]
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_a_server_that_is_gone_for_good_leaves_it_to_the_other(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    stage = Labelling(tmp_path, count=40)
+    with SimulatedTeacher(answer, slots=2, pace=Pace(first_token_s=0.02)) as other:
+        use(teacher.word(protocol), other.word("ollama"))
+        teacher.fault = lambda asked: (
+            threading.Thread(target=teacher.stop).start() if asked.number == 8 else None
+        )
+        assert stage.label() == set(range(40))
+        assert teacher.load.requests + other.load.requests <= 40 + PARAMS["concurrency"]
+        assert other.load.answered > 20
+    teacher.start()  # so that it can be stopped
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_a_model_that_vanishes(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    teacher.fault = lambda asked: (
+        (lambda chat, _: chat.reply(404, {"error": "no such model"}))
+        if asked.number >= ITEMS // 2
+        else None
+    )
+    with pytest.raises(ModelMissing):
+        stage.label(patience_s=0.1)
+    teacher.fault = lambda _: None
+    teacher.reset()
+    assert stage.label() == set(range(ITEMS))
+    assert teacher.load.requests == ITEMS // 2
