@@ -1,0 +1,172 @@
+"""SIGKILL the label stage at random moments: what was answered is never asked again.
+
+LABEL_KILLS and LABEL_KILL_SEED choose how many moments, and which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.params import LabelParams
+from contracts.stage import InputRef, Job
+from contracts.stages import ITEMS, LABEL, REVIEWED
+from driver.store import Store
+from tests.faults.conftest import FAULTS
+from tests.faults.test_label_faults import answer, case
+from tests.services.simulated_teacher import Asked, Pace, SimulatedTeacher
+from tests.unit.labeler_stage import TASK, read_jsonl
+
+KILLS = int(os.environ.get("LABEL_KILLS") or 50)
+SLOTS = 4
+COUNT = 8 * KILLS
+"""Items: about as many as are answered before the last kills, which then find it writing."""
+LONGEST_S = 0.25
+"""Of a stage's life from its first request to the kill."""
+FROM_START = 0.25
+"""Share of the kills that are timed from the start: into imports, reading, or writing."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace with a label job, which is run as the driver runs it."""
+
+    folder: Path
+
+    def prepare(self) -> Path:
+        """Write the items and the job; return the job's path."""
+        rows = [
+            {"id": f"i{n}", "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
+            for n in range(COUNT)
+        ]
+        files.write_jsonl(self.folder / ITEMS.filename, rows)
+        files.write_jsonl(self.folder / REVIEWED.filename, [])
+        inputs = {
+            each.name: InputRef(
+                path=each.filename, digest="", bytes=files.size_of(self.folder / each.filename)
+            )
+            for each in LABEL.inputs
+        }
+        params = LabelParams(teacher="teacher", concurrency=SLOTS, max_attempts=2, min_labelled=0.5)
+        job = Job(
+            stage=LABEL.name,
+            run="r1",
+            fingerprint="f1",
+            code_digest=files.code_digest(*LABEL.code),
+            environment="",
+            task=TASK,
+            task_digest="",
+            params=params.model_dump(mode="json"),
+            inputs=inputs,
+        )
+        return Store(self.folder).prepare(job)
+
+    def labels(self) -> bytes:
+        """Return what was published."""
+        result = Store(self.folder).result("label", "f1")
+        assert result is not None
+        return (self.folder / result.outputs["labels"].path).read_bytes()
+
+    def quarantined(self) -> list[str]:
+        """Return the ids in quarantine."""
+        path = self.folder / "store/label/f1/out/quarantine.jsonl"
+        return [row["id"] for row in read_jsonl(path)]
+
+
+@contextlib.contextmanager
+def started(job: Path, teacher: SimulatedTeacher) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the stage; it does not outlive the block."""
+    with (job.parent / "stage.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "images.labeler", str(job)],
+            cwd=files.ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(files.ROOT),
+                "RETRAIN_TEACHERS": teacher.word("ollama"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def finish(job: Path, teacher: SimulatedTeacher) -> None:
+    """Let the stage run to its end."""
+    with started(job, teacher) as process:
+        assert process.wait(120) == 0, (job.parent / "stage.log").read_text()
+
+
+def kill(job: Path, teacher: SimulatedTeacher, chance: random.Random) -> bool:
+    """Start the stage and kill it at a random moment; return whether it was still at work."""
+    before = teacher.load.requests
+    with started(job, teacher) as process:
+        if chance.random() < FROM_START:
+            wait_s = chance.uniform(0, 3 * LONGEST_S)
+        else:
+            wait_s = chance.uniform(0, LONGEST_S)
+            deadline = time.monotonic() + 3 * LONGEST_S
+            while teacher.load.requests == before and time.monotonic() < deadline:
+                time.sleep(0.001)
+        time.sleep(wait_s)
+        return process.poll() is None
+
+
+def script(asked: Asked) -> str:
+    """Answer well; every seventh item only when it is asked again, every fiftieth never."""
+    number = case(asked)
+    corrected = len(asked.messages) > 2
+    if number % 50 == 3 or (number % 7 == 0 and not corrected):
+        return "{}"
+    return answer(asked)
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_costs_what_is_in_flight(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    seed = int(os.environ.get("LABEL_KILL_SEED") or time.time_ns() % 1_000_000)
+    told = request.config.stash[FAULTS]
+    told.append(f"killing the label stage {KILLS} times, LABEL_KILL_SEED={seed}")
+    chance = random.Random(seed)  # noqa: S311  # not for secrets
+    undisturbed, disturbed = (Workspace(tmp_path / name) for name in ("undisturbed", "disturbed"))
+    with SimulatedTeacher(script, slots=SLOTS, pace=Pace(first_token_s=0.02)) as teacher:
+        finish(undisturbed.prepare(), teacher)
+        needed = teacher.load.by_item
+
+        teacher.reset()
+        job = disturbed.prepare()
+        at_work = 0
+        for number in range(1, KILLS + 1):
+            at_work += kill(job, teacher, chance)
+            assert teacher.load.requests <= needed.total() + number * SLOTS
+        before = teacher.load.requests
+        finish(job, teacher)
+        again = teacher.load.requests - needed.total()
+        told.append(
+            f"  {at_work} met it at work, {before} requests until the last; "
+            f"{needed.total()} were needed, {again} made again"
+        )
+
+    assert teacher.load.by_item.keys() == needed.keys()
+    assert 0 <= again <= at_work * SLOTS
+    assert at_work >= KILLS // 3
+    assert disturbed.labels() == undisturbed.labels()
+    assert disturbed.quarantined() == undisturbed.quarantined()
