@@ -10,23 +10,18 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from contracts import files
 from contracts.params import LabelParams
-from contracts.stage import InputRef, Job
-from contracts.stages import ITEMS, LABEL, REVIEWED
-from driver.store import Store
 from tests.faults.conftest import FAULTS
 from tests.faults.test_label_faults import answer, case
+from tests.services import label_job
 from tests.services.simulated_teacher import Asked, Pace, SimulatedTeacher
-from tests.unit.labeler_stage import TASK, read_jsonl
+from tests.unit.labeler_stage import read_jsonl
 
 KILLS = int(os.environ.get("LABEL_KILLS") or 50)
 SLOTS = 4
@@ -38,68 +33,21 @@ FROM_START = 0.25
 """Share of the kills that are timed from the start: into imports, reading, or writing."""
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """A workspace with a label job, which is run as the driver runs it."""
-
-    folder: Path
-
-    def prepare(self) -> Path:
-        """Write the items and the job; return the job's path."""
-        rows = [
-            {"id": f"i{n}", "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
-            for n in range(COUNT)
-        ]
-        files.write_jsonl(self.folder / ITEMS.filename, rows)
-        files.write_jsonl(self.folder / REVIEWED.filename, [])
-        inputs = {
-            each.name: InputRef(
-                path=each.filename, digest="", bytes=files.size_of(self.folder / each.filename)
-            )
-            for each in LABEL.inputs
-        }
-        params = LabelParams(teacher="teacher", concurrency=SLOTS, max_attempts=2, min_labelled=0.5)
-        job = Job(
-            stage=LABEL.name,
-            run="r1",
-            fingerprint="f1",
-            code_digest=files.code_digest(*LABEL.code),
-            environment="",
-            task=TASK,
-            task_digest="",
-            params=params.model_dump(mode="json"),
-            inputs=inputs,
-        )
-        return Store(self.folder).prepare(job)
-
-    def labels(self) -> bytes:
-        """Return what was published."""
-        result = Store(self.folder).result("label", "f1")
-        assert result is not None
-        return (self.folder / result.outputs["labels"].path).read_bytes()
-
-    def quarantined(self) -> list[str]:
-        """Return the ids in quarantine."""
-        path = self.folder / "store/label/f1/out/quarantine.jsonl"
-        return [row["id"] for row in read_jsonl(path)]
+def prepare(workspace: Path) -> Path:
+    """Write the items and the job; return the job's path."""
+    rows = [
+        {"id": f"i{n}", "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
+        for n in range(COUNT)
+    ]
+    params = LabelParams(teacher="teacher", concurrency=SLOTS, max_attempts=2, min_labelled=0.5)
+    return label_job.prepare(workspace, rows, params)
 
 
 @contextlib.contextmanager
 def started(job: Path, teacher: SimulatedTeacher) -> Iterator[subprocess.Popen[bytes]]:
     """Start the stage; it does not outlive the block."""
     with (job.parent / "stage.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "images.labeler", str(job)],
-            cwd=files.ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(files.ROOT),
-                "RETRAIN_TEACHERS": teacher.word("ollama"),
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
+        process = label_job.start(job, teacher.word("ollama"), log)
         try:
             yield process
         finally:
@@ -146,13 +94,13 @@ def test_a_kill_at_any_moment_costs_what_is_in_flight(
     told = request.config.stash[FAULTS]
     told.append(f"killing the label stage {KILLS} times, LABEL_KILL_SEED={seed}")
     chance = random.Random(seed)  # noqa: S311  # not for secrets
-    undisturbed, disturbed = (Workspace(tmp_path / name) for name in ("undisturbed", "disturbed"))
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     with SimulatedTeacher(script, slots=SLOTS, pace=Pace(first_token_s=0.02)) as teacher:
-        finish(undisturbed.prepare(), teacher)
+        finish(prepare(undisturbed), teacher)
         needed = teacher.load.by_item
 
         teacher.reset()
-        job = disturbed.prepare()
+        job = prepare(disturbed)
         at_work = 0
         for number in range(1, KILLS + 1):
             at_work += kill(job, teacher, chance)
@@ -168,5 +116,11 @@ def test_a_kill_at_any_moment_costs_what_is_in_flight(
     assert teacher.load.by_item.keys() == needed.keys()
     assert 0 <= again <= at_work * SLOTS
     assert at_work >= KILLS // 3
-    assert disturbed.labels() == undisturbed.labels()
-    assert disturbed.quarantined() == undisturbed.quarantined()
+    labels, quarantine = (
+        [label_job.output(folder, name) for folder in (disturbed, undisturbed)]
+        for name in ("labels", "quarantine")
+    )
+    assert labels[0].read_bytes() == labels[1].read_bytes()
+    ids = [[row["id"] for row in read_jsonl(path)] for path in quarantine]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == COUNT // 50
