@@ -92,6 +92,8 @@ class Server(Generic[Question]):
     answered: int = 0
     slots: Slots = field(init=False)
     in_flight: int = 0
+    alone: bool = False
+    """Whether what is in flight must stay the only one."""
     failures: int = 0
     """In a row; those of requests that were under way together count as one."""
     back_at: float = 0.0
@@ -104,7 +106,7 @@ class Server(Generic[Question]):
 
     def room(self, now: float) -> int:
         """Return how many more questions it may get; one only, to try, after a failure."""
-        if now < self.back_at:
+        if now < self.back_at or self.alone:
             return 0
         return (1 if self.failures else self.slots.limit) - self.in_flight
 
@@ -150,7 +152,10 @@ class Pool(Generic[Question]):
     def __init__(self, servers: Sequence[Server[Question]], patience_s: float) -> None:
         self._servers = servers
         self._patience_s = patience_s
-        self._waiting: deque[tuple[Question, int]] = deque()
+        self._waiting: deque[Question] = deque()
+        self._doubted: deque[tuple[Question, int]] = deque()
+        """What had no answer, and how often. A question can crash the model and fail all that is
+        under way with it, so these are asked again last, each alone at its server."""
         self._flying: dict[Future[Answer], _Flight[Question]] = {}
         self._failing_since: float | None = None
         """When the first request failed since the last answer."""
@@ -158,7 +163,7 @@ class Pool(Generic[Question]):
 
     def put(self, question: Question) -> None:
         """Ask this before what is waiting."""
-        self._waiting.appendleft((question, 0))
+        self._waiting.appendleft(question)
 
     def answers(
         self, questions: Iterable[Question]
@@ -177,7 +182,7 @@ class Pool(Generic[Question]):
                 elif not self._flying:
                     break
                 yield from self._arrived()
-        if self._waiting and self._why:
+        if (self._waiting or self._doubted) and self._why:
             raise self._why
 
     @property
@@ -188,17 +193,26 @@ class Pool(Generic[Question]):
     def _more(self, source: Iterator[Question]) -> bool:
         """Return whether anything is left to ask or to wait for."""
         if not self._waiting:
-            self._waiting.extend((question, 0) for question in islice(source, 1))
-        return bool(self._waiting or self._flying)
+            self._waiting.extend(islice(source, 1))
+        return bool(self._waiting or self._doubted or self._flying)
 
     def _send(self, source: Iterator[Question], threads: ThreadPoolExecutor) -> None:
         """Give every server what it has room for, the emptiest first."""
         now = time.monotonic()
-        while self._more(source) and self._waiting:
+        while self._more(source):
             server = max(self._servers, key=lambda each: each.room(now))
             if server.room(now) <= 0:
                 return
-            question, tries = self._waiting.popleft()
+            tries = 0
+            if self._waiting:
+                question = self._waiting.popleft()
+            else:
+                idle = [s for s in self._servers if not s.in_flight and s.room(now) > 0]
+                if not idle or not self._doubted:
+                    return
+                server = idle[0]
+                server.alone = True
+                question, tries = self._doubted.popleft()
             server.in_flight += 1
             flight = _Flight(question, server, server.slots.begin(), tries + 1)
             self._flying[threads.submit(server.ask, question)] = flight
@@ -214,6 +228,7 @@ class Pool(Generic[Question]):
         for future in done:
             flight = self._flying.pop(future)
             flight.server.in_flight -= 1
+            flight.server.alone = False
             error = future.exception()
             if error is None:
                 self._failing_since = None
@@ -221,15 +236,22 @@ class Pool(Generic[Question]):
                 yield flight.question, future.result()
             elif isinstance(error, Gone):
                 self._note(flight, error.error, gone=True)
-                self._waiting.appendleft((flight.question, flight.tries - 1))
+                self._put_back(flight)
             elif isinstance(error, EngineUnavailable):
                 self._note(flight, error, gone=False)
                 if flight.tries < _TRIES:
-                    self._waiting.append((flight.question, flight.tries))
+                    self._doubted.append((flight.question, flight.tries))
                 else:
                     yield flight.question, error
             else:
                 raise error
+
+    def _put_back(self, flight: _Flight[Question]) -> None:
+        """Let a question that was asked in vain wait as before."""
+        if flight.tries > 1:
+            self._doubted.appendleft((flight.question, flight.tries - 1))
+        else:
+            self._waiting.appendleft(flight.question)
 
     def _note(self, flight: _Flight[Question], why: RetrainError, *, gone: bool) -> None:
         flight.server.fail(flight.number, why, gone=gone)

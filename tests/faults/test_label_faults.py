@@ -19,7 +19,7 @@ from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.stages import LABEL
 from images.labeler import label as label_stage
 from images.labeler import pool
-from tests.services.simulated_teacher import Asked, Fault, Pace, SimulatedTeacher
+from tests.services.simulated_teacher import Asked, Chat, Fault, Pace, SimulatedTeacher
 from tests.services.teacher_faults import BOTH, BROKEN, BUSY, LATE, WHOLE, cases
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
 
@@ -215,6 +215,35 @@ def test_a_server_that_is_gone_for_good_leaves_it_to_the_other(
         assert teacher.load.requests + other.load.requests <= 40 + PARAMS["concurrency"]
         assert other.load.answered > 20
     teacher.start()  # so that it can be stopped
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_an_item_that_crashes_the_model_takes_no_other_with_it(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    """All that is under way fails with it, each time that it is asked."""
+    stage = Labelling(tmp_path, count=60)
+    use(teacher.word(protocol))
+    teacher.pace = Pace(first_token_s=0.02)
+    crashes = 0
+
+    def fault(asked: Asked) -> Fault:
+        before = crashes
+
+        def crash(chat: Chat, good: dict[str, Any]) -> None:
+            nonlocal crashes
+            crashes += case(asked) in {20, 40}
+            if crashes > before:
+                chat.reply(500, {"error": "the runner has terminated"})
+            else:
+                chat.reply(200, good)
+
+        return crash
+
+    teacher.fault = fault
+    assert stage.label() == set(range(60)) - {20, 40}
+    assert stage.quarantined().keys() == {20, 40}
+    assert crashes == 4
 
 
 @pytest.mark.parametrize("protocol", BOTH)

@@ -132,6 +132,32 @@ def test_one_bad_question_fails_alone_after_a_second_try() -> None:
     assert asked == {**dict.fromkeys(range(9), 1), 3: 2}
 
 
+def test_what_had_no_answer_is_asked_again_last_and_alone() -> None:
+    running, lock = 0, threading.Lock()
+    asked: list[int] = []
+    beside: dict[int, int] = {}
+
+    def ask(question: int) -> Answer:
+        nonlocal running
+        with lock:
+            running += 1
+            beside[question] = running
+            asked.append(question)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+            first = asked.count(question) == 1
+        if question in {2, 3, 8} and first:
+            raise DOWN
+        return answer(waited_s=None)
+
+    servers = [Server("a", ask, 4)]
+    found = everything(Pool(servers, 30), 20)
+    assert all(isinstance(each, Answer) for each in found.values())
+    assert sorted(asked[-3:]) == [2, 3, 8]
+    assert [beside[question] for question in asked[-3:]] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("error", [Gone(DOWN), DOWN], ids=["gone", "refuses"])
 def test_when_no_server_answers_any_more_it_ends(error: Exception) -> None:
     asked: Counter[int] = Counter()
