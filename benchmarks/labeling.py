@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under 50 s on two cores")
     quick = parser.parse_args().quick
     for slots in (1, 4, 8):
-        count, before = (16 + 45 * slots, 10) if quick else (200 * slots, 50)
+        count, before = (42 * slots - 20, 10) if quick else (200 * slots, 50)
         print(json.dumps(at_slots(slots, count, before)), flush=True)
     for count in (1_000,) if quick else (1_000, 100_000):
         print(json.dumps(cached(count)), flush=True)
