@@ -310,7 +310,8 @@ def test_digests_follow_the_definition(changes: dict[str, Any], labels_too: bool
         ("definition.py", False),
         ("liga_relevance/__init__.py", False),
         ("liga_relevance/prompts/system.md", False),
-        ("liga_relevance/rules.py", True),
+        ("liga_relevance/rules/__init__.py", True),
+        ("liga_relevance/rules/grounding.py", True),
         ("liga_relevance/sentences.py", True),
     ],
 )

@@ -1,0 +1,74 @@
+"""Rules on figures and dates: those of an answer must be the article's.
+
+Only what the model is shown of the article counts, with its source and date. Weekdays and words
+like "gestern" are not judged.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+from tasks.liga_relevance.dates import dates_given, dates_in, grounded, without_dates
+from tasks.liga_relevance.numbers import numbers_in, ungrounded
+from tasks.liga_relevance.output import Urgency
+from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
+
+
+def _ungrounded_number(case: Case) -> Findings:
+    yield from _numbers(case, case.prose, set())
+
+
+def _ungrounded_argument(case: Case) -> Findings:
+    arguments = [text for name, text in case.claims if name == "argumentationskette"]
+    yield from _numbers(case, [("argumentationskette", " ; ".join(arguments))], set())
+
+
+def _ungrounded_reasoning(case: Case) -> Findings:
+    # It may give the guide's terms ("binnen 24 bis 48 Stunden") and its own score.
+    own = numbers_in(f"{case.answer.relevance_score} {_guide()}")
+    yield from _numbers(case, [("reasoning", case.answer.reasoning)], own)
+
+
+@cache
+def _guide() -> str:
+    return " ".join(urgency.guide for urgency in Urgency)
+
+
+def _numbers(case: Case, texts: Iterable[tuple[str, str]], own: set[str]) -> Findings:
+    given = case.numbers | own
+    for name, text in texts:
+        for number in ungrounded(without_dates(text), given):
+            yield f"{name} nennt {number.replace('.', ',')}"
+
+
+def _ungrounded_date(case: Case) -> Findings:
+    given = dates_given(case.shown)
+    for name, text in case.claims:
+        for mention in dates_in(text):
+            if not grounded(mention, case.shown, given, case.article.published_at):
+                yield f"{name} nennt {excerpt(mention.text)}"
+
+
+UNGROUNDED_NUMBER = Rule(
+    "ungrounded-number",
+    "error",
+    "Eine Zahl steht nicht im Artikel; lass sie weg",
+    _ungrounded_number,
+)
+UNGROUNDED_ARGUMENT = Rule(
+    "ungrounded-argument",
+    "warning",
+    "Ein Argument nennt eine Zahl, die nicht im Artikel steht",
+    _ungrounded_argument,
+)
+UNGROUNDED_REASONING = Rule(
+    "ungrounded-reasoning",
+    "warning",
+    "reasoning nennt eine Zahl, die nicht im Artikel steht",
+    _ungrounded_reasoning,
+)
+UNGROUNDED_DATE = Rule(
+    "ungrounded-date",
+    "error",
+    "Ein Datum oder Monat steht nicht im Artikel; lass ihn weg",
+    _ungrounded_date,
+)

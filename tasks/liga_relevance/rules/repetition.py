@@ -1,0 +1,140 @@
+"""Rules on repetition: the same sentence, or nearly the same, said again to reach a length.
+
+Two sentences are nearly the same if at least 85 % of their words, or 92 % of their letters, stand
+in both in the same order, and no figure, no negation and no pair of nouns tells them apart: "In
+Fulda fehlen 3 Plätze" and "In Kassel fehlen 4 Plätze" are two facts.
+"""
+
+import re
+from functools import lru_cache
+
+from tasks.liga_relevance.numbers import numbers_in
+from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
+from tasks.liga_relevance.sentences import normalised
+from tasks.liga_relevance.words import FUNCTION_WORDS, word_set
+
+_SAME_WORDS = 0.85
+_SAME_LETTERS = 0.92
+_INFLECTED = 0.8  # two nouns that share so many letters are forms of one word
+_LEAST_WORDS = 4  # shorter sentences are compared as they are
+# An answer within its lengths has at most 15 sentences a text; more are only compared as they
+# are, so that a text of thousands takes no pairwise comparison.
+_MOST_COMPARED = 40
+# The part of the analysis that may stand in the summary before it counts as filled up.
+_CONSIDERABLE = 1 / 3
+_WORD = re.compile(r"\w+")
+_NEGATIONS = word_set(
+    """
+    nicht nie kein keine keinen keinem keiner ohne weder noch kaum weniger mehr
+    """
+)
+
+
+def _repeated_sentence(case: Case) -> Findings:
+    for name, found in (("summary", case.summary), ("detailed_analysis", case.analysis)):
+        seen: set[str] = set()
+        for index, sentence in enumerate(found):
+            key = normalised(sentence)
+            if key in seen or _near_any(sentence, found[: min(index, _MOST_COMPARED)]):
+                yield f"{name} {excerpt(sentence)}"
+            seen.add(key)
+
+
+def _analysis_equals_summary(case: Case) -> Findings:
+    if case.analysis and len(_shared(case)) == len(case.analysis):
+        yield "alle Sätze der detailed_analysis"
+
+
+def _analysis_repeats_summary(case: Case) -> Findings:
+    shared, whole = _shared(case), case.analysis
+    if shared and _CONSIDERABLE * len(whole) <= len(shared) < len(whole):
+        yield f"{len(shared)} von {len(whole)} Sätzen, zuerst {excerpt(shared[0])}"
+
+
+def _shared_sentence(case: Case) -> Findings:
+    for sentence in _shared(case):
+        yield excerpt(sentence)
+
+
+def _shared(case: Case) -> list[str]:
+    """Return the sentences of the analysis that stand in the summary, or nearly so."""
+    keys = {normalised(sentence) for sentence in case.summary}
+    compared = case.summary[:_MOST_COMPARED]
+    return [
+        sentence
+        for index, sentence in enumerate(case.analysis)
+        if normalised(sentence) in keys
+        or (index < _MOST_COMPARED and _near_any(sentence, compared))
+    ]
+
+
+def _near_any(sentence: str, others: list[str]) -> bool:
+    return any(near_same(sentence, other) for other in others)
+
+
+@lru_cache(maxsize=4096)
+def near_same(one: str, other: str) -> bool:
+    """Return whether two sentences say nearly the same in nearly the same words."""
+    # Not needed by commands that judge no text.
+    from rapidfuzz import fuzz
+    from rapidfuzz.distance import Indel
+
+    first, second = _WORD.findall(one), _WORD.findall(other)
+    if min(len(first), len(second)) < _LEAST_WORDS:
+        return False
+    lower, upper = [w.casefold() for w in first], [w.casefold() for w in second]
+    alike = Indel.normalized_similarity(lower, upper) >= _SAME_WORDS or (
+        fuzz.ratio(" ".join(lower), " ".join(upper)) >= 100 * _SAME_LETTERS
+    )
+    return alike and not _told_apart(first, second)
+
+
+def _told_apart(first: list[str], second: list[str]) -> bool:
+    """Return whether a figure, a negation, or a noun against another noun makes two facts."""
+    from rapidfuzz import fuzz
+
+    one, other = {w.casefold() for w in first}, {w.casefold() for w in second}
+    figures = numbers_in(" ".join(first)) ^ numbers_in(" ".join(second))
+    if figures - {"1"} or not _NEGATIONS.isdisjoint(one ^ other):  # "ein" is no figure
+        return True
+    mine, theirs = _nouns(first) - other, _nouns(second) - one
+    return any(
+        all(fuzz.ratio(noun, against) < 100 * _INFLECTED for against in theirs)
+        for noun in mine
+        if theirs
+    )
+
+
+def _nouns(words: list[str]) -> set[str]:
+    """Return the capitalised words but those that stand first for no noun."""
+    return {
+        word.casefold()
+        for word in words
+        if word[0].isupper() and word.casefold() not in FUNCTION_WORDS
+    }
+
+
+REPEATED_SENTENCE = Rule(
+    "repeated-sentence",
+    "error",
+    "Ein Satz steht im selben Text zweimal oder fast gleich; sage alles nur einmal",
+    _repeated_sentence,
+)
+ANALYSIS_EQUALS_SUMMARY = Rule(
+    "analysis-equals-summary",
+    "error",
+    "detailed_analysis sagt nur die Sätze der summary noch einmal; nenne, was darüber hinausgeht",
+    _analysis_equals_summary,
+)
+ANALYSIS_REPEATS_SUMMARY = Rule(
+    "analysis-repeats-summary",
+    "error",
+    "detailed_analysis wiederholt zu viel aus der summary; lass diese Sätze weg",
+    _analysis_repeats_summary,
+)
+SHARED_SENTENCE = Rule(
+    "shared-sentence",
+    "warning",
+    "Ein Satz steht in summary und detailed_analysis gleich oder fast gleich",
+    _shared_sentence,
+)

@@ -1,0 +1,77 @@
+"""German words that the label rules know: those of the language, not of the news."""
+
+import re
+import unicodedata
+
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of `text`, which white space divides: a list that can be read."""
+    return frozenset(text.split())
+
+
+# Words that open or join sentences and are never names or nouns. Capitalised after a full stop
+# they are the surest sign of a new sentence.
+FUNCTION_WORDS = word_set(
+    """
+    der die das dem den des ein eine einen einem einer eines kein keine keinen keinem keiner
+    dieser diese dieses diesen diesem jeder jede jedes jeden jedem jene jener jenes manche viele
+    vielen wenige einige etliche mehrere alle allen aller beide beiden solche andere anderen ich
+    du er sie es wir ihr man mich dich sich uns euch ihn ihm ihnen mein meine sein seine seinen
+    seiner seinem ihre ihren ihrem ihrer unser unsere unseren unserer wer was wem wen wessen
+    welche welcher welches und oder aber denn doch sondern sowie auch nur noch nicht nie schon
+    sehr so wie als wenn weil dass ob obwohl während bevor nachdem sobald solange damit falls da
+    in im an am auf aus bei beim bis durch für gegen hinter mit nach neben ohne seit trotz über
+    um unter von vom vor wegen zu zum zur zwischen ab laut gemäß statt anstatt binnen innerhalb
+    außerhalb dank entlang gegenüber hier dort dann danach dabei dafür dagegen daher dahinter
+    damals daneben daran darauf daraus darin darüber darum darunter davon davor dazu deshalb
+    deswegen trotzdem dennoch jedoch zudem außerdem ferner zugleich zuvor zuletzt zunächst
+    zuerst schließlich inzwischen mittlerweile bereits bisher bislang heute morgen gestern jetzt
+    nun bald später früher künftig derzeit aktuell damit somit also etwa rund knapp fast mehr
+    weniger allein allerdings insgesamt besonders vor allem ebenso ebenfalls gleichzeitig
+    stattdessen vielmehr zwar indes hingegen wo wann warum wieso woher wohin worauf wofür
+    wodurch ist sind war waren wird werden wurde wurden hat haben hatte hatten kann können
+    konnte muss müssen musste soll sollen sollte will wollen wollte darf dürfen durfte mag
+    betroffen möglich nötig geplant
+    """
+)
+
+MONTHS = {
+    "januar": 1,
+    "jänner": 1,
+    "februar": 2,
+    "märz": 3,
+    "april": 4,
+    "mai": 5,
+    "juni": 6,
+    "juli": 7,
+    "august": 8,
+    "september": 9,
+    "oktober": 10,
+    "november": 11,
+    "dezember": 12,
+}
+WEEKDAYS = word_set(
+    """
+    montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag
+    """
+)
+
+_WORD = re.compile(r"\w+")
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ı": "i", "ø": "o", "ł": "l"})
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of `text` in order, in small letters: letters, digits and nothing else."""
+    return _WORD.findall(unfolded(text).casefold())
+
+
+def unfolded(text: str) -> str:
+    """Return `text` composed (NFC) and without the characters that only allow a line break."""
+    return unicodedata.normalize("NFC", text).replace("\u00ad", "").replace("\u200b", "")
+
+
+def folded(word: str) -> str:
+    """Return a word so that its spellings agree: Müller and Mueller, Yıldız and Yildiz."""
+    plain = unicodedata.normalize("NFC", word).lower().translate(_UMLAUTS)
+    decomposed = unicodedata.normalize("NFD", plain)
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
