@@ -15,6 +15,8 @@ from tasks.liga_relevance.words import FUNCTION_WORDS, word_set
 # sentencex ends no sentence inside of quotes, and looks for the closing one as far as the text
 # goes, for each opening one again. It gets to see spaces in their place.
 _QUOTES = str.maketrans(dict.fromkeys("\"“”„‟»«›‹‚‘’'`´()[]{}<>_*", " "))
+# "war's." would end on an abbreviation without its apostrophe.
+_ELISION = re.compile(r"(?<=\w)['’](?=\w)")
 _OPENING = "„‚([{"
 # Abbreviations that never end a sentence, written with the last dot.
 _OPEN = re.compile(
@@ -58,7 +60,7 @@ def _in_line(line: str) -> Iterator[str]:
     # Slow to load, and most commands of the driver judge no text.
     from sentencex import segment
 
-    shown = line.translate(_QUOTES)
+    shown = _ELISION.sub("e", line).translate(_QUOTES)
     start = end = 0
     for piece in segment("de", shown):
         for length in _lengths(piece):

@@ -33,6 +33,7 @@ _SPEAKER = re.compile(
 _ORGANISATION = re.compile(rf"(?<![\w-])(?:{ORGANISATIONS}) (?P<name>{_NAME})(?![\w-])")
 _HYPHENATED = re.compile(rf"(?<![\w-])(?P<name>[\w-]{{1,60}})-(?:{ORGANISATIONS})(?![\w-])")
 _ACRONYM = re.compile(r"(?<![\w-])[A-ZÄÖÜ][A-Za-zäöü]{0,4}[A-ZÄÖÜ](?![\w])")
+_ROMAN = re.compile(r"[IVXLCDM]+")
 _WORD = re.compile(r"\w+(?:[-’']\w+)*")
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -157,7 +158,8 @@ def _half_known(text: str, known: Vocabulary) -> Iterator[str]:
 
 def _unsure(text: str, known: Vocabulary) -> Iterator[str]:
     for acronym in _ACRONYM.findall(text):
-        if acronym not in KNOWN_ACRONYMS and not known.has_acronym(acronym):
+        known_to_all = acronym in KNOWN_ACRONYMS or _ROMAN.fullmatch(acronym)
+        if not known_to_all and not known.has_acronym(acronym):
             yield acronym
     for pattern in (_ORGANISATION, _HYPHENATED):
         for match in pattern.finditer(text):

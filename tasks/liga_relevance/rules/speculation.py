@@ -9,10 +9,10 @@ import re
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
 _GUESS = (
-    r"(?:(?:dürft|könnt|möcht)e[nt]?|(?:wird|werden|will|wollen) "
+    r"(?:(?:dürft|könnt|möcht)e(?:n|t|st)?|(?:wird|werden|will|wollen) "
     r"(?:wohl|vermutlich|wahrscheinlich|sicherlich|möglicherweise|voraussichtlich))"
 )
-_ADVICE = r"(?:(?:müsst|sollt|würd)e[nt]?)"
+_ADVICE = r"(?:(?:müsst|sollt|würd)e(?:n|t|st)?)"
 _WHO = r"(?:liga|liga-verbände|mitgliedsverbände|arbeitskreise?|ak ?[1-5]|qag)"
 # No comma in between: after one another subject can follow, as in "warnt die Liga, könnten Träger".
 _NEAR = r"[^.!?,;:]{0,100}"
@@ -30,8 +30,8 @@ _SOURCE = re.compile(
     r"(?: (?:der|die|den|dem|des))?(?: [a-zäöüß]{1,20}n)? $",
     re.IGNORECASE,
 )
-_CONJECTURE = re.compile(r"\b(?:dürft|könnt)e[nt]?\b", re.IGNORECASE)
-_MAY = r"(?:könnt|dürft)e[nt]?"
+_CONJECTURE = re.compile(r"\b(?:dürft|könnt)e(?:n|t|st)?\b", re.IGNORECASE)
+_MAY = r"(?:könnt|dürft)e(?:n|t|st)?"
 _EFFECT = (
     r"(?:betroffen|gefährdet|beeinträchtigt|belastet|relevant|interessant|wichtig"
     r"|von (?:bedeutung|interesse)) (?:sein|werden)"
