@@ -12,7 +12,7 @@ FIRST_NAMES = word_set(
     alice alina amina amir andrea andreas andrej angela angelika anja anke anna annalena anne
     annegret anneliese annette anton antonia anton armin arne astrid axel aylin ayse barbara
     bastian beate ben benedikt benjamin bernd bernhard bertold bettina birgit björn boris
-    brigitte bruno burkhard can carina carl carla carmen carola carolin caroline carsten cem
+    brigitte bruno burkhard carina carl carla carmen carola carolin caroline carsten cem
     charlotte christa christel christian christiane christina christine christof christoph
     christopher claudia claus clemens cornelia corinna dagmar daniel daniela david denise dennis
     detlef diana dieter dietmar dirk dominik dorothea doris edeltraud eckhard edith eduard elena
@@ -36,7 +36,7 @@ FIRST_NAMES = word_set(
     natalie nele nicola nicole niklas nikolaus nils nina noah nora norbert olaf ole oleg olga
     oliver omar oskar osman otto pascal patricia patrick paul paula peter petra philipp pia
     rafael rainer ralf ralph ramona raphael rebecca regina regine reiner reinhard renate rené
-    ricarda richard rita robert robin roland rolf roman ronald rosemarie rosi rudolf rüdiger
+    ricarda richard rita robert robin roland rolf ronald rosemarie rosi rudolf rüdiger
     ruth sabine sabrina salma sandra sara sarah saskia sebastian selin selma sigrid silke silvia
     simon simone sina sofia sonja sophia sophie stefan stefanie steffen stephan stephanie
     susanne svea sven svenja sybille sylvia tanja tarek tatjana thea thekla theo theodor theresa
@@ -48,16 +48,16 @@ FIRST_NAMES = word_set(
 )
 
 TITLES = (
-    r"(?:[A-ZÄÖÜ][a-zäöüß]+)?(?:[Mm]inister|[Mm]inisterin|[Pp]räsident|[Pp]räsidentin|[Kk]anzler"
-    r"|[Kk]anzlerin|[Ss]taatssekretär|[Ss]taatssekretärin|[Bb]ürgermeister|[Bb]ürgermeisterin"
-    r"|[Ll]andrat|[Ll]andrätin|[Ss]tadtrat|[Ss]tadträtin|[Dd]ezernent|[Dd]ezernentin|[Bb]ischof"
-    r"|[Bb]ischöfin|[Pp]farrer|[Pp]farrerin|[Dd]irektor|[Dd]irektorin|[Aa]bgeordneter"
-    r"|[Aa]bgeordnete|[Gg]eschäftsführer|[Gg]eschäftsführerin|[Vv]orständin|[Vv]orsitzender"
-    r"|[Vv]orsitzende|[Ss]precher|[Ss]precherin|[Ll]eiter|[Ll]eiterin|[Pp]rofessor|[Pp]rofessorin"
-    r"|[Aa]nwalt|[Aa]nwältin|[Rr]ichter|[Rr]ichterin|[Pp]räses)"
-    r"|Herr|Herrn|Frau|Dr\.|Prof\.|Senator|Senatorin|Propst|Pröpstin"
+    r"(?:[A-ZÄÖÜ][a-zäöüß]+)?(?:[Mm]inister(?:s|in)?|[Kk]anzler(?:s|in)?|[Bb]ischof(?:s)?|[Bb]ischöfin"
+    r"|[Ss]taatssekretär(?:s|in)?|[Bb]ürgermeister(?:s|in)?|[Pp]farrer(?:s|in)?|[Pp]ropst|[Pp]röpstin"
+    r"|[Ll]andrats?|[Ll]andrätin|[Ss]tadträtin|[Dd]ezernent(?:en|in)?)"
+    r"|(?:Ministerp|Bundesp|Bundestagsp|Landtagsp)räsident(?:en|in)?"
+    r"|Herrn?|Frau|Dr\.|Prof\.|Professor(?:s|in)?|Senator(?:s|in)?|Prälat|Präses"
 )
-"""Before the name of a person."""
+"""Before the name of a person, and of nothing else.
+
+"Leiter Einkauf", "Sprecherin Pflege" and "Vorsitzender Richter" are not names.
+"""
 
 SPEECH = r"(?:sagt|sagte|so|meint|meinte|betont|betonte|erklärt|erklärte|erläutert|erläuterte)"
 """Verbs that the name of a speaker follows and no object."""

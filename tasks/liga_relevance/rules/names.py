@@ -122,13 +122,15 @@ def _people(text: str) -> Iterator[str]:
         words = match.group("name").split()
         while words and not _may_be_name(words[-1]):
             words.pop()
-        if words and _may_be_name(words[0]):
+        # A town after a title is where its bearer works; after a first name it is a surname.
+        if words and _may_be_name(words[0]) and (len(words) > 1 or words[0] not in PLACES):
             yield " ".join(words)
     for match in _pairs(text):
         if match.group("first").split("-")[0].lower() in FIRST_NAMES:
             yield match.group()
     for match in _SPEAKER.finditer(text):
-        if all(_may_be_name(word) for word in match.group("name").split()):
+        words = match.group("name").split()
+        if all(_may_be_name(word) for word in words) and words[-1] not in PLACES:
             yield match.group("name")
 
 
