@@ -5,7 +5,8 @@ import re
 # 1.200 and 1 200 are groups of thousands; 3,5 is a decimal.
 _NUMBER = re.compile(r"(?<!\w)\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)*")
 _GROUPED = re.compile(r"\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?")
-_ENGLISH = re.compile(r"\b\d{1,3}(?:,\d{3})+\b")  # in an English article
+# Thousands in an English article, or with plain spaces: "1 250" can be two numbers as well.
+_MAYBE_GROUPED = re.compile(r"\b[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)\b")
 _SCALES = {"tsd": 3, "tausend": 3, "mio": 6, "million": 6, "mrd": 9, "milliarde": 9}
 _SCALE = re.compile(r"\s{0,3}(tsd|tausend|mio|million|mrd|milliarde)", re.IGNORECASE)
 # 12.30 Uhr and 12:30 Uhr are one time, and 14.00 Uhr is 14 Uhr.
@@ -77,7 +78,7 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
             found.add(scaled)
     if words:
         found.update(_canonical(part) for part in re.findall(r"\d+", text))
-        found.update(_canonical(m.replace(",", "")) for m in _ENGLISH.findall(text))
+        found.update(re.sub(r"\D", "", m) for m in _MAYBE_GROUPED.findall(text))
         values = (_value(word) for word in set(_WORD.findall(text.casefold())))
         found.update(str(value) for value in values if value is not None)
     return found

@@ -197,7 +197,8 @@ def test_light_commands_import_nothing_heavy(host: Host, command: str) -> None:
     code = (
         "import sys, driver.__main__ as m\n"
         f"code = m.main(['{command}', '-c', {str(SAMPLE / 'demo.yaml')!r}, '-w', sys.argv[1]])\n"
-        "heavy = {'torch', 'transformers', 'docker', 'xllamacpp', 'huggingface_hub'}\n"
+        "heavy = {'torch', 'transformers', 'docker', 'xllamacpp', 'huggingface_hub', 'numpy',"
+        " 'sentencex', 'rapidfuzz', 'py3langid'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)), code)\n"
     )
     done = subprocess.run(

@@ -326,6 +326,15 @@ def test_digests_follow_the_sources(
     assert (TASK.label_digest() != labels_before) is labels_too
 
 
+def test_every_module_of_the_rules_is_among_the_sources() -> None:
+    folder = Path(__file__).parents[2] / "tasks" / "liga_relevance"
+    modules = {
+        f"liga_relevance/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")
+    }
+    assert len([module for module in modules if "/rules/" in module]) > 5
+    assert modules <= set(TASK._sources())
+
+
 def test_item_digest_is_of_what_a_model_is_shown() -> None:
     before = TASK.item_digest(TASK.canary)
     renamed = TASK.canary.model_copy(update={"id": "other", "url": "elsewhere"})

@@ -87,6 +87,8 @@ def test_numbers(text: str, numbers: set[str]) -> None:
         ("2026-03-01", "3"),
         ("30.06.2026", "6"),
         ("1,5 Millionen", "1500000"),
+        ("1 250 Beschäftigte", "1250"),
+        ("12,500 euros", "12500"),
     ],
 )
 def test_words_and_dates_ground_numbers(text: str, number: str) -> None:
