@@ -140,9 +140,19 @@ class SplitParams(Params):
     test: float = Field(0.15, gt=0, lt=1)
     """Share of the rows held out for the evaluation."""
     near_duplicate: float = Field(0.7, gt=0, le=1)
-    """Jaccard similarity of word 3-shingles from which two items count as the same."""
+    """Jaccard similarity of word 3-shingles from which two items are in one group, which never
+    crosses a split."""
+    train_on: Literal["one", "all"] = "one"
+    """Of a group in training: `one` row, or `all` whose words differ. Validation and test always
+    hold one of each group."""
+    by: Literal["class", "time"] = "class"
+    """`class` draws every split with the same mix of classes; `time` tests on the newest items and
+    validates on those before, items without a date are trained on."""
+    test_set: str = Field("default", pattern=r"^[A-Za-z0-9_-]{0,60}$")
+    """Name of the frozen test set that later runs keep and fill up; another name starts another
+    one, "" keeps none."""
     seed: int = 17
-    """Seed of the assignment."""
+    """Seed of the draw; a frozen test set stays what it is."""
 
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitParams:
@@ -158,11 +168,16 @@ class SplitMetrics(Metrics):
     validation: int
     test: int
     duplicates: int
+    frozen: int
+    """Test rows that an earlier run has tested too."""
+    test_set_digest: str
+    """Of the frozen test set's file as this split has left it, "" without one."""
 
     def summary(self) -> str:
         """Return the sizes."""
+        kept = f" ({self.frozen} as before)" if self.frozen else ""
         return (
-            f"{self.train} / {self.validation} / {self.test} rows, "
+            f"{self.train} / {self.validation} / {self.test} rows{kept}, "
             f"{self.duplicates} duplicates left out"
         )
 

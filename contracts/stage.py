@@ -75,6 +75,9 @@ class Stage:
     """Files and folders of the checkout whose digest stands for the stage's code."""
     effect: bool = False
     """Acts on the outside world: done means that the outside says so, not a file."""
+    remembers: bool = False
+    """Goes on from what it has left beside the store: a result counts as long as that is still as
+    the result left it. The work must give the same again from what it has left."""
 
 
 class InputRef(Frozen):

@@ -82,6 +82,7 @@ SPLIT = Stage(
     outputs=(TRAIN_SPLIT, VALIDATION_SPLIT, TEST_SPLIT, LEAKAGE_REPORT),
     task="all",
     code=_LABELER,
+    remembers=True,
 )
 TRAIN = Stage(
     "train",

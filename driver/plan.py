@@ -15,7 +15,8 @@ Finished = Callable[[str, str], Result | None]
 Previous = Callable[[str], tuple[Job, Result] | None]
 """stage → its last finished execution."""
 StillTrue = Callable[[Stage, Result], str]
-"""(effect stage, result) → why the outside no longer agrees with the result; "" if it does."""
+"""(effect or remembering stage, result) → why what it has left behind no longer agrees with the
+result; "" if it does."""
 
 
 class Action(StrEnum):
@@ -115,7 +116,8 @@ def plan_stage(
     if result is None:
         reason = _difference(request, inputs, previous(request.stage.name))
         return Step(request, Action.RUN, reason, mark, inputs)
-    if request.stage.effect and (changed := still_true(request.stage, result)):
+    asked = request.stage.effect or request.stage.remembers
+    if asked and (changed := still_true(request.stage, result)):
         return Step(request, Action.RUN, changed, mark, inputs)
     return Step(request, Action.REUSE, "nothing has changed", mark, inputs, result)
 

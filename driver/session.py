@@ -11,10 +11,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import files, stages
+from contracts import files, stages, test_set
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OutputMissing, RetrainError, VerifyFailed
-from contracts.params import DeployMetrics, RestoreMetrics, VerifyMetrics
+from contracts.params import DeployMetrics, RestoreMetrics, SplitMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -104,8 +104,11 @@ class Session:
         return self.task.digest()
 
     def still_true(self, stage: Stage, result: Result) -> str:
-        """Ask the outside whether an effect's result still holds; "" if so."""
+        """Ask the outside whether an effect's result still holds, and the frozen test set whether
+        the split does; "" if so."""
         try:
+            if stage is stages.SPLIT:
+                return self._other_test_set(SplitMetrics.model_validate(result.metrics))
             if stage is stages.RESTORE:
                 return "the service has been stopped" if self.window.is_open else ""
             if stage is stages.DEPLOY:
@@ -117,6 +120,12 @@ class Session:
         except RetrainError as error:
             return f"unknown: {error.what}"
         return ""
+
+    def _other_test_set(self, split: SplitMetrics) -> str:
+        """Say whether another split has added to the test set since, or its file is gone."""
+        name = self.settings.split.test_set
+        found = test_set.digest_of(self.workspace, self.settings.task, name)
+        return "" if found == split.test_set_digest else "the frozen test set has changed"
 
     # --- what the loop does ----------------------------------------------------------------------
     def nothing_to_do(self, plan: list[Step]) -> None:

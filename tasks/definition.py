@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
 from string import Template
@@ -89,6 +90,14 @@ class Modelfile(BaseModel):
         return "\n".join(lines) + "\n"
 
 
+def _no_facets(_: object) -> frozenset[str]:
+    return frozenset()
+
+
+def _timeless(_: object) -> datetime | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Task:
     """One task. The callables are only ever given instances of its own `item` and `output`."""
@@ -119,6 +128,11 @@ class Task:
     """The strata that are right answers to the canary."""
     chat: ChatFormat
     serving: Serving
+    facets: Callable[[Any], frozenset[str]] = _no_facets
+    """What an answer is in several respects, such as `ak:AK3`: every split holds its share of
+    each. An answer without any counts by its stratum."""
+    time_of: Callable[[Any], datetime | None] = _timeless
+    """When an item became known, with its time zone; None where nobody knows."""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the answer in the words that Ollama's `format` honours.

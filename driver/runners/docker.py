@@ -14,7 +14,7 @@ import docker
 import docker.errors
 import docker.types
 
-from contracts import files
+from contracts import files, test_set
 from contracts.entrypoint import RESULT_FILE
 from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
@@ -111,7 +111,7 @@ class DockerRunner:
         limits: Limits,
     ) -> None:
         """Run the stage, or attach to its container where a killed driver left one running."""
-        _hand_over(job.parent, self._workspace / "cache")
+        _hand_over(job.parent, self._workspace / "cache", self._workspace / test_set.FOLDER)
         with (
             self._container(stage, job, environ) as container,
             log.open("a", encoding="utf-8") as output,

@@ -1,6 +1,7 @@
 """News relevance for the Liga der Freien Wohlfahrtspflege Hessen: THE definition of the task."""
 
 import json
+from datetime import UTC, datetime
 from importlib import resources
 from string import Template
 
@@ -10,7 +11,17 @@ from tasks.liga_relevance.article import Article, text_of, user_message
 from tasks.liga_relevance.output import Arbeitskreis, LigaRelevance, Priority, Urgency
 from tasks.liga_relevance.rules import check
 
-__all__ = ["TASK", "Arbeitskreis", "Article", "LigaRelevance", "Priority", "Urgency", "stratum"]
+__all__ = [
+    "TASK",
+    "Arbeitskreis",
+    "Article",
+    "LigaRelevance",
+    "Priority",
+    "Urgency",
+    "facets",
+    "stratum",
+    "time_of",
+]
 
 IRRELEVANT = "irrelevant"
 
@@ -20,6 +31,26 @@ def stratum(answer: LigaRelevance) -> str:
     if not answer.relevant:
         return IRRELEVANT
     return answer.priority.value if answer.priority else "none"
+
+
+def facets(answer: LigaRelevance) -> frozenset[str]:
+    """Return whether an answer is relevant, its priority, and each Arbeitskreis."""
+    if not answer.relevant:
+        return frozenset({IRRELEVANT})
+    priority = {f"priority:{answer.priority.value}"} if answer.priority else set()
+    return frozenset({"relevant", *priority, *(f"ak:{ak.value}" for ak in answer.assigned_aks)})
+
+
+def time_of(article: Article) -> datetime | None:
+    """Return when an article was published (in UTC where it names no zone), None if it says none.
+
+    Only ISO 8601 counts: a day read as a month would put an article into another split.
+    """
+    try:
+        found = datetime.fromisoformat(article.published_at.strip())
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _read(name: str) -> str:
@@ -58,4 +89,6 @@ TASK = Task(
     # The temperature is the one that the backend sends. About 800 tokens of system prompt, 2,500
     # of the longest article and 4,096 of the longest answer fit into the context.
     serving=Serving(temperature=0.1, num_ctx=8192, num_predict=4096, repeat_penalty=1.0),
+    facets=facets,
+    time_of=time_of,
 )

@@ -1,0 +1,65 @@
+"""A labelled item, and a group of near-duplicates with its place in the split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from images.labeler.assignment import Side
+from tasks.definition import Item, Task
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An item with its label."""
+
+    item: Item
+    output: BaseModel
+    origin: str
+    text: str
+    """What duplicates are looked for in."""
+    time: datetime | None
+    draw: str
+    """Hash of seed and id in hex."""
+
+
+@dataclass
+class Placed:
+    """Rows that say the same, and their side: some are kept, the others are left out."""
+
+    kept: list[Labelled]
+    left_out: list[Labelled]
+    frozen: bool
+    """`kept` are rows of the frozen test set."""
+    distinct: list[Labelled]
+    """One of all rows for each wording."""
+    side: Side = "train"
+
+    @property
+    def members(self) -> list[Labelled]:
+        """All rows, kept ones first."""
+        return [*self.kept, *self.left_out]
+
+    @property
+    def draw(self) -> str:
+        """The lowest of the members' draws: a new copy moves a group to the front at most."""
+        return min(row.draw for row in self.members)
+
+    @property
+    def time(self) -> datetime | None:
+        """When the content was first known: what is reprinted today is no news."""
+        return min((row.time for row in self.members if row.time), default=None)
+
+    def facets(self, task: Task) -> frozenset[str]:
+        """Return what the kept row's label is; its stratum where the task names no facets."""
+        output = self.kept[0].output
+        return task.facets(output) or frozenset({task.stratum(output)})
+
+    def keep_distinct(self) -> None:
+        """Keep one row of each wording instead of one row."""
+        ids = {row.item.id for row in self.distinct}
+        members = self.members
+        self.kept = [row for row in members if row.item.id in ids]
+        self.left_out = [row for row in members if row.item.id not in ids]
