@@ -44,7 +44,7 @@ class Text:
 
 def texts(count: int, *, copies: float = 0.2, seed: int = 17) -> list[Text]:
     """Return articles; a share of `copies` are earlier ones with up to a twelfth of the words
-    changed, under another title: reports of one agency in several papers."""
+    changed, half of them under another title: reports of one agency in several papers."""
     source = random.Random(seed)  # noqa: S311
     vocabulary = _words(source)
     weights = [1 / (rank + 10) for rank in range(len(vocabulary))]
@@ -61,6 +61,7 @@ def texts(count: int, *, copies: float = 0.2, seed: int = 17) -> list[Text]:
         title = " ".join(draw(6)).capitalize()
         if originals and source.random() < copies:
             origin = source.choice(originals)
+            title = source.choice([title, found[origin].title])
             found.append(Text(title, _changed(found[origin].content, source, draw), origin))
             continue
         originals.append(number)

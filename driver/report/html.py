@@ -10,7 +10,7 @@ from typing import Any
 
 from contracts import files, params, stages
 from contracts.stage import Result
-from driver.report import labels
+from driver.report import labels, split
 from driver.report.display import duration
 from driver.report.page import meter, page, table
 from driver.store import Run
@@ -31,6 +31,7 @@ def write(
         _scores(results),
         _curve(results, workspace),
         _labels(results, workspace),
+        _split(results, workspace),
         _answer(results),
     )
     path = run.folder / "report.html"
@@ -72,6 +73,11 @@ def _curve(results: Mapping[str, Result], workspace: Path) -> str:
 def _labels(results: Mapping[str, Result], workspace: Path) -> str:
     path = workspace / results["label"].outputs[stages.LABEL_REPORT.name].path
     return f"<h2>Labels</h2>{labels.section(json.loads(path.read_text(encoding='utf-8')))}"
+
+
+def _split(results: Mapping[str, Result], workspace: Path) -> str:
+    path = workspace / results["split"].outputs[stages.LEAKAGE_REPORT.name].path
+    return f"<h2>Split</h2>{split.section(json.loads(path.read_text(encoding='utf-8')))}"
 
 
 def _answer(results: Mapping[str, Result]) -> str:
