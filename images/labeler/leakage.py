@@ -27,7 +27,7 @@ _MEETINGS_AT_ONCE = 10_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of texts on different sides, with their Jaccard indices."""
+    """Pairs of texts on different sides (left below right), with their Jaccard indices."""
 
     left: Integers
     right: Integers
@@ -51,7 +51,8 @@ def pairs_across(sets: ShingleSets, sides: Sequence[str], least: float) -> Pairs
     found = [
         Pairs(left[over], right[over], similarity[over])
         for one, other in combinations(where.values(), 2)
-        for left, right in _meetings(prefixes, *sorted((one, other), key=len))
+        for few, many in _meetings(prefixes, *sorted((one, other), key=len))
+        for left, right in [(np.minimum(few, many), np.maximum(few, many))]
         for similarity in [sets.similarities(left, right)]
         for over in [similarity >= least]
     ]

@@ -56,12 +56,14 @@ class Bands:
 def bands_for(threshold: float) -> Bands:
     """Return the bands in which pairs at the threshold meet but for `MISSED` of them.
 
-    datasketch's own choice weighs misses against needless candidates, and with 128 places leaves
-    out one pair in eight at 0.7. Here misses are bounded first; then the bands are as long as that
+    datasketch's own choice weighs misses against needless candidates; with 128 places (14 bands of
+    9) it would miss more than half of the pairs at 0.7. Here misses are bounded first; then the bands are as long as that
     allows, since a longer band holds fewer needless candidates.
     """
     for rows in range(_MOST_PLACES, 0, -1):
         met = threshold**rows
+        if met * _MOST_PLACES < 1 and rows > 1:
+            continue  # far from enough bands would fit
         count = 2 if met == 1 else math.ceil(math.log(MISSED) / math.log1p(-met))
         if count * rows <= _MOST_PLACES or rows == 1:
             return Bands(max(2, count), rows)
