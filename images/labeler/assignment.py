@@ -98,51 +98,35 @@ def _balanced(units: Sequence[Unit], among: Sequence[int], wanted: Counter[str])
 
     This is iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of
     multi-label data", 2011): the rarest facet is served first, since later nothing can make up for
-    it, and each unit goes where its facets are lacking most. Unlike there, lacking is measured as a
-    share, so that a split that wants one of thirty gets it.
+    it. Unlike there, the units for it are not taken as they come, but those whose other facets are
+    lacking most; among units of the very same facets the lowest draw decides.
     """
-    open_: dict[str, list[int]] = defaultdict(list)
-    for i in sorted(among, key=lambda i: units[i].draw):
-        for facet in units[i].facets:
-            open_[facet].append(i)
-    left = Counter({facet: len(members) for facet, members in open_.items()})
-    chosen = _Demand({facet: max(0, wanted[facet]) for facet in left})
-    passed = _Demand({facet: max(0, count - wanted[facet]) for facet, count in left.items()})
-    done: set[int] = set()
-    picked = []
-    while left:
-        rarest = min(left, key=lambda facet: (left[facet], len(open_[facet]), facet))
-        for i in open_[rarest]:
-            if i in done:
-                continue
-            done.add(i)
-            facets = units[i].facets
-            if chosen.lack(rarest, facets) >= passed.lack(rarest, facets):
-                chosen.take(facets)
-                picked.append(i)
-            else:
-                passed.take(facets)
-            left.subtract(facets)
-        del left[rarest]
-    return picked
+    waiting: dict[frozenset[str], list[int]] = defaultdict(list)
+    for i in sorted(among, key=lambda i: units[i].draw, reverse=True):
+        waiting[units[i].facets].append(i)
+    left = Counter(facet for i in among for facet in units[i].facets)
+    everywhere = Counter(facet for unit in units for facet in unit.facets)
+    lacking = Counter(wanted)
+    chosen: list[int] = []
 
+    def urgency(kind: frozenset[str]) -> tuple[float, str]:
+        shares = sorted(lacking[facet] / left[facet] for facet in kind)
+        return -sum(shares) / len(shares), units[waiting[kind][-1]].draw
 
-class _Demand:
-    """What one side wants of each facet, and still lacks."""
-
-    def __init__(self, wanted: dict[str, int]) -> None:
-        self._wanted = wanted
-        self._lacking = dict(wanted)
-
-    def lack(self, first: str, facets: frozenset[str]) -> tuple[float, float]:
-        """Return how much of a facet is lacking, as a share, then of all of a unit's together."""
-        shares = [self._share(facet) for facet in facets]
-        return self._share(first), sum(sorted(shares)) / len(shares)
-
-    def take(self, facets: frozenset[str]) -> None:
-        """Count a unit."""
-        for facet in facets:
-            self._lacking[facet] -= 1
-
-    def _share(self, facet: str) -> float:
-        return self._lacking[facet] / max(1, self._wanted[facet])
+    while waiting:
+        open_ = {facet for kind in waiting for facet in kind}
+        rarest = min(open_, key=lambda facet: (left[facet], everywhere[facet], facet))
+        kinds = [kind for kind in waiting if rarest in kind]
+        while lacking[rarest] > 0 and kinds:
+            kind = min(kinds, key=urgency)
+            chosen.append(waiting[kind].pop())
+            lacking.subtract(kind)
+            left.subtract(kind)
+            if not waiting[kind]:
+                kinds.remove(kind)
+                del waiting[kind]
+        for kind in kinds:  # the rest of it is not chosen
+            for facet in kind:
+                left[facet] -= len(waiting[kind])
+            del waiting[kind]
+    return chosen

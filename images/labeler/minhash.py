@@ -57,8 +57,8 @@ def bands_for(threshold: float) -> Bands:
     """Return the bands in which pairs at the threshold meet but for `MISSED` of them.
 
     datasketch's own choice weighs misses against needless candidates; with 128 places (14 bands of
-    9) it would miss more than half of the pairs at 0.7. Here misses are bounded first; then the bands are as long as that
-    allows, since a longer band holds fewer needless candidates.
+    9) it would miss more than half of the pairs at 0.7. Here misses are bounded first; then the
+    bands are as long as that allows, since a longer band holds fewer needless candidates.
     """
     for rows in range(_MOST_PLACES, 0, -1):
         met = threshold**rows

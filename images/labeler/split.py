@@ -53,7 +53,7 @@ def work(context: StageContext[SplitParams]) -> SplitMetrics:
     path = test_set.path_of(context.root, task.name, params.test_set)
     before = TestSet.read(path) if params.test_set else TestSet()
     groups, written = _placed(rows, before, task, params)
-    _require_all(groups, before)
+    _require_all(groups, before, params)
     for side, artifact in _SPLITS.items():
         files.write_jsonl(context.output(artifact), _rows_of(groups, side, task))
     found = report(groups, written, before, task, params)
@@ -177,16 +177,22 @@ def _assigned(
     return placed
 
 
-def _require_all(groups: Sequence[Placed], before: TestSet) -> None:
+def _require_all(groups: Sequence[Placed], before: TestSet, params: SplitParams) -> None:
     empty = [side for side in SIDES if all(group.side != side for group in groups)]
-    if empty:
-        of = "a frozen test set" if before.tested or before.seen else "no frozen test set"
-        raise LabelsMissing(
-            f"{len(groups)} distinct labelled items leave nothing for {' and '.join(empty)}",
-            why=f"a class is split from {LEAST_FOR_ALL} items on; there is {of} to keep",
-            todo="Add items, look into quarantine.jsonl for the labels that were refused, or start "
-            "another test set: split.test_set=NAME.",
-        )
+    if not empty:
+        return
+    why = f"a class is split from {LEAST_FOR_ALL} items on, and none has that many"
+    if params.by == "time":
+        dated = sum(group.time is not None for group in groups)
+        why = f"what has no date is trained on, and {dated} have one"
+    if before.tested:
+        why += "; what an earlier run has trained on is not tested"
+    raise LabelsMissing(
+        f"{len(groups)} distinct labelled items leave nothing for {' and '.join(empty)}",
+        why=why,
+        todo="Add items, look into quarantine.jsonl for the labels that were refused, or start "
+        "another test set: split.test_set=NAME.",
+    )
 
 
 def _after(before: TestSet, groups: Sequence[Placed]) -> TestSet:

@@ -13,7 +13,9 @@ from contracts.errors import ItemsInvalid, LabelsMissing
 from contracts.stages import (
     SPLIT,
 )
+from driver.report.split import section
 from images.labeler import split
+from images.labeler.groups import Groups
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
 
@@ -40,12 +42,13 @@ def run(
     """Run the stage's work on rows and return its files, parsed."""
     stage = StageRun(SPLIT, folder)
     write_jsonl(
-        folder / "items.jsonl", [{k: r[k] for k in ("id", "title", "content")} for r in given]
+        folder / "items.jsonl",
+        [{k: r[k] for k in ("id", "title", "content", "published_at") if k in r} for r in given],
     )
     labels = [
         {
             "id": row["id"],
-            "label": label(row["priority"]),
+            "label": label(row["priority"], **_aks(row)),
             "origin": (origins or {}).get(row["id"], "teacher"),
         }
         for row in given
@@ -55,6 +58,10 @@ def run(
     sides = {name: read_jsonl(stage.out / f"{name}.jsonl") for name in SIDES}
     report = json.loads((stage.out / "leakage_report.json").read_text())
     return {**sides, "metrics": metrics, "report": report}
+
+
+def _aks(row: dict[str, Any]) -> dict[str, Any]:
+    return {"assigned_aks": row["aks"]} if row["priority"] and "aks" in row else {}
 
 
 def ids(found: dict[str, Any], name: str) -> set[str]:
@@ -145,3 +152,88 @@ def test_a_label_without_its_item_is_named(tmp_path: Path) -> None:
     items.write_text("".join(items.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(ItemsInvalid, match=r"labels\.jsonl, line 1 \(id 'i0'\)"):
         StageRun(SPLIT, tmp_path).run(split.work)
+
+
+def dated(count: int) -> list[dict[str, Any]]:
+    """Return one item a day; ids are in the order of days, items are not."""
+    given = rows(count)
+    for n, row in enumerate(given):
+        row["published_at"] = f"2026-{n // 28 + 1:02}-{n % 28 + 1:02}"
+    random.Random(1).shuffle(given)  # noqa: S311
+    return given
+
+
+def test_by_time_the_newest_are_tested_and_what_has_no_date_is_trained_on(tmp_path: Path) -> None:
+    undated = [{**row, "id": f"u{n}"} for n, row in enumerate(rows(110)[100:])]
+    undated[0]["published_at"] = "3/4/2026"
+    found = run(tmp_path, [*dated(100), *undated], by="time", test=0.1, validation=0.1)
+    assert ids(found, "test") == {f"i{n}" for n in range(89, 100)}
+    assert ids(found, "validation") == {f"i{n}" for n in range(78, 89)}
+    assert {f"u{n}" for n in range(10)} < ids(found, "train")
+    assert found["report"]["times"]["train"]["undated"] == 10
+    assert found["report"]["times"]["train"]["to"] < found["report"]["times"]["test"]["from"]
+
+
+def test_by_time_a_reprint_counts_from_its_first_print(tmp_path: Path) -> None:
+    given = dated(60)
+    first = next(row for row in given if row["id"] == "i5")
+    reprint = {**first, "id": "reprint", "published_at": "2026-12-01T08:00:00Z"}
+    found = run(tmp_path, [reprint, *given], by="time")
+    assert "i5" in ids(found, "train")
+    assert all("reprint" not in ids(found, side) for side in SIDES)
+
+
+def test_by_time_without_dates_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LabelsMissing, match="nothing for validation and test") as caught:
+        run(tmp_path, rows(20), by="time")
+    assert caught.value.why == "what has no date is trained on, and 0 have one"
+
+
+def test_training_may_keep_every_wording_of_a_group(tmp_path: Path) -> None:
+    given = rows(60)
+    for row in given[:]:
+        near = {**row, "id": f"near-{row['id']}", "content": row["content"] + " Nachtrag"}
+        given += [near, {**row, "id": f"same-{row['id']}"}]
+    one, all_ = (run(tmp_path / name, given, train_on=name) for name in ("one", "all"))
+    assert len(all_["train"]) == 2 * len(one["train"])
+    assert ids(all_, "test") == ids(one, "test")
+    assert len(all_["validation"]) == len(one["validation"])
+    assert one["metrics"].duplicates == 120
+    assert not any(row["id"].startswith("same") for row in all_["train"])
+
+
+def test_each_arbeitskreis_is_in_every_split(tmp_path: Path) -> None:
+    given = rows(240)
+    for n, row in enumerate(given):
+        row["aks"] = [f"AK{n % 5 + 1}", *(["QAG"] if n % 40 == 1 else [])]
+    found = run(tmp_path, given)
+    facets = found["report"]["facets"]
+    for ak in ("ak:AK1", "ak:AK2", "ak:AK3", "ak:AK4", "ak:AK5"):
+        assert [facets[side][ak] for side in ("validation", "test")] == pytest.approx([5, 5], abs=1)
+    assert all(facets[side]["ak:QAG"] >= 1 for side in SIDES)
+
+
+def test_a_pair_that_minhash_misses_is_joined_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split, "near_duplicates", lambda sets, _: Groups(len(sets)))
+    given = rows(60)
+    given += [{**row, "id": f"near-{row['id']}", "content": row["content"] + " x"} for row in given]
+    found = run(tmp_path, given)
+    assert found["report"]["pairs_across_splits"] == 0
+    assert found["report"]["max_similarity_across_splits"] is None
+    for row in given[:60]:
+        places = {s for s in SIDES if {row["id"], f"near-{row['id']}"} & ids(found, s)}
+        assert len(places) == 1
+
+
+def test_the_page_shows_the_report(tmp_path: Path) -> None:
+    given = rows(60)
+    given.append({**given[0], "id": "<b>copy"})
+    before = len(run(tmp_path, given)["test"])
+    given.append({**given[1], "id": "new", "content": text(800)})
+    page = section(run(tmp_path, given)["report"])
+    assert "0 pairs of rows of different splits are similar by 0.7 or more" in page
+    assert f"Frozen test set “default”: {before} rows as before" in page
+    assert "<td>&lt;b&gt;copy<td>the same words as i0<td>irrelevant<td>i0 (irrelevant)" in page
+    assert "<td>ak:AK1" in page
