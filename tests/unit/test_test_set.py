@@ -184,8 +184,9 @@ def test_facets_are_balanced_though_units_have_several() -> None:
     for facet in {facet for unit in units for facet in unit.facets}:
         has = [side for unit, side in zip(units, sides, strict=True) if facet in unit.facets]
         for side in ("test", "validation"):
-            # Each of seven groups of 43 is rounded to whole rows, all of them down.
-            off = 7 * 0.5 if facet == "relevant" else 2
+            # The rarest come first and are exact to a row. Seven of 43 are all rounded down, so
+            # that three of 45 rows are lacking, and one of the others may lack all three.
+            off = 1 if facet.startswith("ak:") else 7 * 0.5
             assert has.count(side) == pytest.approx(0.15 * len(has), abs=off), facet
 
 
