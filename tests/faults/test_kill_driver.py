@@ -67,7 +67,7 @@ class Campaign:
         require_service(self.host)
         self._compare()
         self.runs += 1
-        for name in ("store", "runs"):
+        for name in ("store", "runs", "test_sets"):
             shutil.rmtree(self.host.workspace / name)
 
     def _compare(self) -> None:
