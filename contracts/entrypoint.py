@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
@@ -48,6 +48,8 @@ class StageContext(Generic[P]):
     root: Path
     folder: Path
     emit: Emit
+    digests: dict[Path, files.KnownDigest] = field(default_factory=dict)
+    """What `digested` was told, by the path that was written."""
 
     @property
     def work(self) -> Path:
@@ -65,6 +67,14 @@ class StageContext(Generic[P]):
     def progress(self, done: float, total: float | None, unit: str, **metrics: float | str) -> None:
         """Say how far the work is, in `unit`s; the driver derives the ETA."""
         self.emit(Event(stage=self.stage.name, done=done, total=total, unit=unit, metrics=metrics))
+
+    def digested(self, path: Path, digest: str) -> None:
+        """Hand over the SHA-256 of an output file that is whole, taken while it was written.
+
+        Publishing then does not read the file a second time, which takes minutes for 28 GB. It
+        counts only as long as size and time of change stay what they are at this call.
+        """
+        self.digests[path] = files.KnownDigest.of(path, digest)
 
 
 def execute(
@@ -93,6 +103,13 @@ def execute(
         if not context.output(artifact).exists():
             raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
     _make_readable_and_durable(building)
+    # Before anything is moved: a kill while much is read leaves the stage all it has built.
+    outputs = {
+        artifact.name: _reference(
+            context.output(artifact), published / artifact.filename, root, context.digests
+        )
+        for artifact in stage.outputs
+    }
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier execution, until this one counts
     shutil.rmtree(published, ignore_errors=True)
     building.rename(published)
@@ -100,7 +117,7 @@ def execute(
     result = Result(
         stage=stage.name,
         fingerprint=job.fingerprint,
-        outputs={a.name: _reference(published / a.filename, root) for a in stage.outputs},
+        outputs=outputs,
         metrics=metrics.model_dump(mode="json"),
         seconds=round(time.monotonic() - started, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -218,9 +235,11 @@ def _make_readable_and_durable(folder: Path) -> None:
     files.fsync_path(folder)
 
 
-def _reference(path: Path, root: Path) -> OutputRef:
+def _reference(
+    built: Path, published: Path, root: Path, known: Mapping[Path, files.KnownDigest]
+) -> OutputRef:
     return OutputRef(
-        path=path.relative_to(root).as_posix(),
-        digest=files.digest_path(path),
-        bytes=files.size_of(path),
+        path=published.relative_to(root).as_posix(),
+        digest=files.digest_path(built, known),
+        bytes=files.size_of(built),
     )

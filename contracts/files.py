@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,36 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_path(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's sorted relative names and file digests."""
+@dataclass(frozen=True)
+class KnownDigest:
+    """The SHA-256 of a file as it was at one moment, told by its size and time of change."""
+
+    digest: str
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path, digest: str) -> KnownDigest:
+        """Bind a digest to the file as it is now."""
+        found = path.stat()
+        return cls(digest, found.st_size, found.st_mtime_ns)
+
+    def holds(self, path: Path) -> bool:
+        """Return whether the file is still the one that was digested."""
+        return path.is_file() and self == self.of(path, self.digest)
+
+
+def digest_path(path: Path, known: Mapping[Path, KnownDigest] | None = None) -> str:
+    """Return the SHA-256 of a file, or of a folder's sorted relative names and file digests.
+
+    A file whose digest is `known`, and that has not changed since, is not read.
+    """
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
-        listing = [(p.relative_to(path).as_posix(), digest_path(p)) for p in files]
+        listing = [(p.relative_to(path).as_posix(), digest_path(p, known)) for p in files]
         return digest_text(canonical_json(listing))
+    if known and path in known and known[path].holds(path):
+        return known[path].digest
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

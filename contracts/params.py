@@ -263,10 +263,15 @@ class MergeMetrics(Metrics):
 
     merged_modules: int
     bytes: int
+    way: Literal["streamed", "peft"] = "streamed"
+    """Tensor by tensor, or by PEFT with the whole model in memory."""
+    why: str = ""
+    """What of the adapter only PEFT can merge; empty when it was streamed."""
 
     def summary(self) -> str:
-        """Return modules and size."""
-        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB"
+        """Return modules, size and, unless it was streamed, why not."""
+        by = f", by PEFT: {self.why}" if self.way == "peft" else ""
+        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{by}"
 
 
 class GgufParams(Params):

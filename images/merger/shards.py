@@ -1,0 +1,135 @@
+"""The safetensors format, as much of it as a merge that never holds a model needs.
+
+A file is 8 bytes of header length (little endian), a JSON header, and the tensors' bytes one after
+another: https://huggingface.co/docs/safetensors, section Format. All offsets follow from names,
+types and shapes, so the header can be written before the first tensor is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+
+from contracts.errors import BaseModelMissing
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The types that a base in full precision has, by their names in a header."""
+
+NAMES = {dtype: name for name, dtype in FLOATS.items()}
+
+_METADATA = {"format": "pt"}  # transformers refuses a file without it
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: type as the header names it, shape, place in the file in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        """Return the number of values; 1 for a scalar."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size in the file."""
+        return self.end - self.begin
+
+
+def read_header(path: Path) -> list[Entry]:
+    """Return the tensors of a file in the order of their bytes.
+
+    Raises `BaseModelMissing` for what is no safetensors file, or one that was cut off.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if length <= size - 8 else b""
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        start = 8 + length
+        entries = [
+            Entry(
+                name,
+                told["dtype"],
+                tuple(told["shape"]),
+                *(start + n for n in told["data_offsets"]),
+            )
+            for name, told in header.items()
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BaseModelMissing(f"{path} is no safetensors file", why=str(error)) from error
+    entries.sort(key=lambda entry: (entry.begin, entry.end))
+    if max((entry.end for entry in entries), default=start) != size:
+        raise BaseModelMissing(
+            f"{path} is not whole", why=f"it has {size} bytes, its header others"
+        )
+    return entries
+
+
+def layout(
+    tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]],
+) -> tuple[bytes, list[Entry]]:
+    """Return the header of a file of these tensors, and where each of them goes.
+
+    Byte for byte what `safetensors.torch.save_file` writes: wide types first and then by name, no
+    gap between tensors, the header filled up with spaces to a multiple of 8.
+    """
+    ordered = sorted(tensors, key=lambda tensor: (-tensor[1].itemsize, tensor[0]))
+    header: dict[str, object] = {"__metadata__": _METADATA}
+    spans, offset = [], 0
+    for name, dtype, shape in ordered:
+        end = offset + prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": (offset, end)}
+        spans.append((name, NAMES[dtype], tuple(shape), offset, end))
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    start = 8 + len(text)
+    entries = [
+        Entry(name, dtype, shape, start + a, start + b) for name, dtype, shape, a, b in spans
+    ]
+    return len(text).to_bytes(8, "little") + text, entries
+
+
+def model_shards(folder: Path) -> dict[str, list[Entry]]:
+    """Return the tensors of each file of a model, by file name, in the index's order of names.
+
+    As transformers does, one `model.safetensors` goes before an index. Raises `BaseModelMissing`
+    when a file, or a tensor that the index has, is missing.
+    """
+    if (folder / SINGLE).is_file():
+        return {SINGLE: read_header(folder / SINGLE)}
+    if not (folder / INDEX).is_file():
+        raise BaseModelMissing(f"{folder} has neither {SINGLE} nor {INDEX}")
+    index: dict[str, str] = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
+    shards = {}
+    for name in sorted(set(index.values())):
+        if not (folder / name).is_file():
+            raise BaseModelMissing(f"{folder} has no {name}", why=f"{INDEX} names it")
+        shards[name] = [e for e in read_header(folder / name) if index.get(e.name) == name]
+    if missing := set(index) - {entry.name for shard in shards.values() for entry in shard}:
+        raise BaseModelMissing(
+            f"{len(missing)} tensors of {INDEX} are in no file", why=", ".join(sorted(missing)[:5])
+        )
+    return shards
+
+
+def index_of(shards: Mapping[str, list[Entry]]) -> dict[str, object]:
+    """Return the content of the index file of a model in several files."""
+    total = sum(entry.bytes for entries in shards.values() for entry in entries)
+    names = {entry.name: shard for shard, entries in shards.items() for entry in entries}
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}

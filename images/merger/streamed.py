@@ -1,0 +1,241 @@
+"""The streaming merge: one shard after the other, tensor by tensor, in blocks.
+
+Per tensor W' = round(W + scaling * (B @ A)), all in fp32, rounded once to the output's type. That
+is bit for bit what PEFT's merge_and_unload(safe_merge=False) leaves on a CPU when the base is in
+the output's type: `bf16 += fp32` adds in fp32 and rounds the sum. safe_merge=True rounds the update
+too: 28 of 47 tensors of a small model came out otherwise. Where the base is in another type PEFT
+rounds at loading as well; then this is PEFT's merge of the base loaded in fp32, rounded at the end.
+tests/unit/test_merge_against_peft.py holds both to the bit.
+
+A shard is written under a temporary name, flushed, renamed, and noted with its digest; a merge
+that was killed goes on behind the last shard noted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from contracts import files
+from contracts.errors import BaseModelMissing
+from images.merger.lora import Trained, Update
+from images.merger.shards import FLOATS, Entry, layout
+
+_BLOCK = 2 * 2**20
+"""Elements worked on at a time: 8 MiB in fp32, which a processor's cache holds."""
+
+_IN_FLIGHT = 4  # blocks that may wait to be digested and written
+_BYTES = torch.uint8
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished file of the merged model."""
+
+    digest: str
+    bytes: int
+    changed: list[str]
+    """Tensors that differ from the base's in the same type."""
+
+
+class Progress:
+    """What is finished: `merge.json` in the stage's work folder, which survives a kill.
+
+    `inputs` says what the shards were made from; another value, and all of them are made anew.
+    """
+
+    def __init__(self, path: Path, inputs: Mapping[str, Any]) -> None:
+        self._path, self._inputs = path, dict(inputs)
+        self._shards: dict[str, dict[str, Any]] = {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if found.get("inputs") == self._inputs:
+            self._shards = found["shards"]
+
+    def finished(self, source: Path, target: Path) -> Shard | None:
+        """Return the shard if it is whole and made from this very file of the base."""
+        note = self._shards.get(target.name)
+        if note is None or note["source"] != _state(source) or not target.is_file():
+            return None
+        if note["target"] != _state(target):
+            return None
+        return Shard(note["digest"], target.stat().st_size, note["changed"])
+
+    def note(self, source: Path, target: Path, shard: Shard) -> None:
+        """Note a finished shard, durably."""
+        self._shards[target.name] = {
+            "source": _state(source),
+            "target": _state(target),
+            "digest": shard.digest,
+            "changed": shard.changed,
+        }
+        files.write_json(self._path, {"inputs": self._inputs, "shards": self._shards})
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def write_shard(
+    source: Path,
+    entries: Iterable[Entry],
+    target: Path,
+    dtype: torch.dtype,
+    updates: Mapping[str, Update],
+    advance: Callable[[int], None],
+) -> Shard:
+    """Merge one file of the base into `target`, published by rename; return its digest.
+
+    `advance` hears of bytes written. Of a tensor no more is held than a block, and the product
+    B @ A where it has a LoRA.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    header, places = layout((e.name, dtype, e.shape) for e in by_name.values())
+    partial = target.with_name(f".{target.name}.partial")
+    changed = []
+    with ExitStack() as stack:
+        stream = stack.enter_context(partial.open("wb"))
+        read = stack.enter_context(source.open("rb", buffering=0))
+        os.posix_fadvise(read.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        sink = stack.enter_context(_Sink(stream, _BLOCK * dtype.itemsize, advance))
+        sink.send(bytearray(header), len(header))
+        for place in places:
+            name = place.name
+            if _write_tensor(read.fileno(), by_name[name], dtype, updates.get(name), sink):
+                changed.append(name)
+        digest = sink.finish()
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    files.fsync_path(target.parent)
+    return Shard(digest, target.stat().st_size, changed)
+
+
+def _write_tensor(
+    source: int, entry: Entry, dtype: torch.dtype, update: Update | None, sink: _Sink
+) -> bool:
+    """Send one merged tensor, block by block; return whether it differs from the base's."""
+    stored = FLOATS[entry.dtype]
+    value: torch.Tensor | None = None
+    if isinstance(update, Trained):
+        # In the base's type first, as PEFT loads it.
+        value = update.value().to(stored).float().view(-1)
+    elif update is not None:
+        value = update.product().view(-1)
+    changed = False
+    before = bytearray(_BLOCK * stored.itemsize)
+    for start in range(0, entry.elements, _BLOCK):
+        count = min(_BLOCK, entry.elements - start)
+        offset, out = entry.begin + start * stored.itemsize, sink.take()
+        if value is None and stored == dtype:
+            _read_exactly(source, memoryview(out)[: count * stored.itemsize], offset)
+        else:
+            _read_exactly(source, memoryview(before)[: count * stored.itemsize], offset)
+            old = torch.frombuffer(before, dtype=stored, count=count)
+            new = torch.frombuffer(out, dtype=dtype, count=count)
+            if value is None:
+                new.copy_(old)
+            else:
+                new.copy_(_updated(old, value[start : start + count], update))
+                changed = changed or not torch.equal(new, old.to(dtype))
+        sink.send(out, count * dtype.itemsize)
+    return changed
+
+
+def _updated(old: torch.Tensor, value: torch.Tensor, update: Update | None) -> torch.Tensor:
+    """Return old + scaling * value in fp32: two roundings to fp32, as PEFT's two operations."""
+    if update is None or isinstance(update, Trained):
+        return value
+    if update.scaling != 1:
+        value = value.mul_(update.scaling)
+    return torch.add(old.float(), value)
+
+
+def _read_exactly(source: int, into: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(into):
+        got = os.preadv(source, [into[done:]], offset + done)
+        if got == 0:
+            raise BaseModelMissing("a file of the base model ended while it was read")
+        done += got
+
+
+class _Sink:
+    """Digests and writes blocks in two threads, while the next one is computed.
+
+    `take` gives a buffer, `send` hands it over, and an error of a thread comes up at a later
+    `take` or at `finish`. At most `_IN_FLIGHT` buffers exist.
+    """
+
+    def __init__(self, stream: BufferedWriter, size: int, advance: Callable[[int], None]) -> None:
+        self._stream, self._size, self._advance = stream, size, advance
+        self._digest = hashlib.sha256()
+        self._hashing, self._writing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._flying: deque[tuple[bytearray, int, tuple[Future[Any], Future[Any]]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._hashing, self._writing):
+            pool.shutdown(cancel_futures=True)
+
+    def take(self) -> bytearray:
+        """Return a buffer of a block's size, when necessary one that has been written."""
+        if len(self._flying) < _IN_FLIGHT:
+            return bytearray(self._size)
+        buffer = self._land()
+        return buffer if len(buffer) == self._size else bytearray(self._size)
+
+    def send(self, buffer: bytearray, count: int) -> None:
+        """Digest and write the first `count` bytes; the buffer is the sink's from here on."""
+        part = memoryview(buffer)[:count]
+        futures = (
+            self._hashing.submit(self._digest.update, part),
+            self._writing.submit(self._stream.write, part),
+        )
+        self._flying.append((buffer, count, futures))
+
+    def finish(self) -> str:
+        """Wait for all that was sent; return the SHA-256 of it."""
+        while self._flying:
+            self._land()
+        return self._digest.hexdigest()
+
+    def _land(self) -> bytearray:
+        buffer, count, futures = self._flying.popleft()
+        for future in futures:
+            future.result()
+        self._advance(count)
+        return buffer
+
+
+class Meter:
+    """Counts bytes, and tells of them at most twice a second."""
+
+    def __init__(self, total: int, tell: Callable[[int, int], None]) -> None:
+        self.done, self._total, self._tell = 0, total, tell
+        self._told = time.monotonic()
+        tell(0, total)
+
+    def advance(self, count: int, *, now: bool = False) -> None:
+        """Add `count` bytes, and tell of it if it is time, or `now`."""
+        self.done += count
+        if now or time.monotonic() - self._told > 0.5:
+            self._told = time.monotonic()
+            self._tell(self.done, self._total)
