@@ -59,7 +59,7 @@ PROGRESS = "merge.json"
 BASE_BY_DIGEST = "base@sha256:"
 """What the trainer writes in front of the digest of its base, as the adapter's base model."""
 
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _SMALL = ("I8", "U8", "I4", "U4", "F8", "F6", "F4")  # types of quantised matrices
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ Shards = dict[str, list[Entry]]
 def work(context: StageContext[MergeParams]) -> MergeMetrics:
     """Merge, write, and look at what was written."""
     base, adapter = context.input(BASE), context.input(LORA_ADAPTER)
-    out, dtype = context.output(MERGED), _DTYPES[context.params.dtype]
+    out, dtype = context.output(MERGED), DTYPES[context.params.dtype]
     config = _base_config(base)
     shards = model_shards(base)
     tensors = {entry.name: entry for entries in shards.values() for entry in entries}
@@ -99,7 +99,7 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
 def _streamed(
     context: StageContext[MergeParams], shards: Shards, updates: Mapping[str, Update]
 ) -> set[str]:
-    base, out, dtype = context.input(BASE), context.output(MERGED), _DTYPES[context.params.dtype]
+    base, out, dtype = context.input(BASE), context.output(MERGED), DTYPES[context.params.dtype]
     out.mkdir(parents=True, exist_ok=True)
     made_of = {
         "base": context.job.inputs[BASE.name].digest,
@@ -135,7 +135,7 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
     from images.merger.with_peft import merge_with_peft
 
     _log.warning("PEFT merges, with the whole model in memory, since %s", why)
-    base, out, dtype = context.input(BASE), context.output(MERGED), _DTYPES[context.params.dtype]
+    base, out, dtype = context.input(BASE), context.output(MERGED), DTYPES[context.params.dtype]
 
     def tell(done: int, total: int) -> None:
         context.progress(done, total, "parts")

@@ -133,8 +133,7 @@ def _write_tensor(
     stored = FLOATS[entry.dtype]
     value: torch.Tensor | None = None
     if isinstance(update, Trained):
-        # In the base's type first, as PEFT loads it.
-        value = update.value().to(stored).float().view(-1)
+        value = update.value().float().view(-1)
     elif update is not None:
         value = update.product().view(-1)
     changed = False

@@ -51,23 +51,20 @@ def merge_with_peft(
 def _check_attached(model: Any, touched: set[str], with_lora: set[str]) -> None:
     """Raise unless every module of the adapter was found in the model; PEFT itself only warns.
 
-    The model may have no layer of PEFT's that the adapter has nothing for. What the adapter holds
-    beside its layers (trained biases, `modules_to_save`) need only be there.
+    Those that got a LoRA have to be exactly those that the adapter has one for; what it holds
+    beside them (trained biases, `modules_to_save`, another kind of adapter) has to have its place.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     if not hasattr(model.base_model, "merge_and_unload"):
         raise SentinelTripped(f"sentinel adapter_modules: {type(model).__name__} cannot be merged")
-    names = {
+    modules = {
         name.removeprefix("base_model.model."): module for name, module in model.named_modules()
     }
-    layers = {
+    attached = {
         name
-        for name, module in names.items()
-        if isinstance(module, BaseTunerLayer)
-        and any(len(getattr(module, part, ())) for part in module.adapter_layer_names)
+        for name, module in modules.items()
+        if any(len(getattr(module, part, ())) for part in ("lora_A", "lora_embedding_A"))
     }
-    if difference := sorted((layers - touched) | (with_lora - layers) | (touched - set(names))):
+    if difference := sorted((attached ^ with_lora) | (touched - set(modules))):
         raise SentinelTripped(
             f"sentinel attached_modules: {len(difference)} modules differ between the adapter and "
             "the base model",

@@ -1,0 +1,237 @@
+"""The streaming merge and PEFT's own: equal to the bit, or handed to PEFT by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts.errors import SentinelTripped
+from contracts.stages import MERGE
+from images.merger import merge, streamed
+from images.merger.lora import plan_updates
+from images.merger.shards import model_shards
+from images.trainer.backends import PROJECTIONS
+from tests.unit.lora_models import make_adapter, make_base, merged_by_peft, save_adapter
+from tests.unit.model_stages import folder_of, run
+
+GPT2 = {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
+PLAIN: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "scaling of one": {"lora_alpha": 4},
+    "rsLoRA": {"use_rslora": True},
+    "patterns": {
+        "rank_pattern": {"layers.1.mlp.up_proj": 7, "q_proj": 3, "^model.layers.2.*k_proj": 5},
+        "alpha_pattern": {"down_proj": 11, "model.layers.0.self_attn.o_proj": 1},
+    },
+    "regular expression": {"target_modules": r"model\.layers\.[02]\..*(q|down)_proj"},
+    "some layers left out": {"exclude_modules": ["layers.1.self_attn.q_proj"]},
+    "trained biases": {"kind": "qwen2", "bias": "all"},
+    "lora_bias": {"kind": "qwen2", "lora_bias": True, "target_modules": ["q_proj", "v_proj"]},
+    "fan_in_fan_out": {"kind": "gpt2", **GPT2},
+    "adapter in bf16": {"adapter_dtype": "bfloat16"},
+    "untied head": {"tied": False, "target_modules": [*PROJECTIONS, "lm_head"]},
+}
+
+
+def merged(root: Path, base: Path, adapter: Path, **params: Any) -> tuple[Path, dict[str, Any]]:
+    (root / "in").mkdir(parents=True)
+    inputs = {"base": root / "in" / "base", "lora_adapter": root / "in" / "lora_adapter"}
+    inputs["base"].symlink_to(base)
+    inputs["lora_adapter"].symlink_to(adapter)
+    result = run(root, MERGE, merge.work, inputs, params)
+    return folder_of(root, MERGE) / "out" / "merged", result.metrics
+
+
+def made(root: Path, case: dict[str, Any], **base: Any) -> tuple[Path, Path]:
+    lora = dict(case)
+    kind, tied = lora.pop("kind", "qwen3"), lora.pop("tied", True)
+    dtype = lora.pop("adapter_dtype", "float32")
+    model = make_base(root / "base", kind, tie_word_embeddings=tied, **base)
+    return model, make_adapter(root / "adapter", model, dtype=dtype, **lora)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+
+
+def assert_same_bits(out: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = tensors(out)
+    assert found
+    different = [name for name in found if not torch.equal(found[name], expected[name])]
+    assert different == []
+    assert set(expected) - set(found) <= {"lm_head.weight"}  # tied
+
+
+@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_the_same_bits_as_peft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, dtype: str
+) -> None:
+    monkeypatch.setattr(streamed, "_BLOCK", 1000)  # no tensor ends where a block does
+    kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
+    base, adapter = made(tmp_path, PLAIN[case])
+    out, metrics = merged(tmp_path / "ws", base, adapter, dtype=dtype)
+    assert (metrics["way"], metrics["why"]) == ("streamed", "")
+    assert_same_bits(out, merged_by_peft(base, adapter, kind))
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_a_wider_base_is_rounded_once_which_is_peft_in_fp32_and_then_a_cast(
+    tmp_path: Path, stored: str
+) -> None:
+    base, adapter = made(tmp_path, {}, dtype=stored)
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "streamed"
+    wide = merged_by_peft(base, adapter, torch.float32)
+    assert_same_bits(out, {name: tensor.to(torch.bfloat16) for name, tensor in wide.items()})
+    rounded_at_loading = merged_by_peft(base, adapter, torch.bfloat16)
+    found = tensors(out)
+    assert any(not torch.equal(found[name], rounded_at_loading[name]) for name in found)
+
+
+def test_the_same_bits_at_matrices_of_a_real_size(tmp_path: Path) -> None:
+    size = {"hidden_size": 1280, "intermediate_size": 3400, "num_hidden_layers": 1}
+    base, adapter = made(tmp_path, {"r": 16, "lora_alpha": 24}, **size)
+    out, _ = merged(tmp_path / "ws", base, adapter)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+
+
+def test_files_are_those_of_the_base_and_byte_for_byte_what_save_file_writes(
+    tmp_path: Path,
+) -> None:
+    base, adapter = made(tmp_path, {}, shard="40KB")
+    out, _ = merged(tmp_path / "ws", base, adapter)
+    shards = model_shards(base)
+    assert len(shards) > 2
+    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()}
+    for name in shards:
+        save_file(load_file(out / name), tmp_path / "again", metadata={"format": "pt"})
+        assert (tmp_path / "again").read_bytes() == (out / name).read_bytes()
+    index, before = (
+        json.loads((folder / "model.safetensors.index.json").read_text()) for folder in (out, base)
+    )
+    assert index["weight_map"] == before["weight_map"]
+    assert index["metadata"]["total_size"] == before["metadata"]["total_size"]
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+
+
+def test_types_of_one_file_may_differ(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {})
+    mixed = load_file(base / "model.safetensors")
+    mixed |= {name: t.float() for name, t in mixed.items() if "norm" in name}
+    save_file(mixed, base / "model.safetensors", metadata={"format": "pt"})
+    out, _ = merged(tmp_path / "ws", base, adapter)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+
+
+TO_PEFT: dict[str, tuple[dict[str, Any], str]] = {
+    "DoRA": ({"use_dora": True}, "use_dora"),
+    "modules_to_save": ({"modules_to_save": ["lm_head"], "tied": False}, "modules_to_save"),
+    "trainable tokens": ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+    "embedding": ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
+    "some layers": ({"layers_to_transform": [1]}, "layers_to_transform"),
+    "saved embeddings": ({"embeddings": True}, "the adapter holds"),
+}
+
+
+@pytest.mark.parametrize("case", TO_PEFT)
+def test_what_streaming_does_not_cover_goes_to_peft_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    lora, reason = TO_PEFT[case]
+    base, adapter = made(tmp_path, lora)
+    with caplog.at_level(logging.WARNING):
+        out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert reason in metrics["why"]
+    assert f"PEFT merges, with the whole model in memory, since {metrics['why']}" in caplog.text
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+
+
+def test_a_lora_on_a_tied_head_is_refused_since_it_would_change_the_embedding_too(
+    tmp_path: Path,
+) -> None:
+    base, adapter = made(tmp_path, {"target_modules": ["q_proj", "lm_head"]})
+    with pytest.raises(SentinelTripped, match="untouched_tensors") as refused:
+        merged(tmp_path / "ws", base, adapter)
+    assert "embed_tokens" in refused.value.why
+
+
+def test_another_kind_of_adapter_goes_to_peft(tmp_path: Path) -> None:
+    from peft import IA3Config
+
+    base = make_base(tmp_path / "base")
+    config = IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=["k_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+    )
+    adapter = save_adapter(tmp_path / "adapter", base, config)
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert "IA3" in metrics["why"]
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+
+
+def test_a_setting_that_is_not_known_goes_to_peft(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {})
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "of_next_year": 1}))
+    _, metrics = merged(tmp_path / "ws", base, adapter)
+    assert (metrics["way"], metrics["why"]) == ("peft", "of_next_year is set")
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {})
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = merge.BASE_BY_DIGEST + "0" * 64
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(SentinelTripped, match="base_commit"):
+        merged(tmp_path / "ws", base, adapter)
+
+
+def test_nan_in_the_adapter_is_refused(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {})
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights[min(weights)][0, 0] = torch.nan
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match="finite_adapter"):
+        merged(tmp_path / "ws", base, adapter)
+
+
+def test_an_update_of_the_wrong_tensor_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = made(tmp_path, {"target_modules": ["k_proj"]})
+
+    def astray(*given: Any) -> dict[str, Any]:
+        return {name.replace("k_proj", "v_proj"): u for name, u in plan_updates(*given).items()}
+
+    monkeypatch.setattr(merge, "plan_updates", astray)
+    with pytest.raises(SentinelTripped, match="untouched_tensors"):
+        merged(tmp_path / "ws", base, adapter)
+
+
+def test_a_damaged_base_is_named(tmp_path: Path) -> None:
+    from contracts.errors import BaseModelMissing
+
+    base, adapter = made(tmp_path, {}, shard="40KB")
+    name = min(model_shards(base))
+    whole = (base / name).read_bytes()
+    (base / name).write_bytes(whole[:-1])
+    with pytest.raises(BaseModelMissing, match="is not whole"):
+        merged(tmp_path / "cut", base, adapter)
+    (base / name).unlink()
+    with pytest.raises(BaseModelMissing, match=f"has no {name}"):
+        merged(tmp_path / "gone", base, adapter)
+    shutil.rmtree(base)
+    base.mkdir()
+    with pytest.raises(BaseModelMissing, match=r"config\.json"):
+        merged(tmp_path / "empty", base, adapter)
