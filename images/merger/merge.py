@@ -121,11 +121,12 @@ def _streamed(
         if shard is None:
             shard = write_shard(base / name, entries, out / name, dtype, updates, meter.advance)
             progress.note(base / name, out / name, shard)
+            meter.tell()
         else:
             meter.advance(shard.bytes)
         context.digested(out / name, shard.digest)
         changed.update(shard.changed)
-    context.progress(total, total, "bytes")
+    context.progress(total, total, "bytes")  # headers are written too, and not counted
     if set(shards) != {SINGLE}:
         files.write_json(out / INDEX, index_of({name: read_header(out / name) for name in shards}))
     return changed

@@ -37,7 +37,7 @@ _BLOCK = 2 * 2**20
 """Elements worked on at a time: 8 MiB in fp32, which a processor's cache holds."""
 
 _IN_FLIGHT = 4  # blocks that may wait to be digested and written
-_BYTES = torch.uint8
+_QUIET_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -225,16 +225,19 @@ class _Sink:
 
 
 class Meter:
-    """Counts bytes, and tells of them at most twice a second."""
+    """Counts bytes, and tells of them at most twice a second, or when asked to."""
 
-    def __init__(self, total: int, tell: Callable[[int, int], None]) -> None:
-        self.done, self._total, self._tell = 0, total, tell
+    def __init__(self, total: int, listener: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._listener = 0, total, listener
+        self.tell()
+
+    def advance(self, count: int) -> None:
+        """Add `count` bytes, and tell of them if it is time."""
+        self._done += count
+        if time.monotonic() - self._told > _QUIET_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell how many bytes are done, of how many."""
         self._told = time.monotonic()
-        tell(0, total)
-
-    def advance(self, count: int, *, now: bool = False) -> None:
-        """Add `count` bytes, and tell of it if it is time, or `now`."""
-        self.done += count
-        if now or time.monotonic() - self._told > 0.5:
-            self._told = time.monotonic()
-            self._tell(self.done, self._total)
+        self._listener(min(self._done, self._total), self._total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from contracts import files
 from contracts.errors import DiskFull
 from contracts.files import ROOT
+from contracts.stage import Event
 from contracts.stages import MERGE
 from images.merger import merge, streamed
 from images.merger.shards import model_shards
@@ -29,11 +31,11 @@ KILLS = 5
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return a base of 60 MB in many files, and an adapter."""
+    """Return a base of 40 MB in ten files, and an adapter."""
     root = tmp_path_factory.mktemp("models")
-    size = {"hidden_size": 384, "intermediate_size": 1600, "num_hidden_layers": 12}
+    size: dict[str, Any] = {"hidden_size": 384, "intermediate_size": 1600, "num_hidden_layers": 9}
     base = make_base(root / "base", shard="4MB", **size)
-    assert len(model_shards(base)) > 10
+    assert len(model_shards(base)) > 8
     return base, make_adapter(root / "adapter", base)
 
 
@@ -63,15 +65,15 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     files.write_json(folder / "job.json", told.model_dump(mode="json"))
 
     seed = random.randrange(10**6)  # noqa: S311
-    print(f"seed {seed}")
+    sys.stdout.write(f"seed {seed}\n")
     chance = random.Random(seed)  # noqa: S311
     noted = []
     for _ in range(KILLS):
-        ended = _killed_after(folder, chance.uniform(0.0, 0.25))
+        ended = _killed(folder, events=chance.randint(1, 4), seconds=chance.uniform(0.0, 0.1))
         noted.append(len(_noted(folder)))
         if ended:
             break
-    print(f"finished shards after each kill: {noted}")
+    sys.stdout.write(f"finished shards after each kill: {noted}\n")
     assert noted == sorted(noted)  # nothing that was finished is lost
     assert not (folder / "result.json").exists() or ended
 
@@ -89,8 +91,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     assert result["outputs"]["merged"]["digest"] == files.digest_path(published)
 
 
-def _killed_after(folder: Path, seconds: float) -> bool:
-    """Start the stage and kill it so long after it began to merge; return whether it had ended."""
+def _killed(folder: Path, *, events: int, seconds: float) -> bool:
+    """Kill the stage so long after so many of its events; return whether it had ended before.
+
+    The first event comes when the merge begins, and one with each finished shard.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "images.merger", str(folder / "job.json")],
         cwd=ROOT,
@@ -98,7 +103,8 @@ def _killed_after(folder: Path, seconds: float) -> bool:
         stderr=subprocess.DEVNULL,
     )
     assert process.stdout is not None
-    process.stdout.readline()  # the first event: the inputs are read, the merge begins
+    for _ in range(events):
+        process.stdout.readline()
     time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     process.stdout.close()
@@ -117,68 +123,72 @@ class Stopped(Exception):
     """Stands for a kill between two shards."""
 
 
-def _stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> list[str]:
-    """Let the merge write so many shards and stop; return the list that their names come to."""
+def run_to(root: Path, inputs: dict[str, Path], count: int = 1000, **params: Any) -> list[str]:
+    """Run the stage until it has written so many shards; return their names."""
     written: list[str] = []
-    write = streamed.write_shard
 
     def counting(source: Path, *given: Any) -> streamed.Shard:
         if len(written) == count:
             raise Stopped
         written.append(source.name)
-        return write(source, *given)
+        return streamed.write_shard(source, *given)
 
-    monkeypatch.setattr(merge, "write_shard", counting)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
+        patch.setattr(merge, "write_shard", counting)
+        run(root, MERGE, merge.work, inputs, params)
     return written
 
 
-def test_finished_shards_are_not_written_again(
-    tmp_path: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_shards_are_not_written_again(tmp_path: Path, models: tuple[Path, Path]) -> None:
     inputs = workspace(tmp_path, models)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        before = _stop_after(patch, 3)
-        run(tmp_path, MERGE, merge.work, inputs, {})
+    before = run_to(tmp_path, inputs, 3)
     leftover = folder_of(tmp_path, MERGE) / "work" / "out" / "merged" / ".x.safetensors.partial"
     leftover.write_bytes(b"half")
-    events: list[Any] = []
-    with monkeypatch.context() as patch:
-        after = _stop_after(patch, 1000)
-        run(tmp_path, MERGE, merge.work, inputs, {}, events.append)
+    after = run_to(tmp_path, inputs)
+    assert len(before) == 3
     assert sorted(before + after) == sorted(model_shards(models[0]))
     assert ".x.safetensors.partial" not in content(tmp_path)
-    assert {event.unit for event in events} == {"bytes"}
-    assert events[-1].done == events[-1].total
-    # Tensors that only the shards of before have changed count as changed.
-    assert len(before) == 3
+
+
+def test_changes_in_shards_of_before_count(tmp_path: Path) -> None:
+    """The only adapted matrix lies in a shard that was finished before the kill."""
+    base = make_base(tmp_path / "base", shard="40KB")
+    adapter = make_adapter(tmp_path / "adapter", base, target_modules=["layers.0.mlp.up_proj"])
+    inputs = workspace(tmp_path / "ws", (base, adapter))
+    shards = list(model_shards(base).items())
+    of = [n for n, (_, found) in enumerate(shards) if any("0.mlp.up" in e.name for e in found)]
+    assert len(run_to(tmp_path / "ws", inputs, of[0] + 1)) == of[0] + 1 < len(shards)
+    result = run(tmp_path / "ws", MERGE, merge.work, inputs, {})
+    assert result.metrics["merged_modules"] == 1
+
+
+def test_progress_is_told_in_bytes(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    events: list[Event] = []
+    run(tmp_path, MERGE, merge.work, workspace(tmp_path, models), {}, events.append)
+    total = sum(entry.bytes for found in model_shards(models[0]).values() for entry in found)
+    assert {(event.unit, event.total) for event in events} == {("bytes", total)}
+    done = [event.done for event in events]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, total)
 
 
 @pytest.mark.parametrize("what", ["dtype", "adapter", "base file", "shard"])
 def test_shards_of_other_inputs_or_that_were_changed_are_made_anew(
-    tmp_path: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, what: str
+    tmp_path: Path, models: tuple[Path, Path], what: str
 ) -> None:
     inputs = workspace(tmp_path, models)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        before = _stop_after(patch, 3)
-        run(tmp_path, MERGE, merge.work, inputs, {})
-    stale, params = set(before), {}
-    built = folder_of(tmp_path, MERGE) / "work" / "out" / "merged"
-    if what == "dtype":
-        params = {"dtype": "fp32"}
-    elif what == "adapter":
+    before = run_to(tmp_path, inputs, 3)
+    stale = set(before) if what in {"dtype", "adapter"} else {before[1]}
+    if what == "adapter":
         other = make_adapter(tmp_path / "other", models[0], lora_alpha=9)
         inputs["lora_adapter"].unlink()
         inputs["lora_adapter"].symlink_to(other)
     elif what == "base file":
         os.utime(models[0] / before[1])
-        stale = {before[1]}
-    else:
-        whole = (built / before[1]).read_bytes()
-        (built / before[1]).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        stale = {before[1]}
-    with monkeypatch.context() as patch:
-        after = _stop_after(patch, 1000)
-        run(tmp_path, MERGE, merge.work, inputs, params)
+    elif what == "shard":
+        built = folder_of(tmp_path, MERGE) / "work" / "out" / "merged" / before[1]
+        built.write_bytes(built.read_bytes()[::-1])
+    after = run_to(tmp_path, inputs, dtype="fp32" if what == "dtype" else "bf16")
     assert stale == set(before) & set(after)
 
 
