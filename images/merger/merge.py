@@ -39,7 +39,7 @@ from images.merger.shards import (
     model_shards,
     read_header,
 )
-from images.merger.streamed import Meter, Progress, write_shard
+from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 
 COPIED = (
     "generation_config.json",
@@ -75,12 +75,15 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
     tensors = {entry.name: entry for entries in shards.values() for entry in entries}
     _check_unquantised(config, tensors)
     _check_commit(adapter, context.job.inputs[BASE.name].digest)
-    touched = touched_modules(adapter)
+    with spared_threads():
+        touched = touched_modules(adapter)
 
     why = ""
     try:
         _check_streamable(tensors)
-        changed = _streamed(context, shards, plan_updates(adapter, tensors, config))
+        updates = plan_updates(adapter, tensors, config)
+        with spared_threads():
+            changed = _streamed(context, shards, updates)
     except NotCovered as reason:
         why = str(reason)
         changed = _by_peft(context, why, touched)
