@@ -214,6 +214,13 @@ class StageTimedOut(RetrainError):
     hint = "Read the stage's log; limits.silence_s and limits.hours are the limits."
 
 
+class Unforeseen(RetrainError):
+    """The driver met an error that it does not know: a defect of its own."""
+
+    exit_code = 35
+    hint = "RETRAIN_TRACEBACK=1 shows where; please report it. `python -m driver run` goes on."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

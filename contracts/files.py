@@ -142,7 +142,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                if "\\ud" in line.lower():  # half of a pair stands for no character
+                    json.dumps(row, ensure_ascii=False).encode()
+            except (ValueError, RecursionError) as error:
                 raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
             if not isinstance(row, dict):
                 raise ItemsInvalid(

@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 
 from contracts.stage import Metrics, Params
 
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+"""A part of a model's name in the serving engine (serving/engine.py: full_tag)."""
+
 
 # --- snapshot: the items as they are now ---------------------------------------------------------
 class SnapshotParams(Params):
@@ -89,7 +92,7 @@ class LabelParams(Params):
         {"concurrency", "timeout_s", "patience_s", "num_ctx"}
     )
 
-    teacher: str = "qwen3:32b"
+    teacher: str = Field("qwen3:32b", min_length=1)
     """The larger local model, as the serving engine names it."""
     num_ctx: int | None = Field(None, ge=512)
     """Context window in tokens: label prompt, article, an answer and its correction; None
@@ -151,7 +154,7 @@ class SplitParams(Params):
     test_set: str = Field("default", pattern=r"^[A-Za-z0-9_-]{0,60}$")
     """Name of the frozen test set that later runs keep and fill up; another name starts another
     one, "" keeps none."""
-    seed: int = 17
+    seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the draw; a frozen test set stays what it is."""
 
     @model_validator(mode="after")
@@ -218,7 +221,7 @@ class TrainParams(Params):
     """What happens to a longer row: stop and name it, or name it and leave it out."""
     eval_steps: int = Field(50, ge=1)
     """Optimizer steps between evaluations on the validation split, and between checkpoints."""
-    seed: int = 17
+    seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
 
     @model_validator(mode="after")
@@ -333,7 +336,7 @@ class EvaluateMetrics(Metrics):
 class DeployParams(Params):
     """Where the new model goes live."""
 
-    name: str = Field("liga-relevance", pattern=r"^([\w.-]{1,80}/)?[A-Za-z0-9_.-]{1,80}$")
+    name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
     """Name of the model in the serving engine; versions are `name:RUN`, the alias
     `name:latest`."""
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import Interrupted, RetrainError, SettingsInvalid, from_os_error
+from contracts.errors import (
+    Interrupted,
+    LabelsMissing,
+    RetrainError,
+    SettingsInvalid,
+    Unforeseen,
+    from_os_error,
+)
 from driver.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -38,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error)
     except OSError as error:
         return _fail(from_os_error(error))
+    except Exception as error:  # noqa: BLE001  # the last frame: a message in place of a traceback
+        if os.environ.get("RETRAIN_TRACEBACK"):
+            traceback.print_exc()
+        return _fail(Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500]))
 
 
 def _fail(error: RetrainError) -> int:
@@ -156,6 +169,8 @@ def _import_labels(arguments: argparse.Namespace) -> int:
         print(f"  refused, {kind}: {count}")
     for example in found.examples:
         print(f"    {example}")
+    if found.refused and not found.taken:
+        raise LabelsMissing("not one row was taken", todo="See the reasons above.")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -174,6 +175,11 @@ def _base(session: Session) -> Finding:
 
 def _disk(session: Session) -> Finding:
     preflight.check_disk(session, PIPELINE)
+    preflight.check_engine_disk(session)
+    folder = preflight.existing(session.workspace)
+    if not os.access(folder, os.W_OK):
+        mend = f"sudo chown -R $USER {folder}, or set workspace"
+        return Finding("Disk", ok=False, text=f"{folder} cannot be written to", mend=mend)
     needed = preflight.disk_needed_gb(session, PIPELINE)
     free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
     return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts import files, stages
-from contracts.errors import ItemsInvalid
+from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache
 from driver.store import Store
 from tasks.definition import InvalidAnswer, Item, Task
@@ -44,6 +44,10 @@ class Import:
 
 def export(workspace: Path, out: Path) -> int:
     """Write the label cache as JSONL and return the number of rows."""
+    if not out.parent.is_dir() or out.is_dir():
+        raise FileUnusable(f"cannot write {out}", why="it is a folder, or its folder is not there")
+    if not (workspace / CACHE_FILE).is_file():
+        raise InputMissing(f"{workspace} keeps no labels", todo="Label first, or name another one.")
     with LabelCache(workspace / CACHE_FILE) as cache:
         return files.write_jsonl(out, cache.export())
 

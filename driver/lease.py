@@ -28,7 +28,7 @@ _SHARE = 0.9
 """Of a GPU's memory: a display and the driver's own contexts take the rest."""
 _SETTLE_S = 5.0
 """How long memory may take to come back after Ollama has unloaded a model; 0.5 to 1.5 s are usual
-(facts of Ollama, measured)."""
+(measured with Ollama)."""
 _POLL_S = 0.5
 _BESIDE_THE_SERVICE = (stages.SNAPSHOT, stages.RESTORE, stages.REPROCESS, stages.VERIFY)
 """Stages that need the backend, or come after its return."""

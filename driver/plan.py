@@ -146,5 +146,7 @@ def _difference(
     if job.code_digest != request.code_digest:
         changes.append("the code has changed")
     if job.environment != request.environment:
-        changes.append("the image's base or build arguments have changed")
+        built = request.stage.image is not None
+        what = "the image's base or build arguments have" if built else "deploy.name has"
+        changes.append(f"{what} changed")
     return "; ".join(changes) or "its result is missing or damaged"

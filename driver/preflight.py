@@ -11,11 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from contracts import files, stages
-from contracts.errors import CandidateRefused, DiskFull, GpuUnavailable, WorkspaceBusy
+from contracts.errors import (
+    CandidateRefused,
+    DiskFull,
+    GpuUnavailable,
+    SettingsInvalid,
+    WorkspaceBusy,
+)
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
+from serving import ollama_address
 
 if TYPE_CHECKING:
     from driver.plan import Step
@@ -25,16 +33,22 @@ if TYPE_CHECKING:
 _GB = 1_000_000_000
 _HUB_BASE_GB = 29.5
 """Qwen3-14B in bf16: what a base model is taken for before it is fetched."""
+_Q8 = 8.5 / 16
+"""Bits a weight of q8_0 to those of bf16."""
+_CHECKPOINTS = 0.06
+"""Of the base model's size: three checkpoints of rank 16 with an 8-bit optimizer are 1.2 GB for
+Qwen3-14B (64 million weights in fp32, and two bytes of state for each)."""
+_SMALL_GB = 0.1
+"""Items, labels, logs, reports and caches."""
 _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
 
 
 def check(session: Session, running: Sequence[Stage]) -> None:
     """Raise the first thing that would stop these stages; cheap questions first."""
-    if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
-        snapshot.check(session.settings.snapshot, session.settings.task)
-    if stages.FETCH in running:
-        fetch.check(session.settings.fetch)
+    _check_given(session, running)
     check_disk(session, running)
+    if any(stage in running for stage in _SERVING):
+        check_engine_disk(session)
     check_alone(session)
     if any(stage.image for stage in running):
         session.runner.check(running)
@@ -49,6 +63,16 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     asks_backend = session.backend_url and session.settings.reprocess.enabled
     if stages.REPROCESS in running and asks_backend and not session.window.is_open:
         reprocess.check(session.backend_url, session.settings.deploy.name)
+
+
+def _check_given(session: Session, running: Sequence[Stage]) -> None:
+    """Raise what is wrong with the files and settings that the user gave."""
+    if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
+        snapshot.check(session.settings.snapshot, session.settings.task)
+    if stages.FETCH in running:
+        fetch.check(session.settings.fetch)
+    if stages.EVALUATE in running:
+        check_scores(session)
 
 
 def check_stage(session: Session, step: Step) -> None:
@@ -68,6 +92,17 @@ def asks_teacher(session: Session, step: Step) -> bool:
         for artifact in (stages.ITEMS, stages.REVIEWED)
     )
     return not items <= reviewed
+
+
+def check_scores(session: Session) -> None:
+    """Raise `SettingsInvalid` for a demanded score of a field that the task does not have."""
+    fields = {"valid", *session.task.output.model_fields}
+    if unknown := {name.split(".")[0] for name in session.settings.evaluate.min_scores} - fields:
+        raise SettingsInvalid(
+            f"evaluate.min_scores names {', '.join(sorted(unknown))}, which is no field of "
+            f"{session.task.name}",
+            why=f"it has {', '.join(sorted(fields))}",
+        )
 
 
 def check_teacher(session: Session) -> None:
@@ -120,22 +155,65 @@ def check_disk(session: Session, running: Sequence[Stage]) -> None:
     if free_gb < needed_gb:
         raise DiskFull(
             f"{free_gb:.1f} GB are free at {session.workspace}, {needed_gb:.1f} GB are needed",
-            why="base model, merged model and GGUF lie there at the same time",
+            why="base model, checkpoints, merged model and GGUF lie there at the same time",
         )
+
+
+def check_engine_disk(session: Session) -> None:
+    """Raise `DiskFull` when the disk of an Ollama on this host cannot take a model in.
+
+    Creating one takes up to three times the GGUF there for a while (as measured). Where Ollama
+    keeps its models is known of its usual places only; elsewhere nothing is asked.
+    """
+    folder = _ollama_models(session)
+    if folder is None or session.settings.min_free_gb is not None:
+        return
+    needed_gb = 3 * _Q8 * _base_gb(session)
+    free_gb = shutil.disk_usage(folder).free / _GB
+    if free_gb < needed_gb:
+        raise DiskFull(
+            f"{free_gb:.1f} GB are free at {folder}, {needed_gb:.1f} GB are needed",
+            why="Ollama keeps its models there, and making one takes three times its size",
+            todo="Free space, remove old models (`ollama rm`), or move OLLAMA_MODELS.",
+        )
+
+
+def _ollama_models(session: Session) -> Path | None:
+    """Return where the Ollama of this host keeps its models, None where that is not known."""
+    if session.settings.engine != "ollama":
+        return None
+    host = urlsplit(ollama_address(os.environ.get("OLLAMA_HOST", ""))).hostname
+    if host not in {"127.0.0.1", "localhost", "::1"}:
+        return None
+    named = os.environ.get("OLLAMA_MODELS")
+    usual = ("/usr/share/ollama/.ollama/models", "~/.ollama/models")
+    places = [Path(place).expanduser() for place in ([named] if named else usual)]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
     """Return what the run may write, in GB, from the base model's size.
 
     bf16 merged is as large as the base, q8_0 is 8.5 of 16 bits a weight, a downloaded base comes
-    on top; the serving engine's own 3 × GGUF (facts of Ollama's create) is on its own disk.
+    on top. Ollama's models may be on another disk: see `check_engine_disk`.
     """
     if session.settings.min_free_gb is not None:
         return session.settings.min_free_gb
+    served = _Q8 if session.settings.engine == "llamacpp" else 0.0  # keeps its own copy here
+    shares = {
+        stages.FETCH: 0.0 if session.settings.fetch.path else 1.0,
+        stages.TRAIN: _CHECKPOINTS,
+        stages.MERGE: 1.0,
+        stages.CONVERT: _Q8,
+        stages.DEPLOY: served,
+    }
+    written = sum(share for stage, share in shares.items() if stage in running)
+    return _base_gb(session) * written + (_SMALL_GB if running else 0)
+
+
+def _base_gb(session: Session) -> float:
     path = session.settings.fetch.path
-    base_gb = files.size_of(Path(path)) / _GB if path and Path(path).is_dir() else _HUB_BASE_GB
-    shares = {stages.FETCH: 0.0 if path else 1.0, stages.MERGE: 1.0, stages.CONVERT: 8.5 / 16}
-    return base_gb * sum(share for stage, share in shares.items() if stage in running)
+    return files.size_of(Path(path)) / _GB if path and Path(path).is_dir() else _HUB_BASE_GB
 
 
 def gpu_is_here(session: Session) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts.errors import DockerUnavailable
+from contracts.errors import DockerUnavailable, InputMissing
 from driver import locks
 from driver.signals import SIGNALS
 from driver.window import Window
@@ -18,6 +18,10 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     service needs, and goes on from its last checkpoint in the next run. Raises `WorkspaceBusy`
     while a driver is at work, `BackendUnavailable` if the service does not become healthy.
     """
+    if not workspace.is_dir():
+        raise InputMissing(
+            f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
+        )
     with locks.workspace(workspace):
         for name in _stop_stages(workspace):
             say(f"Stopped {name}, which a driver that died has left running.")

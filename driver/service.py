@@ -15,7 +15,7 @@ from driver.settings import BackendSettings, ComposeSettings
 _COMPOSE_TIMEOUT_S = 300
 _REPROCESS_ASKED = re.compile(r"POST /api/items/reprocess(\?\S*)? HTTP/\S+\"? 200")
 _REPROCESS_DONE = "Reprocessing complete:"
-"""The backend has no endpoint that tells; its access log and this line do (facts/backend.md)."""
+"""The backend has no endpoint that tells; its access log and this line do (as observed)."""
 
 
 class Service(Protocol):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages, test_set
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import OutputMissing, RetrainError, VerifyFailed
+from contracts.errors import FileUnusable, OutputMissing, RetrainError, VerifyFailed
 from contracts.params import DeployMetrics, RestoreMetrics, SplitMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import lease, preflight
@@ -28,7 +28,7 @@ from driver.signals import SIGNALS
 from driver.store import Run, Store
 from driver.window import Window
 from serving import connect, ollama_address
-from serving.engine import Engine
+from serving.engine import Engine, full_tag
 from tasks import load_task
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ class Session:
         return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
     def _environment(self, stage: Stage) -> str:
-        """Return what the stage's image is built on; its own code has a digest already."""
+        """Return what the stage works in: what its image is built on, or the model it asks.
+
+        Its own code has a digest already.
+        """
+        if stage in (stages.REPROCESS, stages.VERIFY):
+            return full_tag(self.settings.deploy.name)  # whom they ask
         if stage.image is None or self.settings.runner == "process":
             return ""
         service = compose.read(self.compose_file, os.environ)[stage.image]
@@ -195,13 +200,12 @@ class Session:
                 retry.pause_s,
                 lambda error, pause: self.display.warn(f"{error}\nagain in {pause:g} s"),
             )
-        except VerifyFailed:
-            self._take_back()
-            self._note(stage, state="failed", error="the canary was not answered well")
-            self.display.failed(stage)
-            raise
         except BaseException as error:
-            self._note(stage, state="failed", error=str(error) or type(error).__name__)
+            if stage is stages.VERIFY and isinstance(error, RetrainError):
+                self._take_back(error)
+            stopped = isinstance(error, KeyboardInterrupt)
+            told = "stopped by a signal" if stopped else str(error) or type(error).__name__
+            self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
         self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
@@ -269,22 +273,39 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
-    def _take_back(self) -> None:
-        """Undo the deployment of a model that does not answer as it must."""
+    def _take_back(self, error: RetrainError) -> None:
+        """Undo the deployment of a model that was not verified, for whatever reason.
+
+        One that gave a bad answer never goes live again; one that gave none may be tried again.
+        """
         last = self.store.latest(stages.DEPLOY.name)
-        if last is not None:
-            deployed = DeployMetrics.model_validate(last[1].metrics)
+        if last is None:
+            return
+        deployed = DeployMetrics.model_validate(last[1].metrics)
+        if isinstance(error, VerifyFailed):
             rejected = {*self.rejected(), last[0].inputs[stages.GGUF.name].digest}
             files.write_json(self.workspace / _REJECTED, sorted(rejected))
+        try:
             self.display.warn(deploy.roll_back(deployed, self.engine))
+        except RetrainError as failed:
+            self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
 
     def rejected(self) -> list[str]:
         """Return the digests of the GGUF files that have been taken back."""
+        path = self.workspace / _REJECTED
         try:
-            found: list[str] = json.loads((self.workspace / _REJECTED).read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        return found
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise FileUnusable(
+                f"{path} is damaged",
+                why="it is no list of digests",
+                todo="Restore it, or remove it: what was taken back may then go live again.",
+            )
+        return [str(each) for each in found]
 
     def _listen(self, event: Event) -> None:
         self.run.record(event)

@@ -163,6 +163,13 @@ class Settings(Params):
     reprocess: params.ReprocessParams = params.ReprocessParams()
     verify: params.VerifyParams = params.VerifyParams()
 
+    @field_validator("workspace")
+    @classmethod
+    def _possible(cls, workspace: Path) -> Path:
+        if "\0" in str(workspace):
+            raise ValueError("a path cannot hold a null byte")
+        return workspace
+
     @model_validator(mode="after")
     def _names_stages(self) -> Settings:
         unknown = {*self.retry.stages, *self.limits.hours} - stages.BY_NAME.keys()
@@ -194,8 +201,7 @@ def load(
     values = _read(file)
     for name, value in sorted(environ.items()):
         if name.startswith(ENV_PREFIX):
-            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
-            _put(values, keys, value, origin=f"the environment variable {name}")
+            _put(values, _keys(name), value, origin=f"the environment variable {name}")
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
@@ -209,6 +215,14 @@ def load(
         raise SettingsInvalid(f"the settings are not valid ({file})", why=_explain(error)) from None
 
 
+def _keys(variable: str) -> list[str]:
+    """Return the keys that an environment variable names; the backend's own keep their case."""
+    keys = variable.removeprefix(ENV_PREFIX).split("__")
+    lower = [key.lower() for key in keys]
+    named = len(keys) - 1 if lower[-2:-1] == ["environment"] else len(keys)
+    return lower[:named] + keys[named:]
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -218,7 +232,7 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"cannot read {file}", why=str(error)) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # e.g. the 45th of a month
         raise SettingsInvalid(f"{file} is not YAML", why=str(error)) from None
     if values is None:
         return {}
@@ -240,7 +254,7 @@ def _put(values: dict[str, Any], keys: list[str], text: str, *, origin: str) -> 
         values = inner
     try:
         values[keys[-1]] = _yaml_scalar(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsInvalid(f"{origin} is not YAML", why=str(error)) from None
 
 

@@ -10,10 +10,13 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from contracts import files
+from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import WorkspaceBusy
 from contracts.stage import Event, Job, Result
+
+_SMALL = 4_000_000
+"""Bytes of an output up to which it is read whenever its result is looked at."""
 
 
 class Store:
@@ -37,14 +40,15 @@ class Store:
         """Return a finished stage's result, None where there is none or it is damaged.
 
         Damaged means: unreadable, of another fingerprint, or an output is missing or has another
-        size. It is said on stderr, and the stage runs again.
+        size; a small one is read, and must hold what it did. It is said on stderr, and the stage
+        runs again.
         """
         path = self.place(stage, fingerprint) / RESULT_FILE
         try:
             result = Result.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             print(f"ignoring the damaged {path}: {error}", file=sys.stderr)
             return None
         if fault := self._fault(result, fingerprint):
@@ -55,12 +59,16 @@ class Store:
     def _fault(self, result: Result, fingerprint: str) -> str:
         if result.fingerprint != fingerprint:
             return f"it belongs to {result.fingerprint}"
+        if fault := _misfit(result):
+            return fault
         for output in result.outputs.values():
             path = self.root / output.path
             if not path.exists():
                 return f"{path} is missing"
             if files.size_of(path) != output.bytes:
                 return f"{path} has {files.size_of(path)} bytes instead of {output.bytes}"
+            if output.bytes <= _SMALL and files.digest_path(path) != output.digest:
+                return f"{path} holds something else than it did"
         return ""
 
     def latest(self, stage: str) -> tuple[Job, Result] | None:
@@ -74,10 +82,26 @@ class Store:
         for path in results:
             try:
                 job = Job.model_validate_json((path.parent / JOB_FILE).read_text(encoding="utf-8"))
-                return job, Result.model_validate_json(path.read_text(encoding="utf-8"))
-            except (OSError, ValidationError):
+                result = Result.model_validate_json(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
                 continue
+            if not _misfit(result):
+                return job, result
         return None
+
+
+def _misfit(result: Result) -> str:
+    """Return why a result is none of its stage's, "" if it is."""
+    stage = stages.BY_NAME.get(result.stage)
+    if stage is None:
+        return f"there is no stage {result.stage}"
+    if missing := {artifact.name for artifact in stage.outputs} - result.outputs.keys():
+        return f"it names no {', '.join(sorted(missing))}"
+    try:
+        stage.metrics.model_validate(result.metrics)
+    except ValidationError as error:
+        return f"its metrics are not the stage's ({error.error_count()} errors)"
+    return ""
 
 
 class Run:
@@ -129,6 +153,8 @@ class Run:
         """Return what was published last, {} when nothing was."""
         try:
             state: dict[str, object] = json.loads((self.folder / "run.json").read_text("utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             return {}
-        return state
+        told = state.get("stages") if isinstance(state, dict) else None
+        whole = isinstance(told, dict) and all(isinstance(each, dict) for each in told.values())
+        return state if whole else {}

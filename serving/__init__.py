@@ -123,11 +123,13 @@ def ollama_address(host: str) -> str:
     scheme, given, rest = text.partition("://")
     scheme, rest = (scheme, rest) if given else ("http", text)
     default = {"https": 443, "http": 80}.get(scheme, _DEFAULT_PORT) if given else _DEFAULT_PORT
-    parts = urlsplit(f"//{rest}" if not rest.count(":") > 1 or "[" in rest else f"//[{rest}]")
     try:
+        parts = urlsplit(f"//{rest}" if not rest.count(":") > 1 or "[" in rest else f"//[{rest}]")
         port = parts.port or default
     except ValueError as error:
-        raise SettingsInvalid(f"OLLAMA_HOST={host} has no valid port", why=str(error)) from error
+        raise SettingsInvalid(
+            f"OLLAMA_HOST={host} is no address", why=str(error), todo="Write host:port, or a URL."
+        ) from error
     name = parts.hostname or "127.0.0.1"
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104
     name = f"[{name}]" if ":" in name else name

@@ -58,6 +58,8 @@ class ModelStore:
             tag = f"{name}:{path.name.removesuffix('.json')}"
             with contextlib.suppress(ModelMissing):
                 manifest = self.manifest(tag)
+                if not self.blob(manifest).is_file():
+                    continue  # its file was taken away: it can be made again under this name
                 found[tag] = Model(tag, manifest.digest(), manifest.bytes)
         return found
 

@@ -73,16 +73,17 @@ class Ollama:
     def models(self) -> dict[str, Model]:
         """Return every model the server has, by full tag."""
         listed = self._http.json("GET", "/api/tags", SHORT_S).get("models") or []
-        return {model.tag: model for model in map(_model, listed)}
+        with expected_shape("Ollama"):
+            return {model.tag: model for model in map(_model, listed)}
 
     def loaded(self) -> list[Model]:
         """Return what holds memory now.
 
         Tags of one model share a runner, and it goes on under the name it was first asked by.
         """
-        return [
-            _model(row) for row in self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
-        ]
+        listed = self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
+        with expected_shape("Ollama"):
+            return [_model(row) for row in listed]
 
     def resident(self) -> list[Resident]:
         """Return what is loaded, in a form that `load` brings back."""

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from contracts import files
 from contracts.entrypoint import StageContext
@@ -50,6 +51,11 @@ def check(params: FetchParams) -> None:
         raise BaseModelMissing(
             f"the base model at {folder} is incomplete", why=f"missing: {', '.join(missing)}"
         )
+    _check_json(folder / "config.json", "model_type")
+    _check_json(folder / "tokenizer.json", "model")
+    for name in needed:
+        if name.endswith(".safetensors"):
+            _check_safetensors(folder / name)
 
 
 def work(context: StageContext[FetchParams]) -> FetchMetrics:
@@ -72,10 +78,40 @@ def _weights(folder: Path) -> list[str]:
     index = folder / _INDEX
     if not index.is_file():
         return ["model.safetensors"]
+    weights = _check_json(index, "weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(f, str) for f in weights.values()):
+        raise BaseModelMissing(f"{index} is damaged", why="weight_map does not map to file names")
+    return sorted(set(weights.values()))
+
+
+def _check_json(path: Path, key: str) -> Any:
+    """Return what a JSON object has under `key`; `BaseModelMissing` for anything else."""
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise BaseModelMissing(f"{index} is damaged", why=repr(error)) from error
+        return json.loads(path.read_text(encoding="utf-8"))[key]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise BaseModelMissing(
+            f"{path} is damaged", why=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_safetensors(path: Path) -> None:
+    """Hold a file's size to its own header: a cut copy would be found out only in training.
+
+    Eight bytes of length, a JSON header, then the data (the safetensors format).
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("it is shorter than its header")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max(each["data_offsets"][1] for each in header.values())
+        wanted, found = 8 + length + end, path.stat().st_size
+        if wanted != found:
+            raise ValueError(f"it has {found} bytes, and its header speaks of {wanted}")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise BaseModelMissing(f"{path} is damaged", why=str(error)) from error
 
 
 def _take(source: Path, target: Path) -> None:

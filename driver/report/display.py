@@ -61,7 +61,7 @@ class Display:
         """Say that every result is there."""
         self.console.print(f"Nothing has changed: all {len(plan)} stages are reused, nothing ran.")
         if last:
-            self.console.print(f"The last run is {last.folder}")
+            self.console.print(f"The last run is {escape(str(last.folder))}")
 
     def begin(self, plan: list[Step], run: Run) -> None:
         """Show what will run, and why."""
@@ -75,7 +75,7 @@ class Display:
     # --- one stage -------------------------------------------------------------------------------
     def reused(self, step: Step) -> None:
         """Show a stage that is taken as it is."""
-        self._line("=", step.stage.name, "", f"reused: {step.reason}", style="dim")
+        self._line("=", step.stage.name, "", f"reused: {escape(step.reason)}", style="dim")
 
     def started(self, step: Step) -> None:
         """Begin the bar of a stage."""
@@ -133,8 +133,8 @@ class Display:
         if answer := results["verify"].metrics.get("answer"):
             self.console.print("\nThe model's answer to the canary article (validated):")
             print(json.dumps(answer, ensure_ascii=False, indent=2), file=self.console.file)
-        self.console.print(f"\nDone in {duration(seconds)}. Report: {report}")
-        self.console.print(f"Run folder: {run.folder}")
+        self.console.print(f"\nDone in {duration(seconds)}. Report: {escape(str(report))}")
+        self.console.print(f"Run folder: {escape(str(run.folder))}")
 
     # --- details ---------------------------------------------------------------------------------
     def _clear(self) -> None:

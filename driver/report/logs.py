@@ -29,6 +29,7 @@ def show(
         raise InputMissing(
             f"run {run.id} has no log of {stage}",
             why=f"it has {', '.join(_logged(run)) or 'none yet'}",
+            todo="Name one of these, or none for all.",
         )
     tails = [_Tail(name, run.log(name)) for name in names]
     while True:
@@ -43,11 +44,12 @@ def show(
 
 def _run(workspace: Path, run_id: str) -> Run:
     run = Run(workspace, run_id) if run_id else Run.last(workspace)
-    if run is None or not run.folder.is_dir():
+    if run is None or not run.folder.is_dir() or Path(run.id).name != run.id:
         known = sorted(path.name for path in (workspace / "runs").glob("*"))
         raise InputMissing(
             f"{workspace} has no run {run_id}".rstrip(),
             why=f"it has {', '.join(known[-5:]) or 'none yet'}",
+            todo="`python -m driver run` makes one; --workspace DIR names another workspace.",
         )
     return run
 

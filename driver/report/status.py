@@ -24,7 +24,7 @@ def show(workspace: Path) -> int:
         console.print("[yellow]! the service is stopped for the GPU window[/yellow]")
     run = Run.last(workspace)
     if run is None:
-        console.print(f"There is no run in {workspace} yet.")
+        console.print(f"There is no run in {escape(str(workspace))} yet.")
         return 0
     state = run.read_state()
     stages: dict[str, dict[str, Any]] = state.get("stages", {})  # type: ignore[assignment]
@@ -40,7 +40,7 @@ def show(workspace: Path) -> int:
         seconds = facts.get("seconds")
         table.add_row(name, shown, duration(seconds) if seconds else "", escape(str(text)))
     console.print(table)
-    console.print(f"Run folder: {run.folder}")
+    console.print(f"Run folder: {escape(str(run.folder))}")
     return 0
 
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from contracts import errors, files
 from driver import locks
@@ -29,8 +31,9 @@ def base(tmp_path: Path) -> Path:
     """Return a folder that looks like a base model: enough for what is checked before a run."""
     folder = tmp_path / "base"
     folder.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (folder / name).write_text("{}", encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
+    (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(save({"weight": np.zeros(4, np.float32)}))
     return folder
 
 
@@ -100,7 +103,41 @@ def test_an_unknown_task(tmp_path: Path, items: Path, base: Path) -> None:
     refused(tmp_path, done, errors.SettingsInvalid, "weather", "liga_relevance")
 
 
-@pytest.mark.parametrize("line", ["", "{broken", "[1]", '{"id": "x"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "workspace=2024-13-45",
+        "train.rank=" + "[" * 3000,
+        "train.seed=" + "9" * 5000,
+        "train.seed=-1",
+        "deploy.name=..",
+        "label.teacher=",
+        "evaluate.min_scores={mood: 0.5}",
+    ],
+)
+def test_a_value_that_cannot_be(tmp_path: Path, items: Path, base: Path, override: str) -> None:
+    done = run(tmp_path, items, base, override)
+    refused(tmp_path, done, errors.SettingsInvalid, override.partition("=")[0].partition(".")[0])
+
+
+@pytest.mark.parametrize("address", ["http://[::1", ":::", "[", "host:port"])
+def test_an_address_that_is_none(tmp_path: Path, items: Path, base: Path, address: str) -> None:
+    done = run(tmp_path, items, base, OLLAMA_HOST=address)
+    refused(tmp_path, done, errors.SettingsInvalid, f"OLLAMA_HOST={address}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{broken",
+        "[1]",
+        '{"id": "x"}',
+        "[" * 100_000,
+        '{"id": ' + "9" * 5000 + "}",
+        '{"id": "x", "title": "\\ud800", "content": "c"}',
+    ],
+)
 def test_a_line_that_is_no_item(tmp_path: Path, items: Path, base: Path, line: str) -> None:
     whole = items.read_text(encoding="utf-8").splitlines()
     items.write_text("\n".join([whole[0], line, *whole[1:]]) + "\n", encoding="utf-8")
@@ -125,6 +162,25 @@ def test_a_missing_base_model(tmp_path: Path, items: Path, base: Path) -> None:
 def test_an_incomplete_base_model(tmp_path: Path, items: Path, base: Path) -> None:
     (base / "tokenizer.json").unlink()
     refused(tmp_path, run(tmp_path, items, base), errors.BaseModelMissing, "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
+        ("model.safetensors", save({"weight": np.zeros(4, np.float32)})[:-1]),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": 5}}'),
+        ("model.safetensors.index.json", b"\xff"),
+    ],
+)
+def test_a_damaged_base_model(
+    tmp_path: Path, items: Path, base: Path, name: str, content: bytes
+) -> None:
+    (base / name).write_bytes(content)
+    refused(tmp_path, run(tmp_path, items, base), errors.BaseModelMissing, f"{name} is damaged")
 
 
 def test_no_docker_engine(tmp_path: Path, items: Path, base: Path) -> None:

@@ -180,6 +180,38 @@ def test_an_alias_moved_by_hand_is_noticed(host: Host) -> None:
             alias.write_bytes(original)
 
 
+def test_a_new_name_is_verified_and_its_items_are_reprocessed(host: Host) -> None:
+    plan = host.plan("deploy.name=other")
+    running = {stage: why for stage, (action, why) in plan.items() if action == "run"}
+    assert running.keys() == {"deploy", "reprocess", "verify"}
+    assert running["verify"] == "deploy.name has changed"
+
+
+def test_a_model_that_cannot_be_loaded_does_not_stay_live(host: Host) -> None:
+    """A GGUF that is damaged in the store, without a change of its size."""
+    alias = host.workspace / "serving" / "manifests" / "liga-demo" / "latest.json"
+    before = alias.read_bytes()
+    (gguf,) = host.workspace.glob("store/gguf/*/out/*.gguf")
+    whole = gguf.read_bytes()
+    kept = gguf.with_name("whole")
+    gguf.rename(kept)  # it is linked to what the engine serves
+    gguf.write_bytes(bytes(len(whole)))
+    for stage in ("deploy", "verify"):
+        for place in (host.workspace / "store" / stage).iterdir():
+            (place / "result.json").rename(place / "aside")
+    try:
+        done = host.driver("run", settings=("retry.times=0",))
+        assert done.returncode == 15, done.stdout + done.stderr
+        assert "liga-demo:latest is liga-demo:" in done.stdout
+        assert json.loads(alias.read_text())["gguf"] == json.loads(before)["gguf"]
+    finally:
+        kept.rename(gguf)
+        for stage in ("deploy", "verify"):
+            for place in (host.workspace / "store" / stage).iterdir():
+                if (place / "aside").exists():
+                    (place / "aside").rename(place / "result.json")
+
+
 def test_a_refused_candidate_changes_nothing_that_is_live(host: Host) -> None:
     live = host.result("deploy").metrics["digest"]
     done = host.driver(

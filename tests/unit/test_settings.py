@@ -61,6 +61,15 @@ def _merged(text: str) -> str:
     return yaml.safe_dump({**yaml.safe_load(MINIMAL), **(yaml.safe_load(text) or {})})
 
 
+def test_the_backends_variables_keep_their_case(tmp_path: Path) -> None:
+    compose = "backend: {url: 'http://x', compose: {folder: /srv, service: news}}"
+    given = {"RETRAIN__BACKEND__COMPOSE__ENVIRONMENT__OLLAMA_MODEL": "x:latest"}
+    settings = load(tmp_path, _merged(compose), **given)
+    assert settings.backend is not None
+    assert settings.backend.compose is not None
+    assert settings.backend.compose.environment == {"OLLAMA_MODEL": "x:latest"}
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SettingsInvalid, match="there is no settings file"):
         settings.load(Path("nowhere.yaml"), (), {})

@@ -75,7 +75,18 @@ def test_a_finished_stage_is_found_with_its_outputs(tmp_path: Path) -> None:
     assert latest[0].fingerprint == "f" * 16
 
 
-@pytest.mark.parametrize("damage", ["output gone", "output cut", "result cut"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "output gone",
+        "output cut",
+        "output other",
+        "result cut",
+        "result no text",
+        "metrics gone",
+        "outputs gone",
+    ],
+)
 def test_a_damaged_result_does_not_count(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,8 +98,15 @@ def test_a_damaged_result_does_not_count(
         case "output cut":
             output.chmod(0o644)
             output.write_text("a", encoding="utf-8")
+        case "output other":
+            output.chmod(0o644)
+            output.write_text("abx", encoding="utf-8")
+        case "metrics gone" | "outputs gone":
+            told = {**result.model_dump(mode="json"), damage.removesuffix(" gone"): {}}
+            files.write_json(store.place("gguf", "f" * 16) / "result.json", told)
         case _:
-            (store.place("gguf", "f" * 16) / "result.json").write_text("{", encoding="utf-8")
+            text = b"{" if damage == "result cut" else b"\xff"
+            (store.place("gguf", "f" * 16) / "result.json").write_bytes(text)
     assert store.result("gguf", "f" * 16) is None
     assert "damaged" in capsys.readouterr().err
 
