@@ -33,8 +33,9 @@ from contracts.errors import BaseModelMissing
 from images.merger.lora import Trained, Update
 from images.merger.shards import FLOATS, Entry, layout
 
-_BLOCK = 2 * 2**20
-"""Elements worked on at a time: 8 MiB in fp32, which a processor's cache holds."""
+_BLOCK = 2**18
+"""Elements worked on at a time: 1 MiB in fp32, which a core's cache holds. Eight times as many took
+twice as long, half as many no less."""
 
 _IN_FLIGHT = 4  # blocks that may wait to be digested and written
 _QUIET_S = 0.5
@@ -177,8 +178,8 @@ def _updated(old: torch.Tensor, value: torch.Tensor, update: Update | None) -> t
     if update is None or isinstance(update, Trained):
         return value
     if update.scaling != 1:
-        value = value.mul_(update.scaling)
-    return torch.add(old.float(), value)
+        value.mul_(update.scaling)
+    return value.add_(old)
 
 
 def _read_exactly(source: int, into: memoryview, offset: int) -> None:
