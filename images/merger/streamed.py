@@ -4,7 +4,8 @@ Per tensor W' = round(W + scaling * (B @ A)), all in fp32, rounded once to the o
 is bit for bit what PEFT's merge_and_unload(safe_merge=False) leaves on a CPU when the base is in
 the output's type: `bf16 += fp32` adds in fp32 and rounds the sum. safe_merge=True rounds the update
 too: all 21 merged tensors of a small model came out otherwise. Where the base is in another type
-PEFT rounds at loading as well; then this is PEFT's merge of the base loaded in fp32, rounded at the end.
+PEFT rounds at loading as well; then this is PEFT's merge of the base loaded in fp32, rounded at the
+end.
 tests/unit/test_merge_against_peft.py holds both to the bit.
 
 A shard is written under a temporary name, flushed, renamed, and noted with its digest; a merge
