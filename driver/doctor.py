@@ -23,8 +23,9 @@ from driver.session import Session
 
 _MIN_VRAM_MIB = 23_000
 """8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
-_MIN_MEMORY_GB = 40
-"""Merging 28 GB of bf16 weights on the CPU, with room for the system."""
+_MIN_MEMORY_GB = 24
+"""An estimate: loading 14B file by file and converting it, with room for the system. The merge
+itself streams (docs/reference/merge.md)."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ def _memory(session: Session) -> Finding:
     total_gb = int(lines[0].split()[1]) * 1024 / 1e9
     needed_gb: float = _MIN_MEMORY_GB
     if session.settings.fetch.path and Path(session.settings.fetch.path).is_dir():
-        needed_gb = 4 + 1.3 * files.size_of(Path(session.settings.fetch.path)) / 1e9
+        needed_gb = 4 + 0.7 * files.size_of(Path(session.settings.fetch.path)) / 1e9
     ok = total_gb >= needed_gb
-    mend = "" if ok else "add memory, or swap, for the merge of the base model on the CPU"
+    mend = "" if ok else "add memory, or swap, for loading and converting the base model"
     return Finding("Memory", ok=ok, text=f"{total_gb:.0f} GB, {needed_gb:.0f} GB needed", mend=mend)
 
 
