@@ -52,12 +52,7 @@ class DockerRunner:
 
     def _check_code(self, name: str, image_id: str) -> None:
         try:
-            output = self._client.containers.run(
-                image_id,
-                entrypoint=["python3", "-m", "contracts"],
-                network_mode="none",
-                remove=True,
-            )
+            output = self._ask(image_id, ["python3", "-m", "contracts"])
         except docker.errors.ContainerError as error:
             raise ImageStale(f"the image {name} is none of ours", why=str(error)) from error
         there: dict[str, str] = json.loads(output)
@@ -85,17 +80,27 @@ class DockerRunner:
         """Return the CUDA that the PyTorch in the stage's image is built for; None for a CPU's."""
         image = stage.image or ""
         try:
-            output = self._client.containers.run(
-                self._image_id(image),
-                ["-c", torch_cuda.SCRIPT],
-                entrypoint=["python3"],
-                network_mode="none",
-                remove=True,
-            )
+            output = self._ask(self._image_id(image), ["python3", "-c", torch_cuda.SCRIPT])
         except docker.errors.ContainerError as error:
             name = self._services[image].image
             raise ImageStale(f"the image {name} has no PyTorch", why=str(error)) from error
         return torch_cuda.parse(output.decode())
+
+    def _ask(self, image_id: str, command: list[str]) -> bytes:
+        """Return what a short command in an image says; `ContainerError` where it fails.
+
+        Labelled, since it is this client that removes it: a driver that is killed meanwhile
+        leaves it behind.
+        """
+        output: bytes = self._client.containers.run(
+            image_id,
+            command[1:],
+            entrypoint=command[:1],
+            network_mode="none",
+            labels=self._containers.probe_labels(),
+            remove=True,
+        )
+        return output
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether a container of this very stage runs, or waits to be collected."""

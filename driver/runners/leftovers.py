@@ -18,6 +18,8 @@ from driver.runners.follow import BROKEN
 LABEL_STAGE = "retrain.stage"
 LABEL_WORKSPACE = "retrain.workspace"
 LABEL_FINGERPRINT = "retrain.fingerprint"
+LABEL_PROBE = "retrain.probe"
+"""On containers that only look into an image: the workspace."""
 _KEPT = "retrain-kept-"
 _STOP_GRACE_S = 10
 _AWAY_S = 30.0
@@ -41,6 +43,10 @@ class StageContainers:
             LABEL_FINGERPRINT: fingerprint,
         }
 
+    def probe_labels(self) -> dict[str, str]:
+        """Return the labels of a container that only looks into an image."""
+        return {LABEL_PROBE: self._workspace}
+
     def of(self, stage: Stage, fingerprint: str) -> list[Any]:
         """Return the containers of a job that nobody has put away, whatever their state."""
         found = self._listed(self.labels(stage, fingerprint))
@@ -61,6 +67,8 @@ class StageContainers:
 
         They are of runs that died, and nobody will collect them.
         """
+        for container in self._listed({LABEL_PROBE: self._workspace}):
+            put_away(container)
         dropped = []
         for container in self._listed({LABEL_WORKSPACE: self._workspace}):
             kept = keeps_containers() and container.name.startswith(_KEPT)

@@ -131,8 +131,9 @@ def require_service(host: Host) -> None:
     assert host.backend.healthy()
     assert not (host.workspace / RECORD_FILE).exists()
     assert not locks.is_held(host.workspace)
-    of = f"label=retrain.workspace={host.workspace.resolve()}"
-    assert docker("ps", "--all", "--quiet", "--filter", of) == ""
+    for label in ("workspace", "probe"):
+        of = f"label=retrain.{label}={host.workspace.resolve()}"
+        assert docker("ps", "--all", "--quiet", "--filter", of) == ""
 
 
 def published(host: Host) -> dict[tuple[str, str, str], str]:

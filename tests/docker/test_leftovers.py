@@ -1,0 +1,71 @@
+"""What a killed driver leaves on the engine is found by its labels, and only that is removed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.stages import TRAIN
+from driver.runners.leftovers import StageContainers
+
+pytestmark = pytest.mark.docker
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def made(stage_images: dict[str, str]) -> Iterator[list[str]]:
+    """Return a list to put containers' ids in; they are removed at the end."""
+    ids: list[str] = []
+    yield ids
+    for each in ids:
+        subprocess.run(["docker", "rm", "--force", each], capture_output=True, check=False)
+
+
+def create(made: list[str], image: str, labels: dict[str, str]) -> str:
+    given = [f"--label={name}={value}" for name, value in labels.items()]
+    made.append(docker("create", *given, image))
+    return made[-1]
+
+
+def exists(container: str) -> bool:
+    return container[:12] in docker("ps", "--all", "--quiet").split()
+
+
+def test_stages_and_probes_of_this_workspace_are_removed(
+    made: list[str], stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    image = stage_images["labeler"]
+    ours, theirs = StageContainers(tmp_path / "ours"), StageContainers(tmp_path / "theirs")
+    dropped = create(made, image, ours.labels(TRAIN, "f1"))
+    wanted = create(made, image, ours.labels(TRAIN, "f2"))
+    probe = create(made, image, ours.probe_labels())
+    others = [create(made, image, theirs.labels(TRAIN, "f1"))]
+    others.append(create(made, image, theirs.probe_labels()))
+    assert ours.drop(keep=["f2"]) == ["train"]
+    assert [exists(each) for each in (dropped, probe)] == [False, False]
+    assert all(map(exists, [wanted, *others]))
+
+
+def test_kept_containers_are_not_collected_again(
+    made: list[str],
+    stage_images: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = StageContainers(tmp_path)
+    container = create(made, stage_images["labeler"], ours.labels(TRAIN, "f1"))
+    monkeypatch.setenv("RETRAIN_KEEP_CONTAINERS", "1")
+    assert ours.drop() == ["train"]
+    assert exists(container)
+    assert ours.of(TRAIN, "f1") == []
+    assert ours.drop() == []
+    monkeypatch.delenv("RETRAIN_KEEP_CONTAINERS")
+    assert ours.drop() == ["train"]
+    assert not exists(container)
