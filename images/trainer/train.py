@@ -147,6 +147,9 @@ def _publish_adapter(checkpoint: Path, out: Path, *, base_digest: str) -> None:
     save_file(tensors, out / ADAPTER, metadata={"format": "pt"})
     config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = f"base@sha256:{base_digest}"  # not this machine's path
+    for key in ("target_modules", "exclude_modules"):  # sets in PEFT, in another order each time
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
     files.write_json(out / ADAPTER_CONFIG, config)
 
 
