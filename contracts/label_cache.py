@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,26 @@ class Imported(NamedTuple):
     """Digest of what the model is shown of the item."""
     answer: str
     source: str
+
+
+_ATTEMPT: dict[str, type | tuple[type, ...]] = {
+    "seed": int,
+    "text": str,
+    "finished": bool,
+    "reason": str,
+    "prompt_tokens": int,
+    "answer_tokens": int,
+    "seconds": (int, float),
+}
+
+
+def is_attempt(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is an attempt as the label stage keeps it."""
+    return (
+        isinstance(row, dict)
+        and row.keys() == _ATTEMPT.keys()
+        and all(isinstance(row[name], kind) for name, kind in _ATTEMPT.items())
+    )
 
 
 class LabelCache:

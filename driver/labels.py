@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from contracts import files, stages
 from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
-from contracts.label_cache import CACHE_FILE, Imported, LabelCache
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache, is_attempt
 from driver.store import Store
 from tasks.definition import InvalidAnswer, Item, Task
 
@@ -85,8 +85,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _is_exported(row: Row) -> bool:
     if row.keys() == {"key", "attempts"}:
         attempts = row["attempts"]
-        return isinstance(attempts, list) and all(isinstance(each, dict) for each in attempts)
-    return row.keys() == set(Imported._fields)
+        return isinstance(attempts, list) and all(map(is_attempt, attempts))
+    return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
 
 
 def _foreign(

@@ -51,6 +51,8 @@ class Session:
         self.task = load_task(settings.task)
         self._run: Run | None = None
         self._state: dict[str, dict[str, Any]] = {}
+        self._deployed: tuple[Result, str] | None = None
+        """What this run's deploy has given, and the digest of its GGUF."""
         self._started = time.monotonic()
 
     # --- what the plan asks ----------------------------------------------------------------------
@@ -168,6 +170,7 @@ class Session:
         """Record that a result is taken as it is."""
         if step.result is None:
             raise ValueError(f"{step.stage.name} has no result to reuse")
+        self._remember_deployed(step, step.result)
         self._note(
             step.stage,
             state="reused",
@@ -208,6 +211,7 @@ class Session:
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
+        self._remember_deployed(step, result)
         self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
         self.display.finished(step, result, self.summary(result))
         return result
@@ -273,25 +277,33 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
+    def _remember_deployed(self, step: Step, result: Result) -> None:
+        """Keep what this run's verify is about: it is not always the newest deployment."""
+        if step.stage is stages.DEPLOY and step.inputs:
+            self._deployed = result, step.inputs[stages.GGUF.name].digest
+
     def _take_back(self, error: RetrainError) -> None:
         """Undo the deployment of a model that was not verified, for whatever reason.
 
         One that gave a bad answer never goes live again; one that gave none may be tried again.
         """
-        last = self.store.latest(stages.DEPLOY.name)
-        if last is None:
+        if self._deployed is None and (last := self.store.latest(stages.DEPLOY.name)):
+            self._deployed = last[1], last[0].inputs[stages.GGUF.name].digest
+        if self._deployed is None:
             return
-        deployed = DeployMetrics.model_validate(last[1].metrics)
+        result, gguf = self._deployed
+        deployed = DeployMetrics.model_validate(result.metrics)
+        rejected = self.rejected()
         if isinstance(error, VerifyFailed):
-            rejected = {*self.rejected(), last[0].inputs[stages.GGUF.name].digest}
-            files.write_json(self.workspace / _REJECTED, sorted(rejected))
+            rejected = sorted({*rejected, gguf, deployed.tag})
+            files.write_json(self.workspace / _REJECTED, rejected)
         try:
-            self.display.warn(deploy.roll_back(deployed, self.engine))
+            self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
         except RetrainError as failed:
             self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
 
     def rejected(self) -> list[str]:
-        """Return the digests of the GGUF files that have been taken back."""
+        """Return the GGUF files, by digest, and the versions that have been taken back."""
         path = self.workspace / _REJECTED
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

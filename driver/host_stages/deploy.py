@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from contracts.entrypoint import StageContext
@@ -69,13 +70,24 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
     return ""
 
 
-def roll_back(metrics: DeployMetrics, engine: Engine) -> str:
-    """Let the alias name again what it named before; return what was done, for people."""
-    if not metrics.previous:
-        return f"{metrics.alias} had no model before: it still names {metrics.tag}"
-    engine.copy(metrics.previous, metrics.alias)
+def roll_back(metrics: DeployMetrics, engine: Engine, rejected: Collection[str] = ()) -> str:
+    """Let the alias name again what it named before; return what was done, for people.
+
+    Never one of the tags in `rejected`. Without any such version the alias goes: no model is
+    better than one that nobody has verified.
+    """
+    previous = metrics.previous
+    if not previous or previous in rejected or previous not in engine.models():
+        engine.unload(metrics.alias)  # by this name, while there is one
+        if metrics.alias in engine.models():
+            engine.delete(metrics.alias)
+        return (
+            f"{metrics.alias} is gone, since no good model was there before; the one that failed "
+            f"is still {metrics.tag}"
+        )
+    engine.copy(previous, metrics.alias)
     engine.unload(metrics.alias)
-    return f"{metrics.alias} is {metrics.previous} again"
+    return f"{metrics.alias} is {previous} again"
 
 
 def _keep_previous(engine: Engine, name: str, alias: str, candidate: str) -> str:

@@ -131,19 +131,21 @@ def _unanswered(
     for key, group in same.items():
         before = Attempt.read(attempts.get(key, ()))
         known = verdicts.get(key, [])
-        if len(known) == len(before):
-            pairs = zip(before, known, strict=True)
-            judgements = tuple(remembered(state.task, *pair) for pair in pairs)
-        else:
-            judgements = tuple(judge(state.task, group[0], attempt) for attempt in before)
-        question = Question(key, tuple(group), before, judgements)
-        if len(known) != len(before):
+        judgements = remembered(state.task, before, known)
+        question = Question(key, tuple(group), before, judgements or ())
+        if judgements is None:
+            again = tuple(judge(state.task, group[0], attempt) for attempt in before)
+            question = Question(key, tuple(group), before, again)
             judged.append(question)
-        if question.settled(max_attempts):
+        if question.accepted is not None:
             state.settle(question, cached=True)
             continue
         found = imported.get(state.task.item_digest(group[0]))
-        if not found or not _take_imported(state, question, found.answer, found.source):
+        if found and _take_imported(state, question, found.answer, found.source):
+            continue  # it mends the quarantine too
+        if question.settled(max_attempts):
+            state.settle(question, cached=True)
+        else:
             yield question
     _remember(cache, state.task, judged)
 

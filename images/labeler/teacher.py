@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.files import canonical_json, digest_text
+from contracts.label_cache import is_attempt
 from contracts.params import LabelParams
 from images.labeler.asking import Request
 from serving.engine import Answer
@@ -58,10 +59,8 @@ class Attempt:
     @classmethod
     def read(cls, rows: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
         """Return cached attempts; none of them if one is unreadable, and the item is asked anew."""
-        try:
-            return tuple(cls(**row) for row in rows)
-        except TypeError:
-            return ()
+        kept = list(rows)
+        return tuple(cls(**row) for row in kept) if all(map(is_attempt, kept)) else ()
 
     @classmethod
     def given(cls, text: str, source: str) -> Attempt:
@@ -125,8 +124,20 @@ def judge_output(task: Task, item: Item, output: BaseModel) -> Judgement:
     return Judgement(None if broken else output, broken, violations)
 
 
-def remembered(task: Task, attempt: Attempt, verdict: Mapping[str, Any]) -> Judgement:
-    """Return the judgement that `verdict_of` was made of, without asking the rules again."""
+def remembered(
+    task: Task, attempts: Sequence[Attempt], verdicts: Sequence[Mapping[str, Any]]
+) -> tuple[Judgement, ...] | None:
+    """Return the judgements that `verdict_of` was made of, without asking the rules again.
+
+    None where they do not fit the attempts or are damaged: then the rules are to be asked.
+    """
+    try:
+        return tuple(_remembered(task, *pair) for pair in zip(attempts, verdicts, strict=True))
+    except (ValueError, LookupError, TypeError):  # InvalidAnswer is a ValueError
+        return None
+
+
+def _remembered(task: Task, attempt: Attempt, verdict: Mapping[str, Any]) -> Judgement:
     reasons = [str(reason) for reason in verdict["reasons"]]
     violations = [Violation(*each) for each in verdict["violations"]]
     return Judgement(None if reasons else task.parse(attempt.text), reasons, violations)
@@ -158,7 +169,8 @@ class Teacher:
         self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
         # The size of the context is no part of it: an input that does not fit is refused, so
         # it never changes an answer.
-        asked = [_FORMAT, tag, digest, self._sampling, task.label_prompt, self._schema]
+        prompts = [task.label_prompt, task.correction_prompt]
+        asked = [_FORMAT, tag, digest, self._sampling, prompts, self._schema]
         self._key = digest_text(canonical_json(asked))
 
     def key(self, item: Item) -> str:

@@ -79,6 +79,18 @@ def test_what_was_live_can_come_back(tmp_path: Path, engine: Engine) -> None:
     assert "another model" in deploy.disagreement(second, engine)
 
 
+def test_without_a_good_model_before_the_alias_goes(tmp_path: Path, engine: Engine) -> None:
+    first = run(tmp_path, engine, "run-1", "one")
+    assert "is gone" in deploy.roll_back(first, engine)
+    assert "news:latest" not in engine.models()
+    assert "news:run-1" in engine.models()
+    second = run(tmp_path, engine, "run-2", "two")
+    third = run(tmp_path, engine, "run-3", "three")
+    assert third.previous == second.tag
+    assert "is gone" in deploy.roll_back(third, engine, [second.tag])
+    assert "news:latest" not in engine.models()
+
+
 def test_an_attempt_that_was_killed_after_the_switch_still_knows_what_was_before(
     tmp_path: Path, engine: Engine
 ) -> None:

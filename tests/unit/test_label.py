@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -279,6 +281,41 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     metrics = stage.label()
     assert (metrics.imported, metrics.asked) == (1, 2)
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
+
+
+def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:
+    engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
+    assert stage.label(max_attempts=2).quarantined == 1
+    task = load_task("liga_relevance")
+    digest = task.item_digest(task.item.model_validate(items(2)[1]))
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        cache.put_imported([Imported(digest, json.dumps(label(None)), "by hand")])
+    mended = stage.label(max_attempts=2)
+    assert (mended.imported, mended.asked, mended.quarantined) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("damage", ['[{"reasons": []}]', "[{}, {}]", "[5]", "{"])
+def test_a_damaged_verdict_is_judged_anew(
+    stage: Labelling, engine: ScriptedEngine, damage: str
+) -> None:
+    stage.label()
+    before = stage.rows("labels")
+    with sqlite3.connect(stage.folder / CACHE_FILE) as database:
+        database.execute("UPDATE verdicts SET verdicts = ?", (damage,))
+    again = stage.label()
+    assert again.asked == 0
+    assert stage.rows("labels") == before
+    assert len(engine.asked) == 3
+
+
+def test_an_edited_correction_prompt_asks_again(
+    stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.label()
+    task = load_task("liga_relevance")
+    edited = dataclasses.replace(task, correction_prompt=task.correction_prompt + "\nSorgfältig!")
+    monkeypatch.setattr(label_stage, "load_task", lambda _: edited)
+    assert stage.label().asked == 3
 
 
 def test_a_sample_of_the_reviews_is_asked_too_and_changes_no_label(

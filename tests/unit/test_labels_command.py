@@ -19,7 +19,17 @@ from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
 
 TASK = load_task("liga_relevance")
 ITEM = {"id": "i1", "title": "Kürzung", "content": "Das Land kürzt Mittel."}
-ATTEMPTS = [{"seed": 0, "text": "{}", "finished": True}]
+ATTEMPTS = [
+    {
+        "seed": 0,
+        "text": "{}",
+        "finished": True,
+        "reason": "stop",
+        "prompt_tokens": 1,
+        "answer_tokens": 1,
+        "seconds": 1,
+    }
+]
 
 
 def fill(workspace: Path) -> None:
@@ -35,6 +45,14 @@ def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
     assert (found.taken, found.refused) == (2, {})
     labels.export(tmp_path / "b", tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("changed", [{"text": 5}, {"seconds": "1"}, {"more": 1}])
+def test_an_odd_exported_row_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    row = {"key": "k1", "attempts": [{**ATTEMPTS[0], **changed}]}
+    write_jsonl(tmp_path / "odd.jsonl", [row])
+    found = labels.take(tmp_path, TASK, [tmp_path / "odd.jsonl"])
+    assert (found.taken, sum(found.refused.values())) == (0, 1)
 
 
 def test_what_is_there_wins_over_an_exported_row(tmp_path: Path) -> None:
