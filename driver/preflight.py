@@ -130,7 +130,7 @@ def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
 def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     """Raise `CandidateRefused` for a model that must not go live, before anything is stopped."""
     deploy.require_promoted(session.workspace / inputs[stages.VERDICT.name].path)
-    if inputs[stages.GGUF.name].digest in session.rejected():
+    if inputs[stages.GGUF.name].digest in deploy.rejected(session.workspace):
         raise CandidateRefused(
             "this model has been live, and was taken back",
             why="it did not answer the canary as the task demands",

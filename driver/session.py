@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages, test_set
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import FileUnusable, OutputMissing, RetrainError, VerifyFailed
+from contracts.errors import OutputMissing, RetrainError, VerifyFailed
 from contracts.params import DeployMetrics, RestoreMetrics, SplitMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import lease, preflight
@@ -33,8 +32,6 @@ from tasks import load_task
 
 if TYPE_CHECKING:
     from driver.runners.leftovers import StageContainers
-
-_REJECTED = "rejected.json"
 
 
 class Session:
@@ -293,31 +290,13 @@ class Session:
             return
         result, gguf = self._deployed
         deployed = DeployMetrics.model_validate(result.metrics)
-        rejected = self.rejected()
         if isinstance(error, VerifyFailed):
-            rejected = sorted({*rejected, gguf, deployed.tag})
-            files.write_json(self.workspace / _REJECTED, rejected)
+            deploy.reject(self.workspace, gguf, deployed.tag)
+        rejected = deploy.rejected(self.workspace)
         try:
             self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
         except RetrainError as failed:
             self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
-
-    def rejected(self) -> list[str]:
-        """Return the GGUF files, by digest, and the versions that have been taken back."""
-        path = self.workspace / _REJECTED
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except ValueError:
-            found = None
-        if not isinstance(found, list):
-            raise FileUnusable(
-                f"{path} is damaged",
-                why="it is no list of digests",
-                todo="Restore it, or remove it: what was taken back may then go live again.",
-            )
-        return [str(each) for each in found]
 
     def _listen(self, event: Event) -> None:
         self.run.record(event)

@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
 from serving.engine import (
@@ -29,6 +30,7 @@ from serving.engine import (
 from serving.http import SHORT_S, Connection, expected_shape, text_in
 from tasks.definition import Modelfile
 
+_Row = TypeVar("_Row")
 _MINIMUM = (0, 17, 1)
 """CVE-2026-7482, a read beyond the GGUF's end through create, is fixed there."""
 _CREATE_TIMEOUT_S = 3600
@@ -72,30 +74,22 @@ class Ollama:
 
     def models(self) -> dict[str, Model]:
         """Return every model the server has, by full tag."""
-        listed = self._http.json("GET", "/api/tags", SHORT_S).get("models") or []
-        with expected_shape("Ollama"):
-            return {model.tag: model for model in map(_model, listed)}
+        return {model.tag: model for model in self._listed("/api/tags", _model)}
 
     def loaded(self) -> list[Model]:
         """Return what holds memory now.
 
         Tags of one model share a runner, and it goes on under the name it was first asked by.
         """
-        listed = self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
-        with expected_shape("Ollama"):
-            return [_model(row) for row in listed]
+        return self._listed("/api/ps", _model)
 
     def resident(self) -> list[Resident]:
         """Return what is loaded, in a form that `load` brings back."""
-        rows = self._http.json("GET", "/api/ps", SHORT_S).get("models") or []
-        return [
-            Resident(
-                tag=full_tag(str(row["name"])),
-                num_ctx=int(row.get("context_length") or 0),
-                until=_until(str(row.get("expires_at") or "")),
-            )
-            for row in rows
-        ]
+        return self._listed("/api/ps", _resident)
+
+    def _listed(self, path: str, read: Callable[[dict[str, Any]], _Row]) -> list[_Row]:
+        with expected_shape("Ollama"):
+            return [read(row) for row in self._http.json("GET", path, SHORT_S).get("models") or []]
 
     def load(self, resident: Resident) -> None:
         """Load a model as it was loaded before, for as long as was left of its time."""
@@ -325,6 +319,14 @@ def _digest(gguf: Path) -> tuple[str, int]:
 
 def _model(row: dict[str, Any]) -> Model:
     return Model(full_tag(str(row["name"])), str(row["digest"]), int(row.get("size") or 0))
+
+
+def _resident(row: dict[str, Any]) -> Resident:
+    return Resident(
+        tag=full_tag(str(row["name"])),
+        num_ctx=int(row.get("context_length") or 0),
+        until=_until(str(row.get("expires_at") or "")),
+    )
 
 
 def _answer(found: dict[str, Any], seconds: float) -> Answer:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import CandidateRefused, EngineUnavailable
+from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -18,6 +19,8 @@ from contracts.stages import (
 )
 from serving.engine import Engine, full_tag
 from tasks import load_task
+
+_REJECTED = "rejected.json"
 
 
 def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
@@ -68,6 +71,29 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
     if live.digest != metrics.digest:
         return f"{metrics.alias} is another model now"
     return ""
+
+
+def reject(workspace: Path, *names: str) -> None:
+    """Keep a GGUF file, by digest, or a version from going live again."""
+    files.write_json(workspace / _REJECTED, sorted({*rejected(workspace), *names}))
+
+
+def rejected(workspace: Path) -> list[str]:
+    """Return the GGUF files, by digest, and the versions that have been taken back."""
+    path = workspace / _REJECTED
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise FileUnusable(
+            f"{path} is damaged",
+            why="it is no list of digests",
+            todo="Restore it, or remove it: what was taken back may then go live again.",
+        )
+    return [str(each) for each in found]
 
 
 def roll_back(metrics: DeployMetrics, engine: Engine, rejected: Collection[str] = ()) -> str:

@@ -14,17 +14,13 @@ from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerHost
 from driver.service import ComposeService, ContainerService, service_for
 from driver.settings import BackendSettings, ComposeSettings
+from tests.docker.engine import docker
 
 pytestmark = pytest.mark.docker
 
 # Gunicorn's way of ending: a clean exit on SIGTERM.
 PROGRAM = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 URL = "http://127.0.0.1:9"
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from contracts.stages import LABEL
 from images.labeler import label as label_stage
 from serving.ollama import Ollama
 from tasks import load_task
+from tests.docker.engine import docker
 from tests.docker.stage_compose import ROOT
 from tests.tiny_gguf import tiny_gguf
 from tests.unit.labeler_stage import StageRun, read_jsonl, write_jsonl
@@ -33,11 +33,6 @@ pytestmark = pytest.mark.docker
 
 ITEMS = 120
 DEAD_S = 2.0
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 class Server:

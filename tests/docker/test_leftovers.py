@@ -10,13 +10,9 @@ import pytest
 
 from contracts.stages import TRAIN
 from driver.runners.leftovers import StageContainers
+from tests.docker.engine import docker
 
 pytestmark = pytest.mark.docker
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from contracts.stage import Result
 from driver.adapters.backend import Backend
 from driver.store import Store
 from tasks import load_task
+from tests.docker.engine import docker
 
 SAMPLE = files.ROOT / "examples/liga-sample"
 TASK = load_task("liga_relevance")
@@ -26,13 +27,6 @@ TEACHER = "e2e-teacher"
 IMAGE = "retrain-test/backend:local"
 IRRELEVANT, RELEVANT = 20, 4
 Labelled = list[tuple[Any, Any]]
-
-
-def docker(*arguments: str) -> str:
-    """Call the engine's own client, so that the driver is not checked by its own code."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @dataclass(frozen=True)

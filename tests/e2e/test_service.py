@@ -15,6 +15,7 @@ from contracts import files
 from contracts.errors import BackendUnavailable
 from driver.adapters.backend import Backend
 from serving import connect
+from tests.docker.engine import docker
 from tests.e2e.host import (
     ALIAS,
     TASK,
@@ -22,7 +23,6 @@ from tests.e2e.host import (
     Host,
     Labelled,
     choose_labelled,
-    docker,
     running_backend,
 )
 from tests.e2e.teacher import train_teacher

@@ -19,7 +19,8 @@ from contracts.stage import Result
 from driver import locks
 from driver.store import Run
 from driver.window import RECORD_FILE
-from tests.e2e.host import Host, docker
+from tests.docker.engine import docker
+from tests.e2e.host import Host
 
 RECOVERY_S = 60
 """`driver recover` restores the service within a minute."""

@@ -21,7 +21,8 @@ from contracts.errors import (
 )
 from driver.store import Run
 from driver.window import RECORD_FILE
-from tests.e2e.host import Host, docker
+from tests.docker.engine import docker
+from tests.e2e.host import Host
 from tests.faults.conftest import FAULTS
 from tests.faults.machine import (
     at_step,
