@@ -230,8 +230,8 @@ def peft(root: Path) -> None:
     """Load, merge and save by PEFT and transformers."""
     import torch
 
-    from images.merger.lora import touched_modules
     from images.merger.with_peft import merge_with_peft
+    from images.weights.lora import touched_modules
 
     adapter, out = root / "lora_adapter", root / "out"
     touched = touched_modules(adapter)

@@ -102,7 +102,7 @@ MERGE = Stage(
     image="merger",
     inputs=(BASE, LORA_ADAPTER),
     outputs=(MERGED,),
-    code=("images/merger", "contracts"),
+    code=("images/merger", "images/weights", "contracts"),
 )
 CONVERT = Stage(
     "gguf",

@@ -28,8 +28,9 @@ from contracts.stages import (
     LORA_ADAPTER,
     MERGED,
 )
-from images.merger.lora import NotCovered, Update, plan_updates, read_config, touched_modules
-from images.merger.shards import (
+from images.merger.streamed import Meter, Progress, spared_threads, write_shard
+from images.weights.lora import NotCovered, Update, plan_updates, read_config, touched_modules
+from images.weights.shards import (
     FLOATS,
     INDEX,
     NAMES,
@@ -39,7 +40,6 @@ from images.merger.shards import (
     model_shards,
     read_header,
 )
-from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 
 COPIED = (
     "generation_config.json",

@@ -31,8 +31,8 @@ import torch
 
 from contracts import files
 from contracts.errors import BaseModelMissing
-from images.merger.lora import Trained, Update
-from images.merger.shards import FLOATS, Entry, layout
+from images.weights.lora import Trained, Update
+from images.weights.shards import FLOATS, Entry, layout
 
 _BLOCK = 2**18
 """Elements worked on at a time: 1 MiB in fp32, which a core's cache holds. Eight times as many took

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from contracts.errors import SentinelTripped
-from images.merger.lora import lora_modules
+from images.weights.lora import lora_modules
 
 _SHARD_SIZE = "4GB"
 _PARTS = 4

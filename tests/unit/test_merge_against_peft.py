@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
 from images.merger import merge, streamed
-from images.merger.lora import plan_updates
-from images.merger.shards import model_shards
 from images.trainer.backends import PROJECTIONS
+from images.weights.lora import plan_updates
+from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base, merged_by_peft, save_adapter
 from tests.unit.model_stages import folder_of, run
 

@@ -22,7 +22,7 @@ from contracts.files import ROOT
 from contracts.stage import Event
 from contracts.stages import MERGE
 from images.merger import merge, streamed
-from images.merger.shards import model_shards
+from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, job, run
 

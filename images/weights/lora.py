@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from contracts.errors import SentinelTripped
-from images.merger.shards import FLOATS, Entry
+from images.weights.shards import FLOATS, Entry
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

@@ -1,0 +1,138 @@
+"""Settings and figures of the stages that judge the model and put it into service."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from contracts.stage import Metrics, Params
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+"""A part of a model's name in the serving engine (serving/engine.py: full_tag)."""
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+class EvaluateParams(Params):
+    """The questions to the candidate, and what it takes to go live."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s", "patience_s"})
+
+    limit: int | None = Field(None, ge=1)
+    """Most rows of the test split to ask; None asks all."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Most requests in flight; how many the server really answers at once is found out."""
+    timeout_s: float = Field(300, gt=0)
+    """Limit of one request in seconds."""
+    patience_s: float = Field(120, ge=0)
+    """How long the engine may answer nothing, a restart included, before the stage gives up."""
+    min_valid: float = Field(0.99, ge=0, le=1)
+    """Least share of answers that must be valid."""
+    min_scores: dict[str, float] = {}
+    """Least score by field, e.g. `{relevant: 0.9}`; see scores.json for the names."""
+
+
+class EvaluateMetrics(Metrics):
+    """The scores of the candidate."""
+
+    rows: int
+    valid: int
+    promote: bool
+    scores: dict[str, float]
+    reasons: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return the share of valid answers, the verdict, and the scores."""
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in list(self.scores.items())[:4])
+        verdict = "promoted" if self.promote else "refused"
+        return f"{self.valid}/{self.rows} valid, {shown}; {verdict}"
+
+
+# --- deploy, restore, reprocess, verify: effects on the outside world -----------------------------
+class DeployParams(Params):
+    """Where the new model goes live."""
+
+    name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
+    """Name of the model in the serving engine; versions are `name:RUN`, the alias
+    `name:latest`."""
+
+
+class DeployMetrics(Metrics):
+    """What is live now, and what was."""
+
+    tag: str
+    alias: str
+    digest: str
+    previous: str = ""
+
+    def summary(self) -> str:
+        """Return the version and its digest."""
+        return f"{self.alias} is {self.tag} ({self.digest[:12]})"
+
+
+class RestoreParams(Params):
+    """The return of the service has nothing to set here; see `backend` and `window`."""
+
+
+class RestoreMetrics(Metrics):
+    """How long the backend was away."""
+
+    away_s: float
+
+    def summary(self) -> str:
+        """Return the outage in minutes and seconds."""
+        if not self.away_s:
+            return "the service was not touched"
+        return f"backend healthy, away for {int(self.away_s // 60)} min {self.away_s % 60:.0f} s"
+
+
+class ReprocessParams(Params):
+    """How the backend's items get the new model's answers."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s", "max_error_share"})
+
+    enabled: bool = True
+    """False leaves the items as they are; without a backend there are none."""
+    timeout_s: float = Field(180, gt=0)
+    """How long one item may take."""
+    max_error_share: float = Field(0.1, ge=0, le=1)
+    """Share of failed items from which the stage stops."""
+
+
+class ReprocessMetrics(Metrics):
+    """What became of the items."""
+
+    processed: int
+    failed: int
+    left_out: int
+
+    def summary(self) -> str:
+        """Return the counts."""
+        if not self.processed + self.failed + self.left_out:
+            return "no backend, nothing to reprocess"
+        return f"{self.processed} items, {self.failed} failed, {self.left_out} reviewed left out"
+
+
+class VerifyParams(Params):
+    """How the deployed model is checked."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
+
+    constrained: bool = False
+    """Send the task's JSON schema with the canary. The backend sends none, so the default is the
+    truer test."""
+    timeout_s: float = Field(300, gt=0)
+    """Limit of the request in seconds."""
+
+
+class VerifyMetrics(Metrics):
+    """The canary's answer."""
+
+    model: str
+    digest: str
+    fields: int
+    answer: dict[str, Any]
+
+    def summary(self) -> str:
+        """Return who answered."""
+        return f"{self.model} answered the canary, {self.fields} fields valid"

@@ -1,0 +1,1 @@
+"""Safetensors files and LoRA adapters, for all stages that work on weights."""
