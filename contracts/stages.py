@@ -123,6 +123,7 @@ EVALUATE = Stage(
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,
+    remembers=True,
 )
 DEPLOY = Stage(
     "deploy",

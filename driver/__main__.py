@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -64,6 +65,12 @@ def _fail(error: RetrainError) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from driver import pipeline
 
+    if arguments.force is not None:
+        if not arguments.force.strip():
+            raise SettingsInvalid(
+                "--force without a reason", why="the deployment keeps why the gate was overruled"
+            )
+        arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
     with _at_work(arguments) as session:
         pipeline.run(session)
     return 0
@@ -261,6 +268,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(command=command)
+        if command is _run:
+            sub.add_argument(
+                "--force",
+                metavar="REASON",
+                help="let a model go live that the gate refuses; the deployment keeps the reason",
+            )
     stage = commands.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=_stage)

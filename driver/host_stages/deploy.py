@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
     Safe to repeat: the engine keeps what is there already. Raises `CandidateRefused` before
     anything is changed when the evaluation did not promote the model.
     """
-    require_promoted(context.input(VERDICT))
+    forced = require_promoted(context.input(VERDICT), context.params.force)
     name = context.params.name
     alias, version = full_tag(name), full_tag(f"{name}:{context.job.run}")
     model = engine.create(
@@ -48,19 +50,30 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
             todo="Run again; the version itself is complete.",
         )
     engine.unload(alias)  # the old runner would go on answering until its keep_alive ends
-    return DeployMetrics(tag=version, alias=alias, digest=live, previous=previous)
+    return DeployMetrics(tag=version, alias=alias, digest=live, previous=previous, forced=forced)
 
 
-def require_promoted(verdict: Path) -> None:
-    """Raise `CandidateRefused` unless the evaluation promoted the model."""
+def require_promoted(verdict: Path, force: str = "") -> str:
+    """Return why and by whom the gate was overruled, "" where the evaluation promoted the model.
+
+    Raises `CandidateRefused` for a model that it refused, unless `force` gives a reason.
+    """
     said = json.loads(verdict.read_text(encoding="utf-8"))
-    if not said["promote"]:
-        raise CandidateRefused(
-            "the new model is not good enough to go live",
-            why="; ".join(said["reasons"]),
-            todo=f"Read scores.json and answers.jsonl in {verdict.parent}; evaluate.* holds the "
-            "thresholds.",
-        )
+    if said["promote"]:
+        return ""
+    if force:
+        return f"{force} ({_user()})"
+    raise CandidateRefused(
+        "the new model is not good enough to go live",
+        why="; ".join(each["text"] for each in said["findings"] if not each["passed"]),
+        todo=f"Read scores.json and answers.jsonl in {verdict.parent}; evaluate.* holds the rules. "
+        "To let it go live all the same: `driver run --force REASON`.",
+    )
+
+
+def _user() -> str:
+    """Return who gives the command, also through sudo."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def disagreement(metrics: DeployMetrics, engine: Engine) -> str:

@@ -28,6 +28,8 @@ class ScriptedEngine:
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.tag_script: Callable[[list[dict[str, str]], int, str], Any] | None = None
+        """In place of `script`, for what hangs on the model."""
         self.tags = {"teacher:latest": Model("teacher:latest", "d1", 1)}
         self.asked: list[dict[str, Any]] = []
         self.calls: list[str] = []
@@ -82,7 +84,9 @@ class ScriptedEngine:
             self.asked.append(
                 {"tag": tag, "messages": asked, "schema": schema, "options": dict(options)}
             )
-        found = self.script(asked, number)
+        found = (
+            self.tag_script(asked, number, tag) if self.tag_script else self.script(asked, number)
+        )
         if isinstance(found, Exception):
             raise found
         return found if isinstance(found, Answer) else answer(found)
