@@ -131,7 +131,7 @@ DEPLOY = Stage(
     DeployMetrics,
     inputs=(GGUF, VERDICT),
     task="all",
-    code=("driver/host_stages/deploy.py", "serving"),
+    code=("driver/host_stages/deploy.py", "driver/promotion.py", "serving"),
     gpu=GpuMode.SERVING,
     effect=True,
 )

@@ -130,6 +130,39 @@ def _recover(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _models(arguments: argparse.Namespace) -> int:
+    from driver import versions
+    from driver.report import models
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        models.show(versions.versions(session.workspace, session.engine, name), name)
+    finally:
+        session.close()
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from driver import locks, promotion, versions
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        with locks.workspace(session.workspace):
+            if said := promotion.settle(session.workspace):
+                print(said)
+            live, before = versions.roll_back(
+                session.workspace, session.engine, name, arguments.version
+            )
+    finally:
+        session.close()
+    print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
+    if before and before != live.tag:
+        print(f"{before} was taken back: no run lets it go live again.")
+    return 0
+
+
 def _logs(arguments: argparse.Namespace) -> int:
     from driver.report import logs
 
@@ -228,6 +261,10 @@ def _take_over(session: Session) -> None:
     If its stage still works in a container, the service stays away and the run goes on with it:
     brought back now, the two would fight for the GPU.
     """
+    from driver import promotion
+
+    if said := promotion.settle(session.workspace):
+        session.display.warn(said)
     if not session.window.is_open:
         return
     at_work = session.containers.at_work() if session.containers else []
@@ -278,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=_stage)
     _add_logs(commands, common)
+    _add_models(commands, common)
     _add_unit(commands, common)
     _add_labels(commands, common)
     shown = commands.add_parser("settings", help="print every setting", parents=[common])
@@ -293,6 +331,18 @@ def _add_logs(commands: Any, common: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
     logs.add_argument("--run", default="", metavar="RUN", help="another run than the last")
     logs.set_defaults(command=_logs)
+
+
+def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "list the versions of the served model, with their scores"
+    shown = commands.add_parser("models", help=text, description=text, parents=[common])
+    shown.set_defaults(command=_models)
+    text = "let an older version be live again, in seconds"
+    back = commands.add_parser("rollback", help=text, description=text, parents=[common])
+    back.add_argument(
+        "version", nargs="?", default="", metavar="VERSION", help="the one before, if not named"
+    )
+    back.set_defaults(command=_rollback)
 
 
 def _add_unit(commands: Any, common: argparse.ArgumentParser) -> None:

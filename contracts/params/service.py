@@ -68,11 +68,13 @@ class EvaluateMetrics(Metrics):
 class DeployParams(Params):
     """Where the new model goes live."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"force"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"force", "keep"})
 
     name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
     """Name of the model in the serving engine; versions are `name:RUN`, the alias
     `name:latest`."""
+    keep: int = Field(3, ge=1)
+    """Versions made by earlier runs that are kept for `driver rollback`; older ones are removed."""
     force: str = ""
     """Why a model that the gate has refused goes live all the same; `run --force REASON` sets it,
     and the deployment keeps it, with the name of the user."""

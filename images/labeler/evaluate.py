@@ -67,6 +67,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     reasons = _reasons(findings)
     verdict = {
         "promote": promote,
+        "candidate": digests["candidate"],
         "reasons": reasons,
         "rows": len(questions),
         "findings": [asdict(each) for each in findings],

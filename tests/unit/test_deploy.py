@@ -22,6 +22,9 @@ from contracts.stages import (
 from driver.host_stages import deploy
 from serving import connect
 from serving.engine import Engine
+from tasks import load_task
+
+TASK = load_task("liga_relevance")
 
 
 @pytest.fixture
@@ -37,8 +40,11 @@ def run(
     """Deploy a file that stands for a GGUF: the store only keeps it, nobody loads it here."""
     (root / "model.gguf").unlink(missing_ok=True)
     (root / "model.gguf").write_text(content, encoding="utf-8")
+    made = engine.create(f"news:{name}", root / "model.gguf", TASK.modelfile())
     finding = {"rule": "valid", "passed": promote, "text": "valid 0.5 is below 0.99"}
-    verdict = {"promote": promote, "findings": [finding]}
+    verdict = {"promote": promote, "candidate": made.digest, "findings": [finding]}
+    if not promote and not force:
+        engine.delete(made.tag)  # a refusal makes none
     (root / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     inputs = {
         artifact: InputRef(path=file, digest=files.digest_path(root / file), bytes=1)
