@@ -119,7 +119,7 @@ EVALUATE = Stage(
     EvaluateMetrics,
     image="labeler",
     gpu=GpuMode.SERVING,
-    inputs=(GGUF, TEST_SPLIT),
+    inputs=(BASE, GGUF, TEST_SPLIT),
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,

@@ -21,6 +21,7 @@ from contracts.entrypoint import StageContext
 from contracts.errors import SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
+from images.labeler import parity
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
@@ -35,7 +36,8 @@ Measured = Mapping[str, Measure]
 def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     """Write answers.jsonl, scores.json and verdict.json.
 
-    Raises `SettingsInvalid` for an unknown measure, before anything is created.
+    Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
+    for a candidate that would read other prompts than it was trained on.
     """
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
@@ -46,6 +48,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
             AnswerCache(context.root / ANSWERS_FILE) as cache,
             contestants(context, engine, task) as who,
         ):
+            parity.check(context, engine, who[0].tag, task, questions)
             replies = {each: ask(context, engine, each, task, questions, cache) for each in who}
     finally:
         engine.close()

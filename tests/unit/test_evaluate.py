@@ -19,7 +19,7 @@ from images.labeler.fields import Kind, describe, kinds
 from serving.engine import Answer, Model
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
-from tests.unit.scripted_engine import ScriptedEngine, answer
+from tests.unit.scripted_engine import ScriptedEngine, answer, one_word_tokenizer
 
 TASK = load_task("liga_relevance")
 DIGEST = "ab" * 32
@@ -46,6 +46,7 @@ class Evaluation(StageRun):
     def __init__(self, folder: Path) -> None:
         super().__init__(EVALUATE, folder)
         write_jsonl(folder / "test.jsonl", rows(6))
+        one_word_tokenizer(folder / "base")
 
     def evaluate(self, **params: Any) -> Any:
         return self.run(evaluate.work, {"gguf": DIGEST}, **params)
