@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable
+from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable, RetrainError
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -65,10 +66,17 @@ def _probe(context: StageContext[DeployParams], engine: Engine, version: str, di
     task = load_task(context.job.task)
     options = {**task.modelfile().parameters, "num_predict": _PROBE_TOKENS}
     messages = task.messages(task.canary)
-    if not engine.chat(version, messages, options=options, timeout_s=_PROBE_S).text.strip():
-        raise EngineUnavailable(
-            f"{version} answers nothing", todo="Look at the engine's log; what was live stays live."
-        )
+    try:
+        if not engine.chat(version, messages, options=options, timeout_s=_PROBE_S).text.strip():
+            raise EngineUnavailable(
+                f"{version} answers nothing",
+                todo="Look at the engine's log; what was live stays live.",
+            )
+    except RetrainError:
+        with contextlib.suppress(RetrainError):  # the first failure is the one to tell
+            engine.unload(version)
+            engine.delete(version)
+        raise
     engine.unload(version)
 
 
