@@ -5,7 +5,6 @@ import re
 from tasks.chat import QWEN3
 from tasks.liga_relevance.article import user_message
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
-from tasks.liga_relevance.sentences import sentences
 
 # Whole texts that say nothing, and phrases that give a failed analysis away wherever they stand.
 _EMPTY_WORDS = re.compile(
@@ -52,11 +51,13 @@ def _ellipsis(case: Case) -> Findings:
 def _too_short(case: Case) -> Findings:
     if not case.answer.relevant:
         return
-    size = min(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
     for name, found, least in (
         ("summary", case.summary, 4),
         ("detailed_analysis", case.analysis, 10),
     ):
+        if len(found) >= least:
+            continue  # for an article of any size, so its sentences go uncounted
+        size = min(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
         # An article twice as long as the text has enough to give for the full length.
         wanted = max(1, min(least, size // 2))
         if len(found) < wanted:
@@ -66,12 +67,15 @@ def _too_short(case: Case) -> Findings:
 def _too_long(case: Case) -> Findings:
     if not case.answer.relevant:
         return
-    size = max(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
-    for name, found, most, carried in (
-        ("summary", case.summary, 8, max(2, size)),
-        ("detailed_analysis", case.analysis, 15, max(3, size + 1)),
+    for name, found, most, least, beyond in (
+        ("summary", case.summary, 8, 2, 0),
+        ("detailed_analysis", case.analysis, 15, 3, 1),
     ):
-        allowed = min(most, carried)
+        size = len(case.content) // _CHARS_PER_SENTENCE
+        if len(found) <= min(most, max(least, size + beyond)):
+            continue
+        size = max(size, case.content_sentences)
+        allowed = min(most, max(least, size + beyond))
         if len(found) > allowed:
             yield f"{name} hat {len(found)} Sätze, der Artikel trägt höchstens {allowed}"
 
@@ -94,7 +98,7 @@ def _score_side(case: Case) -> Findings:
 
 
 def _reasoning_length(case: Case) -> Findings:
-    if (count := len(sentences(case.answer.reasoning))) > 3:
+    if (count := len(case.reasoning)) > 3:
         yield f"{count} Sätze"
 
 

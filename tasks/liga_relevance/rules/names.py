@@ -7,8 +7,7 @@ error. Acronyms, towns, and what follows "Stiftung" or "Klinikum" are less sure:
 """
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tasks.liga_relevance.proper_names import (
     ASSOCIATIONS,
@@ -20,7 +19,8 @@ from tasks.liga_relevance.proper_names import (
     TITLES,
 )
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
-from tasks.liga_relevance.words import FUNCTION_WORDS, MONTHS, WEEKDAYS, folded, word_set
+from tasks.liga_relevance.vocabulary import Vocabulary
+from tasks.liga_relevance.words import FUNCTION_WORDS, MONTHS, WEEKDAYS, word_set
 
 _NAME = r"[A-ZÄÖÜÇŞİ][a-zà-žıß]+(?:[-’'][A-ZÄÖÜÇŞİ]?[a-zà-žıß]+)?"
 _PARTICLE = r"(?:(?:von|van|de|del|der|zu|al|El|von der) )?"
@@ -35,7 +35,6 @@ _HYPHENATED = re.compile(rf"(?<![\w-])(?P<name>[\w-]{{1,60}})-(?:{ORGANISATIONS}
 _ACRONYM = re.compile(r"(?<![\w-])[A-ZÄÖÜ][A-Za-zäöü]{0,4}[A-ZÄÖÜ](?![\w])")
 _ROMAN = re.compile(r"[IVXLCDM]+")
 _WORD = re.compile(r"\w+(?:[-’']\w+)*")
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 # Capitalised words that follow a title or another noun and are no names.
 _NO_NAMES = word_set(
@@ -49,55 +48,10 @@ _NO_NAMES = word_set(
     """
 )
 _NO_NAMES |= set(MONTHS) | WEEKDAYS
-_ENDINGS = ("", "s", "es", "n", "en", "er", "e", "ern", "ens")
-_LEAST_PREFIX = 4
-
-
-class Vocabulary:
-    """The words of an article, found by themselves, by their endings, and as parts of others."""
-
-    def __init__(self, text: str) -> None:
-        words = {folded(word) for word in _LETTERS.findall(text)}
-        self._words = words
-        self._sorted = sorted(words)
-        self._initials = "".join(w[0] for w in _WORD.findall(text) if w[0].isupper()).lower()
-        self._text = folded(text)
-
-    def has(self, name: str) -> bool:
-        """Return whether a part of a name stands in the article, in whatever form.
-
-        "Rheins" is Rhein, "hessische" is Hessen's, "Caritasverband" is Caritas's.
-        """
-        return all(self._has_word(folded(word)) for word in _LETTERS.findall(name))
-
-    def has_acronym(self, acronym: str) -> bool:
-        """Return whether an acronym stands in the article, or the words that it may stand for."""
-        letters = folded(acronym)
-        return letters in self._words or acronym.lower() in self._initials or self._begins(letters)
-
-    def has_phrase(self, phrases: Iterable[str]) -> bool:
-        """Return whether one of the phrases stands in the article, as part of a word too."""
-        return any(folded(phrase) in self._text for phrase in phrases)
-
-    def _has_word(self, word: str) -> bool:
-        if word in self._words or self._begins(word):
-            return True
-        stems = {word.removesuffix(ending) for ending in _ENDINGS}
-        return any(
-            stem in self._words or (len(stem) >= _LEAST_PREFIX and self._begins(stem))
-            for stem in stems
-            if len(stem) >= 2
-        )
-
-    def _begins(self, prefix: str) -> bool:
-        if len(prefix) < _LEAST_PREFIX:
-            return False
-        place = bisect_left(self._sorted, prefix)
-        return place < len(self._sorted) and self._sorted[place].startswith(prefix)
 
 
 def _ungrounded_name(case: Case) -> Findings:
-    known = Vocabulary(case.shown)
+    known = case.vocabulary
     for name, text in case.claims:
         told = {person for person in _people(text) if not known.has(_last(person))}
         for person in sorted(told):
@@ -110,7 +64,7 @@ def _ungrounded_name(case: Case) -> Findings:
 
 
 def _unsure_name(case: Case) -> Findings:
-    known = Vocabulary(case.shown)
+    known = case.vocabulary
     for name, text in case.prose:
         for found in sorted({*_unsure(text, known), *_half_known(text, known)}):
             yield f"{name} nennt {excerpt(found)}"
