@@ -6,21 +6,6 @@ from tasks.chat import QWEN3
 from tasks.liga_relevance.article import user_message
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
-# Whole texts that say nothing, and phrases that give a failed analysis away wherever they stand.
-_EMPTY_WORDS = re.compile(
-    r"(?:n/?a|k\.? ?a\.?|n\.? ?n\.?|null|none|nan|keine?(?: angaben?)?|leer|unbekannt|unklar|string"
-    r"|platzhalter|todo|tbd|xxx|text|test|beispiel(?:text)?|text folgt|folgt|siehe oben|s\. ?o\.?"
-    r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!]?"
-)
-_FIELD = r"(?:zusammenfassung|analyse|begründung|inhaltsangabe|bewertung|inhalte?|texte?)"
-_PLACEHOLDERS = re.compile(
-    rf"\b{_FIELD} (?:ist |war |wurde |konnte )?(?:leider )?nicht (?:verfügbar|möglich|vorhanden"
-    r"|erstellt)"
-    rf"|\bkeine? {_FIELD} (?:verfügbar|vorhanden|möglich)"
-    rf"|\bfehler bei der {_FIELD}|\[{_FIELD}\]|\blorem ipsum|\bals (?:ki|sprachmodell)\b"
-    r"|\bhier (?:steht|folgt|kommt) (?:die|eine|der|das|ihre?) (?:zusammenfassung|analyse|text)"
-    r"|\bwird (?:noch )?nachgereicht\b"
-)
 _ELLIPSIS = re.compile(r"(?:…|\.{3,}|\. \. \.)[\"“”»«›‹’'\])]*$")
 # Characters of an article that are taken for one sentence where it has little punctuation.
 _CHARS_PER_SENTENCE = 130
@@ -32,13 +17,6 @@ def _control_token(case: Case) -> Findings:
     for token in QWEN3.control_tokens:
         if token in text:
             yield token
-
-
-def _placeholder(case: Case) -> Findings:
-    for name, text in case.texts:
-        lowered = text.strip().casefold()
-        if _EMPTY_WORDS.fullmatch(lowered) or _PLACEHOLDERS.search(lowered):
-            yield f"{name} {excerpt(text)}"
 
 
 def _ellipsis(case: Case) -> Findings:
@@ -109,9 +87,6 @@ def _no_tags(case: Case) -> Findings:
 
 CONTROL_TOKEN = Rule(
     "control-token", "error", "Steuerzeichen des Modells stehen im Text", _control_token
-)
-PLACEHOLDER = Rule(
-    "placeholder", "error", "Platzhalter statt Inhalt; schreibe den wirklichen Text", _placeholder
 )
 ELLIPSIS = Rule(
     "ellipsis", "error", "Ein Text bricht mit Auslassungspunkten ab; beende den Satz", _ellipsis
