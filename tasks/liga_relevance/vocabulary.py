@@ -30,6 +30,10 @@ class Vocabulary:
         """
         return all(self._has_word(folded(word)) for word in _LETTERS.findall(name))
 
+    def has_any(self, name: str) -> bool:
+        """Return whether any word of a name stands in the article, in whatever form."""
+        return any(self._has_word(folded(word)) for word in _LETTERS.findall(name))
+
     def has_acronym(self, acronym: str) -> bool:
         """Return whether an acronym stands in the article, or the words that it may stand for."""
         letters = folded(acronym)
