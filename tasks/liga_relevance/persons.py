@@ -83,7 +83,7 @@ def likely_people(text: str) -> Iterator[str]:
     yield from (f"{first} {last}" for first, last in _beside_roles(text) if _inflected(first))
     for match in _MAYBE_SUBJECT.finditer(text):
         name = match.group("name")
-        if _may_be_surname(surname(name)) and not _ADVERB.fullmatch(name):
+        if _may_be_surname(surname(name)) and not _ADVERB.fullmatch(name.lower()):
             yield name
     for match in _SUBJECT.finditer(text):
         name = match.group("name") or match.group("name2")
@@ -91,6 +91,7 @@ def likely_people(text: str) -> Iterator[str]:
             yield name
 
 
+@lru_cache(maxsize=4096)
 def may_be_name(word: str) -> bool:
     """Return whether a capitalised word is none of those that are surely no name."""
     lowered = word.lower()
@@ -165,6 +166,7 @@ def _may_be_surname(word: str) -> bool:
     return may_be_name(word) and word not in PLACES and not _is_noun(word)
 
 
+@lru_cache(maxsize=4096)
 def _is_noun(word: str) -> bool:
     """Return whether a word ends like a noun, or is a function, which may be a surname too."""
     lowered = word.lower()

@@ -7,6 +7,7 @@ sentence, or as far as the verb of speech that follows it.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
@@ -57,12 +58,17 @@ class Passage(NamedTuple):
     closed: bool
 
 
-def quotes_in(text: str) -> Iterator[Passage]:
-    """Yield what stands in quotation marks, in order of its start.
+@lru_cache(maxsize=16)
+def quotes_in(text: str) -> tuple[Passage, ...]:
+    """Return what stands in quotation marks, in order of its start.
 
     A mark inside of a closed passage belongs to it. An opening mark without a closing one ahead,
     or with another of its own kind before that, was never closed; an apostrophe opens nothing.
     """
+    return tuple(_quotes(text))
+
+
+def _quotes(text: str) -> Iterator[Passage]:
     marks = [(mark.group(), mark.start()) for mark in _MARKS.finditer(text)]
     hopeless: set[str] = set()  # nothing ahead closes them, so nobody looks again
     index = 0
