@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, rules TEXT NOT NULL,
                                      verdicts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL,
                                      source TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
 """
 
 
@@ -114,6 +115,16 @@ class LabelCache:
         """Keep imported answers, in place of earlier ones for the same item; all or none."""
         self._write("INSERT OR REPLACE INTO imported VALUES (?, ?, ?)", list(rows))
 
+    # --- whose answers they are ------------------------------------------------------------------
+    def teachers(self) -> dict[str, str]:
+        """Return the digests of models that servers have told, by server and name."""
+        with self._named_errors():
+            return dict(self._database.execute("SELECT place, digest FROM teachers").fetchall())
+
+    def put_teachers(self, told: Mapping[str, str]) -> None:
+        """Keep what servers have told."""
+        self._write("INSERT OR REPLACE INTO teachers VALUES (?, ?)", list(told.items()))
+
     # --- as JSONL --------------------------------------------------------------------------------
     def export(self) -> Iterator[dict[str, Any]]:
         """Yield everything that cannot be had again, as rows that `put_exported` takes."""
@@ -176,6 +187,14 @@ class LabelCache:
                 why=str(error),
                 todo="Free space, or move the file away; the rows in it are then asked again.",
             ) from error
+
+
+def known_teachers(workspace: Path) -> dict[str, str]:
+    """Return `LabelCache.teachers` of a workspace; nothing is made where it keeps no labels."""
+    if not (workspace / CACHE_FILE).is_file():
+        return {}
+    with LabelCache(workspace / CACHE_FILE) as cache:
+        return cache.teachers()
 
 
 def _json(value: Any) -> str:

@@ -140,7 +140,8 @@ class Settings(Params):
     teachers: tuple[str, ...] = ()
     """Servers that share the labelling: addresses of Ollama, or openai+URL[#MODEL] for vLLM,
     llama-server and others of that protocol (key: OPENAI_API_KEY). Empty: the serving engine.
-    One of them must have the teacher from the start; the others may come and go."""
+    One of them must have the teacher from the start, and of those of Ollama one must have told its
+    digest; the others may come and go."""
     min_free_gb: float | None = Field(None, ge=0)
     """Free disk space in GB that a run demands; None derives it from the base model's size."""
     backend: BackendSettings | None = None

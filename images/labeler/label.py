@@ -30,8 +30,8 @@ from images.labeler.teacher import (
     remembered,
     verdict_of,
 )
-from serving import TeacherServer, connect_teachers, teacher_model
 from serving.engine import Answer
+from serving.teachers import TeacherServer, connect_teachers, identify_teacher
 from tasks import load_task
 from tasks.definition import Item, Task
 
@@ -87,9 +87,10 @@ def _ask_teacher(
     params = context.params
     wanted = [item for key, item in state.items.items() if key not in state.reviewed]
     wanted += _some_reviewed(state, params.gold_sample)
-    digest = teacher_model(servers).digest
-    teacher = Teacher(servers[0].tag, digest, state.task, params, wanted)
     with LabelCache(context.root / CACHE_FILE) as cache:
+        tag, digest, told = identify_teacher(servers, cache.teachers())
+        cache.put_teachers(told)
+        teacher = Teacher(tag, digest, state.task, params, wanted)
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
         state.begin_asking()
         _tell(context, state)
@@ -185,12 +186,9 @@ def _pool(
 
 
 def _require_same(each: TeacherServer, digest: str) -> None:
-    """Raise `ModelMissing` for a server whose teacher is another model under the same name.
-
-    Servers of the OpenAI protocol do not tell a digest: there the name has to be enough.
-    """
+    """Raise `ModelMissing` for a server whose teacher is another model under the same name."""
     found = each.model()
-    if each.server.name == "ollama" and found.digest != digest:
+    if each.tells_digest and found.digest != digest:
         raise ModelMissing(
             f"{each.tag} at {each.address} is not the teacher of the other servers",
             why=f"its digest is {found.digest[:12]}, not {digest[:12]}",

@@ -20,7 +20,8 @@ from contracts.files import ROOT
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache
 from contracts.stages import LABEL
 from images.labeler import label as label_stage
-from serving import TeacherServer, full_tag
+from serving.engine import full_tag
+from serving.teachers import TeacherServer
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine, answer
@@ -395,7 +396,7 @@ import sys, time, threading
 from pathlib import Path
 from images.labeler import label as stage
 from tests.unit.scripted_engine import ScriptedEngine
-from serving import TeacherServer
+from serving.teachers import TeacherServer
 from tests.unit.test_label import GOOD, Labelling
 def script(messages, number):
     if number == 5:

@@ -11,7 +11,7 @@ from contracts.errors import InputMissing, LabelsMissing
 from contracts.stages import LABEL
 from driver.report import labels
 from images.labeler import label as label_stage
-from serving import TeacherServer
+from serving.teachers import TeacherServer
 from tests.unit.labeler_stage import StageRun, label, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine
 
