@@ -78,7 +78,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         for number, row in enumerate(files.read_jsonl(path), 1):
             yield f"{path}, line {number}", row
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
 
 

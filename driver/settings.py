@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from contracts import params, stages
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
+from driver import yaml_text
 
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
@@ -226,15 +226,14 @@ def _keys(variable: str) -> list[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsInvalid(
             f"there is no settings file {file}", todo="Name one with --config FILE."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"cannot read {file}", why=str(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # e.g. the 45th of a month
-        raise SettingsInvalid(f"{file} is not YAML", why=str(error)) from None
+    values = yaml_text.load(text, str(file))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -253,15 +252,8 @@ def _put(values: dict[str, Any], keys: list[str], text: str, *, origin: str) -> 
         if not isinstance(inner, dict):
             raise SettingsInvalid(f"{origin}: {key} is a value, not a section")
         values = inner
-    try:
-        values[keys[-1]] = _yaml_scalar(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsInvalid(f"{origin} is not YAML", why=str(error)) from None
-
-
-def _yaml_scalar(text: str) -> Any:
-    """Read a YAML value; `1e-4`, which YAML 1.1 takes for a string, is left to pydantic."""
-    return yaml.safe_load(text) if text else ""
+    # `1e-4`, which YAML 1.1 takes for a string, is left to pydantic.
+    values[keys[-1]] = yaml_text.load(text, origin) if text else ""
 
 
 def _explain(error: ValidationError) -> str:
