@@ -6,6 +6,7 @@ The label stage writes them, `driver labels` exports and imports them.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,14 +49,18 @@ _ATTEMPT: dict[str, type | tuple[type, ...]] = {
     "answer_tokens": int,
     "seconds": (int, float),
 }
+_TIMES = ("began_at", "ended_at")
+"""Of an attempt too, in seconds since the epoch; not in the rows of earlier versions."""
 
 
 def is_attempt(row: Mapping[str, Any]) -> bool:
     """Return whether a row is an attempt as the label stage keeps it."""
     return (
         isinstance(row, dict)
-        and row.keys() == _ATTEMPT.keys()
+        and row.keys() - set(_TIMES) == _ATTEMPT.keys()
         and all(isinstance(row[name], kind) for name, kind in _ATTEMPT.items())
+        and all(row.get(name) is None or isinstance(row[name], int | float) for name in _TIMES)
+        and all(math.isfinite(v) for v in row.values() if isinstance(v, float))
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -198,7 +199,7 @@ def _require_same(each: TeacherServer, digest: str) -> None:
 
 def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answer) -> Question:
     """Keep an answer before anything is made of it."""
-    attempt = Attempt.of(len(question.attempts), answer)
+    attempt = Attempt.of(len(question.attempts), answer, time.time())
     attempts = (*question.attempts, attempt)
     cache.put(question.key, [asdict(each) for each in attempts])
     judgement = judge(state.task, question.item, attempt)

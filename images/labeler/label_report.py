@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from contracts import files
 from contracts.entrypoint import RESULT_FILE
+from images.labeler.cost import cost
 from images.labeler.fields import describe
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.scoring import score
@@ -44,12 +45,9 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
             for fault in (each.deciding.faults if each.deciding else {each.failure})
         ),
         "cost": {
-            "requests": sum(len(each.attempts) for each in asked),
+            "items": len(asked) + len(state.checked),
             "asked_now": state.asked,
-            "prompt_tokens": state.prompt_tokens,
-            "answer_tokens": state.answer_tokens,
-            "model_s": round(state.seconds, 1),
-            "elapsed_s": round(state.elapsed_s, 1),
+            **cost(state.conversations),
         },
         "agreement": {
             "reviewed": _agreement(state.task, state.reviewed, state.checked),

@@ -47,7 +47,16 @@ def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("changed", [{"text": 5}, {"seconds": "1"}, {"more": 1}])
+def test_rows_tell_times_or_not(tmp_path: Path) -> None:
+    timed = {**ATTEMPTS[0], "began_at": 1.5, "ended_at": None}
+    write_jsonl(tmp_path / "in.jsonl", [{"key": "k1", "attempts": [timed, ATTEMPTS[0]]}])
+    assert labels.take(tmp_path, TASK, [tmp_path / "in.jsonl"]).taken == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"text": 5}, {"seconds": "1"}, {"seconds": float("nan")}, {"more": 1}, {"ended_at": "1"}],
+)
 def test_an_odd_exported_row_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     row = {"key": "k1", "attempts": [{**ATTEMPTS[0], **changed}]}
     write_jsonl(tmp_path / "odd.jsonl", [row])
