@@ -9,7 +9,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,9 @@ CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, rules TEXT NOT NULL,
 CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL,
                                      source TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS imports (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
 """
+_IMPORT = "INSERT INTO imports (at) VALUES (datetime())"
 
 
 class Imported(NamedTuple):
@@ -116,9 +118,21 @@ class LabelCache:
         query = "SELECT item, answer, source FROM imported WHERE item IN"
         return {row[0]: Imported(*row) for row in self._rows(query, items)}
 
-    def put_imported(self, rows: Iterable[Imported]) -> None:
-        """Keep imported answers, in place of earlier ones for the same item; all or none."""
-        self._write("INSERT OR REPLACE INTO imported VALUES (?, ?, ?)", list(rows))
+    def put_imported(self, rows: Iterable[Imported]) -> int:
+        """Keep imported answers, in place of earlier ones for the same item, all or none.
+
+        Returns how many of them are new here.
+        """
+        given = {row.item: row for row in rows}
+        here = self.imported(list(given))
+        new = [
+            row for key, row in given.items() if key not in here or here[key].answer != row.answer
+        ]
+        with self._named_errors(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO imported VALUES (?, ?, ?)", new)
+            if new:
+                self._database.execute(_IMPORT)
+        return len(new)
 
     # --- whose answers they are ------------------------------------------------------------------
     def teachers(self) -> dict[str, str]:
@@ -142,21 +156,36 @@ class LabelCache:
                 yield Imported(*row)._asdict()
 
     def put_exported(self, rows: Iterable[dict[str, Any]]) -> int:
-        """Take rows of `export`, all or none, and return their number.
+        """Take rows of `export`, all or none, and return how many of them are new here.
 
-        What is here stays: an answer may have been judged and trained on. Raises `KeyError` or
-        `TypeError` for a row that is none.
+        What is here stays, since it may have been judged and trained on; a row that goes on from
+        there, with more attempts, takes its place. Raises `KeyError` or `TypeError` for a row that
+        is none.
         """
-        answers, imported = [], []
-        for row in rows:
-            if "key" in row:
-                answers.append((str(row["key"]), _json(list(row["attempts"]))))
-            else:
-                imported.append((str(row["item"]), str(row["answer"]), str(row["source"])))
+        new = 0
         with self._named_errors(), self._database:
-            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
-            self._database.executemany("INSERT OR IGNORE INTO imported VALUES (?, ?, ?)", imported)
-        return len(answers) + len(imported)
+            for row in rows:
+                new += self._take_answer(row) if "key" in row else self._take_imported(row)
+            if new:
+                self._database.execute(_IMPORT)
+        return new
+
+    def _take_answer(self, row: Mapping[str, Any]) -> bool:
+        key, attempts = str(row["key"]), list(row["attempts"])
+        here = self.attempts([key]).get(key, [])
+        if all(map(is_attempt, here)) and (
+            len(here) >= len(attempts) or here != attempts[: len(here)]
+        ):
+            return False
+        self._database.execute(
+            "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
+        )
+        return True
+
+    def _take_imported(self, row: Mapping[str, Any]) -> bool:
+        given = (str(row["item"]), str(row["answer"]), str(row["source"]))
+        done = self._database.execute("INSERT OR IGNORE INTO imported VALUES (?, ?, ?)", given)
+        return done.rowcount > 0
 
     # --- SQLite ----------------------------------------------------------------------------------
     def _listed(
@@ -200,6 +229,24 @@ def known_teachers(workspace: Path) -> dict[str, str]:
         return {}
     with LabelCache(workspace / CACHE_FILE) as cache:
         return cache.teachers()
+
+
+def imports_of(workspace: Path) -> int:
+    """Return the number of the last import into a workspace that brought something new, or 0.
+
+    Reads only. A cache that cannot be read counts as none here: who needs its rows names it.
+    """
+    if not (workspace / CACHE_FILE).is_file():
+        return 0
+    try:
+        with closing(
+            sqlite3.connect(f"{(workspace / CACHE_FILE).as_uri()}?mode=ro", uri=True)
+        ) as database:
+            return int(
+                database.execute("SELECT coalesce(max(number), 0) FROM imports").fetchone()[0]
+            )
+    except sqlite3.Error:
+        return 0
 
 
 def _json(value: Any) -> str:

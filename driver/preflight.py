@@ -21,6 +21,7 @@ from contracts.errors import (
     SettingsInvalid,
     WorkspaceBusy,
 )
+from contracts.label_cache import known_teachers
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -107,7 +108,6 @@ def check_scores(session: Session) -> None:
 
 def check_teacher(session: Session) -> None:
     """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
-    from contracts.label_cache import known_teachers
     from serving.teachers import identify_teacher
 
     with connected_teachers(session) as servers:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages, test_set
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OutputMissing, RetrainError, VerifyFailed
-from contracts.params import DeployMetrics, RestoreMetrics, SplitMetrics, VerifyMetrics
+from contracts.label_cache import imports_of
+from contracts.params import (
+    DeployMetrics,
+    LabelMetrics,
+    RestoreMetrics,
+    SplitMetrics,
+    VerifyMetrics,
+)
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -108,11 +115,11 @@ class Session:
         return self.task.digest()
 
     def still_true(self, stage: Stage, result: Result) -> str:
-        """Ask the outside whether an effect's result still holds, and the frozen test set whether
-        the split does; "" if so."""
+        """Ask the outside whether an effect's result still holds, and what lies beside the store
+        whether that of a stage that remembers does; "" if so."""
         try:
-            if stage is stages.SPLIT:
-                return self._other_test_set(SplitMetrics.model_validate(result.metrics))
+            if stage.remembers:
+                return self._known_since(stage, result)
             if stage is stages.RESTORE:
                 return "the service has been stopped" if self.window.is_open else ""
             if stage is stages.DEPLOY:
@@ -125,9 +132,14 @@ class Session:
             return f"unknown: {error.what}"
         return ""
 
-    def _other_test_set(self, split: SplitMetrics) -> str:
-        """Say whether another split has added to the test set since, or its file is gone."""
-        name = self.settings.split.test_set
+    def _known_since(self, stage: Stage, result: Result) -> str:
+        """Say whether labels have been imported since, or another split has added to the test set,
+        or its file is gone."""
+        if stage is stages.LABEL:
+            labelled = LabelMetrics.model_validate(result.metrics)
+            newer = imports_of(self.workspace) > labelled.imports
+            return "labels have been imported since" if newer else ""
+        split, name = SplitMetrics.model_validate(result.metrics), self.settings.split.test_set
         found = test_set.digest_of(self.workspace, self.settings.task, name)
         return "" if found == split.test_set_digest else "the frozen test set has changed"
 

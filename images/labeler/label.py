@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
-from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
@@ -46,6 +46,7 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
+    imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
     state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
     _take_reviewed(state)
     _tell(context, state)
@@ -65,6 +66,7 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
         cached=state.cached,
         asked=state.asked,
         quarantined=len(items) - len(origins),
+        imports=imports,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import ItemsInvalid
 from contracts.files import ROOT
-from contracts.label_cache import CACHE_FILE, Imported, LabelCache
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
 from driver import labels
 from tasks import load_task
 from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
@@ -64,13 +64,51 @@ def test_an_odd_exported_row_is_refused(tmp_path: Path, changed: dict[str, Any])
     assert (found.taken, sum(found.refused.values())) == (0, 1)
 
 
-def test_what_is_there_wins_over_an_exported_row(tmp_path: Path) -> None:
+def attempt(seed: int, text: str = "{}") -> dict[str, Any]:
+    return {**ATTEMPTS[0], "seed": seed, "text": text}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([attempt(0, "other")], ATTEMPTS),
+        ([attempt(0, "other"), attempt(1)], ATTEMPTS),
+        ([attempt(0)], ATTEMPTS),
+        ([attempt(0), attempt(1)], [attempt(0), attempt(1)]),
+    ],
+    ids=["another", "another and more", "the same", "goes on"],
+)
+def test_an_exported_row_never_undoes_what_is_here(
+    tmp_path: Path, given: list[dict[str, Any]], kept: list[dict[str, Any]]
+) -> None:
     fill(tmp_path)
-    other = [{"key": "k1", "attempts": []}]
-    write_jsonl(tmp_path / "other.jsonl", other)
-    labels.take(tmp_path, TASK, [tmp_path / "other.jsonl"])
+    write_jsonl(tmp_path / "other.jsonl", [{"key": "k1", "attempts": given}])
+    found = labels.take(tmp_path, TASK, [tmp_path / "other.jsonl"])
+    assert (found.answers, found.known) == ((0, 1) if kept == ATTEMPTS else (1, 0))
     with LabelCache(tmp_path / CACHE_FILE) as cache:
-        assert cache.attempts(["k1"]) == {"k1": ATTEMPTS}
+        assert cache.attempts(["k1"]) == {"k1": kept}
+
+
+def test_an_exported_row_mends_a_damaged_one(tmp_path: Path) -> None:
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        cache.put("k1", [{"seed": 0}])
+    write_jsonl(tmp_path / "in.jsonl", [{"key": "k1", "attempts": ATTEMPTS}])
+    assert labels.take(tmp_path, TASK, [tmp_path / "in.jsonl"]).answers == 1
+
+
+def test_an_import_counts_once(tmp_path: Path) -> None:
+    assert imports_of(tmp_path) == 0
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label("high")}] * 2)
+    first, second = (labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"]) for _ in range(2))
+    assert (first.rows, first.labels, first.known) == (2, 1, 1)
+    assert (second.taken, second.known) == (0, 2)
+    assert imports_of(tmp_path) == 1
+
+
+def test_files_without_rows_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ItemsInvalid, match="holds no rows"):
+        labels.take(tmp_path, TASK, [tmp_path / "empty.jsonl"])
 
 
 @pytest.mark.parametrize(
@@ -97,14 +135,16 @@ def test_a_foreign_row_is_taken_for_its_item(tmp_path: Path, row: dict[str, Any]
     ("row", "kind"),
     [
         ({**ITEM, "label": label("critical")}, "format"),
-        ({**ITEM, "label": None}, "format"),
-        ({**ITEM}, "format"),
+        ({**ITEM, "label": None}, "no label"),
+        ({**ITEM}, "no label"),
+        ({**ITEM, "origin": "teacher", "attempts": ATTEMPTS, "failure": ""}, "no label"),
         (
             {**ITEM, "label": label("high", summary="Keine Zusammenfassung verfügbar.")},
             "placeholder",
         ),
         ({"id": "nobody", "label": label("high")}, "unknown item"),
-        ({"key": "k", "attempts": "none"}, "unknown item"),
+        ({"key": "k", "attempts": "none"}, "format"),
+        ({"key": "k", "attempts": []}, "format"),
     ],
 )
 def test_a_row_that_is_no_label_is_refused_with_its_place(
@@ -135,7 +175,10 @@ def test_the_commands_say_what_they_did(tmp_path: Path) -> None:
         command += ["-c", str(config), "-w", str(tmp_path / "w")]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
-    assert "1 labels taken" in driver("import", str(tmp_path / "old.jsonl"))
-    assert "refused, format: 1" in driver("import", str(tmp_path / "old.jsonl"))
+    said = driver("import", str(tmp_path / "old.jsonl"))
+    assert "2 rows: 1 labels and 0 answers of a teacher are new" in said
+    assert "refused, no label: 1" in said
+    assert "asked about up to label.max_attempts times" in said
+    assert "known already: 1" in driver("import", str(tmp_path / "old.jsonl"))
     assert driver("export", str(tmp_path / "out.jsonl")).startswith("1 rows written")
     assert [row["source"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["old.jsonl, line 1"]
