@@ -114,9 +114,10 @@ class LabelCache:
 
     # --- answers from elsewhere ------------------------------------------------------------------
     def imported(self, items: Sequence[str]) -> dict[str, Imported]:
-        """Return imported answers by item digest."""
+        """Return imported answers by item digest; damaged ones are left out."""
         query = "SELECT item, answer, source FROM imported WHERE item IN"
-        return {row[0]: Imported(*row) for row in self._rows(query, items)}
+        rows = self._rows(query, items)
+        return {row[0]: Imported(*row) for row in rows if all(isinstance(v, str) for v in row)}
 
     def put_imported(self, rows: Iterable[Imported]) -> int:
         """Keep imported answers, in place of earlier ones for the same item, all or none.
@@ -146,14 +147,26 @@ class LabelCache:
 
     # --- as JSONL --------------------------------------------------------------------------------
     def export(self) -> Iterator[dict[str, Any]]:
-        """Yield everything that cannot be had again, as rows that `put_exported` takes."""
+        """Yield everything that cannot be had again, as rows that `put_exported` takes.
+
+        Damaged rows are left out: `len` tells how many there are in all.
+        """
         with self._named_errors():
             for key, text in self._database.execute(
                 "SELECT key, attempts FROM answers ORDER BY key"
             ):
-                yield {"key": key, "attempts": json.loads(text)}
+                attempts = _list(text)
+                if attempts and all(map(is_attempt, attempts)):
+                    yield {"key": key, "attempts": attempts}
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
-                yield Imported(*row)._asdict()
+                if all(isinstance(value, str) for value in row):
+                    yield Imported(*row)._asdict()
+
+    def __len__(self) -> int:
+        """Return how many rows cannot be had again."""
+        with self._named_errors():
+            count = "SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM imported)"
+            return int(self._database.execute(count).fetchone()[0])
 
     def put_exported(self, rows: Iterable[dict[str, Any]]) -> int:
         """Take rows of `export`, all or none, and return how many of them are new here.
@@ -192,11 +205,7 @@ class LabelCache:
         self, query: str, keys: Sequence[str], *given: str
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for key, text in self._rows(query, keys, *given):
-            try:
-                found = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(found, list):
+            if (found := _list(text)) is not None:
                 yield key, found
 
     def _rows(self, query: str, keys: Sequence[str], *given: str) -> Iterator[tuple[str, ...]]:
@@ -247,6 +256,15 @@ def imports_of(workspace: Path) -> int:
             )
     except sqlite3.Error:
         return 0
+
+
+def _list(text: Any) -> list[dict[str, Any]] | None:
+    """Return the list that a text holds; None for anything else, which somebody has damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _json(value: Any) -> str:

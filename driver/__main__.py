@@ -153,8 +153,10 @@ def _export_labels(arguments: argparse.Namespace) -> int:
 
     workspace = _settings(arguments).workspace
     with locks.workspace(workspace):
-        count = labels.export(workspace, arguments.file)
-    print(f"{count} rows written to {arguments.file}")
+        written, damaged = labels.export(workspace, arguments.file)
+    print(f"{written} rows written to {arguments.file}")
+    if damaged:
+        print(f"  damaged and left out: {damaged}; the label stage asks for these again")
     return 0
 
 

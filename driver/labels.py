@@ -58,14 +58,16 @@ class Import:
             self.examples.append(f"{place}: {'; '.join(faults.values())}")
 
 
-def export(workspace: Path, out: Path) -> int:
-    """Write the label cache as JSONL and return the number of rows."""
+def export(workspace: Path, out: Path) -> tuple[int, int]:
+    """Write the label cache as JSONL; return how many rows were written, and how many are damaged
+    and left out."""
     if not out.parent.is_dir() or out.is_dir():
         raise FileUnusable(f"cannot write {out}", why="it is a folder, or its folder is not there")
     if not (workspace / CACHE_FILE).is_file():
         raise InputMissing(f"{workspace} keeps no labels", todo="Label first, or name another one.")
     with LabelCache(workspace / CACHE_FILE) as cache:
-        return files.write_jsonl(out, cache.export())
+        written = files.write_jsonl(out, cache.export())
+        return written, len(cache) - written
 
 
 def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from contracts import files
 from contracts.entrypoint import RESULT_FILE
+from contracts.errors import ItemsInvalid
 from images.labeler.cost import cost
 from images.labeler.fields import describe
 from images.labeler.labelling import Decision, Labelling
@@ -60,7 +61,8 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
 def previous_labels(folder: Path, task: Task, items: dict[str, Item]) -> dict[str, BaseModel]:
     """Return the labels of the stage's last other execution, of the items that are still there.
 
-    They only show what has changed, so a result of another task definition counts as none.
+    They only show what has changed, so a result that is damaged, or of another task definition,
+    counts as none.
     """
     results = (p for p in folder.parent.glob(f"*/{RESULT_FILE}") if p.parent != folder)
     newest = max(results, key=lambda path: path.stat().st_mtime, default=None)
@@ -69,7 +71,7 @@ def previous_labels(folder: Path, task: Task, items: dict[str, Item]) -> dict[st
     try:
         rows = list(files.read_jsonl(newest.parent / "out" / "labels.jsonl"))
         return {r["id"]: task.parse(json.dumps(r["label"])) for r in rows if r["id"] in items}
-    except (OSError, KeyError, InvalidAnswer):
+    except (OSError, KeyError, TypeError, InvalidAnswer, ItemsInvalid):
         return {}
 
 

@@ -75,6 +75,20 @@ def test_the_report_compares_with_the_labels_before(tmp_path: Path, engine: Scri
     assert report["look_at"][0]["why"] == ["was high, is now irrelevant"]
 
 
+@pytest.mark.parametrize("row", ["{", '{"id": []}', '{"id": "i0", "label": 5}', "\xff"])
+def test_damaged_labels_of_before_count_as_none(
+    tmp_path: Path, engine: ScriptedEngine, row: str
+) -> None:
+    before = tmp_path / "store/label/f0"
+    (before / "out").mkdir(parents=True)
+    (before / "result.json").write_text("{}")
+    (before / "out/labels.jsonl").write_text(row, encoding="latin-1")
+    now = Labelling(tmp_path / "store/label/f1")
+    now.label()
+    report = json.loads((now.out / "label_report.json").read_text())
+    assert report["agreement"]["previous"] is None
+
+
 def test_the_cost_is_that_of_all_starts(stage: Labelling, engine: ScriptedEngine) -> None:
     def dies(_messages: list[dict[str, str]], number: int) -> str | EngineUnavailable:
         engine.alive = number < 2

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     metrics = stage.label()
     assert (metrics.imported, metrics.asked) == (1, 2)
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
+
+
+def test_a_damaged_import_is_asked(stage: Labelling, engine: ScriptedEngine) -> None:
+    task = load_task("liga_relevance")
+    digest = task.item_digest(task.item.model_validate(items(1)[0]))
+    with LabelCache(stage.folder / CACHE_FILE):
+        pass
+    with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
+        database.execute("INSERT INTO imported VALUES (?, x'ff', 'old')", (digest,))
+    assert stage.label().asked == len(engine.asked) == 3
 
 
 def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,22 @@ def fill(workspace: Path) -> None:
 
 def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
     fill(tmp_path / "a")
-    assert labels.export(tmp_path / "a", tmp_path / "out.jsonl") == 2
+    assert labels.export(tmp_path / "a", tmp_path / "out.jsonl") == (2, 0)
     found = labels.take(tmp_path / "b", TASK, [tmp_path / "out.jsonl"])
     assert (found.taken, found.refused) == (2, {})
     labels.export(tmp_path / "b", tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["'['", "'5'", "'[]'", "'[5]'", "x'ff00'", "5", "''"])
+def test_damaged_rows_are_left_out_of_an_export(tmp_path: Path, damage: str) -> None:
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / CACHE_FILE)) as database, database:
+        database.execute(f"UPDATE answers SET attempts = {damage}")  # noqa: S608
+        database.execute("UPDATE imported SET answer = x'ff'")
+        database.execute("INSERT INTO imported VALUES ('d2', '{}', 'x')")
+    assert labels.export(tmp_path, tmp_path / "out.jsonl") == (1, 2)
+    assert [row["item"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["d2"]
 
 
 def test_rows_tell_times_or_not(tmp_path: Path) -> None:
