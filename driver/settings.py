@@ -8,6 +8,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from driver import yaml_text
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
 DEFAULT_FILE = Path("retrain.yaml")
+_TEACHER = re.compile(r"openai\+https?://[^\s/#]+(/[^\s#]*)?(#\S+)?|[^\s#+]+")
 
 
 class ComposeSettings(Params):
@@ -170,6 +172,16 @@ class Settings(Params):
         if "\0" in str(workspace):
             raise ValueError("a path cannot hold a null byte")
         return workspace
+
+    @field_validator("teachers")
+    @classmethod
+    def _servers(cls, teachers: tuple[str, ...]) -> tuple[str, ...]:
+        for each in teachers:
+            if not _TEACHER.fullmatch(each):
+                raise ValueError(f"{each!r} is no address, nor openai+http://HOST/v1[#MODEL]")
+        if len(set(teachers)) < len(teachers):
+            raise ValueError("a server is named twice, and would get twice its requests")
+        return teachers
 
     @model_validator(mode="after")
     def _names_stages(self) -> Settings:
