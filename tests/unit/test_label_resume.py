@@ -86,6 +86,19 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
 
 
+def test_answers_of_an_earlier_version_count(stage: Labelling, engine: ScriptedEngine) -> None:
+    stage.label()
+    with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
+        for key, text in database.execute("SELECT key, attempts FROM answers").fetchall():
+            before = [{k: v for k, v in row.items() if k[-3:] != "_at"} for row in json.loads(text)]
+            given = (json.dumps(before), key)
+            database.execute("UPDATE answers SET attempts = ? WHERE key = ?", given)
+    assert stage.label().asked == 0
+    assert len(engine.asked) == 3
+    cost = json.loads((stage.out / "label_report.json").read_text())["cost"]
+    assert (cost["requests"], cost["untimed"], cost["elapsed_s"]) == (3, 3, 0)
+
+
 def test_a_damaged_import_is_asked(stage: Labelling, engine: ScriptedEngine) -> None:
     task = load_task("liga_relevance")
     digest = task.item_digest(task.item.model_validate(items(1)[0]))

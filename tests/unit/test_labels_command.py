@@ -15,7 +15,13 @@ import pytest
 from contracts.errors import ItemsInvalid
 from contracts.files import ROOT
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
+from contracts.params import LabelMetrics
+from contracts.stage import Result
+from contracts.stages import LABEL
 from driver import labels
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
 from tasks import load_task
 from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
 
@@ -116,6 +122,30 @@ def test_an_import_counts_once(tmp_path: Path) -> None:
     assert (first.rows, first.labels, first.known) == (2, 1, 1)
     assert (second.taken, second.known) == (0, 2)
     assert imports_of(tmp_path) == 1
+
+
+def test_the_label_stage_runs_again_after_an_import(tmp_path: Path) -> None:
+    given = {"snapshot": {"items": ["x.jsonl"]}, "fetch": {"path": "base"}, "workspace": tmp_path}
+    session = Session(Settings.model_validate(given), Display())
+
+    def labelled(imports: int) -> Result:
+        metrics = LabelMetrics(reviewed=0, cached=0, asked=1, quarantined=0, imports=imports)
+        return Result(
+            stage="label",
+            fingerprint="f",
+            outputs={},
+            metrics=metrics.model_dump(),
+            seconds=1,
+            finished_at="2026-01-01",
+        )
+
+    assert session.still_true(LABEL, labelled(0)) == ""
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label("high")}])
+    labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert session.still_true(LABEL, labelled(0)) == "labels have been imported since"
+    assert session.still_true(LABEL, labelled(1)) == ""
+    (tmp_path / CACHE_FILE).unlink()  # a lost cache costs nothing as long as the labels are there
+    assert session.still_true(LABEL, labelled(1)) == ""
 
 
 def test_files_without_rows_are_named(tmp_path: Path) -> None:
