@@ -245,15 +245,13 @@ def imports_of(workspace: Path) -> int:
 
     Reads only. A cache that cannot be read counts as none here: who needs its rows names it.
     """
-    if not (workspace / CACHE_FILE).is_file():
+    path = (workspace / CACHE_FILE).absolute()
+    if not path.is_file():
         return 0
     try:
-        with closing(
-            sqlite3.connect(f"{(workspace / CACHE_FILE).as_uri()}?mode=ro", uri=True)
-        ) as database:
-            return int(
-                database.execute("SELECT coalesce(max(number), 0) FROM imports").fetchone()[0]
-            )
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT coalesce(max(number), 0) FROM imports")
+            return int(found.fetchone()[0])
     except sqlite3.Error:
         return 0
 
