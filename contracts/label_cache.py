@@ -30,7 +30,11 @@ CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS imports (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
 """
-_IMPORT = "INSERT INTO imports (at) VALUES (datetime())"
+_IMPORT = """
+INSERT INTO imports SELECT max(coalesce(max(number), 0) + 1, CAST(strftime('%s') AS INTEGER)),
+                           datetime() FROM imports
+"""
+"""Numbers rise, also over a cache that was lost and begun anew."""
 
 
 class Imported(NamedTuple):

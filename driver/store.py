@@ -51,17 +51,17 @@ class Store:
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             print(f"ignoring the damaged {path}: {error}", file=sys.stderr)
             return None
-        if fault := self._fault(result, fingerprint) or self._job_fault(stage, fingerprint):
+        if fault := self._fault(stage, fingerprint, result) or self._job_fault(stage, fingerprint):
             print(f"ignoring the damaged result of {stage}: {fault}", file=sys.stderr)
             return None
         return result
 
-    def _fault(self, result: Result, fingerprint: str) -> str:
-        if result.fingerprint != fingerprint:
-            return f"it belongs to {result.fingerprint}"
+    def _fault(self, stage: str, fingerprint: str, result: Result) -> str:
+        if (result.stage, result.fingerprint) != (stage, fingerprint):
+            return f"it belongs to {result.stage} {result.fingerprint}"
         if fault := _misfit(result):
             return fault
-        finished = (self.place(result.stage, fingerprint) / RESULT_FILE).stat().st_mtime_ns
+        finished = (self.place(stage, fingerprint) / RESULT_FILE).stat().st_mtime_ns
         for output in result.outputs.values():
             path = self.root / output.path
             if not path.exists():

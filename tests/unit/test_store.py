@@ -86,6 +86,7 @@ def test_a_finished_stage_is_found_with_its_outputs(tmp_path: Path) -> None:
         "result no text",
         "metrics gone",
         "outputs gone",
+        "stage other",
         "job gone",
         "job cut",
         "job of another",
@@ -105,6 +106,9 @@ def test_a_damaged_result_does_not_count(
         case "output other":
             output.chmod(0o644)
             output.write_text("abx", encoding="utf-8")
+        case "stage other":
+            told = {**result.model_dump(mode="json"), "stage": "train"}
+            files.write_json(store.place("gguf", "f" * 16) / "result.json", told)
         case "job gone":
             (store.place("gguf", "f" * 16) / "job.json").unlink()
         case "job cut":
