@@ -72,6 +72,7 @@ LABEL = Stage(
     outputs=(LABELS, QUARANTINE, LABEL_REPORT),
     task="labels",
     code=_LABELER,
+    remembers=True,
 )
 SPLIT = Stage(
     "split",

@@ -22,6 +22,7 @@ from contracts.errors import (
     SettingsInvalid,
     WorkspaceBusy,
 )
+from contracts.label_cache import known_teachers
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -30,7 +31,7 @@ from serving.engine import full_tag
 if TYPE_CHECKING:
     from driver.plan import Step
     from driver.session import Session
-    from serving import TeacherServer
+    from serving.teachers import TeacherServer
 
 _GB = 1_000_000_000
 _HUB_BASE_GB = 29.5
@@ -123,17 +124,17 @@ def check_baseline(session: Session, models: Collection[str]) -> None:
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher."""
-    from serving import teacher_model
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
+    from serving.teachers import identify_teacher
 
     with connected_teachers(session) as servers:
-        teacher_model(servers)
+        identify_teacher(servers, known_teachers(session.workspace))
 
 
 @contextmanager
 def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
     """Yield the servers that would label; nothing is contacted yet."""
-    from serving import connect_teachers
+    from serving.teachers import connect_teachers
 
     environ = {**os.environ, **session.addresses}
     servers = connect_teachers(environ, session.workspace, session.settings.label.teacher)

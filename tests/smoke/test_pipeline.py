@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -113,8 +112,7 @@ def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
 def test_the_run_folder_tells_the_story(host: Host) -> None:
     run = Run.last(host.workspace)
     assert run is not None
-    stages: dict[str, Any] = run.read_state()["stages"]  # type: ignore[assignment]
-    assert {facts["state"] for facts in stages.values()} == {"done"}
+    assert {noted.state for noted in run.read_state().stages.values()} == {"done"}
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]
     assert trained[-1]["done"] == trained[-1]["total"] == 70
