@@ -86,6 +86,12 @@ def check_precision(model: Any, load_in: str) -> None:
         )
 
 
+def checkpoints_activations(params: TrainParams) -> bool:
+    """Return whether the backward pass computes activations again, which takes less memory."""
+    wanted = params.gradient_checkpointing
+    return params.device == "cuda" if wanted == "auto" else wanted == "on"
+
+
 @contextlib.contextmanager
 def memory_errors(params: TrainParams) -> Iterator[None]:
     """Turn CUDA's out-of-memory error into one that says which setting helps."""
@@ -127,7 +133,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         bias="none",
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing="unsloth" if checkpoints_activations(params) else False,
         random_state=params.seed,
         max_seq_length=params.max_length,
     )
