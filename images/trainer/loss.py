@@ -74,11 +74,24 @@ class AnswerLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is unt
 
 
 def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """Return (summed loss, answer tokens) of a batch.
+    """Return (summed loss, answer tokens) of a batch as `learnt_positions` takes it.
 
-    `model` is a causal language model, or a PEFT model around one, with a frozen head without
-    bias. `batch` holds input_ids, attention_mask and labels, each [rows, tokens], padded right.
-    Its rows are packed if the model's attention can keep them apart.
+    The model's head is frozen, and has no bias.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden, targets = learnt_positions(causal, batch)
+    loss = AnswerLoss.apply(hidden, causal.get_output_embeddings().weight, targets)
+    return loss, len(targets)
+
+
+def learnt_positions(
+    model: Any, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the hidden states [n, h] that predict the n answer tokens, and those tokens [n].
+
+    `model` is a causal language model, or a PEFT model around one. `batch` holds input_ids,
+    attention_mask and labels, each [rows, tokens], padded right. Its rows are packed if the
+    model's attention can keep them apart.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     if packs(causal) and len(batch["input_ids"]) > 1:
@@ -97,6 +110,4 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tenso
         )
     targets = labels[:, 1:]  # a position predicts the token after it
     learnt = targets != IGNORED
-    hidden, targets = read.last_hidden_state[:, :-1][learnt], targets[learnt]
-    loss = AnswerLoss.apply(hidden, causal.get_output_embeddings().weight, targets)
-    return loss, len(targets)
+    return read.last_hidden_state[:, :-1][learnt], targets[learnt]
