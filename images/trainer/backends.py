@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,8 @@ def load_model(backend: Backend, base: Path, params: TrainParams) -> Any:
     Raises `SentinelTripped` when the base is not held as asked: Unsloth's 8-bit was silently
     16-bit for a while, which nothing but the memory tells.
     """
+    # It names every cast of every layer in every step.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     load = _load_unsloth if backend == "unsloth" else _load_transformers
     model = load(base, params)
     check_precision(model, params.load_in)
@@ -157,6 +160,8 @@ def _load_transformers(base: Path, params: TrainParams) -> Any:
         attn_implementation="sdpa",
         local_files_only=True,
     )
+    if params.device == "cpu":
+        _keep_layout(model)
     set_seed(params.seed)  # the LoRA starts at random
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -167,6 +172,18 @@ def _load_transformers(base: Path, params: TrainParams) -> Any:
         bias="none",
     )
     return get_peft_model(model, lora)
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew in the first evaluation.
+
+    It does so on CPUs with AVX-512 BF16. In that layout no gradient passes through a layer
+    (0.50.2: `matmul_4bit` calls a kernel without a backward pass), so what is below learns from
+    its own LoRA path only, and no error shows it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _require(package: str, setting: str) -> None:

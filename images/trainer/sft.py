@@ -128,9 +128,8 @@ def make_trainer(
 def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams) -> TrainingRun:
     """Train from the checkpoint `resumed`, or from the start; raise `SentinelTripped`.
 
-    The untrained model is judged in either case: a fresh adapter changes nothing, whatever the
-    checkpoint holds. It also lets both begin alike where bitsandbytes lays weights out anew in
-    the first evaluation.
+    The untrained model is judged in either case: the adapter is fresh until a checkpoint's takes
+    its place, and a fresh one changes nothing.
     """
     if packs(trainer.model):
         check_packing(trainer.model, _first_rows(trainer))
