@@ -131,10 +131,10 @@ def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams)
     The untrained model is judged in either case: the adapter is fresh until a checkpoint's takes
     its place, and a fresh one changes nothing.
     """
-    if packs(trainer.model):
-        check_packing(trainer.model, _first_rows(trainer))
     untrained = trainer.evaluate()["eval_loss"]
     check_untrained(untrained)
+    if packs(trainer.model):
+        check_packing(trainer.model, _first_rows(trainer))
     state = TrainerState.load_from_json(str(resumed / TRAINER_STATE_NAME)) if resumed else None
     if state and is_over(state, steps=trainer.args.max_steps, patience=params.patience):
         return TrainingRun(state, untrained)  # killed after its last checkpoint

@@ -16,13 +16,13 @@ from contracts.errors import SentinelTripped, SettingsInvalid
 from contracts.params import TrainParams
 from images.trainer import loss, packing
 from images.trainer.backends import load_model
-from images.trainer.packing import PACKED, Layout, Packed
+from images.trainer.packing import PACKED, Packed
 from images.trainer.rows import IGNORED
 from images.trainer.sentinels import check_packing
 from tests.unit.model_stages import TRAINING
+from tests.unit.packed_batches import Batch, batch_of, one_causal_sequence
 
 PARAMS = TrainParams(**TRAINING)
-Batch = dict[str, torch.Tensor]
 
 # A row is (tokens of its own before the answer, tokens of the answer). Not fewer than six: BLAS
 # sums over the vocabulary with an error of 1e-4 for a handful of positions, packed or not.
@@ -75,19 +75,6 @@ def clean(qwen3: Any) -> Iterator[Any]:
     """Return the model, and put its attention back afterwards."""
     yield qwen3
     packing.enable_packing(qwen3)
-
-
-def batch_of(shared: int, rows: list[tuple[int, int]], seed: int = 0) -> Batch:
-    """Return random rows, padded right, that have `shared` leading tokens in common."""
-    random = torch.Generator().manual_seed(seed)
-    lengths = [shared + own + answer for own, answer in rows]
-    ids = torch.randint(0, 140_000, (len(rows), max(lengths)), generator=random)
-    ids[:, :shared] = ids[0, :shared]
-    labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-    for row, (length, (_, answer)) in enumerate(zip(lengths, rows, strict=True)):
-        labels[row, length - answer : length] = ids[row, length - answer : length]
-        mask[row, :length] = 1
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
 def learnt_alone(model: Any, batch: Batch, row: int) -> tuple[float, torch.Tensor]:
@@ -162,16 +149,6 @@ def test_the_shared_part_ends_before_the_first_label() -> None:
 
 
 # --- planted contamination ------------------------------------------------------------------------
-def one_causal_sequence(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **more: Any
-) -> Any:
-    """Attend as a function does that knows nothing of the layout."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    mask = None if isinstance(attention_mask, Layout) else attention_mask
-    return sdpa_attention_forward(module, query, key, value, mask, **more)
-
-
 def rows_see_others(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AttentionInterface
 
