@@ -107,7 +107,7 @@ def test_packed_micro_batches_of_a_step_are_of_like_size() -> None:
         assert sum(lengths[row] for row in order[at : at + 2]) == 100
 
     lengths = list(range(64))
-    more = {"steps": 16, "batch_size": 8, "seed": 1}
+    more: Any = {"steps": 16, "batch_size": 8, "seed": 1}
     dealt = training_order(lengths, micro_batch_size=2, packed=True, **more)
     drawn = training_order(lengths, micro_batch_size=8, **more)
     for at in range(0, 128, 8):
