@@ -29,7 +29,7 @@ def converted(root: Path, model: Path, events: list[Event]) -> Path:
     (root / "in").mkdir(parents=True)
     (root / "in" / "merged").symlink_to(model)
     run(root, CONVERT, convert.work, {"merged": root / "in" / "merged"}, {}, events.append)
-    return folder_of(root, CONVERT) / "out" / "model-q8_0.gguf"
+    return folder_of(root, CONVERT) / "out" / "model.gguf"
 
 
 def script(folder: Path, text: str) -> None:
