@@ -116,7 +116,8 @@ def test_a_finished_type_is_kept_after_a_kill_unless_something_has_changed(
     elif changed == "the types":
         types = ["bf16", "q8_0"]
 
-    again, events = Converter(known), []
+    again = Converter(known)
+    events: list[Event] = []
     result = converted(tmp_path, model, again, events, outtype=types)
     assert again.made == (["bf16"] if changed == "nothing" else types)
     assert result is not None
