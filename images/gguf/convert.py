@@ -85,9 +85,13 @@ def _products(
 ) -> Iterator[_Product]:
     """Yield the files of these params in the order in which they need each other."""
 
+    def product(target: Path, outtype: str, make: Callable[[Path, Tell], None]) -> _Product:
+        check = partial(_checked_header, merged=source.folder, outtype=outtype)
+        return _Product(target, make, check)
+
     def converted(target: Path, outtype: str) -> _Product:
         make = partial(programs.convert, source, outtype, context.job.task)
-        return _Product(target, make, partial(_checked, source, outtype))
+        return product(target, outtype, make)
 
     params = context.params
     first, variants = params.outtype[0], context.output(GGUF_VARIANTS)
@@ -99,27 +103,16 @@ def _products(
     k_quants = {each: target for each, target in targets.items() if each in K_QUANTS}
     if all(finished.digest(target) for target in k_quants.values()):
         return
-    exact_type = _exact_type(source.folder)
-    exact = targets.get(exact_type, context.work / "exact.gguf")
+    exact = targets.get(source.exact_type, context.work / "exact.gguf")
     if exact not in targets.values():
-        yield converted(exact, exact_type)
+        yield converted(exact, source.exact_type)
     imatrix = variants / "imatrix.gguf" if params.imatrix else None
     if imatrix:
         rows = context.input(TRAIN_SPLIT)
         make = partial(programs.measure, exact, rows, context.job.task, params.imatrix_chunks)
         yield _Product(imatrix, make, read_header)
     for outtype, target in k_quants.items():
-        make = partial(programs.quantize, exact, outtype, imatrix)
-        yield _Product(
-            target, make, partial(_checked_header, merged=source.folder, outtype=outtype)
-        )
-
-
-def _exact_type(folder: Path) -> str:
-    """Return the output type that holds the model's weights as they are."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wide = "float32" in (config.get("dtype"), config.get("torch_dtype"))
-    return "f32" if wide else "bf16"
+        yield product(target, outtype, partial(programs.quantize, exact, outtype, imatrix))
 
 
 def _made_of(context: StageContext[GgufParams]) -> dict[str, Any]:
@@ -141,12 +134,6 @@ def _remove_scaffold(work: Path) -> None:
     """Remove what only the way to the files needed."""
     (work / "exact.gguf").unlink(missing_ok=True)
     shutil.rmtree(work / "merged", ignore_errors=True)
-
-
-def _checked(source: Source, outtype: str, path: Path) -> Header:
-    """Look at what the converter wrote, and at what was merged on the way."""
-    source.check()
-    return _checked_header(path, source.folder, outtype)
 
 
 def _checked_header(path: Path, merged: Path, outtype: str) -> Header:

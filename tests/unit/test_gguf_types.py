@@ -50,8 +50,8 @@ def _tools() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def known(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the tiny base as the converter writes it."""
-    program = (sys.executable, str(TOOLS / CONVERTER))
-    source = Source(tiny_base, program, TOOLS, lambda: None)
+    program = (sys.executable, str(TOOLS / CONVERTER), str(tiny_base))
+    source = Source(tiny_base, program, TOOLS, "bf16")
     folder = tmp_path_factory.mktemp("known")
     made = {outtype: folder / f"{outtype}.gguf" for outtype in ("q8_0", "bf16")}
     for outtype, path in made.items():
