@@ -123,8 +123,15 @@ def _prepare(folder: Path, base: Path, pair: Pair) -> None:
 def _convert(converter: Path, arguments: list[str], updates: Mapping[str, Update]) -> Merging:
     sys.path.insert(0, str(converter.parent))
     theirs: Any = importlib.import_module(converter.stem)
-    merging = Merging(updates, sys.modules[theirs.ModelBase.__module__].LazyTorchTensor)
-    of_architecture = theirs.get_model_class
+    try:
+        of_architecture, base = theirs.get_model_class, theirs.ModelBase
+        lazy, _ = sys.modules[base.__module__].LazyTorchTensor, base.filter_tensors
+    except AttributeError as error:
+        raise OnePassNotCovered(
+            "the one-pass conversion does not know this build of llama.cpp's converter",
+            why=str(error),
+        ) from error
+    merging = Merging(updates, lazy)
     theirs.get_model_class = lambda *given, **named: merging.subclass(
         of_architecture(*given, **named)
     )
