@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.entrypoint import StageContext
-from contracts.errors import SentinelTripped
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.params import (
     GgufMetrics,
     GgufParams,
@@ -42,6 +42,8 @@ from images.gguf.source import Source, source_of
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
+_NO_SPACE = 2**20
+"""Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
-            product.make(written, parts.tell)
+            _make(product, written, parts.tell)
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
@@ -78,6 +80,16 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
         outtype=context.params.outtype,
         way="one_pass" if LORA_ADAPTER.name in context.job.inputs else "two_step",
     )
+
+
+def _make(product: _Product, written: Path, tell: Tell) -> None:
+    """Make a file; raise `DiskFull` for a failure that has left no space, whatever it was told."""
+    try:
+        product.make(written, tell)
+    except StageFailed as error:
+        if shutil.disk_usage(written.parent).free < _NO_SPACE:
+            raise DiskFull("the disk is full", why=error.what) from error
+        raise
 
 
 def _products(

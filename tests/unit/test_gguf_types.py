@@ -14,7 +14,7 @@ import pytest
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
-from contracts.errors import SentinelTripped, StageFailed
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.stage import Event, Result
 from contracts.stages import CONVERT, convert_stage
@@ -137,6 +137,24 @@ def test_a_file_of_another_type_than_asked_for_is_refused(
     with pytest.raises(SentinelTripped, match="file type is 32 instead of 7"):
         converted(tmp_path, tiny_base, swapped)
     assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
+
+
+def test_a_converter_that_fails_on_a_full_disk_is_told_apart(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of the disk's free space: filling a disk needs one of its own (tests/faults)."""
+
+    def fails(*_given: Any) -> None:
+        raise StageFailed("llama.cpp's converter failed with exit code 1")
+
+    converter: Any = fails
+    with pytest.raises(StageFailed):
+        converted(tmp_path, tiny_base, converter)
+    full = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+    with pytest.raises(DiskFull) as named:
+        converted(tmp_path, tiny_base, converter)
+    assert "converter failed" in named.value.why
 
 
 def test_a_missing_program_is_named_and_how_to_get_it(
