@@ -232,6 +232,16 @@ class RunUnreadable(RetrainError):
     )
 
 
+class OnePassNotCovered(RetrainError):
+    """The one-pass conversion does not know something of this adapter or base model.
+
+    With gguf.way=auto the driver merges and converts instead.
+    """
+
+    exit_code = 37
+    hint = "Set gguf.way=two_step."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 
