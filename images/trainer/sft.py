@@ -115,9 +115,9 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=params.micro_batch_size,
-        per_device_eval_batch_size=params.micro_batch_size,
-        gradient_accumulation_steps=params.batch_size // params.micro_batch_size,
+        per_device_train_batch_size=params.rows_at_once,
+        per_device_eval_batch_size=params.rows_at_once,
+        gradient_accumulation_steps=params.batch_size // params.rows_at_once,
         learning_rate=params.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps
