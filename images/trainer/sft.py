@@ -20,6 +20,7 @@ from contracts.params import (
     TrainParams,
 )
 from images.trainer.backends import Backend
+from images.trainer.evaluation import TokenMeanTrainer
 from images.trainer.loss import answer_loss
 from images.trainer.rows import IGNORED, Row
 
@@ -30,8 +31,8 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Takes (step, steps, figures)."""
 
 
-class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """`SFTTrainer` with the loss of loss.py; Unsloth brings its own fast loss instead."""
+class AnswerLossTrainer(TokenMeanTrainer):
+    """The trainer with the loss of loss.py; Unsloth brings its own fast loss instead."""
 
     def compute_loss(
         self,
@@ -90,7 +91,7 @@ def make_trainer(
     report: Report,
 ) -> SFTTrainer:
     """Return a trainer that sees `train` once, in the order given, and writes checkpoints."""
-    trainer_class = SFTTrainer if backend == "unsloth" else AnswerLossTrainer
+    trainer_class = TokenMeanTrainer if backend == "unsloth" else AnswerLossTrainer
     by_length = sorted(validation, key=lambda row: len(row.ids))  # neighbours pad little
     trainer = trainer_class(
         model=model,
