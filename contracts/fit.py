@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from contracts.errors import OutOfMemory
 from contracts.vram import LoadIn, Training
@@ -21,10 +22,10 @@ class Saving:
     mib: int
     """What it saves."""
     enough: bool
-    """Whether it alone makes the training fit."""
+    """Whether the training then fits."""
 
     def __str__(self) -> str:
-        short = "" if self.enough else ", which alone is not enough"
+        short = "" if self.enough else ", which is not enough"
         return f"{self.setting} (saves {self.mib:,} MiB{short})"
 
 
@@ -56,46 +57,49 @@ def fits(training: Training, rows: int, free_mib: int) -> bool:
 
 
 def savings(training: Training, free_mib: int) -> list[Saving]:
-    """Return what one row at once could still save, most first."""
+    """Return what one row at once could still save, most first; all of it together as the last."""
     single = training.with_rows(1)
-    needed = single.memory().total
-    found = []
-
-    def consider(setting: str, other: Training) -> None:
-        total = other.memory().total
-        if total < needed:
-            found.append(Saving(setting, needed - total, enough=total <= free_mib))
-
+    length = _shorter(single, free_mib)
+    changes: dict[str, dict[str, Any]] = {}
     load_in = single.load_in
     while load_in in _SMALLER:
         load_in = _SMALLER[load_in]
         if single.cuda or load_in == "bf16":  # on a CPU quantised weights are for tests
-            consider(f"train.load_in={load_in}", replace(single, load_in=load_in))
+            changes[f"train.load_in={load_in}"] = {"load_in": load_in}
     if not single.checkpointing:
-        consider("train.gradient_checkpointing=on", replace(single, checkpointing=True))
-    shorter = _longest_that_fits(single, free_mib) or single.length // 2
-    consider(f"train.max_length={shorter}", replace(single, length=shorter))
-    return sorted(found, key=lambda each: -each.mib)
+        changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
+    changes[f"train.max_length={length}"] = {"length": length}
+    needed = single.memory().total
+
+    def saving(setting: str, change: dict[str, Any]) -> Saving:
+        total = replace(single, **change).memory().total
+        return Saving(setting, needed - total, enough=total <= free_mib)
+
+    found = [saving(setting, change) for setting, change in changes.items()]
+    found = sorted((each for each in found if each.mib > 0), key=lambda each: -each.mib)
+    if len(changes) > 1:
+        everything = {key: value for change in changes.values() for key, value in change.items()}
+        found.append(saving("all of these", everything))
+    return found
 
 
 def does_not_fit(training: Training, free_mib: int, *, where: str = "") -> OutOfMemory:
     """Return the error that says what is short, by which terms, and what each way would save."""
     memory = training.with_rows(1).memory()
-    ways = [str(each) for each in savings(training, free_mib)]
     device = where or ("the GPU" if training.cuda else "this machine's memory")
     return OutOfMemory(
         f"the training does not fit {device}: it takes about {memory.total:,} MiB, "
         f"{free_mib:,} MiB are free",
         why=f"one row of {training.length} tokens at once, by estimate: {memory.text()}",
-        todo=(f"Set {', or '.join(ways)}. " if ways else "")
-        + "With train.micro_batch_size=1 it is tried all the same.",
+        todo=f"Set {', or '.join(map(str, savings(training, free_mib)))}. "
+        "With train.micro_batch_size=1 it is tried all the same.",
     )
 
 
-def _longest_that_fits(training: Training, free_mib: int) -> int | None:
-    """Return the most tokens a row may have, in whole steps; None where even one step does not."""
-    for length in range(training.length // _LENGTH_STEP, 0, -1):
-        shorter = replace(training, length=length * _LENGTH_STEP)
-        if shorter.memory().total <= free_mib:
-            return shorter.length
-    return None
+def _shorter(training: Training, free_mib: int) -> int:
+    """Return the most tokens a row may have to fit, at least a quarter of now; else the half."""
+    first = training.length // _LENGTH_STEP * _LENGTH_STEP
+    for length in range(first, training.length // 4, -_LENGTH_STEP):
+        if replace(training, length=length).memory().total <= free_mib:
+            return length
+    return max(1, training.length // 2)

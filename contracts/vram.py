@@ -59,7 +59,9 @@ class Shape:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
         """Read a config.json; raise `UnknownShape` for what is no such decoder."""
-        config = config.get("text_config", config)
+        config = config.get("text_config") or config
+        if not isinstance(config, Mapping):
+            raise UnknownShape("config.json: text_config is no object")
         if config.get("num_experts") or config.get("num_local_experts"):
             raise UnknownShape("a mixture of experts")
         try:
@@ -74,7 +76,7 @@ class Shape:
                 vocabulary=int(config["vocab_size"]),
                 tied=bool(config.get("tie_word_embeddings", False)),
             )
-        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise UnknownShape(f"config.json: {type(error).__name__}: {error}") from error
         if min(shape.layers, hidden, shape.ffn, heads, shape.vocabulary) < 1:
             raise UnknownShape("config.json has a size below 1")
@@ -203,15 +205,15 @@ class Training:
     def memory(self) -> Breakdown:
         """Return the peak by terms."""
         adapter = self._adapter_weights() * 4 / MIB  # fp32: PEFT upcasts it; TRL may halve it
-        inside = self.rows * self.length * self._layer_bytes() / MIB
-        layers = self.shape.layers
+        at_once = 1 if self.checkpointing else self.shape.layers
+        layer = at_once * self._kept_bytes() + self._passing_bytes()
         terms = {
             "runtime": float(_CUDA_RUNTIME_MIB if self.cuda else _CPU_RUNTIME_MIB),
             "adapter": adapter,
             "gradients": adapter,
             "optimizer": self._optimizer_bytes() / MIB,
             "boundaries": self._boundary_bytes() / MIB,
-            "layer": inside if self.checkpointing else inside * layers,
+            "layer": self.rows * self.length * layer / MIB,
             "loss": self._loss_bytes() / MIB,
             "dequantised": self._dequantised_bytes() / MIB,
         }
@@ -267,25 +269,34 @@ class Training:
         kept = self.shape.layers * a_token if self.checkpointing else 0
         return self.rows * self.length * (kept + 3 * a_token + 4 * self.shape.hidden)
 
-    def _layer_bytes(self) -> int:
-        """Count what one layer keeps of a token for its backward pass, and its largest gradients.
+    def _kept_bytes(self) -> int:
+        """Count what one layer keeps of a token for its backward pass.
 
-        The count goes through the modules of transformers' Qwen3, as Korthikanti et al. (2022,
-        arXiv:2205.05198) do for GPT; attention keeps no matrix of tokens by tokens (Dao et al.
-        2022, arXiv:2205.14135).
+        Tensor by tensor what autograd saves in transformers' Qwen3 with PEFT's LoRA, as Korthikanti
+        et al. (2022, arXiv:2205.05198) do for GPT; attention keeps no matrix of tokens by tokens
+        (Dao et al. 2022, arXiv:2205.14135). A frozen projection saves no input of its own.
         """
         s, w = self.shape, self._width
         h, q, kv, f = s.hidden, s.q_width, s.kv_width, s.ffn
-        norms = 2 * (4 + w) * h  # the input in fp32, the result
-        projected = w * (q + 2 * kv)
-        turned = (4 + w) * (q + kv) + w * (q + kv)  # norms of queries and keys; rotated
-        attended = 2 * w * q + w * q + 4 * s.heads  # keys and values for all heads; result; sums
-        gated = 4 * w * f  # gate, up, activation, product
-        lora = w * (5 * h + q + f) + 7 * w * self.rank  # an input each, in the adapter's type; A x
-        gradients = 3 * w * f  # of product, gate and up
-        # int8: the widest product in int32, and its input in fp16 and int8
-        int8 = max(4 * f + 3 * h, 3 * f + 4 * h) if self.load_in == "8bit" else 0
-        return norms + projected + turned + attended + gated + lora + gradients + int8
+        norms = 4 * (2 * h + q + kv)  # inputs, which are in fp32: of the layer, of queries and keys
+        attended = w * (2 * q + 2 * q) + 4 * s.heads  # queries, result; keys, values for all heads
+        gated = w * 3 * f  # gate, its activation, up
+        # A LoRA's input is cast for each of the seven; in fp32 those that share one share it.
+        inputs = 2 * h + f if w == 4 else 5 * h + q + f
+        narrow = 7 * self.rank  # A x
+        kept = norms + attended + gated + w * (inputs + narrow)
+        if self.load_in == "8bit":
+            kept += w * (2 * h + f)  # bitsandbytes holds on to what it has quantised
+        return kept
+
+    def _passing_bytes(self) -> int:
+        """Count what of a token is there for a moment in the widest place of a layer."""
+        s = self.shape
+        gradients = 3 * self._width * s.ffn  # of the product, of gate and up
+        if self.load_in != "8bit":
+            return gradients
+        # A product in int32 and its input in fp16 and int8: of up, or of down.
+        return gradients + max(4 * s.ffn + 3 * s.hidden, 3 * s.ffn + 4 * s.hidden)
 
     def _loss_bytes(self) -> int:
         """Count logits and softmax in fp32 and, for a head in bf16, a copy of each in bf16."""

@@ -77,7 +77,7 @@ class Batching:
         if self.training is not None:
             # It was too much, whatever the estimate says: so nothing is said to be enough.
             ways = fit.savings(self.training, free_mib=0)
-            named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways]
+            named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways if way.mib > 0]
             todo = f"Set {', or '.join(named)}."
         return OutOfMemory(what, why=_first_line(error), todo=todo)
 
