@@ -155,6 +155,8 @@ class Breakdown:
     """Logits and softmax of one chunk of answer tokens."""
     dequantised: float
     """The widest weight in bf16, as the backward pass needs it."""
+    gathered: float
+    """What is put together of a base that is divided among devices."""
     reserve: float
     """Fragments of the allocator."""
 
@@ -184,6 +186,8 @@ class Training:
     """Micro-batch."""
     length: int
     """Tokens of the longest row, to which the others of its micro-batch are padded."""
+    shares: int = 1
+    """Devices among which the base is divided; what they compute is not."""
 
     @classmethod
     def of(cls, params: TrainParams, shape: Shape, *, rows: int, length: int) -> Training:
@@ -216,9 +220,11 @@ class Training:
             "layer": self.rows * self.length * layer / MIB,
             "loss": self._loss_bytes() / MIB,
             "dequantised": self._dequantised_bytes() / MIB,
+            "gathered": self._gathered_bytes() / MIB,
         }
         reserve = _RESERVE * (sum(terms.values()) - terms["runtime"])
-        return Breakdown(weights=self._weight_bytes() / MIB, **terms, reserve=reserve)
+        weights = self._weight_bytes() / self.shares / MIB
+        return Breakdown(weights=weights, **terms, reserve=reserve)
 
     # --- the terms, in bytes ---------------------------------------------------------------------
     @property
@@ -309,3 +315,11 @@ class Training:
         if not self._quantised:
             return 0
         return 2 * max(n_in * n_out for n_in, n_out in self.shape.linears)
+
+    def _gathered_bytes(self) -> int:
+        """Count what of a divided base is whole at a time: embedding and head, and two layers, one
+        at work and the next on its way (Zhao et al. 2023, arXiv:2304.11277)."""
+        if self.shares == 1:
+            return 0
+        a_layer = self.shape.linear_weights // self.shape.layers
+        return self._width * (self.shape.other_weights + 2 * a_layer)

@@ -42,6 +42,8 @@ class Batching:
     """Rows that the order puts together; a multiple of the micro-batch."""
     training: Training | None
     """What its memory is estimated from; None for a base of unknown shape."""
+    processes: int = 1
+    """How many of them share a step, each on a device of its own."""
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
@@ -57,7 +59,9 @@ class Batching:
     def computing(self) -> Iterator[None]:
         """On an out-of-memory error go on with half the rows at once, in a fresh process.
 
-        Raises `OutOfMemory`, saying what would help, where one row at once was too much.
+        Raises `OutOfMemory`, saying what would help, where one row at once was too much. Raises it
+        too in one of several processes, which cannot begin anew by itself; then the record has
+        changed, and their parent starts all of them again.
         """
         try:
             yield
@@ -69,7 +73,10 @@ class Batching:
                 raise self._named(what, error) from error
             smaller = fit.halved(self.params.rows_at_once)
             _record(self.folder, self.bucket, smaller)
-            _log.warning("%s; going on with %d rows at once", _first_line(error), smaller)
+            if self.processes > 1:
+                what = f"training ran out of memory; the next try is with micro-batch {smaller}"
+                raise OutOfMemory(what, why=_first_line(error)) from error
+            _log.warning("%s; going on with micro-batch %d", _first_line(error), smaller)
             restart()
 
     def _named(self, what: str, error: RuntimeError) -> OutOfMemory:
@@ -82,10 +89,13 @@ class Batching:
         return OutOfMemory(what, why=_first_line(error), todo=todo)
 
 
-def settle(folder: Path, params: TrainParams, base: Path, *, longest: int) -> Batching:
+def settle(
+    folder: Path, params: TrainParams, base: Path, *, longest: int, processes: int = 1
+) -> Batching:
     """Return the batching recorded in `folder`; else choose one, and record it.
 
-    `longest` is the length of the longest row in tokens. Raises `OutOfMemory` where not one such
+    `longest` is the length of the longest row in tokens. Of several processes one has to ask, and
+    tell the others. Raises `OutOfMemory` where not one such
     row fits, by estimate; a micro-batch of the settings is tried without asking.
     """
     training = None
@@ -93,14 +103,24 @@ def settle(folder: Path, params: TrainParams, base: Path, *, longest: int) -> Ba
         training = Training.of(params, Shape.read(base), rows=1, length=longest)
     except UnknownShape as error:
         _log.warning("memory cannot be estimated: %s", error)
-    recorded = _recorded(folder)
-    if recorded is None:
-        rows = params.micro_batch_size or _choose(training, params)
-        recorded = rows, rows
-        _record(folder, *recorded)
-    bucket, rows = recorded
+    kept = recorded(folder)
+    if kept is None:
+        rows_a_step = params.batch_size // processes
+        rows = params.micro_batch_size or _choose(training, params, rows_a_step)
+        kept = rows, rows
+        _record(folder, *kept)
+    bucket, rows = kept
     settled = params.model_copy(update={"micro_batch_size": rows})
-    return Batching(folder, settled, bucket, training)
+    return Batching(folder, settled, bucket, training, processes)
+
+
+def recorded(folder: Path) -> tuple[int, int] | None:
+    """Return (bucket, rows at once) that an earlier process of this training has kept to."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return int(found["bucket"]), int(found["rows_at_once"])
+    except FileNotFoundError:
+        return None
 
 
 def restart() -> None:
@@ -140,26 +160,17 @@ def free_mib(device: str) -> int:
     return free + pages * resource.getpagesize() // MIB
 
 
-def _choose(training: Training | None, params: TrainParams) -> int:
+def _choose(training: Training | None, params: TrainParams, rows_a_step: int) -> int:
     if training is None:
         return 1
     free = free_mib(params.device)
-    rows = fit.choose(training, rows_a_step=params.batch_size, free_mib=free)
+    rows = fit.choose(training, rows_a_step=rows_a_step, free_mib=free)
     memory = training.with_rows(rows).memory()
     _log.warning(
         "%d rows of up to %d tokens at once: about %d of %d MiB (%s)",
         *(rows, training.length, memory.total, free, memory.text()),
     )
     return rows
-
-
-def _recorded(folder: Path) -> tuple[int, int] | None:
-    """Return (bucket, rows at once) of an earlier process of this training."""
-    try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return int(found["bucket"]), int(found["rows_at_once"])
-    except FileNotFoundError:
-        return None
 
 
 def _record(folder: Path, bucket: int, rows: int) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from contracts import files, stages
 from contracts.errors import OutOfMemory
-from contracts.stage import InputRef, Job, OutputRef, Result, Stage
+from contracts.params import FetchMetrics, SnapshotMetrics, SplitMetrics, TrainMetrics
+from contracts.stage import InputRef, Job, Metrics, OutputRef, Result, Stage
 from driver import doctor, forecast, preflight, settings
 from driver.store import Store
 from tasks import load_task
@@ -25,6 +26,7 @@ ROWS = [
     for i in range(10)
 ]
 """Rows of 500 to 680 tokens by estimate; 590 on average."""
+BASE = FetchMetrics(model="m", files=1, bytes=1)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 def finish(
     root: Path,
     stage: Stage,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     params: dict[str, Any] | None = None,
     inputs: dict[str, str] | None = None,
 ) -> None:
@@ -83,7 +85,7 @@ def finish(
         stage=stage.name,
         fingerprint="f1",
         outputs=outputs,
-        metrics=metrics,
+        metrics=metrics.model_dump(mode="json"),
         seconds=1,
         finished_at="2026-01-01T00:00:00+00:00",
     )
@@ -92,29 +94,28 @@ def finish(
 
 
 def split_is_there(root: Path, rows: list[dict[str, Any]]) -> None:
-    found = dict.fromkeys(stages.SPLIT.metrics.model_fields, 0) | {
-        name: {} for name in ("strata",) if name in stages.SPLIT.metrics.model_fields
-    }
-    metrics = stages.SPLIT.metrics.model_construct(**found)
-    finish(root, stages.SPLIT, metrics.model_dump(mode="json", warnings=False))
+    counts = SplitMetrics(
+        train=len(rows), validation=1, test=1, duplicates=0, frozen=0, test_set_digest=""
+    )
+    finish(root, stages.SPLIT, counts)
     files.write_jsonl(root / "store" / "split" / "f1" / "out" / "train.jsonl", rows)
 
 
 def training_was(root: Path, **changes: Any) -> None:
     """Leave a base and a finished training on it, at 500 tokens a second."""
-    finish(root, stages.FETCH, {"model": "m", "files": 1, "bytes": 1})
+    finish(root, stages.FETCH, BASE)
     params = {"backend": "auto", "device": "cuda", "load_in": "8bit"}
-    metrics = {
-        "backend": "unsloth",
-        "steps": 1,
-        "rows": 1,
-        "dropped": 0,
-        "train_loss": 1.0,
-        "validation_loss": 1.0,
-        "trained_tokens": 1,
-        "peak_memory_mib": 1,
-        "tokens_per_s": 500.0,
-    }
+    metrics = TrainMetrics(
+        backend="unsloth",
+        steps=1,
+        rows=1,
+        dropped=0,
+        train_loss=1,
+        validation_loss=1,
+        trained_tokens=1,
+        peak_memory_mib=1,
+        tokens_per_s=500,
+    )
     params |= {"gradient_checkpointing": "auto"} | changes
     finish(root, stages.TRAIN, metrics, params, {"base": "base"})
 
@@ -147,7 +148,7 @@ def test_items_stand_in_before_there_is_a_split(
 ) -> None:
     nvml("rtx3090")
     items = list(files.read_jsonl(files.ROOT / "examples/liga-sample/items.jsonl"))
-    finish(tmp_path, stages.SNAPSHOT, {"items": 340, "reviewed": 0, "reviewed_refused": 0})
+    finish(tmp_path, stages.SNAPSHOT, SnapshotMetrics(items=340, reviewed=0))
     files.write_jsonl(tmp_path / "store" / "snapshot" / "f1" / "out" / "items.jsonl", items)
     found = forecast._lengths(session())
     assert found is not None
@@ -181,7 +182,7 @@ def test_another_base_is_taken_for_the_usual_one_until_it_is_there(
     assert found is not None
     assert found.text().endswith("Qwen/Qwen3-4B is taken for Qwen3-14B until it is fetched")
     params = {"model": "Qwen/Qwen3-4B", "revision": "a" * 40}
-    finish(tmp_path, stages.FETCH, {"model": "m", "files": 1, "bytes": 1}, params)
+    finish(tmp_path, stages.FETCH, BASE, params)
     config = {
         "hidden_size": 2560,
         "num_hidden_layers": 36,

@@ -36,8 +36,8 @@ def adapter(root: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def recorded(root: Path) -> Any:
-    return json.loads((folder_of(root, TRAIN) / "work" / batching.RECORD).read_text())
+def recorded(root: Path) -> tuple[int, int] | None:
+    return batching.recorded(folder_of(root, TRAIN) / "work")
 
 
 def validation_losses(root: Path) -> list[float]:
@@ -77,14 +77,14 @@ def test_out_of_memory_halves_the_rows_at_once_and_nothing_else(
 
     with pytest.raises(Restarted):
         process()  # three steps of four rows at once
-    assert recorded(tmp_path) == {"bucket": 4, "rows_at_once": 2}
+    assert recorded(tmp_path) == (4, 2)
     assert card.seen == expected[:12]
 
     card.seen = expected[:8]  # what the checkpoint of step 2 has seen
     card.step = 0  # and no room for two rows either
     with pytest.raises(Restarted):
         process()
-    assert recorded(tmp_path) == {"bucket": 4, "rows_at_once": 1}
+    assert recorded(tmp_path) == (4, 1)
 
     result = process()
 
@@ -115,11 +115,11 @@ def test_the_process_really_begins_anew_and_publishes_the_same(
         stdout, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 0, stderr
-    assert stderr.count("going on with 2 rows at once") == 1
+    assert stderr.count("going on with micro-batch 2") == 1
     assert "4 steps, from step 2" in stderr
     events = [Event.model_validate_json(line) for line in stdout.splitlines()]
     assert [event.done for event in events if event.done == 3], "both wrote to the same stdout"
-    assert recorded(tmp_path) == {"bucket": 4, "rows_at_once": 2}
+    assert recorded(tmp_path) == (4, 2)
     result = Result.model_validate_json((path.parent / "result.json").read_text())
     assert result.metrics["micro_batch_size"] == 2
     for name, tensor in adapter(tmp_path).items():
@@ -142,9 +142,20 @@ def test_a_base_that_does_not_fit_is_not_tried_with_fewer_rows(
     settled = batching.settle(tmp_path, TrainParams(**SETTINGS), tiny_base, longest=100)
     with pytest.raises(OutOfMemory, match="loading the base"), settled.loading():
         raise RuntimeError("CUDA error: out of memory")
-    assert json.loads((tmp_path / batching.RECORD).read_text())["rows_at_once"] == 4
+    assert batching.recorded(tmp_path) == (4, 4)
     with pytest.raises(RuntimeError, match="shapes"), settled.computing():
         raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_one_of_several_processes_leaves_the_restart_to_their_parent(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    params = TrainParams(**{**SETTINGS, "micro_batch_size": None})
+    settled = batching.settle(tmp_path, params, tiny_base, longest=100, processes=2)
+    assert batching.recorded(tmp_path) == (2, 2), "a step of four rows is shared by two"
+    with pytest.raises(OutOfMemory, match="next try is with micro-batch 1"), settled.computing():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert batching.recorded(tmp_path) == (2, 1)
 
 
 def test_what_was_chosen_once_is_kept(

@@ -173,6 +173,14 @@ def test_half_a_micro_batch_divides_it(rows: int, half: int) -> None:
     assert fit.halved(rows) == half
 
 
+def test_a_divided_base_takes_a_share_and_what_is_put_together() -> None:
+    whole = replace(PRODUCTION, load_in="bf16").memory()
+    shared = replace(PRODUCTION, load_in="bf16", shares=4).memory()
+    assert shared.weights == whole.weights / 4
+    assert shared.gathered == 2 * (QWEN3_14B.other_weights + 2 * 330_301_440) / MIB
+    assert whole.gathered == 0
+
+
 # --- config.json ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "config",
