@@ -95,8 +95,8 @@ def settle(
     """Return the batching recorded in `folder`; else choose one, and record it.
 
     `longest` is the length of the longest row in tokens. Of several processes one has to ask, and
-    tell the others. Raises `OutOfMemory` where not one such
-    row fits, by estimate; a micro-batch of the settings is tried without asking.
+    tell the others. Raises `OutOfMemory` where not one such row fits, by estimate; a micro-batch of
+    the settings is tried without asking.
     """
     training = None
     try:
