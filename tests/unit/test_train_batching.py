@@ -112,7 +112,7 @@ def test_the_process_really_begins_anew_and_publishes_the_same(
     with subprocess.Popen(
         command, cwd=files.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=900)
 
     assert process.returncode == 0, stderr
     assert stderr.count("going on with micro-batch 2") == 1
