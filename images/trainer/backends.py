@@ -104,7 +104,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         bias="none",
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing="unsloth" if params.checkpointing else False,
         random_state=params.seed,
         max_seq_length=params.max_length,
     )

@@ -111,8 +111,8 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
     cuda = params.device == "cuda"
     quantised = params.load_in in {"8bit", "4bit"}
     more: dict[str, Any] = {}
-    if backend == "transformers":  # Unsloth has checkpointing of its own, on by then
-        more["gradient_checkpointing"] = cuda
+    if backend == "transformers" or not params.checkpointing:  # Unsloth has its own, on by then
+        more["gradient_checkpointing"] = params.checkpointing
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
