@@ -1,6 +1,6 @@
 """The memory estimate (contracts/vram.py) beside what a process really takes at its peak.
 
-    python -m benchmarks.memory      # a random Qwen3 of 150 M weights, on the CPU
+    python -m benchmarks.memory      # a random Qwen3 of 130 M weights, on the CPU
     python -m benchmarks.memory --base FOLDER --device cuda --length 2048
 
 Each line is a process of its own that loads the base as the trainer does and makes the forward and
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def random_base(folder: Path) -> Path:
-    """Write a Qwen3 of 150 M random weights in bf16."""
+    """Write a Qwen3 of 130 M random weights in bf16."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -28,9 +28,9 @@ _CPU_RUNTIME_MIB = 700
 _CUDA_RESERVE = 0.10
 """Of everything but the weights: what PyTorch's caching allocator holds in pieces that fit
 nothing. An estimate."""
-_CPU_RESERVE = 2.2
-"""The same of the C library's allocator, measured: a process was up to 3.2 times as large as what
-torch had allocated beside the weights (benchmarks/memory.py)."""
+_CPU_RESERVE = 2.6
+"""The same of the C library's allocator, measured: beside weights and libraries a process was up to
+3.6 times as large as these terms (docs/reference/memory.md)."""
 _NF4_BLOCK = 64
 """Weights that share one absmax, which is kept in fp32 (bitsandbytes' default block size). Unsloth
 quantises the absmax as well, which saves another 0.05 bytes a weight."""
