@@ -60,13 +60,19 @@ class Disk:
 
     def look(self) -> None:
         """Note what every known folder holds now."""
-        for number in [n for n in self._open if self._is_folder(n)]:
+        pending = list(self._open)
+        while pending:
+            number = pending.pop()
+            if not self._is_folder(number):
+                continue
+            known = set(self._open)
             now, since = self._listed(number), self._since[number]
             before = self._names.get(number, {})
             for name in now.keys() | before.keys() | since.keys():
                 was = since.setdefault(name, [before.get(name)])
                 if was[-1] != now.get(name):
                     was.append(now.get(name))
+            pending += self._open.keys() - known
 
     def write(self, place: Path, choose: Callable[[list[Any]], Any]) -> None:
         """Write one of the possible states to `place`; `choose` picks from the oldest first."""
@@ -114,7 +120,7 @@ _OPEN = os.open
 
 @contextmanager
 def cut_everywhere(root: Path, scratch: Path, seed: int, check: Check) -> Iterator[None]:
-    """Cut the power before and after each call that changes `root`, and check what may be found.
+    """Cut the power before each call that changes `root`, and at the end; check what may be found.
 
     The states are written to folders below `scratch`; the seed chooses them.
     """
@@ -140,15 +146,10 @@ def cut_everywhere(root: Path, scratch: Path, seed: int, check: Check) -> Iterat
                 return really(*arguments, **named)
             with patched(active=False):
                 find()
-            done = None
-            if name == "fsync":  # in the model alone: a real one takes its time, and proves nothing
-                disk.look()
-                disk.flushed(arguments[0])
-            else:
-                done = really(*arguments, **named)
-            with patched(active=False):
-                find()
-            return done
+            if name != "fsync":
+                return really(*arguments, **named)
+            # In the model alone: a real one takes its time, and proves nothing here.
+            return disk.flushed(arguments[0])
 
         return change
 
