@@ -26,7 +26,7 @@ from contracts.stages import LABEL
 from driver.runners.docker import DockerRunner
 from driver.runners.outcome import Limits
 from tests.docker.stage_compose import ROOT
-from tests.faults.conftest import FAULTS
+from tests.faults.tally import Tally
 from tests.services.ollama_double import OllamaDouble
 from tests.unit.labeler_stage import TASK, label, write_jsonl
 
@@ -206,7 +206,7 @@ def test_the_engine_is_restarted_in_the_middle_of_a_stage(
     teacher: OllamaDouble,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    pytestconfig: pytest.Config,
+    tally: Tally,
 ) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
@@ -237,5 +237,4 @@ def test_the_engine_is_restarted_in_the_middle_of_a_stage(
     assert metrics.asked + metrics.cached == ITEMS
     assert metrics.quarantined == 0
     assert len(teacher.asked) <= ITEMS + 1, "only what was in flight is asked again"
-    how = "lives on" if live_restore else "goes on from its last row"
-    pytestconfig.stash[FAULTS].append(f"survived: a restart of the engine; the stage {how}")
+    tally.survived("restarts of the Docker engine in the middle of a stage")
