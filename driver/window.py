@@ -33,6 +33,8 @@ _SLOW_STOP_S = 30
 """Longer than an idle backend takes. Gunicorn gives up on busy workers after 60 s, and then
 exits with 0 all the same."""
 _POLL_S = 2.0
+_STARTS_AGAIN = 2
+"""How often a backend that ends while it is waited for is started once more."""
 
 
 class Other(Frozen):
@@ -311,7 +313,18 @@ class Window:
                 "Then `python -m driver recover`. If it is to stay away for good, remove "
                 f"{self._path}.",
             ) from error
-        self._world.backend(settings).wait_healthy(timeout_s=settings.healthy_timeout_s)
+        starts = _STARTS_AGAIN
+
+        def see_that_it_runs() -> None:
+            """Start it again if it has ended: an engine that is shut down takes it along."""
+            nonlocal starts
+            if starts and not service.state(started).running:
+                starts -= 1
+                service.start(record.container_id)
+
+        self._world.backend(settings).wait_healthy(
+            timeout_s=settings.healthy_timeout_s, meanwhile=see_that_it_runs
+        )
         after = service.state(started)
         if (after.id, after.restarts) != (before.id, before.restarts):
             raise BackendUnavailable(

@@ -7,11 +7,15 @@ FAULTS), FAULT_SEED repeats a campaign.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,8 +24,9 @@ from contracts import files
 from contracts.entrypoint import RESULT_FILE
 from contracts.label_cache import LabelCache
 from contracts.stage import Result
-from contracts.stages import GGUF
+from contracts.stages import GGUF, LORA_ADAPTER
 from contracts.test_set import TestSet, path_of
+from driver.pipeline import PIPELINE
 from driver.store import Run, Store
 from driver.window import Window
 from tests.faults.cut_disk import CutDisk, cut_disk
@@ -33,8 +38,8 @@ pytestmark = pytest.mark.slow
 CUTS = int(os.environ.get("POWER_CUTS", max(4, int(os.environ.get("FAULTS", "20")) // 10)))
 SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 1_000_000))
 SAMPLE = files.ROOT / "examples/liga-sample"
-STAGES = ("snapshot", "fetch", "label", "split", "train", "merge", "gguf")
-"""Whose outputs are the same bytes each time."""
+LONGEST_S = 15.0
+"""Of a driver's life before a cut: longer than a stage takes to start."""
 
 
 @pytest.fixture
@@ -107,4 +112,105 @@ def test_what_was_told_is_there_after_a_power_cut(
             disk.cut()
             require_promised(disk.folder, told)
             first = min(told.values()) + 1
-            tally.survived("a power cut while files were published")
+            tally.survived("power cuts while files were published")
+
+
+# --- a whole run ---------------------------------------------------------------------------------
+class Small:
+    """The demo with a few rows and steps, in a workspace on the disk; all else lies elsewhere."""
+
+    def __init__(self, place: Path, base: Path, workspace: Path) -> None:
+        labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
+        # Short ones of one class: that much a model of this size learns in half a minute.
+        items = [
+            row
+            for row in files.read_jsonl(SAMPLE / "items.jsonl")
+            if len(row["content"]) < 300 and not labels[row["id"]]["label"]["relevant"]
+        ][:60]
+        files.write_jsonl(place / "items.jsonl", items)
+        files.write_jsonl(place / "labels.jsonl", [labels[row["id"]] for row in items])
+        self.workspace = workspace
+        self.output = place / "driver.log"
+        self._settings = (
+            f"snapshot.items=[{place / 'items.jsonl'}]",
+            f"snapshot.reviewed=[{place / 'labels.jsonl'}]",
+            f"fetch.path={base}",
+            "min_free_gb=0",
+            "train.max_steps=70",
+            "train.eval_steps=7",
+            "evaluate.limit=1",
+            "evaluate.min_valid=0",
+        )
+
+    @contextmanager
+    def driver(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a driver; afterwards nothing of it runs, its stages included."""
+        words = [sys.executable, "-m", "driver", *command, "-c", str(SAMPLE / "demo.yaml")]
+        words += ["-w", str(self.workspace), *(f"--set={each}" for each in self._settings)]
+        with (
+            self.output.open("wb") as log,
+            subprocess.Popen(
+                words, cwd=files.ROOT, stdout=log, stderr=log, start_new_session=True
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                process.kill()
+        deadline = time.monotonic() + 60
+        while _names(self.workspace):  # it dies with the driver, a little later
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def to_the_end(self, *command: str) -> None:
+        """Call a driver, and demand that it ends well."""
+        with self.driver(*command) as process:
+            assert process.wait(900) == 0, self.said()
+
+    def said(self) -> str:
+        """Return what the last driver said."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def told(self) -> set[str]:
+        """Return the stages that it has told as done."""
+        return set(re.findall(r"^\+ (\w+) ", self.said(), re.MULTILINE))
+
+    def published(self) -> dict[str, Result]:
+        """Return the result of each stage that has one; fail for one that is not whole."""
+        places = (self.workspace / "store").glob(f"*/*/{RESULT_FILE}")
+        return {path.parent.parent.name: require_whole(self.workspace, path) for path in places}
+
+
+def _names(folder: Path) -> bool:
+    """Return whether a process has the folder in its command line, as every stage has."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue  # gone
+        if os.fsencode(folder) in words and f"/{os.getpid()}/" not in str(path):
+            return True
+    return False
+
+
+def test_a_run_goes_on_after_power_cuts(
+    tmp_path: Path, tiny_base: Path, chance: random.Random, tally: Tally
+) -> None:
+    tally.note(f"FAULT_SEED={SEED} for the power cuts")
+    with cut_disk(tmp_path, mib=512) as disk:
+        small = Small(tmp_path, tiny_base, disk.folder / "workspace")
+        done: set[str] = set()
+        for _ in range(CUTS):
+            with small.driver("run") as process, contextlib.suppress(subprocess.TimeoutExpired):
+                assert process.wait(chance.uniform(0.5, LONGEST_S)) == 0, small.said()
+            done |= small.told()
+            disk.cut()
+            assert done <= small.published().keys(), "what was told as done is there"
+            tally.survived("power cuts in the middle of a run")
+        small.to_the_end("run")
+        before = small.published()
+        assert before.keys() == {stage.name for stage in PIPELINE}
+        small.to_the_end("stage", "train")
+        after = small.published()
+        adapter = LORA_ADAPTER.name
+        assert after["train"].outputs[adapter].digest == before["train"].outputs[adapter].digest

@@ -190,6 +190,23 @@ def test_a_backend_that_does_not_come_back_keeps_the_record(
     assert opened.is_open
 
 
+@pytest.mark.parametrize(("ends", "comes_back"), [(1, True), (2, True), (3, False)])
+def test_a_backend_that_ends_while_it_is_waited_for_is_started_again(
+    tmp_path: Path, outside: Outside, ends: int, *, comes_back: bool
+) -> None:
+    """Its engine may be shut down just then; one that ends again and again is not back."""
+    opened = window(tmp_path, outside)
+    opened.open()
+    outside.ends = ends
+    if comes_back:
+        opened.close()
+    else:
+        with pytest.raises(BackendUnavailable):
+            opened.close()
+    assert outside.running is comes_back
+    assert opened.is_open is not comes_back
+
+
 def test_a_backend_that_restarts_while_it_answers_is_not_back(
     tmp_path: Path, outside: Outside
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,8 @@ class Outside(World):
     """Whether its container is gone, and none has its name."""
     ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
     healthy: bool = True
+    ends: int = 0
+    """How often its container ends while its health is waited for."""
     restarts: int = 0
     restarts_while_asked: bool = False
     other: str | None = None
@@ -130,9 +132,12 @@ class Outside(World):
         self.running = True
 
     # --- Backend ---
-    def wait_healthy(self, *, timeout_s: float) -> None:
+    def wait_healthy(self, *, timeout_s: float, meanwhile: Callable[[], None]) -> None:
         assert timeout_s > 0
         self.step()
+        for _ in range(self.ends):
+            self.running = False
+            meanwhile()
         if not self.healthy or not self.running:
             raise BackendUnavailable("not healthy")
         self.restarts += self.restarts_while_asked
