@@ -27,8 +27,10 @@ class Signals:
         self._shields = 0
 
     def install(self) -> None:
-        """Take over the signals that end a process."""
+        """Take over the signals that end a process; under nohup(1), a hang-up stays ignored."""
         for number in _ENDING:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             signal.signal(number, self._handle)
 
     @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,20 @@ except KeyboardInterrupt:
 
 
 @contextmanager
-def restoring(folder: Path, stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Start it in a session of its own; yield once it restores."""
+def restoring(
+    folder: Path,
+    stderr: int | None = None,
+    hang_up: signal.Handlers = signal.SIG_DFL,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start it in a session of its own, as a shell or as nohup does; yield once it restores."""
     told = folder / "told"
     command = [sys.executable, "-c", _RESTORING, str(told), str(folder / "go on")]
     with subprocess.Popen(
-        command, cwd=files.ROOT, stderr=stderr or subprocess.PIPE, start_new_session=True
+        command,
+        cwd=files.ROOT,
+        stderr=stderr or subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, hang_up),  # noqa: PLW1509
     ) as process:
         try:
             while not told.exists() or not told.read_text(encoding="utf-8"):
@@ -93,3 +102,12 @@ def test_a_lost_terminal_keeps_nothing_from_its_end(tmp_path: Path) -> None:
         (tmp_path / "go on").touch()
         assert process.wait(60) == 0
     assert (tmp_path / "told").read_text(encoding="utf-8") == "restored, then ended in order"
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    with restoring(tmp_path, hang_up=signal.SIG_IGN) as process:
+        process.send_signal(signal.SIGHUP)
+        handled(process)
+        (tmp_path / "go on").touch()
+        assert process.wait(60) == 0
+    assert (tmp_path / "told").read_text(encoding="utf-8") == "restored"
