@@ -43,6 +43,7 @@ LEAKAGE_REPORT = Artifact("leakage_report", "leakage_report.json")
 LORA_ADAPTER = Artifact("lora_adapter", "lora_adapter")
 TRAINING_LOG = Artifact("training_log", "training_log.json")
 LOSS_CURVE = Artifact("loss_curve", "loss_curve.svg")
+REFERENCE = Artifact("reference", "reference.json")
 MERGED = Artifact("merged", "merged")
 GGUF = Artifact("gguf", "model-q8_0.gguf")
 SCORES = Artifact("scores", "scores.json")
@@ -91,16 +92,16 @@ TRAIN = Stage(
     image="trainer",
     gpu=GpuMode.EXCLUSIVE,
     inputs=(BASE, TRAIN_SPLIT, VALIDATION_SPLIT),
-    outputs=(LORA_ADAPTER, TRAINING_LOG, LOSS_CURVE),
+    outputs=(LORA_ADAPTER, TRAINING_LOG, LOSS_CURVE, REFERENCE),
     task="all",
-    code=("images/trainer", "contracts"),
+    code=("images/trainer", "images/weights", "contracts"),
 )
 MERGE = Stage(
     "merge",
     MergeParams,
     MergeMetrics,
     image="merger",
-    inputs=(BASE, LORA_ADAPTER),
+    inputs=(BASE, LORA_ADAPTER, REFERENCE),
     outputs=(MERGED,),
     code=("images/merger", "images/weights", "contracts"),
 )
@@ -109,7 +110,7 @@ CONVERT = Stage(
     GgufParams,
     GgufMetrics,
     image="gguf",
-    inputs=(MERGED,),
+    inputs=(MERGED, REFERENCE),
     outputs=(GGUF,),
     code=("images/gguf", "contracts"),
 )
@@ -119,7 +120,7 @@ EVALUATE = Stage(
     EvaluateMetrics,
     image="labeler",
     gpu=GpuMode.SERVING,
-    inputs=(GGUF, TEST_SPLIT),
+    inputs=(GGUF, TEST_SPLIT, REFERENCE),
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,

@@ -45,6 +45,9 @@ class TrainParams(Params):
     """What happens to a longer row: stop and name it, or name it and leave it out."""
     eval_steps: int = Field(50, ge=1)
     """Optimizer steps between evaluations on the validation split, and between checkpoints."""
+    reference_tokens: int = Field(3072, ge=0)
+    """Tokens of validation rows on which later stages are compared with what was trained (see
+    docs/reference/sentinels.md); the cost of it is in proportion. 0 leaves the comparison out."""
     seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
 
@@ -68,6 +71,12 @@ class TrainMetrics(Metrics):
     validation_loss: float
     trained_tokens: int
     peak_memory_mib: int
+    reference_positions: int = 0
+    """At how many places of validation answers the predictions were kept."""
+    effect: float | None = None
+    """KL divergence (nats) that the training made there."""
+    held_drift: float | None = None
+    """KL divergence of the model as it was held in training from that on the original base."""
 
     def summary(self) -> str:
         """Return the losses (nats per answer token)."""
@@ -83,6 +92,9 @@ class MergeParams(Params):
 
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Type of the merged weights; always merged into a fresh load of the unquantised base."""
+    check_drift: bool = True
+    """Compare what the merged model predicts with what was trained. It costs minutes of CPU for
+    14B, and memory for one matrix; `train.reference_tokens` bounds it."""
 
 
 class MergeMetrics(Metrics):
@@ -94,11 +106,16 @@ class MergeMetrics(Metrics):
     """Tensor by tensor, or by PEFT with the whole model in memory."""
     why: str = ""
     """What of the adapter only PEFT can merge; empty when it was streamed."""
+    drift: float | None = None
+    """KL divergence (nats) of the merged model from base and adapter; None: not compared."""
+    agreement: float | None = None
+    """Share of the places at which both hold the same token for the likeliest."""
 
     def summary(self) -> str:
-        """Return modules, size and, unless it was streamed, why not."""
+        """Return modules, size, drift and, unless it was streamed, why not."""
         by = f", by PEFT: {self.why}" if self.way == "peft" else ""
-        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{by}"
+        drift = f", drift {self.drift:.1e}" if self.drift is not None else ""
+        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{drift}{by}"
 
 
 class GgufParams(Params):

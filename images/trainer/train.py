@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts import files
+from contracts import reference as reference_file
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -24,6 +25,7 @@ from contracts.stages import (
     BASE,
     LORA_ADAPTER,
     LOSS_CURVE,
+    REFERENCE,
     TRAIN_SPLIT,
     TRAINING_LOG,
     VALIDATION_SPLIT,
@@ -32,6 +34,13 @@ from images.trainer.backends import choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
+from images.trainer.reference import (
+    as_held,
+    choose_rows,
+    likeliest,
+    make_reference,
+    what_was_trained,
+)
 from images.trainer.rows import Row, Split, read_split
 from tasks import load_task
 
@@ -50,6 +59,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     train, validation = _splits(context, tokenizer)
     ordered = _in_order(train.rows, params)
     steps = len(ordered) // params.batch_size
+    probes = choose_rows(validation.rows, tokenizer, params.reference_tokens)
+    chat = load_task(context.job.task).chat
+    trained = what_was_trained(context.input(BASE), tokenizer, chat, params.load_in)
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
@@ -57,6 +69,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
     with memory_errors(params):
         model = load_model(backend, context.input(BASE), params)
+        untrained = likeliest(as_held(model, probes, params))
         from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
 
         trainer = make_trainer(
@@ -70,12 +83,22 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    state = trainer.state
+        state = trainer.state
 
-    best = checkpoints / f"checkpoint-{state.best_global_step}"
-    _publish_adapter(
-        best, context.output(LORA_ADAPTER), base_digest=context.job.inputs[BASE.name].digest
-    )
+        best = checkpoints / f"checkpoint-{state.best_global_step}"
+        adapter = context.output(LORA_ADAPTER)
+        _publish_adapter(best, adapter, base_digest=context.job.inputs[BASE.name].digest)
+        made = make_reference(
+            model,
+            probes,
+            untrained,
+            trained,
+            tokenizer,
+            params,
+            base=context.input(BASE),
+            adapter=adapter,
+        )
+    reference_file.write(context.output(REFERENCE), made.reference)
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -85,6 +108,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         validation_loss=round(state.best_metric, 5),
         trained_tokens=sum(row.trained_tokens for row in ordered),
         peak_memory_mib=_peak_memory_mib(params.device),
+        reference_positions=made.reference.positions(),
+        effect=made.effect,
+        held_drift=made.held_drift,
     )
     _publish_log(context, metrics, state, train, validation)
     return metrics

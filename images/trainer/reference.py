@@ -1,0 +1,278 @@
+"""What base and adapter predict at some places of the validation answers, for later stages.
+
+The record (contracts/reference.py) holds the predictions of the *original* base, in its own type,
+with the adapter: that is what a merge has to give again. A training in 8 or 4 bits sees another
+base, so the model as it was held in training is compared with the record here, once; from then on
+the quantisation of the training plays no part. PEFT computes the one, images/weights/forward.py
+the other, so the comparison is also one of two readings of the adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from contracts import drift, files
+from contracts.drift import Drift
+from contracts.params import TrainParams
+from contracts.reference import KEPT, Position, ProbeRow, Reference, Trained
+from images.trainer.rows import Row
+from images.weights.forward import FromFiles, pack, predict, tokens_in
+from images.weights.lora import WEIGHTS, NotCovered, plan_updates
+from images.weights.shards import model_shards
+from tasks import ChatFormat
+
+MOST_ROWS = 16
+POSITIONS_PER_ROW = 32
+ANSWER_TOKENS = 96
+"""Of an answer no more is looked at, so that the budget goes to several rows."""
+
+PROBES = (
+    "Die Träger der Jugendhilfe (§ 8a SGB VIII) erhalten 1.234,56 € – „sofort“, so Müller-Groß.",
+    "Öffnungszeiten:  07:30–18:00 Uhr\n\n\t* l'été, don't; https://example.org/?a=1&b=%20",
+    "„Wir können nicht mehr“… 🙂 ½ Mio. m²\u2003日本語 абв",
+)
+"""Digits, white space, apostrophes, several scripts: where word splitting differs by tokenizer."""
+
+_log = logging.getLogger(__name__)
+
+Predicted = list[dict[int, float]]
+"""One prediction a place, row by row."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The record, and what was seen on the way; None where nothing was compared."""
+
+    reference: Reference
+    effect: float | None = None
+    """Divergence of the trained model from the untrained, both as held in training."""
+    held_drift: float | None = None
+
+
+def make_reference(
+    model: Any,
+    rows: Sequence[ProbeRow],
+    untrained: Predicted,
+    trained: Trained,
+    tokenizer: Any,
+    params: TrainParams,
+    *,
+    base: Path,
+    adapter: Path,
+) -> Made:
+    """Return the record of a finished training.
+
+    `adapter` is the folder that is published, which the model in memory gets too; `untrained` is
+    what it predicted at first. Raises `SentinelTripped` where the training saw another model than
+    base and adapter are together.
+    """
+    if not rows:
+        return Made(record(rows, [], trained, tokenizer, of="original"))
+    put_adapter(model, adapter)
+    held = as_held(model, rows, params)
+    effect = compare(untrained, held).divergence
+    try:
+        predicted = likeliest(of_original(base, adapter, rows, params.device))
+    except NotCovered as reason:
+        _log.warning("the reference is the model as it was held in training, since %s", reason)
+        return Made(record(rows, likeliest(held), trained, tokenizer, of="trained"), effect)
+    found = compare(predicted, held)
+    _log.warning("held in %s: %s; effect of the training %.2g", params.load_in, found, effect)
+    check_held(found, params.load_in)
+    made = record(rows, predicted, trained, tokenizer, of="original")
+    return Made(made, effect, found.divergence)
+
+
+def choose_rows(rows: Sequence[Row], tokenizer: Any, budget: int) -> tuple[ProbeRow, ...]:
+    """Return rows with places to predict at, of at most `budget` tokens computed.
+
+    The order is that of the ids' digests, so it is by chance and always the same. The shortest row
+    is taken even if it exceeds the budget by itself. Predictions are still empty.
+    """
+    if not budget:
+        return ()
+    cut = [_cut(row) for row in rows]
+    cut.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
+    taken: list[_Cut] = []
+    for row in cut:
+        if len(taken) < MOST_ROWS and tokens_in([r.ids for r in [*taken, row]]) <= budget:
+            taken.append(row)
+    taken = taken or [min(cut, key=lambda row: len(row.ids))]
+    probes = [_probe_row(row, tokenizer) for row in taken]
+    return tuple(row for row in probes if row.positions)
+
+
+def as_held(model: Any, rows: Sequence[ProbeRow], params: TrainParams) -> list[torch.Tensor]:
+    """Return what the model predicts as it is held now: log-probabilities [places, vocabulary] of
+    each row, in fp32 on the CPU."""
+    causal = model.get_base_model()
+    head = causal.get_output_embeddings().weight
+    was_training = model.training
+    model.eval()
+    found = []
+    autocast = torch.autocast(
+        head.device.type, torch.bfloat16, params.device == "cuda" and params.load_in != "fp32"
+    )
+    with torch.no_grad(), autocast:
+        for row in rows:
+            ids = torch.tensor([row.tokens], device=head.device)
+            hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state[0]
+            hidden = hidden[[each.before - 1 for each in row.positions]]
+            logits = (hidden.to(head.dtype) @ head.T).float()
+            found.append(torch.log_softmax(logits, dim=-1).cpu())
+    model.train(was_training)
+    return found
+
+
+def put_adapter(model: Any, adapter: Path) -> None:
+    """Give the model in memory this adapter: after the training it has the last, not the best."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
+
+
+def of_original(
+    base: Path, adapter: Path, rows: Sequence[ProbeRow], device: str
+) -> list[torch.Tensor]:
+    """Return the same for the original base with the adapter beside it.
+
+    Raises `NotCovered` for a model or an adapter that images/weights does not know.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    tensors = {entry.name: entry for found in model_shards(base).values() for entry in found}
+    updates = plan_updates(adapter, tensors, config)
+    packed = pack([row.tokens for row in rows], [[p.before for p in row.positions] for row in rows])
+    with FromFiles(base, updates) as weights:
+        try:
+            found = predict(weights, config, packed, device)
+        except torch.OutOfMemoryError:
+            _log.warning("the GPU has no room beside the model; the reference is made on the CPU")
+            torch.cuda.empty_cache()
+            found = predict(weights, config, packed)
+    return list(found.cpu().split([len(row.positions) for row in rows]))
+
+
+def likeliest(predicted: Sequence[torch.Tensor]) -> Predicted:
+    """Return the `KEPT` likeliest tokens of each place, with their log-probabilities."""
+    found: Predicted = []
+    for row in predicted:
+        values, tokens = row.topk(min(KEPT, row.shape[-1]), dim=-1)
+        for place in range(len(row)):
+            pairs = zip(tokens[place].tolist(), values[place].tolist(), strict=True)
+            found.append({token: round(value, 6) for token, value in pairs})
+    return found
+
+
+def compare(reference: Predicted, found: Sequence[torch.Tensor]) -> Drift:
+    """Return how far whole predictions are from the likeliest tokens of a reference."""
+    places = torch.cat(list(found))
+    pairs = []
+    for place, known in zip(places, reference, strict=True):
+        tokens = sorted({*known, int(place.argmax())})
+        pairs.append((known, dict(zip(tokens, place[tokens].tolist(), strict=True))))
+    return drift.measure(pairs)
+
+
+def check_held(found: Drift, load_in: str) -> None:
+    """Raise `SentinelTripped` where training saw another model than the one that is merged."""
+    drift.check(
+        "held_drift",
+        found,
+        drift.AS_TRAINED[load_in],
+        what=f"the model trained in {load_in} is not the original base with this adapter",
+        todo="Set train.load_in to 8bit or bf16; if it is so already, the adapter is read wrongly.",
+    )
+
+
+def record(
+    rows: Sequence[ProbeRow], predicted: Predicted, trained: Trained, tokenizer: Any, *, of: str
+) -> Reference:
+    """Return the record: the rows with what is predicted in them."""
+    waiting = iter(predicted)
+    filled = []
+    for row in rows:
+        positions = tuple(_filled(position, next(waiting)) for position in row.positions)
+        filled.append(row.model_copy(update={"positions": positions}))
+    tokens = sorted({token for place in predicted for token in place})
+    texts = {token: _text(token, tokenizer) for token in tokens}
+    return Reference(trained=trained, of=of, texts=texts, rows=tuple(filled))
+
+
+def what_was_trained(base: Path, tokenizer: Any, chat: ChatFormat, load_in: str) -> Trained:
+    """Return what serving has to keep."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    template = tokenizer.chat_template
+    return Trained(
+        chat_format=chat.name,
+        chat_template=files.digest_text(template) if isinstance(template, str) else "",
+        turn_end=chat.turn_end,
+        control_tokens={
+            text: tokenizer.convert_tokens_to_ids(text) for text in chat.control_tokens
+        },
+        tokenizer=files.digest_path(base / "tokenizer.json"),
+        context_length=config["max_position_embeddings"],
+        load_in=load_in,
+        probes={text: len(_ids(text, tokenizer)) for text in map(chat.normalise, PROBES)},
+    )
+
+
+class _Cut(NamedTuple):
+    """The part of a row that is looked at; its answer begins at `start`."""
+
+    id: str
+    ids: list[int]
+    start: int
+
+
+def _cut(row: Row) -> _Cut:
+    start = len(row.labels) - row.trained_tokens
+    # The last token, the end of the turn, is only predicted.
+    return _Cut(row.id, row.ids[:-1][: start + ANSWER_TOKENS], start)
+
+
+def _probe_row(row: _Cut, tokenizer: Any) -> ProbeRow:
+    """Return a row with places spread over its answer.
+
+    An engine is shown text, so only such places count before which the text gives these tokens.
+    """
+    prompt = tokenizer.decode(row.ids[: row.start])
+    lengths = range(row.start, len(row.ids) + 1)
+    step = max(1.0, len(lengths) / POSITIONS_PER_ROW)
+    chosen = [lengths[int(i * step)] for i in range(min(len(lengths), POSITIONS_PER_ROW))]
+    positions = []
+    for before in chosen:
+        answer = tokenizer.decode(row.ids[row.start : before])
+        if _ids(prompt + answer, tokenizer) == row.ids[:before]:
+            positions.append(Position(before=before, answer=answer, tokens=(), logprobs=()))
+    last = positions[-1].before if positions else row.start
+    return ProbeRow(
+        id=row.id,
+        prompt=prompt,
+        prompt_tokens=row.start,
+        tokens=tuple(row.ids[:last]),
+        positions=tuple(positions),
+    )
+
+
+def _filled(position: Position, known: dict[int, float]) -> Position:
+    return position.model_copy(update={"tokens": tuple(known), "logprobs": tuple(known.values())})
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def _text(token: int, tokenizer: Any) -> str:
+    added = tokenizer.added_tokens_decoder.get(token)
+    text: str = tokenizer.decode([token])
+    return "" if (added and added.special) or "\ufffd" in text else text
