@@ -28,6 +28,7 @@ from contracts.stages import (
     LORA_ADAPTER,
     MERGED,
 )
+from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.lora import NotCovered, Update, plan_updates, read_config, touched_modules
 from images.weights.shards import (
@@ -90,11 +91,14 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
     _check_written(tensors, out, dtype)
     _check_changed(changed, touched)
     _write_the_rest(base, out, config, dtype)
+    found = check_against_training(context)
     return MergeMetrics(
         merged_modules=len(touched),
         bytes=files.size_of(out),
         way="peft" if why else "streamed",
         why=why,
+        drift=found.divergence if found else None,
+        agreement=found.agreement if found else None,
     )
 
 

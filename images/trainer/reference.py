@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,11 @@ import torch
 from contracts import drift, files
 from contracts.drift import Drift
 from contracts.params import TrainParams
-from contracts.reference import KEPT, Position, ProbeRow, Reference, Trained
+from contracts.reference import Position, ProbeRow, Reference, Trained
 from images.trainer.rows import Row
-from images.weights.forward import FromFiles, pack, predict, tokens_in
+from images.weights.forward import FromFiles, predict, tokens_in
 from images.weights.lora import WEIGHTS, NotCovered, plan_updates
+from images.weights.predictions import Predicted, compare, likeliest, packed_rows
 from images.weights.shards import model_shards
 from tasks import ChatFormat
 
@@ -42,9 +44,6 @@ PROBES = (
 """Digits, white space, apostrophes, several scripts: where word splitting differs by tokenizer."""
 
 _log = logging.getLogger(__name__)
-
-Predicted = list[dict[int, float]]
-"""One prediction a place, row by row."""
 
 
 @dataclass(frozen=True)
@@ -110,26 +109,42 @@ def choose_rows(rows: Sequence[Row], tokenizer: Any, budget: int) -> tuple[Probe
     return tuple(row for row in probes if row.positions)
 
 
-def as_held(model: Any, rows: Sequence[ProbeRow], params: TrainParams) -> list[torch.Tensor]:
-    """Return what the model predicts as it is held now: log-probabilities [places, vocabulary] of
-    each row, in fp32 on the CPU."""
+def as_held(model: Any, rows: Sequence[ProbeRow], params: TrainParams) -> torch.Tensor:
+    """Return what the model predicts as it is held now: log-probabilities [places, vocabulary], row
+    by row, in fp32 on the CPU."""
     causal = model.get_base_model()
     head = causal.get_output_embeddings().weight
-    was_training = model.training
-    model.eval()
-    found = []
+    found = [torch.empty((0, len(head)))]
     autocast = torch.autocast(
         head.device.type, torch.bfloat16, params.device == "cuda" and params.load_in != "fp32"
     )
-    with torch.no_grad(), autocast:
+    with torch.no_grad(), autocast, _without_dropout(model):
         for row in rows:
             ids = torch.tensor([row.tokens], device=head.device)
             hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state[0]
             hidden = hidden[[each.before - 1 for each in row.positions]]
             logits = (hidden.to(head.dtype) @ head.T).float()
             found.append(torch.log_softmax(logits, dim=-1).cpu())
-    model.train(was_training)
-    return found
+    return torch.cat(found)
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Let the model compute as in training, but for the dropout.
+
+    Not `model.eval()`: on a CPU, bitsandbytes then packs its 4-bit weights in another way, and
+    Unsloth computes with other kernels.
+    """
+    before = {module: module.training for module in model.modules()}
+    model.train()
+    for module in before:
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def put_adapter(model: Any, adapter: Path) -> None:
@@ -140,9 +155,7 @@ def put_adapter(model: Any, adapter: Path) -> None:
     set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
 
 
-def of_original(
-    base: Path, adapter: Path, rows: Sequence[ProbeRow], device: str
-) -> list[torch.Tensor]:
+def of_original(base: Path, adapter: Path, rows: Sequence[ProbeRow], device: str) -> torch.Tensor:
     """Return the same for the original base with the adapter beside it.
 
     Raises `NotCovered` for a model or an adapter that images/weights does not know.
@@ -150,36 +163,13 @@ def of_original(
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     tensors = {entry.name: entry for found in model_shards(base).values() for entry in found}
     updates = plan_updates(adapter, tensors, config)
-    packed = pack([row.tokens for row in rows], [[p.before for p in row.positions] for row in rows])
     with FromFiles(base, updates) as weights:
         try:
-            found = predict(weights, config, packed, device)
+            return predict(weights, config, packed_rows(rows), device=device).cpu()
         except torch.OutOfMemoryError:
             _log.warning("the GPU has no room beside the model; the reference is made on the CPU")
             torch.cuda.empty_cache()
-            found = predict(weights, config, packed)
-    return list(found.cpu().split([len(row.positions) for row in rows]))
-
-
-def likeliest(predicted: Sequence[torch.Tensor]) -> Predicted:
-    """Return the `KEPT` likeliest tokens of each place, with their log-probabilities."""
-    found: Predicted = []
-    for row in predicted:
-        values, tokens = row.topk(min(KEPT, row.shape[-1]), dim=-1)
-        for place in range(len(row)):
-            pairs = zip(tokens[place].tolist(), values[place].tolist(), strict=True)
-            found.append({token: round(value, 6) for token, value in pairs})
-    return found
-
-
-def compare(reference: Predicted, found: Sequence[torch.Tensor]) -> Drift:
-    """Return how far whole predictions are from the likeliest tokens of a reference."""
-    places = torch.cat(list(found))
-    pairs = []
-    for place, known in zip(places, reference, strict=True):
-        tokens = sorted({*known, int(place.argmax())})
-        pairs.append((known, dict(zip(tokens, place[tokens].tolist(), strict=True))))
-    return drift.measure(pairs)
+            return predict(weights, config, packed_rows(rows))
 
 
 def check_held(found: Drift, load_in: str) -> None:

@@ -34,14 +34,9 @@ from images.trainer.backends import choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
-from images.trainer.reference import (
-    as_held,
-    choose_rows,
-    likeliest,
-    make_reference,
-    what_was_trained,
-)
+from images.trainer.reference import as_held, choose_rows, make_reference, what_was_trained
 from images.trainer.rows import Row, Split, read_split
+from images.weights.predictions import likeliest
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -13,7 +13,7 @@ then each row's own, which see the common ones and their own row only.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,18 +169,34 @@ def tokens_in(rows: Sequence[Sequence[int]]) -> int:
 
 
 def predict(
-    weights: Weights, config: Mapping[str, Any], packed: Packed, device: str = "cpu"
+    weights: Weights,
+    config: Mapping[str, Any],
+    packed: Packed,
+    *,
+    device: str = "cpu",
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> torch.Tensor:
-    """Return log-probabilities of the next token, [wanted, vocabulary] in fp32, on `device`."""
+    """Return log-probabilities of the next token, [wanted, vocabulary] in fp32, on `device`.
+
+    `tell` hears of layers done. Raises `NotCovered` for a model that is no plain Qwen3.
+    """
     with torch.inference_mode():
-        return _predicted(weights, Shape.of(config), packed, device)
+        return _predicted(weights, Shape.of(config), packed, torch.device(device), tell)
 
 
-def _predicted(weights: Weights, shape: Shape, packed: Packed, device: str) -> torch.Tensor:
-    run = _Run(weights, shape, packed, torch.device(device))
+def _predicted(
+    weights: Weights,
+    shape: Shape,
+    packed: Packed,
+    device: torch.device,
+    tell: Callable[[int, int], None],
+) -> torch.Tensor:
+    run = _Run(weights, shape, packed, device)
     hidden = run.embedded()
     for layer in range(shape.layers):
+        tell(layer, shape.layers)
         hidden = run.layer(hidden, f"model.layers.{layer}")
+    tell(shape.layers, shape.layers)
     hidden = run.norm(hidden[packed.wanted.to(device)], "model.norm.weight")
     head = "model.embed_tokens.weight" if shape.tied else "lm_head.weight"
     logits = hidden.new_empty((len(hidden), shape.vocabulary))
