@@ -221,6 +221,16 @@ class Unforeseen(RetrainError):
     hint = "RETRAIN_TRACEBACK=1 shows where; please report it. `python -m driver run` goes on."
 
 
+class OnePassNotCovered(RetrainError):
+    """The one-pass conversion does not know something of this adapter or base model.
+
+    With gguf.way=auto the driver merges and converts instead.
+    """
+
+    exit_code = 36
+    hint = "Set gguf.way=two_step."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

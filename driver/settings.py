@@ -188,6 +188,11 @@ class Settings(Params):
             raise ValueError("snapshot.source=backend needs the section backend")
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
+        if self.gguf.way == "one_pass" and self.merge.dtype != "bf16":
+            raise ValueError(
+                "gguf.way=one_pass rounds to bf16 as a merge does; "
+                f"merge.dtype={self.merge.dtype} needs gguf.way=two_step, or auto"
+            )
         return self
 
 

@@ -15,6 +15,7 @@ from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import WorkspaceBusy
 from contracts.stage import Event, Job, Result
 
+REFUSAL_FILE = "refused.txt"
 _SMALL = 4_000_000
 """Bytes of an output up to which it is read whenever its result is looked at."""
 
@@ -70,6 +71,15 @@ class Store:
             if output.bytes <= _SMALL and files.digest_path(path) != output.digest:
                 return f"{path} holds something else than it did"
         return ""
+
+    def refuse(self, stage: str, fingerprint: str, why: str) -> None:
+        """Note that this execution of a stage is impossible, however often it is tried."""
+        files.write_text(self.place(stage, fingerprint) / REFUSAL_FILE, why + "\n")
+
+    def refusal(self, stage: str, fingerprint: str) -> str:
+        """Return what `refuse` was told, "" for nothing; nothing is known without a fingerprint."""
+        path = self.place(stage, fingerprint) / REFUSAL_FILE
+        return path.read_text(encoding="utf-8") if fingerprint and path.is_file() else ""
 
     def latest(self, stage: str) -> tuple[Job, Result] | None:
         """Return the stage's last finished execution, whatever its fingerprint: to name what

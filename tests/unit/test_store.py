@@ -25,6 +25,7 @@ from contracts.stage import Event, InputRef, Job, Result
 from contracts.stages import (
     CONVERT,
     GGUF,
+    GGUF_VARIANTS,
     MERGED,
 )
 from driver.store import Run, Store
@@ -52,6 +53,7 @@ def job(workspace: Path) -> Job:
 
 def copies(context: StageContext[GgufParams]) -> GgufMetrics:
     context.output(GGUF).write_bytes(context.input(MERGED).read_bytes())
+    context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
     context.progress(1, 1, "files")
     return METRICS
 
