@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -56,7 +57,7 @@ class Trained(Frozen):
     control_tokens: dict[str, int]
     """Token of each markup text, the end of a turn among them."""
     tokenizer: str
-    """SHA-256 of tokenizer.json."""
+    """SHA-256 of tokenizer.json; "" where the base has a tokenizer of another kind."""
     context_length: int
     """Most tokens that the base was made for."""
     load_in: str
@@ -68,7 +69,7 @@ class Reference(Frozen):
     """The whole record."""
 
     trained: Trained
-    of: str
+    of: Literal["original", "trained"]
     """Whose predictions these are: `original` (the base in its own type with the adapter) or
     `trained` (the base as it was held in training)."""
     texts: dict[int, str]

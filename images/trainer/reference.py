@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Made:
+class Recorded:
     """The record, and what was seen on the way; None where nothing was compared."""
 
     reference: Reference
@@ -56,38 +56,63 @@ class Made:
     held_drift: float | None = None
 
 
-def make_reference(
-    model: Any,
-    rows: Sequence[ProbeRow],
-    untrained: Predicted,
-    trained: Trained,
-    tokenizer: Any,
-    params: TrainParams,
-    *,
-    base: Path,
-    adapter: Path,
-) -> Made:
-    """Return the record of a finished training.
+class Recorder:
+    """Looks at a model before and after the training.
 
-    `adapter` is the folder that is published, which the model in memory gets too; `untrained` is
-    what it predicted at first. Raises `SentinelTripped` where the training saw another model than
-    base and adapter are together.
+    Before, so that what cannot work fails in the first minute, and to know what the training did.
     """
-    if not rows:
-        return Made(record(rows, [], trained, tokenizer, of="original"))
-    put_adapter(model, adapter)
-    held = as_held(model, rows, params)
-    effect = compare(untrained, held).divergence
-    try:
-        predicted = likeliest(of_original(base, adapter, rows, params.device))
-    except NotCovered as reason:
-        _log.warning("the reference is the model as it was held in training, since %s", reason)
-        return Made(record(rows, likeliest(held), trained, tokenizer, of="trained"), effect)
-    found = compare(predicted, held)
-    _log.warning("held in %s: %s; effect of the training %.2g", params.load_in, found, effect)
-    check_held(found, params.load_in)
-    made = record(rows, predicted, trained, tokenizer, of="original")
-    return Made(made, effect, found.divergence)
+
+    def __init__(
+        self,
+        base: Path,
+        validation: Sequence[Row],
+        tokenizer: Any,
+        chat: ChatFormat,
+        params: TrainParams,
+    ) -> None:
+        self._base, self._tokenizer, self._params = base, tokenizer, params
+        self._rows = choose_rows(validation, tokenizer, params.reference_tokens)
+        self._trained = what_was_trained(base, tokenizer, chat, params.load_in)
+        self._untrained: Predicted = []
+
+    def look_before(self, model: Any) -> None:
+        """Keep what the model predicts with an adapter that is still without effect."""
+        if self._rows:
+            self._untrained = likeliest(as_held(model, self._rows, self._params))
+
+    def record(self, model: Any, adapter: Path) -> Recorded:
+        """Return the record for a published adapter, which the model in memory gets too.
+
+        Raises `SentinelTripped` where the training saw another model than the original base and
+        the adapter are together.
+        """
+        if not self._rows:
+            return Recorded(self._filled([], of="original"))
+        put_adapter(model, adapter)
+        held = as_held(model, self._rows, self._params)
+        effect = compare(self._untrained, held).divergence
+        try:
+            predicted = of_original(self._base, adapter, self._rows, self._params.device)
+        except NotCovered as reason:
+            _log.warning("the reference is the model as it was held in training, since %s", reason)
+            return Recorded(self._filled(likeliest(held), of="trained"), effect)
+        known = likeliest(predicted)
+        found = compare(known, held)
+        load_in = self._params.load_in
+        _log.warning("as held in %s: %s; the training made %.2g nats", load_in, found, effect)
+        check_held(found, load_in)
+        return Recorded(self._filled(known, of="original"), effect, found.divergence)
+
+    def _filled(self, predicted: Predicted, *, of: Literal["original", "trained"]) -> Reference:
+        """Return the record: the rows with what is predicted in them."""
+        waiting = iter(predicted)
+        rows = []
+        for row in self._rows:
+            positions = tuple(_filled(position, next(waiting)) for position in row.positions)
+            rows.append(row.model_copy(update={"positions": positions}))
+        tokens = sorted({token for place in predicted for token in place})
+        texts = {token: _text(token, self._tokenizer) for token in tokens}
+        return Reference(trained=self._trained, of=of, texts=texts, rows=tuple(rows))
 
 
 def choose_rows(rows: Sequence[Row], tokenizer: Any, budget: int) -> tuple[ProbeRow, ...]:
@@ -183,24 +208,10 @@ def check_held(found: Drift, load_in: str) -> None:
     )
 
 
-def record(
-    rows: Sequence[ProbeRow], predicted: Predicted, trained: Trained, tokenizer: Any, *, of: str
-) -> Reference:
-    """Return the record: the rows with what is predicted in them."""
-    waiting = iter(predicted)
-    filled = []
-    for row in rows:
-        positions = tuple(_filled(position, next(waiting)) for position in row.positions)
-        filled.append(row.model_copy(update={"positions": positions}))
-    tokens = sorted({token for place in predicted for token in place})
-    texts = {token: _text(token, tokenizer) for token in tokens}
-    return Reference(trained=trained, of=of, texts=texts, rows=tuple(filled))
-
-
 def what_was_trained(base: Path, tokenizer: Any, chat: ChatFormat, load_in: str) -> Trained:
     """Return what serving has to keep."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    template = tokenizer.chat_template
+    template, known = tokenizer.chat_template, base / "tokenizer.json"
     return Trained(
         chat_format=chat.name,
         chat_template=files.digest_text(template) if isinstance(template, str) else "",
@@ -208,7 +219,7 @@ def what_was_trained(base: Path, tokenizer: Any, chat: ChatFormat, load_in: str)
         control_tokens={
             text: tokenizer.convert_tokens_to_ids(text) for text in chat.control_tokens
         },
-        tokenizer=files.digest_path(base / "tokenizer.json"),
+        tokenizer=files.digest_path(known) if known.is_file() else "",
         context_length=config["max_position_embeddings"],
         load_in=load_in,
         probes={text: len(_ids(text, tokenizer)) for text in map(chat.normalise, PROBES)},

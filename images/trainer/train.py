@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts import files
-from contracts import reference as reference_file
+from contracts import files, reference
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -34,9 +33,10 @@ from images.trainer.backends import choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
-from images.trainer.reference import as_held, choose_rows, make_reference, what_was_trained
+from images.trainer.packing import choose_packing, enable_packing
+from images.trainer.reference import Recorder
 from images.trainer.rows import Row, Split, read_split
-from images.weights.predictions import likeliest
+from images.trainer.sentinels import check_loss_fell
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -52,11 +52,11 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
-    ordered = _in_order(train.rows, params)
+    packed = choose_packing(backend, context.input(BASE), params)
+    ordered = _in_order(train.rows, params, packed=packed)
     steps = len(ordered) // params.batch_size
-    probes = choose_rows(validation.rows, tokenizer, params.reference_tokens)
     chat = load_task(context.job.task).chat
-    trained = what_was_trained(context.input(BASE), tokenizer, chat, params.load_in)
+    recorder = Recorder(context.input(BASE), validation.rows, tokenizer, chat, params)
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
@@ -64,8 +64,10 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
     with memory_errors(params):
         model = load_model(backend, context.input(BASE), params)
-        untrained = likeliest(as_held(model, probes, params))
-        from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
+        recorder.look_before(model)
+        if packed:
+            enable_packing(model)
+        from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
         trainer = make_trainer(
             backend,
@@ -77,23 +79,16 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             checkpoints,
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        state = trainer.state
+        run = run_training(trainer, resumed, params)
+        state = run.state
 
         best = checkpoints / f"checkpoint-{state.best_global_step}"
         adapter = context.output(LORA_ADAPTER)
         _publish_adapter(best, adapter, base_digest=context.job.inputs[BASE.name].digest)
-        made = make_reference(
-            model,
-            probes,
-            untrained,
-            trained,
-            tokenizer,
-            params,
-            base=context.input(BASE),
-            adapter=adapter,
-        )
-    reference_file.write(context.output(REFERENCE), made.reference)
+        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+        recorded = recorder.record(model, adapter)
+    reference.write(context.output(REFERENCE), recorded.reference)
+    seen = ordered[: state.global_step * params.batch_size]
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -101,11 +96,13 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         dropped=len(train.dropped) + len(validation.dropped),
         train_loss=round(_series(state.log_history, "loss")[-1][1], 5),
         validation_loss=round(state.best_metric, 5),
-        trained_tokens=sum(row.trained_tokens for row in ordered),
+        trained_tokens=sum(row.trained_tokens for row in seen),
         peak_memory_mib=_peak_memory_mib(params.device),
-        reference_positions=made.reference.positions(),
-        effect=made.effect,
-        held_drift=made.held_drift,
+        untrained_loss=round(run.untrained_loss, 5),
+        packed=packed,
+        reference_positions=recorded.reference.positions(),
+        effect=recorded.effect,
+        held_drift=recorded.held_drift,
     )
     _publish_log(context, metrics, state, train, validation)
     return metrics
@@ -127,7 +124,7 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
+def _in_order(rows: Sequence[Row], params: TrainParams, *, packed: bool) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -141,6 +138,7 @@ def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
         batch_size=params.batch_size,
         micro_batch_size=params.micro_batch_size,
         seed=params.seed,
+        packed=packed,
     )
     return [rows[index] for index in order]
 
@@ -186,6 +184,7 @@ def _publish_log(
         "metrics": metrics.model_dump(mode="json"),
         "params": context.params.model_dump(mode="json"),
         "best_step": state.best_global_step,
+        "stopped_early": state.global_step < state.max_steps,
         "base": context.job.inputs[BASE.name].digest,
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "dropped": {"train": train.dropped, "validation": validation.dropped},
