@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts import files
+from contracts import files, reference
 from contracts.converter import find_converter
 from contracts.entrypoint import StageContext
 from contracts.errors import OnePassNotCovered, SentinelTripped
 from contracts.params import GgufParams
-from contracts.stages import BASE, LORA_ADAPTER, MERGED
+from contracts.reference import Trained
+from contracts.stages import BASE, LORA_ADAPTER, MERGED, REFERENCE
+from images.weights.tokenizer import check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,25 @@ class Source:
     """The folder to call it from."""
     check: Callable[[], None]
     """Looks at what was merged; after each conversion."""
+    trained: Trained
+    """What the files have to say of themselves."""
 
 
 def source_of(context: StageContext[GgufParams]) -> Source:
     """Return what the job gives: MERGED, or BASE and LORA_ADAPTER, which are checked first."""
+    trained = reference.read(context.input(REFERENCE)).trained
     if LORA_ADAPTER.name in context.job.inputs:
-        return _base_and_adapter(context)
-    converter = find_converter()
-    program = (sys.executable, str(converter))
-    return Source(context.input(MERGED), program, converter.parent, lambda: None)
+        source = _base_and_adapter(context, trained)
+    else:
+        converter = find_converter()
+        program = (sys.executable, str(converter))
+        merged = context.input(MERGED)
+        source = Source(merged, program, converter.parent, lambda: None, trained)
+    check_tokenizer(source.folder, trained)
+    return source
 
 
-def _base_and_adapter(context: StageContext[GgufParams]) -> Source:
+def _base_and_adapter(context: StageContext[GgufParams], trained: Trained) -> Source:
     """Return a folder as the merge would leave it, with the base's weights in the place of its own.
 
     Everything but the tensors is then what the converter finds after a merge: the folder's name,
@@ -82,4 +91,6 @@ def _base_and_adapter(context: StageContext[GgufParams]) -> Source:
 
     program = (sys.executable, "-m", "images.gguf.merging", str(find_converter()))
     # `-m` looks for our modules in the folder that it is called from.
-    return Source(folder, (*program, str(base), str(adapter), str(report)), files.ROOT, check)
+    return Source(
+        folder, (*program, str(base), str(adapter), str(report)), files.ROOT, check, trained
+    )

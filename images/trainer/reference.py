@@ -71,14 +71,14 @@ class Recorder:
         params: TrainParams,
     ) -> None:
         self._base, self._tokenizer, self._params = base, tokenizer, params
-        self._rows = choose_rows(validation, tokenizer, params.reference_tokens)
+        self.rows = choose_rows(validation, tokenizer, params.reference_tokens)
         self._trained = what_was_trained(base, tokenizer, chat, params.load_in)
         self._untrained: Predicted = []
 
     def look_before(self, model: Any) -> None:
         """Keep what the model predicts with an adapter that is still without effect."""
-        if self._rows:
-            self._untrained = likeliest(as_held(model, self._rows, self._params))
+        if self.rows:
+            self._untrained = likeliest(as_held(model, self.rows, self._params))
 
     def record(self, model: Any, adapter: Path) -> Recorded:
         """Return the record for a published adapter, which the model in memory gets too.
@@ -86,28 +86,28 @@ class Recorder:
         Raises `SentinelTripped` where the training saw another model than the original base and
         the adapter are together.
         """
-        if not self._rows:
-            return Recorded(self._filled([], of="original"))
+        if not self.rows:
+            return Recorded(self.filled([], of="original"))
         put_adapter(model, adapter)
-        held = as_held(model, self._rows, self._params)
+        held = as_held(model, self.rows, self._params)
         effect = compare(self._untrained, held).divergence
         try:
-            predicted = of_original(self._base, adapter, self._rows, self._params.device)
+            predicted = of_original(self._base, adapter, self.rows, self._params.device)
         except NotCovered as reason:
             _log.warning("the reference is the model as it was held in training, since %s", reason)
-            return Recorded(self._filled(likeliest(held), of="trained"), effect)
+            return Recorded(self.filled(likeliest(held), of="trained"), effect)
         known = likeliest(predicted)
         found = compare(known, held)
         load_in = self._params.load_in
         _log.warning("as held in %s: %s; the training made %.2g nats", load_in, found, effect)
         check_held(found, load_in)
-        return Recorded(self._filled(known, of="original"), effect, found.divergence)
+        return Recorded(self.filled(known, of="original"), effect, found.divergence)
 
-    def _filled(self, predicted: Predicted, *, of: Literal["original", "trained"]) -> Reference:
+    def filled(self, predicted: Predicted, *, of: Literal["original", "trained"]) -> Reference:
         """Return the record: the rows with what is predicted in them."""
         waiting = iter(predicted)
         rows = []
-        for row in self._rows:
+        for row in self.rows:
             positions = tuple(_filled(position, next(waiting)) for position in row.positions)
             rows.append(row.model_copy(update={"positions": positions}))
         tokens = sorted({token for place in predicted for token in place})
