@@ -30,6 +30,9 @@ class EvaluateParams(Params):
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}
     """Least score by field, e.g. `{relevant: 0.9}`; see scores.json for the names."""
+    drift_positions: int = Field(128, ge=0)
+    """Most places of validation answers at which the candidate's probabilities are compared with
+    what was trained, one request each; 0 leaves it out. See docs/reference/sentinels.md."""
 
 
 class EvaluateMetrics(Metrics):
@@ -40,6 +43,10 @@ class EvaluateMetrics(Metrics):
     promote: bool
     scores: dict[str, float]
     reasons: tuple[str, ...] = ()
+    drift: float | None = None
+    """KL divergence (nats) of the candidate from base and adapter; None: not compared."""
+    agreement: float | None = None
+    """Share of the places at which both hold the same token for the likeliest."""
 
     def summary(self) -> str:
         """Return the share of valid answers, the verdict, and the scores."""

@@ -38,6 +38,7 @@ from contracts.stages import (
     VERDICT,
 )
 from images.labeler.asking import Request, server_for
+from images.labeler.drift import check_candidate
 from images.labeler.pool import Pool
 from images.labeler.scoring import score, score_names
 from serving import connect
@@ -82,6 +83,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     engine = connect(os.environ, context.root)
     try:
         with _candidate(context, engine, task) as tag:
+            drift = check_candidate(context, engine, tag, task, questions[0].messages)
             replies = _ask_all(context, engine, tag, task, questions)
     finally:
         engine.close()
@@ -98,6 +100,8 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         promote=promote,
         scores={name: value for name, value in scores.items() if name != "valid"},
         reasons=tuple(reasons),
+        drift=drift.divergence if drift else None,
+        agreement=drift.agreement if drift else None,
     )
 
 

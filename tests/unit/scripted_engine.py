@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from serving.engine import Answer, Messages, Model, Options, Progress, full_tag, require_options
+from serving.engine import (
+    Answer,
+    Messages,
+    Model,
+    NextToken,
+    Options,
+    Progress,
+    full_tag,
+    require_options,
+)
+from tasks.chat import QWEN3
 from tasks.definition import Modelfile
 
 Script = Callable[[list[dict[str, str]], int], str | Answer | Exception]
@@ -88,6 +98,9 @@ class ScriptedEngine:
         return found if isinstance(found, Answer) else answer(found)
 
     def render(self, tag: str, messages: Messages) -> str:
+        return QWEN3.render_prompt(messages)
+
+    def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:
         raise NotImplementedError
 
     def close(self) -> None:
