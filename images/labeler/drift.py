@@ -153,7 +153,7 @@ def _comparable(
     """
     if all(chance.number is not None for chance in chances):
         by_number: dict[Key, float] = {each.number or 0: each.logprob for each in chances}
-        return {**position.known()}, by_number
+        return {token: value for token, value in position.known().items()}, by_number  # noqa: C416
     told = Counter(chance.text for chance in chances)
     mine = Counter(texts[token] for token in position.tokens)
     clear = {text for text in told | mine if text and max(told[text], mine[text]) == 1}

@@ -1,9 +1,8 @@
-"""Each way in which a model can be another one than was trained is planted, and is found."""
+"""Each way in which a merge can make another model than was trained is planted, and is found."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,51 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts import files, reference
 from contracts.errors import SentinelTripped
-from contracts.stages import CONVERT, EVALUATE, MERGE, TRAIN
-from images.gguf import convert
-from images.labeler.drift import check_candidate
 from images.merger import merge
-from images.trainer import train
-from serving.llamacpp import LlamaCpp
-from tasks import load_task
-from tests.unit.labeler_stage import StageRun
-from tests.unit.model_stages import TRAINING, folder_of, rows, run, workspace
+from images.weights import model_files
+from tests.unit.trained_model import merged, train_briefly
 
-TASK = load_task("liga_relevance")
 WEIGHTS = "adapter_model.safetensors"
-CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", files.ROOT / ".cache" / "llama.cpp"))
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return base, adapter and record of a short real training."""
-    root = tmp_path_factory.mktemp("trained")
-    inputs = workspace(root, tiny_base, rows(10))
-    settings = {**TRAINING, "max_steps": 20, "eval_steps": 20}
-    metrics = run(root, TRAIN, train.work, inputs, settings).metrics
-    assert metrics["effect"] > 0.5
-    assert metrics["held_drift"] < 1e-6
-    out = folder_of(root, TRAIN) / "out"
-    return {
-        "base": tiny_base,
-        "lora_adapter": out / "lora_adapter",
-        "reference": out / "reference.json",
-    }
-
-
-def merged(root: Path, trained: dict[str, Path], **params: Any) -> dict[str, Any]:
-    """Merge; the model lies in `model_of(root)`."""
-    (root / "in").mkdir(parents=True)
-    inputs = {name: root / "in" / path.name for name, path in trained.items()}
-    for name, path in trained.items():
-        inputs[name].symlink_to(path)
-    return run(root, MERGE, merge.work, inputs, params).metrics
-
-
-def model_of(root: Path) -> Path:
-    return folder_of(root, MERGE) / "out" / "merged"
+    return train_briefly(tmp_path_factory.mktemp("trained"), tiny_base)
 
 
 # --- merge ----------------------------------------------------------------------------------------
@@ -177,7 +143,7 @@ def test_another_tokenizer_is_found(
     plant: Callable[[Path], None],
     says: str,
 ) -> None:
-    write = merge.write_the_rest
+    write = model_files.write_the_rest
 
     def damaged(base: Path, out: Path, *others: Any) -> None:
         write(base, out, *others)
@@ -186,43 +152,3 @@ def test_another_tokenizer_is_found(
     monkeypatch.setattr(merge, "write_the_rest", damaged)
     with pytest.raises(SentinelTripped, match=f"sentinel tokenizer: .*{says}"):
         merged(tmp_path, trained)
-
-
-# --- served ---------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def gguf(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the q8_0 file of the trained model, by the stages merge and gguf."""
-    if not (CONVERTER / "convert_hf_to_gguf.py").is_file():
-        pytest.skip("LLAMA_CPP_DIR has no converter")
-    root = tmp_path_factory.mktemp("gguf")
-    merged(root, trained)
-    inputs = {"merged": model_of(root), "reference": root / "in" / "reference.json"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLAMA_CPP_DIR", str(CONVERTER))
-        run(root, CONVERT, convert.work, inputs, {})
-    return folder_of(root, CONVERT) / "out" / "model.gguf"
-
-
-def judged(folder: Path, trained: dict[str, Path], gguf: Path) -> Any:
-    """Return the drift of a file in llama.cpp, as the evaluate stage measures it."""
-    stage = StageRun(EVALUATE, folder)
-    shutil.copyfile(trained["reference"], folder / "reference.json")
-    shutil.copyfile(gguf, folder / "model.gguf")
-    engine = LlamaCpp(folder / "serving")
-    engine.create("candidate", gguf, TASK.modelfile())
-    try:
-        return stage.run(
-            lambda context: check_candidate(  # type: ignore[arg-type,return-value]
-                context, engine, "candidate", TASK, [{"role": "user", "content": "Titel: A"}]
-            )
-        )
-    finally:
-        engine.close()
-
-
-def test_the_right_file_does_not_drift(
-    trained: dict[str, Path], gguf: Path, tmp_path: Path
-) -> None:
-    found = judged(tmp_path, trained, gguf)
-    assert found.divergence < 2e-3
-    assert found.positions == reference.read(trained["reference"]).positions()
