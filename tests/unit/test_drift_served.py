@@ -16,15 +16,20 @@ import pytest
 from contracts import reference
 from contracts.errors import SentinelTripped
 from contracts.gguf_header import Q8_0, read_header
+from contracts.reference import Position
 from contracts.stages import EVALUATE
 from images.gguf.convert import _checked_header
 from images.gguf.source import Source
-from images.labeler.drift import check_candidate
+from images.labeler.drift import _comparable, check_candidate
+from serving.engine import TokenChance
 from serving.llamacpp import LlamaCpp
 from tasks import load_task
+from tests.tiny_gguf import tiny_gguf
 from tests.unit.labeler_stage import StageRun
 from tests.unit.model_stages import rows
 from tests.unit.trained_model import converted, merged, merged_model, train_briefly
+
+__all__ = ["tiny_gguf"]
 
 TASK = load_task("liga_relevance")
 MESSAGES = rows(1)[0]["messages"][:-1]
@@ -87,16 +92,13 @@ def _coarse(made: dict[str, Path], out: Path) -> Path:
     return out
 
 
-def _of_base(made: dict[str, Path], out: Path) -> Path:
-    return converted(out.parent / "base", made["base"], made["reference"])
-
-
-@pytest.mark.parametrize("plant", [_coarse, _of_base])
+@pytest.mark.parametrize("planted", ["coarse", "base"])
 def test_another_model_under_the_same_label_is_found(
-    made: dict[str, Path], tmp_path: Path, plant: Callable[[dict[str, Path], Path], Path]
+    made: dict[str, Path], tmp_path: Path, tiny_gguf: Path, planted: str
 ) -> None:
+    file = _coarse(made, tmp_path / "coarse.gguf") if planted == "coarse" else tiny_gguf
     with pytest.raises(SentinelTripped, match="sentinel gguf_drift") as caught:
-        judged(tmp_path / "ws", made, plant(made, tmp_path / "planted.gguf"))
+        judged(tmp_path / "ws", made, file)
     assert "KL divergence" in caught.value.why
 
 
@@ -122,6 +124,21 @@ def test_another_prompt_end_or_context_is_found(
 ) -> None:
     with pytest.raises(SentinelTripped, match=f"sentinel {sentinel}"):
         judged(tmp_path, made, made["gguf"], task, messages)
+
+
+def test_texts_that_are_not_one_token_are_left_out() -> None:
+    position = Position(before=1, answer="", tokens=(1, 2, 3, 4), logprobs=(-0.1, -3.0, -4.0, -5.0))
+    texts = {1: "a", 2: "", 3: "b", 4: "b"}
+    told = (
+        TokenChance("a", -0.2, None),
+        TokenChance("", -2.0, None),
+        TokenChance("c", -3.0, None),
+        TokenChance("c", -4.0, None),
+        TokenChance("d", -5.0, None),
+    )
+    assert _comparable(position, told, texts) == ({"a": -0.1}, {"a": -0.2, "d": -5.0})
+    numbered = (TokenChance("", -0.2, 2), TokenChance("!", -3.0, 0))
+    assert _comparable(position, numbered, texts) == (position.known(), {2: -0.2, 0: -3.0})
 
 
 # --- what the file says of itself -----------------------------------------------------------------
