@@ -125,10 +125,11 @@ EVALUATE = Stage(
     EvaluateMetrics,
     image="labeler",
     gpu=GpuMode.SERVING,
-    inputs=(GGUF, TEST_SPLIT, REFERENCE),
+    inputs=(BASE, GGUF, TEST_SPLIT, REFERENCE),
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,
+    remembers=True,
 )
 DEPLOY = Stage(
     "deploy",
@@ -136,7 +137,7 @@ DEPLOY = Stage(
     DeployMetrics,
     inputs=(GGUF, VERDICT),
     task="all",
-    code=("driver/host_stages/deploy.py", "serving"),
+    code=("driver/host_stages/deploy.py", "driver/promotion.py", "serving"),
     gpu=GpuMode.SERVING,
     effect=True,
 )

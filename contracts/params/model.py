@@ -55,7 +55,7 @@ class TrainParams(Params):
     min_loss_fall: float = Field(0.05, ge=0, lt=1)
     """Share by which the validation loss has to fall below the untrained model's, else the run is
     refused. The form of the answer alone, which every row repeats, brings more. 0: no check."""
-    reference_tokens: int = Field(3072, ge=0)
+    reference_tokens: int = Field(2048, ge=0)
     """Tokens of validation rows on which later stages are compared with what was trained (see
     docs/reference/sentinels.md); the cost of it is in proportion. 0 leaves the comparison out."""
     seed: int = Field(17, ge=0, lt=1 << 32)

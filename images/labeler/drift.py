@@ -1,4 +1,4 @@
-"""The candidate as it is served, held against what was trained: prompt, tokens, probabilities.
+"""The candidate as it is served, held against what was trained: limits, tokens, probabilities.
 
 The engine is shown a validation row up to some place of its answer, as text, and tells what it
 expects next. So the file, the engine's tokenizer and its arithmetic are checked together, in the
@@ -20,7 +20,7 @@ from contracts.gguf_header import FILE_TYPES, GgufInvalid, read_header
 from contracts.params import EvaluateParams
 from contracts.reference import Position, ProbeRow, Reference
 from contracts.stages import GGUF, REFERENCE
-from serving.engine import Engine, Messages, NextToken, TokenChance
+from serving.engine import Engine, NextToken, TokenChance
 from tasks.definition import Task
 
 _MOST_UNTOLD = 0.5
@@ -33,15 +33,15 @@ Key = int | str
 
 
 def check_candidate(
-    context: StageContext[EvaluateParams], engine: Engine, tag: str, task: Task, messages: Messages
+    context: StageContext[EvaluateParams], engine: Engine, tag: str, task: Task
 ) -> Drift | None:
     """Return the candidate's drift from base and adapter, None where it is not measured.
 
-    `messages` are any question of the task. Raises `SentinelTripped` where prompt, tokens or
-    probabilities are not those of the training.
+    Raises `SentinelTripped` where its limits, tokens or probabilities are not those of the
+    training. The prompts are looked at in parity.py.
     """
     known = reference.read(context.input(REFERENCE))
-    _check_prompt(engine, tag, task, messages, known)
+    _check_limits(task, known)
     places = list(_places(known, context.params.drift_positions))
     if not places:
         _log.warning("not compared with what was trained, as the settings have it")
@@ -92,22 +92,8 @@ class _Asking:
         )
 
 
-def _check_prompt(
-    engine: Engine, tag: str, task: Task, messages: Messages, known: Reference
-) -> None:
-    """Compare what the engine makes of messages, and of an answer's end, with the training."""
-    served, trained = engine.render(tag, messages), task.chat.render_prompt(messages)
-    if served != trained:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(served, trained, strict=False)) if a != b),
-            min(len(served), len(trained)),
-        )
-        raise SentinelTripped(
-            "sentinel served_prompt: the engine shows the model another prompt than in training",
-            why=f"at character {at}: {served[at : at + 40]!r}, "
-            f"in training {trained[at : at + 40]!r}",
-            todo="Correct the template of the chat format in tasks/chat.py.",
-        )
+def _check_limits(task: Task, known: Reference) -> None:
+    """Compare what the Modelfile says of an answer's end and of the context with the training."""
     parameters = task.modelfile().parameters
     stops, num_ctx = parameters.get("stop"), parameters["num_ctx"]
     end = known.trained.turn_end

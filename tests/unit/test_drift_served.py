@@ -26,13 +26,11 @@ from serving.llamacpp import LlamaCpp
 from tasks import load_task
 from tests.tiny_gguf import tiny_gguf
 from tests.unit.labeler_stage import StageRun
-from tests.unit.model_stages import rows
 from tests.unit.trained_model import converted, merged, merged_model, train_briefly
 
 __all__ = ["tiny_gguf"]
 
 TASK = load_task("liga_relevance")
-MESSAGES = rows(1)[0]["messages"][:-1]
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +46,7 @@ def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {**trained, "merged": model, "gguf": gguf}
 
 
-def judged(
-    folder: Path, made: dict[str, Path], gguf: Path, task: Any = TASK, messages: Any = MESSAGES
-) -> Any:
+def judged(folder: Path, made: dict[str, Path], gguf: Path, task: Any = TASK) -> Any:
     """Return the drift of a file in llama.cpp, as the evaluate stage measures it."""
     stage = StageRun(EVALUATE, folder)
     (folder / "reference.json").unlink()
@@ -60,7 +56,7 @@ def judged(
     engine.create("candidate", gguf, TASK.modelfile())
 
     def work(context: Any) -> Any:
-        return check_candidate(context, engine, "candidate", task, messages)
+        return check_candidate(context, engine, "candidate", task)
 
     try:
         return stage.run(work)
@@ -112,18 +108,17 @@ def test_an_engine_that_splits_words_otherwise_is_found(
 
 
 @pytest.mark.parametrize(
-    ("task", "messages", "sentinel"),
+    ("task", "sentinel"),
     [
-        (TASK, MESSAGES[1:], "served_prompt"),  # the Modelfile's own system text steps in
-        (replace(TASK, chat=replace(TASK.chat, stop=("###",))), MESSAGES, "served_stop"),
-        (replace(TASK, serving=replace(TASK.serving, num_ctx=50_000)), MESSAGES, "served_context"),
+        (replace(TASK, chat=replace(TASK.chat, stop=("###",))), "served_stop"),
+        (replace(TASK, serving=replace(TASK.serving, num_ctx=50_000)), "served_context"),
     ],
 )
-def test_another_prompt_end_or_context_is_found(
-    made: dict[str, Path], tmp_path: Path, task: Any, messages: Any, sentinel: str
+def test_another_end_or_context_is_found(
+    made: dict[str, Path], tmp_path: Path, task: Any, sentinel: str
 ) -> None:
     with pytest.raises(SentinelTripped, match=f"sentinel {sentinel}"):
-        judged(tmp_path, made, made["gguf"], task, messages)
+        judged(tmp_path, made, made["gguf"], task)
 
 
 def test_texts_that_are_not_one_token_are_left_out() -> None:
