@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.entrypoint import StageContext
-from contracts.errors import SentinelTripped
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.gguf_header import (
     FILE_TYPES,
     TENSOR_TYPES,
@@ -43,6 +43,8 @@ from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
+_NO_SPACE = 2**20
+"""Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
-            product.make(written, parts.tell)
+            _make(product, written, parts.tell)
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
@@ -81,14 +83,27 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     )
 
 
+def _make(product: _Product, written: Path, tell: Tell) -> None:
+    """Make a file; raise `DiskFull` for a failure that has left no space, whatever it was told."""
+    try:
+        product.make(written, tell)
+    except StageFailed as error:
+        if shutil.disk_usage(written.parent).free < _NO_SPACE:
+            raise DiskFull("the disk is full", why=error.what) from error
+        raise
+
+
 def _products(
     context: StageContext[GgufParams], source: Source, finished: Finished
 ) -> Iterator[_Product]:
     """Yield the files of these params in the order in which they need each other."""
 
+    def product(target: Path, outtype: str, make: Callable[[Path, Tell], None]) -> _Product:
+        return _Product(target, make, partial(_checked_header, source, outtype))
+
     def converted(target: Path, outtype: str) -> _Product:
         make = partial(programs.convert, source, outtype, context.job.task)
-        return _Product(target, make, partial(_checked, source, outtype))
+        return product(target, outtype, make)
 
     params = context.params
     first, variants = params.outtype[0], context.output(GGUF_VARIANTS)
@@ -100,25 +115,16 @@ def _products(
     k_quants = {each: target for each, target in targets.items() if each in K_QUANTS}
     if all(finished.digest(target) for target in k_quants.values()):
         return
-    exact_type = _exact_type(source.folder)
-    exact = targets.get(exact_type, context.work / "exact.gguf")
+    exact = targets.get(source.exact_type, context.work / "exact.gguf")
     if exact not in targets.values():
-        yield converted(exact, exact_type)
+        yield converted(exact, source.exact_type)
     imatrix = variants / "imatrix.gguf" if params.imatrix else None
     if imatrix:
         rows = context.input(TRAIN_SPLIT)
         make = partial(programs.measure, exact, rows, context.job.task, params.imatrix_chunks)
         yield _Product(imatrix, make, read_header)
     for outtype, target in k_quants.items():
-        make = partial(programs.quantize, exact, outtype, imatrix)
-        yield _Product(target, make, partial(_checked_header, source, outtype))
-
-
-def _exact_type(folder: Path) -> str:
-    """Return the output type that holds the model's weights as they are."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wide = "float32" in (config.get("dtype"), config.get("torch_dtype"))
-    return "f32" if wide else "bf16"
+        yield product(target, outtype, partial(programs.quantize, exact, outtype, imatrix))
 
 
 def _made_of(context: StageContext[GgufParams]) -> dict[str, Any]:
@@ -140,12 +146,6 @@ def _remove_scaffold(work: Path) -> None:
     """Remove what only the way to the files needed."""
     (work / "exact.gguf").unlink(missing_ok=True)
     shutil.rmtree(work / "merged", ignore_errors=True)
-
-
-def _checked(source: Source, outtype: str, path: Path) -> Header:
-    """Look at what the converter wrote, and at what was merged on the way."""
-    source.check()
-    return _checked_header(source, outtype, path)
 
 
 def _checked_header(source: Source, outtype: str, path: Path) -> Header:

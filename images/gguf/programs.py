@@ -5,6 +5,7 @@ What they are told depends on the job alone: a path in an argument can end up in
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from typing import IO
 from contracts import files
 from contracts.converter import find_program
 from contracts.entrypoint import StageContext
-from contracts.errors import OutOfMemory, StageFailed
+from contracts.errors import OutOfMemory, RetrainError, StageFailed, error_for
 from contracts.params import GgufParams
 from images.gguf.source import Source
 from tasks import load_task
@@ -27,6 +28,7 @@ Tell = Callable[[float], None]
 
 _WRITING = re.compile(r"Writing:\s*(?P<percent>\d+)%")
 _TENSOR = re.compile(r"\[\s*(?P<done>\d+)/\s*(?P<total>\d+)\]")
+_ERROR = '{"code": '
 _LAST_LINES = 20
 _KILLED = -9
 _CHUNK = 512
@@ -50,10 +52,12 @@ class Parts:
 
 
 def convert(source: Source, outtype: str, name: str, out: Path, tell: Tell) -> None:
-    """Convert a model; `name` is what the file calls it."""
+    """Convert a model; `name` is what the file calls it.
+
+    In one pass it raises what images/gguf/merging.py does as well.
+    """
     command = [
-        *source.program,
-        *(str(source.folder), "--outtype", outtype, "--outfile", str(out)),
+        *(*source.program, "--outtype", outtype, "--outfile", str(out)),
         *("--model-name", name),  # else it is guessed from the folder's name
     ]
     # Our own folder lies beside the converter in the image: without PYTHONPATH it cannot take one
@@ -62,13 +66,23 @@ def convert(source: Source, outtype: str, name: str, out: Path, tell: Tell) -> N
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
-    def heard(line: str) -> bool:
-        found = _WRITING.match(line)
-        if found:
-            tell(int(found["percent"]) / 100)
-        return found is not None
+    named: list[RetrainError] = []
 
-    _run("llama.cpp's converter", command, source.home, heard, environment)
+    def heard(line: str) -> bool:
+        if found := _WRITING.match(line):
+            tell(int(found["percent"]) / 100)
+        elif line.startswith(_ERROR):
+            told = json.loads(line)
+            kind = error_for(told["code"])
+            named.append(kind(told["what"], why=told["why"], todo=told["todo"]))
+        return found is not None or bool(named)
+
+    try:
+        _run("llama.cpp's converter", command, source.home, heard, environment)
+    except StageFailed:
+        if named:  # by images/gguf/merging.py
+            raise named[0] from None
+        raise
 
 
 def measure(model: Path, rows: Path, task: str, chunks: int, out: Path, tell: Tell) -> None:

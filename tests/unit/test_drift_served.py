@@ -184,7 +184,7 @@ def test_metadata_that_was_not_trained_is_found(
     made: dict[str, Path], tmp_path: Path, plant: Callable[[bytes], bytes], says: str
 ) -> None:
     trained = reference.read(made["reference"]).trained
-    source = Source(made["merged"], (), tmp_path, lambda: None, trained)
+    source = Source(made["merged"], (), tmp_path, "bf16", trained)
     _checked_header(source, "q8_0", made["gguf"])
     planted = tmp_path / "planted.gguf"
     planted.write_bytes(plant(made["gguf"].read_bytes()))

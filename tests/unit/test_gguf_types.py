@@ -14,7 +14,7 @@ import pytest
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
-from contracts.errors import SentinelTripped, StageFailed
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import read_header
 from contracts.stage import Event, Result
@@ -50,8 +50,8 @@ def _tools() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def known(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the tiny base as the converter writes it."""
-    program = (sys.executable, str(TOOLS / CONVERTER))
-    source = Source(tiny_base, program, TOOLS, lambda: None)
+    program = (sys.executable, str(TOOLS / CONVERTER), str(tiny_base))
+    source = Source(tiny_base, program, TOOLS, "bf16")
     folder = tmp_path_factory.mktemp("known")
     made = {outtype: folder / f"{outtype}.gguf" for outtype in ("q8_0", "bf16")}
     for outtype, path in made.items():
@@ -116,7 +116,8 @@ def test_a_finished_type_is_kept_after_a_kill_unless_something_has_changed(
     elif changed == "the types":
         types = ["bf16", "q8_0"]
 
-    again, events = Converter(known), []
+    again = Converter(known)
+    events: list[Event] = []
     result = converted(tmp_path, model, again, events, outtype=types)
     assert again.made == (["bf16"] if changed == "nothing" else types)
     assert result is not None
@@ -136,6 +137,24 @@ def test_a_file_of_another_type_than_asked_for_is_refused(
     with pytest.raises(SentinelTripped, match="file type is 32 instead of 7"):
         converted(tmp_path, tiny_base, swapped)
     assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
+
+
+def test_a_converter_that_fails_on_a_full_disk_is_told_apart(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of the disk's free space: filling a disk needs one of its own (tests/faults)."""
+
+    def fails(*_given: Any) -> None:
+        raise StageFailed("llama.cpp's converter failed with exit code 1")
+
+    converter: Any = fails
+    with pytest.raises(StageFailed):
+        converted(tmp_path, tiny_base, converter)
+    full = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+    with pytest.raises(DiskFull) as named:
+        converted(tmp_path, tiny_base, converter)
+    assert "converter failed" in named.value.why
 
 
 def test_a_missing_program_is_named_and_how_to_get_it(

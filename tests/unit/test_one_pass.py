@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts.converter import find_program
+from contracts.converter import CONVERTER, find_program
 from contracts.errors import OnePassNotCovered, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import FILE_TYPES, read_header
 from contracts.stage import Result
 from contracts.stages import CONVERT, MERGE, convert_stage
-from images.gguf import convert
+from images.gguf import convert, merging
 from images.merger import merge
 from images.weights.arithmetic import merge_tensor
 from images.weights.checks import BASE_BY_DIGEST, check_pair
@@ -33,7 +33,7 @@ TYPES = ("q8_0", "f16", "bf16")
 K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 ONE_PASS = convert_stage(one_pass=True, imatrix=False)
 needs_converter = pytest.mark.skipif(
-    not (TOOLS / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
+    not (TOOLS / CONVERTER).is_file(), reason="LLAMA_CPP_DIR has no converter"
 )
 
 
@@ -130,13 +130,10 @@ def test_nothing_else_is_left_and_no_merged_model_was_written(
 ) -> None:
     for folder in both_ways:
         left = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-        assert {name for name in left if "work/" in name} <= {"work/gguf.json", "work/merged.json"}
+        assert {name for name in left if "work/" in name} == {"work/gguf.json"}
         types = {"f16", "bf16", *(K_QUANTS if has_quantize() else ())}
         variants = {name for name in left if "variants/" in name}
         assert variants == {f"out/variants/model-{each}.gguf" for each in types}
-    told = json.loads((both_ways[0] / "work" / "merged.json").read_text())
-    assert len(told["planned"]) == 14
-    assert told["planned"] == told["merged"] == told["changed"]
 
 
 def test_a_tensor_merged_by_itself_is_that_of_the_merged_file(tmp_path: Path) -> None:
@@ -153,6 +150,17 @@ def test_a_tensor_merged_by_itself_is_that_of_the_merged_file(tmp_path: Path) ->
 
 
 # --- what one pass does not cover ----------------------------------------------------------------
+def refusal(folder: Path, base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return what the converter's process says before it comes to the converter."""
+    capsys.readouterr()
+    argv = ["", str(TOOLS / CONVERTER), str(base), "digest", str(adapter), str(folder / "merged")]
+    code = merging.main(argv)
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == told["code"] != 0
+    assert not (folder / "merged").exists()
+    return told
+
+
 @pytest.mark.parametrize(
     ("lora", "reason"),
     [
@@ -161,31 +169,33 @@ def test_a_tensor_merged_by_itself_is_that_of_the_merged_file(tmp_path: Path) ->
         ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
     ],
 )
-def test_what_only_peft_merges_is_refused_before_anything_is_written(
-    tmp_path: Path, lora: dict[str, Any], reason: str
+def test_what_only_peft_merges_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lora: dict[str, Any], reason: str
 ) -> None:
     base = make_base(tmp_path / "base")
     adapter = make_adapter(tmp_path / "adapter", base, **lora)
-    with pytest.raises(OnePassNotCovered, match="does not cover") as refused:
-        one_pass(tmp_path / "ws", base, adapter)
-    assert reason in refused.value.why
-    assert not list(folder_of(tmp_path / "ws", CONVERT).rglob("*.gguf"))
+    told = refusal(tmp_path, base, adapter, capsys)
+    assert told["code"] == OnePassNotCovered.exit_code
+    assert reason in told["why"]
+    assert told["todo"] == OnePassNotCovered.hint
 
 
-def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
+def test_another_kind_of_adapter_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from peft import IA3Config
 
     base = make_base(tmp_path / "base")
     modules = {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
     config = IA3Config(task_type="CAUSAL_LM", **modules)
     adapter = save_adapter(tmp_path / "adapter", base, config)
-    with pytest.raises(OnePassNotCovered) as refused:
-        one_pass(tmp_path / "ws", base, adapter)
-    assert "IA3" in refused.value.why
+    told = refusal(tmp_path, base, adapter, capsys)
+    assert told["code"] == OnePassNotCovered.exit_code
+    assert "IA3" in told["why"]
 
 
 def test_a_tensor_that_the_index_does_not_name_is_refused(
-    tmp_path: Path, pair: tuple[Path, Path]
+    tmp_path: Path, pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The merge would leave it out, the converter would stop at it."""
     base = tmp_path / "base"
@@ -193,30 +203,31 @@ def test_a_tensor_that_the_index_does_not_name_is_refused(
     index = json.loads((base / INDEX).read_text())
     index["weight_map"].pop("model.norm.weight")
     (base / INDEX).write_text(json.dumps(index))
-    with pytest.raises(OnePassNotCovered) as refused:
-        one_pass(tmp_path / "ws", base, pair[1])
-    assert "index does not name" in refused.value.why
+    told = refusal(tmp_path, base, pair[1], capsys)
+    assert told["code"] == OnePassNotCovered.exit_code
+    assert "index does not name" in told["why"]
 
 
 # --- the sentinels of the merge, each with its failure planted -----------------------------------
-def test_a_quantised_base(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planted", ["unquantised_base", "base_commit", "finite_adapter"])
+def test_the_sentinels_of_the_merge_fire(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], planted: str
+) -> None:
     base = make_base(tmp_path / "base")
     adapter = make_adapter(tmp_path / "adapter", base)
-    config = json.loads((base / "config.json").read_text())
-    config["quantization_config"] = {"load_in_8bit": True}
-    (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SentinelTripped, match="unquantised_base"):
-        one_pass(tmp_path / "ws", base, adapter)
+    if planted == "unquantised_base":
+        edit(base / "config.json", quantization_config={"load_in_8bit": True})
+    elif planted == "base_commit":
+        edit(adapter / "adapter_config.json", base_model_name_or_path=BASE_BY_DIGEST + "0" * 64)
+    else:
+        adapter = with_values(adapter, tmp_path / "broken", torch.nan, "lora_A")
+    told = refusal(tmp_path, base, adapter, capsys)
+    assert told["code"] == SentinelTripped.exit_code
+    assert f"sentinel {planted}" in told["what"]
 
 
-def test_an_adapter_of_another_base(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base")
-    adapter = make_adapter(tmp_path / "adapter", base)
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = BASE_BY_DIGEST + "0" * 64
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(SentinelTripped, match="base_commit"):
-        one_pass(tmp_path / "ws", base, adapter)
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def with_values(adapter: Path, out: Path, value: float, part: str) -> Path:
@@ -226,12 +237,6 @@ def with_values(adapter: Path, out: Path, value: float, part: str) -> Path:
     weights |= {n: torch.full_like(t, value) for n, t in weights.items() if part in n}
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
     return out
-
-
-def test_an_adapter_with_nan(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    broken = with_values(pair[1], tmp_path / "adapter", torch.nan, "lora_A")
-    with pytest.raises(SentinelTripped, match="finite_adapter"):
-        one_pass(tmp_path / "ws", pair[0], broken)
 
 
 @pytest.mark.slow
@@ -246,17 +251,29 @@ def test_an_adapter_that_does_nothing(
     assert not list(folder_of(tmp_path / "ws", CONVERT).rglob("model.gguf"))
 
 
-def test_a_converter_that_passes_over_an_adapted_tensor(
-    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("classes", "error", "told"),
+    [
+        ("filter_tensors = None", SentinelTripped, "merged_tensors: 14 updates"),
+        ("pass", OnePassNotCovered, "does not know this build"),
+    ],
+)
+def test_a_converter_that_passes_over_an_adapted_tensor_or_is_another(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    classes: str,
+    error: type[Exception],
+    told: str,
 ) -> None:
     """A script in the converter's place that reads no tensor at all."""
     (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "convert_hf_to_gguf.py").write_text(
-        "class ModelBase: pass\n"
+    (tmp_path / "tools" / CONVERTER).write_text(
+        f"class ModelBase: {classes}\n"
         "class LazyTorchTensor: pass\n"
         "def get_model_class(name): raise NotImplementedError\n"
         "def main(): pass\n"
     )
     monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path / "tools"))
-    with pytest.raises(SentinelTripped, match="merged_tensors: 14 updates"):
+    with pytest.raises(error, match=told):
         one_pass(tmp_path / "ws", *pair)
