@@ -49,8 +49,8 @@ def source_of(context: StageContext[GgufParams]) -> Source:
     given = (context.input(BASE), digest, context.input(LORA_ADAPTER), folder)
     module = ("-m", "images.gguf.merging", str(converter))
     # `-m` looks for our modules in the folder that it is called from.
-    program = (sys.executable, *module, *map(str, given))
-    return Source(folder, program, files.ROOT, "bf16", trained)
+    merging = (sys.executable, *module, *map(str, given))
+    return Source(folder, merging, files.ROOT, "bf16", trained)
 
 
 def _exact_type(merged: Path) -> str:

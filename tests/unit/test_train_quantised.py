@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from contracts.errors import SentinelTripped
 from contracts.params import TrainParams
+from contracts.stage import Event
 from contracts.stages import TRAIN
 from images.trainer import train
 from images.trainer.backends import PROJECTIONS, check_precision, load_model
@@ -44,14 +45,34 @@ def test_one_layer_that_is_not_quantised_is_seen(tiny_base: Path) -> None:
     assert caught.value.why == "projections found: 13 in 8bit, 1 in bf16"
 
 
+class Killed(BaseException):
+    """Stands for a kill: nothing in the stage may catch it."""
+
+
 @pytest.mark.parametrize("load_in", STORED)
-def test_it_learns(tiny_base: Path, tmp_path: Path, load_in: str) -> None:
-    inputs = workspace(tmp_path, tiny_base, rows(10))
+def test_it_learns_and_a_kill_changes_nothing(
+    tiny_base: Path, tmp_path: Path, load_in: str
+) -> None:
     settings = TRAINING | {"load_in": load_in, "gradient_checkpointing": "on"}
-    result = run(tmp_path, TRAIN, train.work, inputs, settings)
-    assert result.metrics["validation_loss"] < 0.5 * result.metrics["untrained_loss"]
-    out = folder_of(tmp_path, TRAIN) / "out" / "lora_adapter" / "adapter_model.safetensors"
-    assert {tensor.dtype for tensor in load_file(out).values()} == {torch.float32}
+
+    def trained(root: Path, kill_in: int = 0) -> tuple[Any, Path]:
+        def emit(event: Event) -> None:
+            if event.done == kill_in:
+                raise Killed
+
+        inputs = workspace(root, tiny_base, rows(10))
+        if kill_in:
+            with pytest.raises(Killed):
+                run(root, TRAIN, train.work, inputs, settings, emit)
+        result = run(root, TRAIN, train.work, inputs, settings)
+        return result.metrics, folder_of(root, TRAIN) / "out" / "lora_adapter"
+
+    metrics, whole = trained(tmp_path / "whole")
+    assert metrics["validation_loss"] < 0.5 * metrics["untrained_loss"]
+    adapter = whole / "adapter_model.safetensors"
+    assert {tensor.dtype for tensor in load_file(adapter).values()} == {torch.float32}
+    _, resumed = trained(tmp_path / "killed", kill_in=3)
+    assert (resumed / adapter.name).read_bytes() == adapter.read_bytes()
 
 
 @pytest.mark.parametrize("load_in", STORED)
