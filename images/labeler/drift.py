@@ -70,7 +70,8 @@ def check_candidate(
         measured,
         _limit(context.input(GGUF), known),
         what="the candidate, as served, does not predict what base and adapter do",
-        todo="Convert anew (`python -m driver stage gguf`), or take a wider gguf.outtype.",
+        todo="Convert anew (`python -m driver stage gguf`), take a wider gguf.outtype, or set "
+        "OLLAMA_KV_CACHE_TYPE=f16 if it is another.",
     )
     return measured
 
