@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts import files
+from contracts import files, reference
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -25,6 +25,7 @@ from contracts.stages import (
     BASE,
     LORA_ADAPTER,
     LOSS_CURVE,
+    REFERENCE,
     TRAIN_SPLIT,
     TRAINING_LOG,
     VALIDATION_SPLIT,
@@ -35,6 +36,7 @@ from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
+from images.trainer.reference import Recorder
 from images.trainer.rows import Row, Split, read_split
 from images.trainer.sentinels import check_loss_fell
 from tasks import load_task
@@ -58,6 +60,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
     ordered = _in_order(train.rows, params, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
+    chat = load_task(context.job.task).chat
+    recorder = Recorder(context.input(BASE), validation.rows, tokenizer, chat, params)
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
@@ -66,6 +70,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     )
     with batching.loading():
         model = load_model(backend, context.input(BASE), params)
+        recorder.look_before(model)
         if packed:
             enable_packing(model)
     with batching.computing():
@@ -84,13 +89,14 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         started = time.monotonic()
         run = run_training(trainer, resumed, params)
         seconds = time.monotonic() - started
-    state = run.state
+        state = run.state
 
-    best = checkpoints / f"checkpoint-{state.best_global_step}"
-    _publish_adapter(
-        best, context.output(LORA_ADAPTER), base_digest=context.job.inputs[BASE.name].digest
-    )
-    check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+        best = checkpoints / f"checkpoint-{state.best_global_step}"
+        adapter = context.output(LORA_ADAPTER)
+        _publish_adapter(best, adapter, base_digest=context.job.inputs[BASE.name].digest)
+        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+        recorded = recorder.record(model, adapter)
+    reference.write(context.output(REFERENCE), recorded.reference)
     seen = ordered[: state.global_step * params.batch_size]
     done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
@@ -106,6 +112,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         packed=packed,
         micro_batch_size=params.rows_at_once,
         tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
+        reference_positions=recorded.reference.positions(),
+        effect=recorded.effect,
+        held_drift=recorded.held_drift,
     )
     _publish_log(context, metrics, state, train, validation)
     return metrics
