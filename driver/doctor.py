@@ -14,15 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts import files, stages
-from contracts.converter import find_converter
+from contracts.converter import find_converter, find_program
 from contracts.errors import GpuUnavailable, RetrainError, StageFailed
-from driver import lease, preflight
+from driver import forecast, lease, preflight
 from driver.adapters import gpu
-from driver.pipeline import PIPELINE
+from driver.pipeline import stages_for
 from driver.session import Session
 
-_MIN_VRAM_MIB = 23_000
-"""8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
 _MIN_MEMORY_GB = 24
 """An estimate: loading 14B file by file and converting it, with room for the system. The merge
 itself streams (docs/reference/merge.md)."""
@@ -82,13 +80,19 @@ def _gpu(session: Session) -> Finding:
         return Finding("GPU", ok=None, text="not known without the driver")
     chosen = lease.devices(session, host)
     text = ", ".join(f"{each.index}: {each.name}, {each.total_mib} MiB" for each in chosen)
-    least = min(each.total_mib for each in chosen)
-    if least < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":
-        return Finding(
-            "GPU", ok=False, text=text, mend="--set train.load_in=4bit, or a smaller base"
-        )
     held = "; ".join(str(holder) for holder in lease.holders(session).of(chosen))
     return Finding("GPU", ok=True, text=f"{text}; held by {held}" if held else text)
+
+
+def _training(session: Session) -> Finding:
+    """Say what the training will take; whether that is there is known on the GPU's host only."""
+    found = forecast.forecast(session)
+    if found is None:
+        return Finding("Training", ok=None, text="this base's memory cannot be estimated")
+    text = found.text().removeprefix("train: ")
+    fits = None if found.device is None else found.memory.total <= found.device.usable_mib
+    mend = "--set train.micro_batch_size=null, so that it is chosen" if fits is False else ""
+    return Finding("Training", ok=fits, text=text, mend=mend)
 
 
 def _driver(session: Session) -> Finding:
@@ -132,14 +136,14 @@ def _toolkit(session: Session) -> Finding:
 def _images(session: Session) -> Finding:
     if session.settings.runner == "process":
         return Finding("Stage images", ok=None, text="runner=process needs none")
-    session.runner.check(PIPELINE)
-    return Finding("Stage images", ok=True, text="all four are built")
+    session.runner.check(stages_for(session.settings))
+    return Finding("Stage images", ok=True, text="all that a run needs are built")
 
 
 def _packages(session: Session) -> Finding:
     if session.settings.runner == "docker":
         return Finding("Python packages", ok=None, text="the images hold them")
-    session.runner.check(PIPELINE)
+    session.runner.check(stages_for(session.settings))
     return Finding("Python packages", ok=True, text="all that the stages import")
 
 
@@ -147,7 +151,8 @@ def _converter(session: Session) -> Finding:
     name = "llama.cpp converter"
     if session.settings.runner == "docker":
         return Finding(name, ok=None, text="the gguf image holds it")
-    return Finding(name, ok=True, text=str(find_converter()))
+    programs = [find_program(each) for each in session.settings.gguf.programs()]
+    return Finding(name, ok=True, text=", ".join([str(find_converter()), *programs]))
 
 
 def _engine(session: Session) -> Finding:
@@ -175,13 +180,14 @@ def _base(session: Session) -> Finding:
 
 
 def _disk(session: Session) -> Finding:
-    preflight.check_disk(session, PIPELINE)
+    wanted = stages_for(session.settings)
+    preflight.check_disk(session, wanted)
     preflight.check_engine_disk(session)
     folder = preflight.existing(session.workspace)
     if not os.access(folder, os.W_OK):
         mend = f"sudo chown -R $USER {folder}, or set workspace"
         return Finding("Disk", ok=False, text=f"{folder} cannot be written to", mend=mend)
-    needed = preflight.disk_needed_gb(session, PIPELINE)
+    needed = preflight.disk_needed_gb(session, wanted)
     free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
     return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")
 
@@ -223,6 +229,7 @@ def _compose(session: Session) -> Finding:
 _QUESTIONS: dict[str, Callable[[Session], Finding]] = {
     "NVIDIA driver": _driver,
     "GPU": _gpu,
+    "Training": _training,
     "Docker engine": _docker,
     "Docker Compose": _compose,
     "NVIDIA container toolkit": _toolkit,

@@ -214,7 +214,7 @@ class Ollama:
         found = self._http.json("POST", "/api/chat", timeout_s, body=body, model=full_tag(tag))
         return _answer(found, time.monotonic() - started)
 
-    def render(self, tag: str, messages: Messages) -> str:
+    def render(self, tag: str, messages: Messages, *, think: bool | None = False) -> str:
         """Return the prompt that the model reads, as Ollama's template engine makes it.
 
         Loads the model, with its own parameters.
@@ -223,14 +223,43 @@ class Ollama:
             "model": full_tag(tag),
             "messages": [dict(message) for message in messages],
             "stream": False,
-            "think": False,
             "_debug_render_only": True,
+            **({} if think is None else {"think": think}),
         }
         found = self._http.json("POST", "/api/chat", 600, body=body, model=full_tag(tag))
         try:
             return str(found["_debug_info"]["rendered_template"])
         except (KeyError, TypeError) as error:
             raise EngineUnavailable("Ollama did not say how it renders a prompt") from error
+
+    def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
+        """Return the ids that the model reads, from the `context` of a generate call.
+
+        Ollama has no call for it. A template that is the prompt alone passes a rendered text
+        through, and the `context` is then the ids of prompt and answer together (as seen on 0.33.1;
+        with `raw` there is none). A letter keeps the two apart: an answer that begins with a line
+        break would be one token with the break that the prompt ends with.
+        """
+        body = {
+            "model": full_tag(tag),
+            "prompt": f"{prompt}X",
+            "template": "{{ .Prompt }}",
+            "system": "",
+            "stream": False,
+            "think": False,
+            "keep_alive": _KEEP_ALIVE,
+            "options": {**options, "num_predict": 1},
+        }
+        found = self._http.json("POST", "/api/generate", 600, body=body, model=full_tag(tag))
+        try:
+            ids = [int(each) for each in found["context"]]
+            return ids[: int(found["prompt_eval_count"]) - 1]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineUnavailable(
+                "Ollama did not say what tokens it reads",
+                why="its answer holds no context",
+                todo="Use Ollama 0.33, or a later one that still tells it.",
+            ) from error
 
     def close(self) -> None:
         """Nothing is held open between calls."""

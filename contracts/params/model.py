@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.stage import Metrics, Params
 
@@ -37,24 +37,49 @@ class TrainParams(Params):
     """Overrides `epochs` when positive: a number of optimizer steps."""
     batch_size: int = Field(4, ge=1)
     """Effective batch in rows: micro-batch times accumulation."""
-    micro_batch_size: int = Field(1, ge=1)
-    """Rows on the device at once; a divisor of `batch_size`."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Rows on the device at once; a divisor of `batch_size`. None: as many as fit the memory. After
+    an out-of-memory error half as many, the effective batch unchanged."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Rows of a micro-batch in one sequence without padding, the prompt they share computed once.
+    `auto`: where the backend keeps them apart (transformers); else rows of like length meet."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations are computed again in the backward pass instead of kept. `auto`: on CUDA."""
     max_length: int = Field(2048, ge=64)
     """Most tokens in a row, prompt and answer; a longer row is never cut."""
     too_long: Literal["error", "drop"] = "error"
     """What happens to a longer row: stop and name it, or name it and leave it out."""
     eval_steps: int = Field(50, ge=1)
     """Optimizer steps between evaluations on the validation split, and between checkpoints."""
+    patience: int = Field(3, ge=0)
+    """Evaluations without a lower validation loss after which training stops; 0: never."""
+    min_loss_fall: float = Field(0.05, ge=0, lt=1)
+    """Share by which the validation loss has to fall below the untrained model's, else the run is
+    refused. The form of the answer alone, which every row repeats, brings more. 0: no check."""
     seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainParams:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
         if self.device == "cpu" and self.backend == "unsloth":
             raise ValueError("backend=unsloth needs device=cuda")
         return self
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether gradients are checkpointed, the default settled."""
+        if self.gradient_checkpointing == "auto":
+            return self.device == "cuda"
+        return self.gradient_checkpointing == "on"
+
+    @property
+    def rows_at_once(self) -> int:
+        """The micro-batch, once it is settled."""
+        if self.micro_batch_size is None:
+            raise ValueError("the micro-batch is not chosen yet")
+        return self.micro_batch_size
 
 
 class TrainMetrics(Metrics):
@@ -68,12 +93,21 @@ class TrainMetrics(Metrics):
     validation_loss: float
     trained_tokens: int
     peak_memory_mib: int
+    untrained_loss: float = 0.0
+    """Validation loss before the first step."""
+    packed: bool = False
+    """Whether rows shared sequences."""
+    micro_batch_size: int = 0
+    """Rows at once, in the end."""
+    tokens_per_s: float = 0
+    """Of all tokens, padding not counted, from the last (re)start on; evaluations and checkpoints
+    took their time as well."""
 
     def summary(self) -> str:
         """Return the losses (nats per answer token)."""
         return (
             f"{self.steps} steps ({self.backend}), loss {self.train_loss:.3f}, "
-            f"validation {self.validation_loss:.3f}"
+            f"validation {self.untrained_loss:.3f} → {self.validation_loss:.3f}"
         )
 
 
@@ -101,20 +135,66 @@ class MergeMetrics(Metrics):
         return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{by}"
 
 
+OutType = Literal["q8_0", "f16", "bf16", "q4_k_m", "q5_k_m", "q6_k"]
+K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
+"""Output types that llama-quantize makes; the others are the converter's own."""
+
+BITS = {"q8_0": 8.5, "f16": 16, "bf16": 16, "q4_k_m": 4.9, "q5_k_m": 5.7, "q6_k": 6.6}
+"""Bits a weight, by output type (tools/quantize/README.md of llama.cpp, rounded up)."""
+
+
 class GgufParams(Params):
     """The conversion for the serving engine."""
 
-    outtype: Literal["q8_0"] = "q8_0"
-    """Quantization of the GGUF file."""
+    not_identity: ClassVar[frozenset[str]] = frozenset({"way"})  # both ways give the same bytes
+
+    outtype: tuple[OutType, ...] = Field(("q8_0",), min_length=1)
+    """Output type, or several: q8_0, f16, bf16, q4_k_m, q5_k_m, q6_k. The first is the one that is
+    evaluated and served, the others are kept beside it."""
+    way: Literal["auto", "one_pass", "two_step"] = "auto"
+    """`one_pass` converts base and adapter together and writes no merged model; `two_step` merges
+    first. `auto` takes one pass unless the adapter, or merge.dtype, asks for more."""
+    imatrix: bool = False
+    """Weigh the k-quants' rounding by an importance matrix from the training rows."""
+    imatrix_chunks: int = Field(100, ge=1)
+    """Blocks of 512 tokens of training rows that the importance matrix is measured on."""
+
+    @field_validator("outtype", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GgufParams:
+        if len(set(self.outtype)) < len(self.outtype):
+            raise ValueError("outtype names a type twice")
+        if self.imatrix and not set(self.outtype) & set(K_QUANTS):
+            raise ValueError(f"imatrix serves {', '.join(K_QUANTS)} only, and outtype has none")
+        return self
+
+    def programs(self) -> tuple[str, ...]:
+        """Return which of llama.cpp's programs are needed beside its converter."""
+        needed = {
+            "llama-quantize": bool(set(self.outtype) & set(K_QUANTS)),
+            "llama-imatrix": self.imatrix,
+        }
+        return tuple(name for name, wanted in needed.items() if wanted)
 
 
 class GgufMetrics(Metrics):
     """What was written."""
 
     bytes: int
+    """Of the file that is served."""
     tensors: int
     architecture: str
+    outtype: tuple[OutType, ...] = ("q8_0",)
+    way: Literal["one_pass", "two_step"] = "two_step"
 
     def summary(self) -> str:
-        """Return architecture and size."""
-        return f"{self.architecture}, {self.tensors} tensors, {self.bytes / 1e9:.2f} GB"
+        """Return architecture, size and types, and whether there was a merged model."""
+        types = ", ".join(self.outtype)
+        way = ", in one pass" if self.way == "one_pass" else ""
+        return (
+            f"{self.architecture}, {self.tensors} tensors, {self.bytes / 1e9:.2f} GB, {types}{way}"
+        )

@@ -6,16 +6,15 @@ Unsloth on CUDA is the production path; transformers with PEFT runs everywhere. 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
+import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from contracts.errors import GpuUnavailable, OutOfMemory, SentinelTripped, SettingsInvalid
+from contracts.errors import GpuUnavailable, SentinelTripped, SettingsInvalid
 from contracts.params import (
     TrainParams,
 )
@@ -63,6 +62,8 @@ def load_model(backend: Backend, base: Path, params: TrainParams) -> Any:
     Raises `SentinelTripped` when the base is not held as asked: Unsloth's 8-bit was silently
     16-bit for a while, which nothing but the memory tells.
     """
+    # It names every cast of every layer in every step.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     load = _load_unsloth if backend == "unsloth" else _load_transformers
     model = load(base, params)
     check_precision(model, params.load_in)
@@ -86,27 +87,6 @@ def check_precision(model: Any, load_in: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def memory_errors(params: TrainParams) -> Iterator[None]:
-    """Turn CUDA's out-of-memory error into one that says which setting helps."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        smaller = {"8bit": "4bit", "bf16": "8bit", "fp32": "bf16"}.get(params.load_in)
-        ways = [
-            f"train.micro_batch_size below {params.micro_batch_size}"
-            if params.micro_batch_size > 1
-            else "",
-            f"train.max_length below {params.max_length}",
-            f"train.load_in={smaller}" if smaller else "",
-        ]
-        raise OutOfMemory(
-            "the GPU ran out of memory in training",
-            why=str(error).split("\n", maxsplit=1)[0],
-            todo="Set " + ", or ".join(way for way in ways if way) + ".",
-        ) from error
-
-
 def _load_unsloth(base: Path, params: TrainParams) -> Any:
     from unsloth import FastLanguageModel
 
@@ -127,7 +107,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         bias="none",
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing="unsloth" if params.checkpointing else False,
         random_state=params.seed,
         max_seq_length=params.max_length,
     )
@@ -151,6 +131,8 @@ def _load_transformers(base: Path, params: TrainParams) -> Any:
         attn_implementation="sdpa",
         local_files_only=True,
     )
+    if params.device == "cpu":
+        _keep_layout(model)
     set_seed(params.seed)  # the LoRA starts at random
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -161,6 +143,18 @@ def _load_transformers(base: Path, params: TrainParams) -> Any:
         bias="none",
     )
     return get_peft_model(model, lora)
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew in the first evaluation.
+
+    It does so on CPUs with AVX-512 BF16. In that layout no gradient passes through a layer
+    (0.50.2: `matmul_4bit` calls a kernel without a backward pass), so what is below learns from
+    its own LoRA path only, and no error shows it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _require(package: str, setting: str) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from contracts.errors import SentinelTripped
@@ -20,8 +22,13 @@ from contracts.params import (
     TrainParams,
 )
 from images.trainer.backends import Backend
+from images.trainer.early_stop import EarlyStop, is_over
+from images.trainer.evaluation import TokenMeanTrainer
+from images.trainer.gradient_watch import GradientWatch
 from images.trainer.loss import answer_loss
+from images.trainer.packing import packs
 from images.trainer.rows import IGNORED, Row
+from images.trainer.sentinels import check_packing, check_untrained
 
 LOG_POINTS = 200
 """About how many points of the training loss are logged."""
@@ -30,8 +37,8 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Takes (step, steps, figures)."""
 
 
-class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """`SFTTrainer` with the loss of loss.py; Unsloth brings its own fast loss instead."""
+class AnswerLossTrainer(TokenMeanTrainer):
+    """The trainer with the loss of loss.py; Unsloth brings its own fast loss instead."""
 
     def compute_loss(
         self,
@@ -49,6 +56,16 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped her
         return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished training leaves, its checkpoints apart."""
+
+    state: Any
+    """transformers' TrainerState: steps, log, and which checkpoint is the best."""
+    untrained_loss: float
+    """Validation loss before the first step."""
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Reports each step, and stops a training whose loss is no number any more."""
 
@@ -60,6 +77,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any
     ) -> None:
         """Keep the figures for the next report; raise `SentinelTripped` for a NaN."""
+        if not state.max_steps:
+            return  # the untrained model's evaluation
         for name in ("loss", "eval_loss"):
             if name in logs and not math.isfinite(logs[name]):
                 raise SentinelTripped(
@@ -90,7 +109,7 @@ def make_trainer(
     report: Report,
 ) -> SFTTrainer:
     """Return a trainer that sees `train` once, in the order given, and writes checkpoints."""
-    trainer_class = SFTTrainer if backend == "unsloth" else AnswerLossTrainer
+    trainer_class = TokenMeanTrainer if backend == "unsloth" else AnswerLossTrainer
     by_length = sorted(validation, key=lambda row: len(row.ids))  # neighbours pad little
     trainer = trainer_class(
         model=model,
@@ -99,10 +118,29 @@ def make_trainer(
         train_dataset=_dataset(train),
         eval_dataset=_dataset(by_length),
         processing_class=tokenizer,
-        callbacks=[Watch(report)],
+        callbacks=[Watch(report), EarlyStop(params.patience), GradientWatch()],
     )
     trainer.remove_callback(PrinterCallback)
+    if backend == "transformers":
+        _adapter_in_fp32(trainer.model)
     return trainer
+
+
+def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams) -> TrainingRun:
+    """Train from the checkpoint `resumed`, or from the start; raise `SentinelTripped`.
+
+    The untrained model is judged in either case: the adapter is fresh until a checkpoint's takes
+    its place, and a fresh one changes nothing.
+    """
+    untrained = trainer.evaluate()["eval_loss"]
+    check_untrained(untrained)
+    if packs(trainer.model):
+        check_packing(trainer.model, _first_rows(trainer))
+    state = TrainerState.load_from_json(str(resumed / TRAINER_STATE_NAME)) if resumed else None
+    if state and is_over(state, steps=trainer.args.max_steps, patience=params.patience):
+        return TrainingRun(state, untrained)  # killed after its last checkpoint
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    return TrainingRun(trainer.state, untrained)
 
 
 def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -> SFTConfig:
@@ -110,14 +148,14 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
     cuda = params.device == "cuda"
     quantised = params.load_in in {"8bit", "4bit"}
     more: dict[str, Any] = {}
-    if backend == "transformers":  # Unsloth has checkpointing of its own, on by then
-        more["gradient_checkpointing"] = cuda
+    if backend == "transformers" or not params.checkpointing:  # Unsloth has its own, on by then
+        more["gradient_checkpointing"] = params.checkpointing
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=params.micro_batch_size,
-        per_device_eval_batch_size=params.micro_batch_size,
-        gradient_accumulation_steps=params.batch_size // params.micro_batch_size,
+        per_device_train_batch_size=params.rows_at_once,
+        per_device_eval_batch_size=params.rows_at_once,
+        gradient_accumulation_steps=params.batch_size // params.rows_at_once,
         learning_rate=params.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps
@@ -168,6 +206,25 @@ class Collator:
                 [ones + [0] * (longest - len(ones)) for ones in present]
             ),
         }
+
+
+def _first_rows(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
+    """Return the first two rows of the training as a batch on the device."""
+    rows = [trainer.train_dataset[at] for at in range(min(2, len(trainer.train_dataset)))]
+    batch: dict[str, torch.Tensor] = trainer.data_collator(rows)
+    return {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
+
+
+def _adapter_in_fp32(model: Any) -> None:
+    """Hold the adapter in fp32 whatever the base is held in.
+
+    TRL makes it bf16 on a quantised base, after the paper of QLoRA. But a bf16 of 0.01, the size
+    of A's weights, cannot change by less than 3e-5: the later steps of a cosine from 2e-4 would
+    change little or nothing.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def _dataset(rows: list[Row]) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,11 +29,14 @@ from contracts.stages import (
     TRAINING_LOG,
     VALIDATION_SPLIT,
 )
-from images.trainer.backends import choose_backend, load_model, memory_errors
+from images.trainer.backends import choose_backend, load_model
+from images.trainer.batching import settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
+from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.rows import Row, Split, read_split
+from images.trainer.sentinels import check_loss_fell
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -48,16 +52,24 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
-    ordered = _in_order(train.rows, params)
+    longest = max(len(row.ids) for row in (*train.rows, *validation.rows))
+    batching = settle(context.work, params, context.input(BASE), longest=longest)
+    params = batching.params
+    packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
+    ordered = _in_order(train.rows, params, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
-    begin = resumed.name if resumed else 0
-    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
-    with memory_errors(params):
+    _log.warning(
+        "%s, %d rows, %d steps, from step %d", backend, len(train.rows), steps, _step(resumed)
+    )
+    with batching.loading():
         model = load_model(backend, context.input(BASE), params)
-        from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
+        if packed:
+            enable_packing(model)
+    with batching.computing():
+        from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
         trainer = make_trainer(
             backend,
@@ -69,13 +81,18 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             checkpoints,
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    state = trainer.state
+        started = time.monotonic()
+        run = run_training(trainer, resumed, params)
+        seconds = time.monotonic() - started
+    state = run.state
 
     best = checkpoints / f"checkpoint-{state.best_global_step}"
     _publish_adapter(
         best, context.output(LORA_ADAPTER), base_digest=context.job.inputs[BASE.name].digest
     )
+    check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+    seen = ordered[: state.global_step * params.batch_size]
+    done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -83,8 +100,12 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         dropped=len(train.dropped) + len(validation.dropped),
         train_loss=round(_series(state.log_history, "loss")[-1][1], 5),
         validation_loss=round(state.best_metric, 5),
-        trained_tokens=sum(row.trained_tokens for row in ordered),
+        trained_tokens=sum(row.trained_tokens for row in seen),
         peak_memory_mib=_peak_memory_mib(params.device),
+        untrained_loss=round(run.untrained_loss, 5),
+        packed=packed,
+        micro_batch_size=params.rows_at_once,
+        tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
     )
     _publish_log(context, metrics, state, train, validation)
     return metrics
@@ -106,7 +127,7 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
+def _in_order(rows: Sequence[Row], params: TrainParams, *, bucket: int, packed: bool) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -118,8 +139,9 @@ def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
         [len(row.ids) for row in rows],
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
+        micro_batch_size=bucket,
         seed=params.seed,
+        packed=packed,
     )
     return [rows[index] for index in order]
 
@@ -165,6 +187,7 @@ def _publish_log(
         "metrics": metrics.model_dump(mode="json"),
         "params": context.params.model_dump(mode="json"),
         "best_step": state.best_global_step,
+        "stopped_early": state.global_step < state.max_steps,
         "base": context.job.inputs[BASE.name].digest,
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "dropped": {"train": train.dropped, "validation": validation.dropped},
@@ -179,6 +202,10 @@ def _publish_log(
 
 def _series(history: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
     return [(point["step"], point[name]) for point in history if name in point]
+
+
+def _step(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _version(package: str) -> str | None:
