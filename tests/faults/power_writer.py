@@ -58,7 +58,7 @@ def _write_test_set(workspace: Path, number: int) -> None:
 
 def _write_run(workspace: Path, number: int) -> None:
     run = Run.create(workspace)
-    run.write_state({"stages": {"train": {"number": number}}})
+    run.write_state({"run": run.id, "stages": {"train": {"seconds": number}}})
 
 
 def _write_window(workspace: Path, number: int) -> None:
