@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.merge import FULL, QWEN, make_model, run_stage
+from contracts.files import ROOT
 
 QUICK = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
 VOCABULARY = 151_936
@@ -96,8 +97,8 @@ def _make(root: Path, size: dict[str, int]) -> int:
     from examples import tiny_qwen3
 
     parameters = make_model(root, size)
-    tiny = root / "tiny"
-    tiny_qwen3.make(tiny, hidden=32, layers=1)
+    tiny = ROOT / ".cache" / "tiny-qwen3"  # where `make demo` keeps it; for its tokenizer
+    tiny_qwen3.make(tiny)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(tiny / name, root / "base" / name)
     config = json.loads((tiny / "config.json").read_text(encoding="utf-8"))
