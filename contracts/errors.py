@@ -132,10 +132,10 @@ class OutputMissing(RetrainError):
 
 
 class OutOfMemory(RetrainError):
-    """A stage was killed for memory, or the GPU ran out of it."""
+    """A stage was killed for memory, or the GPU ran out of it, or is too small by estimate."""
 
     exit_code = 23
-    hint = "Raise the container's memory limit, or lower train.micro_batch_size."
+    hint = "Raise the container's memory limit, or make the stage need less of it."
 
 
 class ImageStale(RetrainError):
@@ -222,13 +222,23 @@ class Unforeseen(RetrainError):
     hint = "RETRAIN_TRACEBACK=1 shows where; please report it. `python -m driver run` goes on."
 
 
+class RunUnreadable(RetrainError):
+    """What a run has noted of itself cannot be read."""
+
+    exit_code = 36
+    hint = (
+        "`python -m driver logs` still shows what its stages said; remove the run's folder, or run "
+        "again: results are kept elsewhere."
+    )
+
+
 class OnePassNotCovered(RetrainError):
     """The one-pass conversion does not know something of this adapter or base model.
 
     With gguf.way=auto the driver merges and converts instead.
     """
 
-    exit_code = 36
+    exit_code = 37
     hint = "Set gguf.way=two_step."
 
 

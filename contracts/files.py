@@ -1,8 +1,9 @@
-"""Files that survive a kill: atomic publish, digests, JSON lines.
+"""Files that survive a kill and a power cut: atomic publish, digests, JSON lines.
 
 Everything that is published goes through a temporary name in the same folder, an fsync and a
 rename, so a reader sees either the old content or the whole new one (rename(2) is atomic within
-one file system).
+one file system). After a power cut only that is sure which was flushed: a file's content by an
+fsync of the file, its name by one of its folder (fsync(2)).
 """
 
 from __future__ import annotations
@@ -100,9 +101,18 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably: what lies in one is lost with its name."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_path(path.parent)
+
+
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Publish a text under `path` atomically and durably; by default everybody may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -132,18 +142,20 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON lines file.
 
-    Raises `ItemsInvalid` naming file and line for a line that is empty or no JSON object: a
-    skipped line would be a lost item.
+    Raises `ItemsInvalid` naming file and line for a line that is empty, no JSON object, not UTF-8,
+    or gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
     """
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             where = f"{path}, line {number}"
             if not line.strip():
                 raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
             try:
-                row = json.loads(line)
-                if "\\ud" in line.lower():  # half of a pair stands for no character
+                row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
+                if b"\\ud" in line.lower():  # half of a pair stands for no character
                     json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeDecodeError as error:
+                raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
             except (ValueError, RecursionError) as error:
                 raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
             if not isinstance(row, dict):
@@ -151,3 +163,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}"
                 )
             yield row
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return found

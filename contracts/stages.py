@@ -78,6 +78,7 @@ LABEL = Stage(
     outputs=(LABELS, QUARANTINE, LABEL_REPORT),
     task="labels",
     code=_LABELER,
+    remembers=True,
 )
 SPLIT = Stage(
     "split",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import (
     Interrupted,
     LabelsMissing,
+    OutOfMemory,
     RetrainError,
     SettingsInvalid,
     Unforeseen,
@@ -95,19 +96,25 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
         if session.settings.backend or session.settings.train.device == "cuda":
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
-        _take_over(session)
         try:
+            _take_over(session)
             yield session
         finally:
             session.bring_back()
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from driver import pipeline
+    from driver import forecast, pipeline
     from driver.report.display import plan_table
 
     session = _session(arguments)
-    plan_table(pipeline.make(session), session.display.console)
+    plan = pipeline.make(session)
+    plan_table(plan, session.display.console)
+    if forecast.trains(plan):
+        try:
+            forecast.announce(session)
+        except OutOfMemory as error:
+            session.display.warn(str(error))
     return 0
 
 
@@ -193,8 +200,10 @@ def _export_labels(arguments: argparse.Namespace) -> int:
 
     workspace = _settings(arguments).workspace
     with locks.workspace(workspace):
-        count = labels.export(workspace, arguments.file)
-    print(f"{count} rows written to {arguments.file}")
+        written, damaged = labels.export(workspace, arguments.file)
+    print(f"{written} rows written to {arguments.file}")
+    if damaged:
+        print(f"  damaged and left out: {damaged}; the label stage asks for these again")
     return 0
 
 
@@ -204,13 +213,21 @@ def _import_labels(arguments: argparse.Namespace) -> int:
     session = _session(arguments)
     with locks.workspace(session.workspace):
         found = labels.take(session.workspace, session.task, arguments.files)
-    print(f"{found.taken} labels taken; the label stage asks the teacher for none of these items")
+    print(
+        f"{found.rows} rows: {found.labels} labels and {found.answers} answers of a teacher are new"
+    )
+    if found.known:
+        print(f"  known already: {found.known}")
     for kind, count in found.refused.most_common():
         print(f"  refused, {kind}: {count}")
     for example in found.examples:
         print(f"    {example}")
-    if found.refused and not found.taken:
+    if found.refused_rows == found.rows:
         raise LabelsMissing("not one row was taken", todo="See the reasons above.")
+    print(
+        "The label stage asks no more about an item with a valid label here; one whose answers "
+        "all break a rule is asked about up to label.max_attempts times in all."
+    )
     return 0
 
 
@@ -275,7 +292,7 @@ def _take_over(session: Session) -> None:
         )
         return
     session.display.warn("a run that died has left the service stopped; bringing it back first")
-    session.window.close()
+    session.close_window()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ from contracts.errors import (
     SettingsInvalid,
     WorkspaceBusy,
 )
+from contracts.label_cache import known_teachers
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
@@ -32,7 +33,7 @@ from serving.engine import full_tag
 if TYPE_CHECKING:
     from driver.plan import Step
     from driver.session import Session
-    from serving import TeacherServer
+    from serving.teachers import TeacherServer
 
 _GB = 1_000_000_000
 _HUB_BASE_GB = 29.5
@@ -48,6 +49,8 @@ _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
 
 def check(session: Session, running: Sequence[Stage]) -> None:
     """Raise the first thing that would stop these stages; cheap questions first."""
+    from driver import forecast
+
     _check_given(session, running)
     check_disk(session, running)
     if any(stage in running for stage in _SERVING):
@@ -57,6 +60,8 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         session.runner.check(running)
     if stages.TRAIN in running and session.settings.train.device == "cuda":
         check_gpu(session)
+    if stages.TRAIN in running:
+        forecast.announce(session)
     if any(stage in running for stage in _SERVING):
         models = session.engine.models()
         if stages.EVALUATE in running:
@@ -85,6 +90,10 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
 
 def check_stage(session: Session, step: Step) -> None:
     """Raise what keeps one stage from running, now that its inputs are there."""
+    from driver import forecast
+
+    if step.stage is stages.TRAIN:
+        forecast.announce(session)
     if step.stage is stages.DEPLOY and step.inputs is not None:
         check_candidate(session, step.inputs)
     if step.stage is stages.LABEL and asks_teacher(session, step):
@@ -127,17 +136,17 @@ def check_baseline(session: Session, models: Collection[str]) -> None:
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher."""
-    from serving import teacher_model
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
+    from serving.teachers import identify_teacher
 
     with connected_teachers(session) as servers:
-        teacher_model(servers)
+        identify_teacher(servers, known_teachers(session.workspace))
 
 
 @contextmanager
 def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
     """Yield the servers that would label; nothing is contacted yet."""
-    from serving import connect_teachers
+    from serving.teachers import connect_teachers
 
     environ = {**os.environ, **session.addresses}
     servers = connect_teachers(environ, session.workspace, session.settings.label.teacher)

@@ -37,8 +37,9 @@ class TrainParams(Params):
     """Overrides `epochs` when positive: a number of optimizer steps."""
     batch_size: int = Field(4, ge=1)
     """Effective batch in rows: micro-batch times accumulation."""
-    micro_batch_size: int = Field(1, ge=1)
-    """Rows on the device at once; a divisor of `batch_size`."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Rows on the device at once; a divisor of `batch_size`. None: as many as fit the memory. After
+    an out-of-memory error half as many, the effective batch unchanged."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Rows of a micro-batch in one sequence without padding, the prompt they share computed once.
     `auto`: where the backend keeps them apart (transformers); else rows of like length meet."""
@@ -63,11 +64,25 @@ class TrainParams(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainParams:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
         if self.device == "cpu" and self.backend == "unsloth":
             raise ValueError("backend=unsloth needs device=cuda")
         return self
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether gradients are checkpointed, the default settled."""
+        if self.gradient_checkpointing == "auto":
+            return self.device == "cuda"
+        return self.gradient_checkpointing == "on"
+
+    @property
+    def rows_at_once(self) -> int:
+        """The micro-batch, once it is settled."""
+        if self.micro_batch_size is None:
+            raise ValueError("the micro-batch is not chosen yet")
+        return self.micro_batch_size
 
 
 class TrainMetrics(Metrics):
@@ -85,6 +100,11 @@ class TrainMetrics(Metrics):
     """Validation loss before the first step."""
     packed: bool = False
     """Whether rows shared sequences."""
+    micro_batch_size: int = 0
+    """Rows at once, in the end."""
+    tokens_per_s: float = 0
+    """Of all tokens, padding not counted, from the last (re)start on; evaluations and checkpoints
+    took their time as well."""
     reference_positions: int = 0
     """At how many places of validation answers the predictions were kept."""
     effect: float | None = None

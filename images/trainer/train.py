@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,8 @@ from contracts.stages import (
     TRAINING_LOG,
     VALIDATION_SPLIT,
 )
-from images.trainer.backends import choose_backend, load_model, memory_errors
+from images.trainer.backends import choose_backend, load_model
+from images.trainer.batching import settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import steps_for, training_order
@@ -52,21 +54,26 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
-    packed = choose_packing(backend, context.input(BASE), params)
-    ordered = _in_order(train.rows, params, packed=packed)
+    longest = max(len(row.ids) for row in (*train.rows, *validation.rows))
+    batching = settle(context.work, params, context.input(BASE), longest=longest)
+    params = batching.params
+    packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
+    ordered = _in_order(train.rows, params, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
     chat = load_task(context.job.task).chat
     recorder = Recorder(context.input(BASE), validation.rows, tokenizer, chat, params)
 
     checkpoints = context.work / "checkpoints"
     resumed = newest_whole(checkpoints)
-    begin = resumed.name if resumed else 0
-    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
-    with memory_errors(params):
+    _log.warning(
+        "%s, %d rows, %d steps, from step %d", backend, len(train.rows), steps, _step(resumed)
+    )
+    with batching.loading():
         model = load_model(backend, context.input(BASE), params)
         recorder.look_before(model)
         if packed:
             enable_packing(model)
+    with batching.computing():
         from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
         trainer = make_trainer(
@@ -79,7 +86,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             checkpoints,
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
+        started = time.monotonic()
         run = run_training(trainer, resumed, params)
+        seconds = time.monotonic() - started
         state = run.state
 
         best = checkpoints / f"checkpoint-{state.best_global_step}"
@@ -89,6 +98,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         recorded = recorder.record(model, adapter)
     reference.write(context.output(REFERENCE), recorded.reference)
     seen = ordered[: state.global_step * params.batch_size]
+    done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -100,6 +110,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         peak_memory_mib=_peak_memory_mib(params.device),
         untrained_loss=round(run.untrained_loss, 5),
         packed=packed,
+        micro_batch_size=params.rows_at_once,
+        tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
         reference_positions=recorded.reference.positions(),
         effect=recorded.effect,
         held_drift=recorded.held_drift,
@@ -124,7 +136,7 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams, *, packed: bool) -> list[Row]:
+def _in_order(rows: Sequence[Row], params: TrainParams, *, bucket: int, packed: bool) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -136,7 +148,7 @@ def _in_order(rows: Sequence[Row], params: TrainParams, *, packed: bool) -> list
         [len(row.ids) for row in rows],
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
+        micro_batch_size=bucket,
         seed=params.seed,
         packed=packed,
     )
@@ -199,6 +211,10 @@ def _publish_log(
 
 def _series(history: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
     return [(point["step"], point[name]) for point in history if name in point]
+
+
+def _step(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _version(package: str) -> str | None:

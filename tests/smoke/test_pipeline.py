@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -115,8 +114,7 @@ def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
 def test_the_run_folder_tells_the_story(host: Host) -> None:
     run = Run.last(host.workspace)
     assert run is not None
-    stages: dict[str, Any] = run.read_state()["stages"]  # type: ignore[assignment]
-    assert {facts["state"] for facts in stages.values()} == {"done"}
+    assert {noted.state for noted in run.read_state().stages.values()} == {"done"}
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]
     assert trained[-1]["done"] == trained[-1]["total"] == 70
@@ -188,8 +186,20 @@ def test_a_new_name_is_verified_and_its_items_are_reprocessed(host: Host) -> Non
     assert running["verify"] == "deploy.name has changed"
 
 
+def test_a_file_that_was_changed_in_the_store_is_made_anew(host: Host) -> None:
+    (gguf,) = host.workspace.glob("store/gguf/*/out/*.gguf")
+    kept = gguf.with_name("whole")
+    gguf.rename(kept)
+    gguf.write_bytes(bytes(kept.stat().st_size))
+    try:
+        assert host.plan()["gguf"] == ("run", "its result is missing or damaged")
+    finally:
+        kept.rename(gguf)
+    assert host.plan()["gguf"][0] == "reuse"
+
+
 def test_a_model_that_cannot_be_loaded_does_not_go_live(host: Host) -> None:
-    """A GGUF that is damaged in the store, without a change of its size."""
+    """A GGUF that is damaged in the store, without a change of its size or its time."""
     alias = host.workspace / "serving" / "manifests" / "liga-demo" / "latest.json"
     before = alias.read_bytes()
     versions = sorted(path.name for path in alias.parent.iterdir())
@@ -198,6 +208,7 @@ def test_a_model_that_cannot_be_loaded_does_not_go_live(host: Host) -> None:
     kept = gguf.with_name("whole")
     gguf.rename(kept)  # it is linked to what the engine serves
     gguf.write_bytes(bytes(len(whole)))
+    os.utime(gguf, ns=(kept.stat().st_mtime_ns,) * 2)
     for stage in ("deploy", "verify"):
         for place in (host.workspace / "store" / stage).iterdir():
             (place / "result.json").rename(place / "aside")
