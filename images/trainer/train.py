@@ -28,11 +28,13 @@ from contracts.stages import (
     TRAINING_LOG,
     VALIDATION_SPLIT,
 )
-from images.trainer.backends import choose_backend, load_model, memory_errors
+from images.trainer.backends import Backend, choose_backend, load_model, memory_errors
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
-from images.trainer.order import steps_for, training_order
+from images.trainer.order import dealt, steps_for, training_order
 from images.trainer.rows import Row, Split, read_split
+from images.trainer.sharding import divide, divides
+from images.trainer.world import World
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,21 +44,22 @@ _log = logging.getLogger(__name__)
 
 def work(context: StageContext[TrainParams]) -> TrainMetrics:
     """Train the adapter; go on from the newest whole checkpoint if there is one."""
-    params = context.params
+    params, world = context.params, World.here()
     backend = choose_backend(params)
+    divided = divides(params, context.input(BASE), world)
 
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
-    ordered = _in_order(train.rows, params)
+    ordered = _in_order(train.rows, params, world)
     steps = len(ordered) // params.batch_size
 
     checkpoints = context.work / "checkpoints"
-    resumed = newest_whole(checkpoints)
+    resumed = world.decided(lambda: newest_whole(checkpoints))
     begin = resumed.name if resumed else 0
     _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
     with memory_errors(params):
-        model = load_model(backend, context.input(BASE), params)
+        model = _model(backend, context.input(BASE), params, world, divided=divided)
         from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
 
         trainer = make_trainer(
@@ -72,10 +75,6 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state
 
-    best = checkpoints / f"checkpoint-{state.best_global_step}"
-    _publish_adapter(
-        best, context.output(LORA_ADAPTER), base_digest=context.job.inputs[BASE.name].digest
-    )
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -86,7 +85,11 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         trained_tokens=sum(row.trained_tokens for row in ordered),
         peak_memory_mib=_peak_memory_mib(params.device),
     )
-    _publish_log(context, metrics, state, train, validation)
+    if world.rank == 0:  # the others have learnt the same
+        best = checkpoints / f"checkpoint-{state.best_global_step}"
+        digest = context.job.inputs[BASE.name].digest
+        _publish_adapter(best, context.output(LORA_ADAPTER), base_digest=digest)
+        _publish_log(context, metrics, state, train, validation)
     return metrics
 
 
@@ -106,7 +109,7 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
+def _in_order(rows: Sequence[Row], params: TrainParams, world: World) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -114,14 +117,33 @@ def _in_order(rows: Sequence[Row], params: TrainParams) -> list[Row]:
         max_steps=params.max_steps,
         batch_size=params.batch_size,
     )
+    lengths = [len(row.ids) for row in rows]
     order = training_order(
-        [len(row.ids) for row in rows],
+        lengths,
         steps=steps,
         batch_size=params.batch_size,
         micro_batch_size=params.micro_batch_size,
         seed=params.seed,
     )
+    order = dealt(
+        order,
+        lengths,
+        batch_size=params.batch_size,
+        micro_batch_size=params.micro_batch_size,
+        processes=world.size,
+    )
     return [rows[index] for index in order]
+
+
+def _model(
+    backend: Backend, base: Path, params: TrainParams, world: World, *, divided: bool
+) -> Any:
+    """Return the base with its LoRA, or this process's share of them."""
+    if not divided:
+        return load_model(backend, base, params)
+    with world.in_turn():  # each has the whole base in the host's memory for a while
+        model = load_model(backend, base, params, divide=True)
+        return divide(model, params, world)
 
 
 def _tokenizer(base: Path) -> Any:
