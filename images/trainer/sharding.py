@@ -89,7 +89,10 @@ def trained(model: Any) -> dict[str, torch.nn.Parameter]:
 def _by_saved_name(model: Any) -> dict[str, Any]:
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(model, trained(model), save_embedding_layers=False)
+    found: dict[str, Any] = get_peft_model_state_dict(
+        model, trained(model), save_embedding_layers=False
+    )
+    return found
 
 
 def whole(state: Any) -> Any:

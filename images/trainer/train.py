@@ -57,7 +57,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     checkpoints = context.work / "checkpoints"
     resumed = world.decided(lambda: newest_whole(checkpoints))
     begin = resumed.name if resumed else 0
-    _log.warning("%s, %d rows, %d steps, from %s", backend, len(train.rows), steps, begin)
+    how = f"{backend}, divided among {world.size}" if divided else backend
+    _log.warning("%s, %d rows, %d steps, from %s", how, len(train.rows), steps, begin)
     with memory_errors(params):
         model = _model(backend, context.input(BASE), params, world, divided=divided)
         from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
