@@ -18,9 +18,9 @@ from contracts import files
 from contracts.errors import GpuUnavailable, OutOfMemory, SettingsInvalid, StageFailed, StageKilled
 from contracts.params import TrainParams
 from contracts.stage import Event
-from images.trainer import ranks
 from images.trainer.order import dealt, training_order
 from images.trainer.sharding import divides
+from images.trainer.supervisor import supervise as run_ranks
 from images.trainer.world import World
 
 CUDA = {"device": "cuda", "backend": "transformers", "load_in": "bf16"}
@@ -31,7 +31,7 @@ def supervise(script: str, size: int = 2) -> list[Event]:
     head = "import os, sys, time, signal\nrank = int(os.environ['RANK'])\n"
     command = [sys.executable, "-S", "-c", head + textwrap.dedent(script)]
     events: list[Event] = []
-    ranks.supervise(command, [{"RANK": str(number)} for number in range(size)], events.append)
+    run_ranks(command, [{"RANK": str(number)} for number in range(size)], events.append)
     return events
 
 
@@ -110,7 +110,7 @@ def test_an_error_while_listening_leaves_nobody(tmp_path: Path) -> None:
 
     command = [sys.executable, "-S", "-c", "import os, time\n" + textwrap.dedent(script)]
     with pytest.raises(BrokenPipeError):
-        ranks.supervise(command, [{}, {}], broken)
+        run_ranks(command, [{}, {}], broken)
     assert all(is_gone(int(each.name)) for each in tmp_path.iterdir())
 
 
@@ -119,8 +119,8 @@ def test_no_rank_outlives_its_supervisor(tmp_path: Path, how: signal.Signals) ->
     script = f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w'); time.sleep(60)"
     supervisor = f"""
 import sys
-from images.trainer import ranks
-ranks.supervise([sys.executable, "-S", "-c", {script!r}], [{{}}, {{}}], print)
+from images.trainer.supervisor import supervise
+supervise([sys.executable, "-S", "-c", {script!r}], [{{}}, {{}}], print)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", supervisor], env={**os.environ, "PYTHONPATH": str(files.ROOT)}
