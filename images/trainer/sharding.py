@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
@@ -50,21 +50,20 @@ def divides(params: TrainParams, base: Path, world: World) -> bool:
     return needed > int(_SHARE_FOR_BASE * min(cards))
 
 
-def divide(model: Any, params: TrainParams, world: World) -> Any:
+def divide(model: Any, mesh: DeviceMesh) -> Any:
     """Divide the layers of a PEFT model among the processes, each share to its own device.
 
     Embedding, last norm and head stay whole, since a step needs them from its first moment to its
     last. FSDP takes part in calls of the backbone, which all computing goes through.
     """
     backbone, head = model.get_base_model().model, model.get_base_model().get_output_embeddings()
-    mesh = init_device_mesh(params.device, (world.size,))
     for layer in backbone.layers:
         fully_shard(layer, mesh=mesh)
     beside = [module for name, module in backbone.named_children() if name != "layers"]
     kept = {parameter for module in beside for parameter in module.parameters()}
     fully_shard(backbone, mesh=mesh, ignored_params=kept)
     for module in (*beside, head):
-        module.to(params.device)
+        module.to(mesh.device_type)
     return model
 
 

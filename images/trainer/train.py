@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from contracts import files
 from contracts.entrypoint import StageContext
@@ -142,9 +143,9 @@ def _model(
     """Return the base with its LoRA, or this process's share of them."""
     if not divided:
         return load_model(backend, base, params)
+    mesh = init_device_mesh(params.device, (world.size,))
     with world.in_turn():  # each has the whole base in the host's memory for a while
-        model = load_model(backend, base, params, divide=True)
-        return divide(model, params, world)
+        return divide(load_model(backend, base, params, divide=True), mesh)
 
 
 def _tokenizer(base: Path) -> Any:
