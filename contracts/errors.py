@@ -156,7 +156,7 @@ class CandidateRefused(RetrainError):
     """The gate refused the new model; what was live stays live."""
 
     exit_code = 26
-    hint = "Read scores.json of the evaluate stage; evaluate.* holds the thresholds."
+    hint = "Read scores.json of the evaluate stage; evaluate.* holds the rules."
 
 
 class VerifyFailed(RetrainError):

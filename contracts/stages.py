@@ -119,10 +119,11 @@ EVALUATE = Stage(
     EvaluateMetrics,
     image="labeler",
     gpu=GpuMode.SERVING,
-    inputs=(GGUF, TEST_SPLIT),
+    inputs=(BASE, GGUF, TEST_SPLIT),
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,
+    remembers=True,
 )
 DEPLOY = Stage(
     "deploy",
@@ -130,7 +131,7 @@ DEPLOY = Stage(
     DeployMetrics,
     inputs=(GGUF, VERDICT),
     task="all",
-    code=("driver/host_stages/deploy.py", "serving"),
+    code=("driver/host_stages/deploy.py", "driver/promotion.py", "serving"),
     gpu=GpuMode.SERVING,
     effect=True,
 )

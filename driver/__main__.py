@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -64,6 +65,12 @@ def _fail(error: RetrainError) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from driver import pipeline
 
+    if arguments.force is not None:
+        if not arguments.force.strip():
+            raise SettingsInvalid(
+                "--force without a reason", why="the deployment keeps why the gate was overruled"
+            )
+        arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
     with _at_work(arguments) as session:
         pipeline.run(session)
     return 0
@@ -120,6 +127,39 @@ def _recover(arguments: argparse.Namespace) -> int:
     from driver import recover
 
     recover.recover(arguments.workspace or _settings(arguments).workspace, print)
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from driver import versions
+    from driver.report import models
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        models.show(versions.versions(session.workspace, session.engine, name), name)
+    finally:
+        session.close()
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from driver import locks, promotion, versions
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        with locks.workspace(session.workspace):
+            if said := promotion.settle(session.workspace):
+                print(said)
+            live, before = versions.roll_back(
+                session.workspace, session.engine, name, arguments.version
+            )
+    finally:
+        session.close()
+    print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
+    if before and before != live.tag:
+        print(f"{before} was taken back: no run lets it go live again.")
     return 0
 
 
@@ -221,6 +261,10 @@ def _take_over(session: Session) -> None:
     If its stage still works in a container, the service stays away and the run goes on with it:
     brought back now, the two would fight for the GPU.
     """
+    from driver import promotion
+
+    if said := promotion.settle(session.workspace):
+        session.display.warn(said)
     if not session.window.is_open:
         return
     at_work = session.containers.at_work() if session.containers else []
@@ -261,10 +305,17 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(command=command)
+        if command is _run:
+            sub.add_argument(
+                "--force",
+                metavar="REASON",
+                help="let a model go live that the gate refuses; the deployment keeps the reason",
+            )
     stage = commands.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=_stage)
     _add_logs(commands, common)
+    _add_models(commands, common)
     _add_unit(commands, common)
     _add_labels(commands, common)
     shown = commands.add_parser("settings", help="print every setting", parents=[common])
@@ -280,6 +331,18 @@ def _add_logs(commands: Any, common: argparse.ArgumentParser) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
     logs.add_argument("--run", default="", metavar="RUN", help="another run than the last")
     logs.set_defaults(command=_logs)
+
+
+def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "list the versions of the served model, with their scores"
+    shown = commands.add_parser("models", help=text, description=text, parents=[common])
+    shown.set_defaults(command=_models)
+    text = "let an older version be live again, in seconds"
+    back = commands.add_parser("rollback", help=text, description=text, parents=[common])
+    back.add_argument(
+        "version", nargs="?", default="", metavar="VERSION", help="the one before, if not named"
+    )
+    back.set_defaults(command=_rollback)
 
 
 def _add_unit(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,14 @@ from contracts.errors import (
     CandidateRefused,
     DiskFull,
     GpuUnavailable,
+    ModelMissing,
     SettingsInvalid,
     WorkspaceBusy,
 )
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
+from serving.engine import full_tag
 
 if TYPE_CHECKING:
     from driver.plan import Step
@@ -55,7 +57,9 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     if stages.TRAIN in running and session.settings.train.device == "cuda":
         check_gpu(session)
     if any(stage in running for stage in _SERVING):
-        session.engine.version()
+        models = session.engine.models()
+        if stages.EVALUATE in running:
+            check_baseline(session, models)
     if stages.LABEL in running and not session.settings.snapshot.reviewed:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
@@ -96,12 +100,25 @@ def asks_teacher(session: Session, step: Step) -> bool:
 
 def check_scores(session: Session) -> None:
     """Raise `SettingsInvalid` for a demanded score of a field that the task does not have."""
-    fields = {"valid", *session.task.output.model_fields}
-    if unknown := {name.split(".")[0] for name in session.settings.evaluate.min_scores} - fields:
+    fields = {"valid", "rules", *session.task.output.model_fields}
+    asked = session.settings.evaluate
+    named = (*asked.min_scores, *asked.measures)
+    if unknown := {name.split(".")[0] for name in named} - fields:
         raise SettingsInvalid(
-            f"evaluate.min_scores names {', '.join(sorted(unknown))}, which is no field of "
-            f"{session.task.name}",
+            f"evaluate.min_scores or .measures names {', '.join(sorted(unknown))}, which is no "
+            f"field of {session.task.name}",
             why=f"it has {', '.join(sorted(fields))}",
+        )
+
+
+def check_baseline(session: Session, models: Collection[str]) -> None:
+    """Raise `ModelMissing` when the engine has not the base model to compare with."""
+    name = session.settings.evaluate.baseline
+    if name and full_tag(name) not in models:
+        raise ModelMissing(
+            f"{session.settings.engine} has no base model {name}",
+            why="evaluate.baseline names it",
+            todo=f'Pull it (`ollama pull {name}`), or set evaluate.baseline to "".',
         )
 
 
@@ -129,7 +146,8 @@ def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
 
 def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     """Raise `CandidateRefused` for a model that must not go live, before anything is stopped."""
-    deploy.require_promoted(session.workspace / inputs[stages.VERDICT.name].path)
+    verdict = session.workspace / inputs[stages.VERDICT.name].path
+    deploy.require_promoted(verdict, session.settings.deploy.force)
     if inputs[stages.GGUF.name].digest in deploy.rejected(session.workspace):
         raise CandidateRefused(
             "this model has been live, and was taken back",

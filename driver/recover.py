@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing
-from driver import locks
+from driver import locks, promotion
 from driver.signals import SIGNALS
 from driver.window import Window
 
@@ -25,19 +25,26 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     with locks.workspace(workspace):
         for name in _stop_stages(workspace):
             say(f"Stopped {name}, which a driver that died has left running.")
-        window = Window(workspace, backend=None, shield=SIGNALS.shield)
-        if not window.is_open:
-            say(f"Nothing to recover in {workspace}: no service was left stopped.")
-            return
-        away = window.record().backend is not None
-        window.close()
-        for warning in window.warnings:
-            say(warning)
-        say(
-            f"The service is back and healthy; it was away for {window.away_s:.0f} s."
-            if away
-            else "What was stopped for the GPU runs again."
-        )
+        _restore(workspace, say)
+        if said := promotion.settle(workspace):
+            say(said)
+
+
+def _restore(workspace: Path, say: Callable[[str], None]) -> None:
+    """Bring the backend and the others back, if they were left stopped."""
+    window = Window(workspace, backend=None, shield=SIGNALS.shield)
+    if not window.is_open:
+        say(f"Nothing to recover in {workspace}: no service was left stopped.")
+        return
+    away = window.record().backend is not None
+    window.close()
+    for warning in window.warnings:
+        say(warning)
+    say(
+        f"The service is back and healthy; it was away for {window.away_s:.0f} s."
+        if away
+        else "What was stopped for the GPU runs again."
+    )
 
 
 def _stop_stages(workspace: Path) -> list[str]:

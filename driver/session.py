@@ -10,12 +10,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import files, stages, test_set
+from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OutputMissing, RetrainError, VerifyFailed
-from contracts.params import DeployMetrics, RestoreMetrics, SplitMetrics, VerifyMetrics
+from contracts.params import (
+    DeployMetrics,
+    RestoreMetrics,
+)
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
-from driver import lease, preflight
+from driver import agreement, lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
@@ -58,6 +61,8 @@ class Session:
         params = getattr(self.settings, stage.name)
         if stage is stages.SNAPSHOT:
             params = params.model_copy(update={"source_digest": self._snapshot_source()})
+        if stage is stages.EVALUATE:
+            params = params.model_copy(update={"champion": full_tag(self.settings.deploy.name)})
         if stage is stages.FETCH:
             params = params.model_copy(update={"source_digest": fetch.source_digest(params)})
         return Request(
@@ -108,28 +113,8 @@ class Session:
         return self.task.digest()
 
     def still_true(self, stage: Stage, result: Result) -> str:
-        """Ask the outside whether an effect's result still holds, and the frozen test set whether
-        the split does; "" if so."""
-        try:
-            if stage is stages.SPLIT:
-                return self._other_test_set(SplitMetrics.model_validate(result.metrics))
-            if stage is stages.RESTORE:
-                return "the service has been stopped" if self.window.is_open else ""
-            if stage is stages.DEPLOY:
-                deployed = DeployMetrics.model_validate(result.metrics)
-                return deploy.disagreement(deployed, self.engine)
-            if stage is stages.VERIFY:
-                verified = VerifyMetrics.model_validate(result.metrics)
-                return verify.disagreement(verified, self.engine)
-        except RetrainError as error:
-            return f"unknown: {error.what}"
-        return ""
-
-    def _other_test_set(self, split: SplitMetrics) -> str:
-        """Say whether another split has added to the test set since, or its file is gone."""
-        name = self.settings.split.test_set
-        found = test_set.digest_of(self.workspace, self.settings.task, name)
-        return "" if found == split.test_set_digest else "the frozen test set has changed"
+        """Say why what a stage has left outside no longer agrees with its result; "" if it does."""
+        return agreement.still_true(self, stage, result)
 
     # --- what the loop does ----------------------------------------------------------------------
     def nothing_to_do(self, plan: list[Step]) -> None:

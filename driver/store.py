@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -74,6 +75,10 @@ class Store:
     def latest(self, stage: str) -> tuple[Job, Result] | None:
         """Return the stage's last finished execution, whatever its fingerprint: to name what
         has changed since."""
+        return next(self.executions(stage), None)
+
+    def executions(self, stage: str) -> Iterator[tuple[Job, Result]]:
+        """Yield the finished executions of a stage, the last one first."""
         results = sorted(
             (self.folder / stage).glob(f"*/{RESULT_FILE}"),
             key=lambda path: path.stat().st_mtime,
@@ -86,8 +91,7 @@ class Store:
             except (OSError, ValueError):
                 continue
             if not _misfit(result):
-                return job, result
-        return None
+                yield job, result
 
 
 def _misfit(result: Result) -> str:

@@ -129,8 +129,19 @@ class Engine(ChatServer, Protocol):
         """
         ...
 
-    def render(self, tag: str, messages: Messages) -> str:
-        """Return the prompt that the model would read: for comparing it with the trainer's."""
+    def render(self, tag: str, messages: Messages, *, think: bool | None = False) -> str:
+        """Return the prompt that the model would read: for comparing it with the trainer's.
+
+        `think` is what a client says of it; None: nothing at all.
+        """
+        ...
+
+    def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
+        """Return the ids of the tokens that the model reads for a rendered prompt, all that the
+        engine adds included.
+
+        `options` as in `chat`, so that the model is not loaded once more.
+        """
         ...
 
 

@@ -135,12 +135,22 @@ class LlamaCpp:
         with self._lock:
             self._stop(10)
 
-    def render(self, tag: str, messages: Messages) -> str:
-        """Return the prompt that the model reads.
+    def render(self, tag: str, messages: Messages, *, think: bool | None = False) -> str:
+        """Return the prompt that the model reads; this engine knows no thinking.
 
         As with Ollama, the model's own system text is used where the messages bring none.
         """
+        if think:
+            raise EngineUnavailable(f"{tag} does not support thinking")
         return _render(tag, self._store.manifest(tag).modelfile, messages)
+
+    def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
+        """Return the ids that the model reads."""
+        manifest = self._store.manifest(tag)
+        settings: dict[str, Any] = {**manifest.modelfile.parameters, **options}
+        address = self._serve(full_tag(tag), manifest, int(settings["num_ctx"]))
+        asked = {"content": prompt, "add_special": True, "parse_special": True}
+        return [int(each) for each in self._post(f"{address}/tokenize", asked, 60)["tokens"]]
 
     def chat(
         self,
@@ -164,16 +174,14 @@ class LlamaCpp:
         if schema is not None:
             request["json_schema"] = {**schema, "x-guidance": _SPACES}
         started = time.monotonic()
-        answer = self._post(address, request, timeout_s)
+        answer = self._post(f"{address}/completion", request, timeout_s)
         return _answer(answer, time.monotonic() - started)
 
-    def _post(self, address: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _post(self, url: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         import requests
 
         try:
-            response = requests.post(
-                f"{address}/completion", json=request, timeout=timeout_s, proxies=NO_PROXIES
-            )
+            response = requests.post(url, json=request, timeout=timeout_s, proxies=NO_PROXIES)
             found: dict[str, Any] = response.json()
         except requests.Timeout as error:
             raise EngineUnavailable(

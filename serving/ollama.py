@@ -214,7 +214,7 @@ class Ollama:
         found = self._http.json("POST", "/api/chat", timeout_s, body=body, model=full_tag(tag))
         return _answer(found, time.monotonic() - started)
 
-    def render(self, tag: str, messages: Messages) -> str:
+    def render(self, tag: str, messages: Messages, *, think: bool | None = False) -> str:
         """Return the prompt that the model reads, as Ollama's template engine makes it.
 
         Loads the model, with its own parameters.
@@ -223,14 +223,42 @@ class Ollama:
             "model": full_tag(tag),
             "messages": [dict(message) for message in messages],
             "stream": False,
-            "think": False,
             "_debug_render_only": True,
+            **({} if think is None else {"think": think}),
         }
         found = self._http.json("POST", "/api/chat", 600, body=body, model=full_tag(tag))
         try:
             return str(found["_debug_info"]["rendered_template"])
         except (KeyError, TypeError) as error:
             raise EngineUnavailable("Ollama did not say how it renders a prompt") from error
+
+    def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
+        """Return the ids that the model reads, from the `context` of a generate call.
+
+        Ollama has no call for it. A template that is the prompt alone passes a rendered text
+        through, and the `context` is then its ids and the answer's (as seen on 0.33.1; with `raw`
+        there is none).
+        """
+        body = {
+            "model": full_tag(tag),
+            "prompt": prompt,
+            "template": "{{ .Prompt }}",
+            "system": "",
+            "stream": False,
+            "think": False,
+            "keep_alive": _KEEP_ALIVE,
+            "options": {**options, "num_predict": 1},
+        }
+        found = self._http.json("POST", "/api/generate", 600, body=body, model=full_tag(tag))
+        try:
+            ids = [int(each) for each in found["context"]]
+            return ids[: int(found["prompt_eval_count"])]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineUnavailable(
+                "Ollama did not say what tokens it reads",
+                why="its answer holds no context",
+                todo="Use Ollama 0.33, or a later one that still tells it.",
+            ) from error
 
     def close(self) -> None:
         """Nothing is held open between calls."""

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -133,6 +133,13 @@ class Task:
     each. An answer without any counts by its stratum."""
     time_of: Callable[[Any], datetime | None] = _timeless
     """When an item became known, with its time zone; None where nobody knows."""
+    ordinal: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Fields whose values are steps of a scale, with all of them in order."""
+    calibrated: Mapping[str, str] = field(default_factory=dict)
+    """Fields that state a probability, and the flag that it is the probability of."""
+    matters: tuple[str, ...] = ()
+    """The measures by which a new model is held against the one in service
+    (images/labeler/measures.py has the names)."""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the answer in the words that Ollama's `format` honours.

@@ -17,12 +17,16 @@ CONVERTER = "convert_hf_to_gguf.py"
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Return the path of a q8_0 GGUF of the tiny base model, its own chat template in it."""
+    return converted(tiny_base, tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+def converted(base: Path, gguf: Path) -> Path:
+    """Convert a model by llama.cpp's converter and return `gguf`; skip where there is none."""
     tools = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
     if not (tools / CONVERTER).is_file():
         pytest.skip(f"{tools} has no llama.cpp converter: `make test` fetches it")
-    gguf = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
     options = ("--outfile", str(gguf), "--outtype", "q8_0", "--model-name", "tiny")
-    command = [sys.executable, str(tools / CONVERTER), str(tiny_base), *options]
+    command = [sys.executable, str(tools / CONVERTER), str(base), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return gguf

@@ -16,7 +16,9 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 class EvaluateParams(Params):
     """The questions to the candidate, and what it takes to go live."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"concurrency", "timeout_s", "patience_s"})
+    not_identity: ClassVar[frozenset[str]] = frozenset(
+        {"concurrency", "timeout_s", "patience_s", "champion"}
+    )
 
     limit: int | None = Field(None, ge=1)
     """Most rows of the test split to ask; None asks all."""
@@ -29,7 +31,19 @@ class EvaluateParams(Params):
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}
-    """Least score by field, e.g. `{relevant: 0.9}`; see scores.json for the names."""
+    """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names."""
+    baseline: str = ""
+    """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
+    what the training has to beat. "" leaves the comparison out."""
+    champion: str = ""
+    """Set by the driver: the name that is live, `deploy.name`."""
+    measures: tuple[str, ...] = ()
+    """The measures in which models are compared; () takes those that matter by the task."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Level of the tests: how often chance alone may look like a difference."""
+    margin: float = Field(0.1, gt=0, le=1)
+    """How much worse than the champion a candidate must be shown not to be, in each measure; 1
+    demands nothing of the kind, which suits a small test set."""
 
 
 class EvaluateMetrics(Metrics):
@@ -40,6 +54,8 @@ class EvaluateMetrics(Metrics):
     promote: bool
     scores: dict[str, float]
     reasons: tuple[str, ...] = ()
+    models: dict[str, str] = {}
+    """Digest of each model that was asked, by its role: candidate, champion, baseline."""
 
     def summary(self) -> str:
         """Return the share of valid answers, the verdict, and the scores."""
@@ -52,9 +68,16 @@ class EvaluateMetrics(Metrics):
 class DeployParams(Params):
     """Where the new model goes live."""
 
+    not_identity: ClassVar[frozenset[str]] = frozenset({"force", "keep"})
+
     name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
     """Name of the model in the serving engine; versions are `name:RUN`, the alias
     `name:latest`."""
+    keep: int = Field(3, ge=1)
+    """Versions made by earlier runs that are kept for `driver rollback`; older ones are removed."""
+    force: str = ""
+    """Why a model that the gate has refused goes live all the same; `run --force REASON` sets it,
+    and the deployment keeps it, with the name of the user."""
 
 
 class DeployMetrics(Metrics):
@@ -64,10 +87,13 @@ class DeployMetrics(Metrics):
     alias: str
     digest: str
     previous: str = ""
+    forced: str = ""
+    """Why, and by whom, the gate was overruled; "" where it was not."""
 
     def summary(self) -> str:
-        """Return the version and its digest."""
-        return f"{self.alias} is {self.tag} ({self.digest[:12]})"
+        """Return the version and its digest, and whether the gate was overruled."""
+        forced = f", forced: {self.forced}" if self.forced else ""
+        return f"{self.alias} is {self.tag} ({self.digest[:12]}){forced}"
 
 
 class RestoreParams(Params):

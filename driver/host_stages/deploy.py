@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import json
+import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable
+from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable, RetrainError
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -17,10 +21,14 @@ from contracts.stages import (
     GGUF,
     VERDICT,
 )
+from driver import promotion
 from serving.engine import Engine, full_tag
 from tasks import load_task
 
 _REJECTED = "rejected.json"
+_RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
+"""A run's name (driver/store.py: Run.create)."""
+_PROBE_TOKENS, _PROBE_S = 16, 600.0
 
 
 def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
@@ -29,7 +37,7 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
     Safe to repeat: the engine keeps what is there already. Raises `CandidateRefused` before
     anything is changed when the evaluation did not promote the model.
     """
-    require_promoted(context.input(VERDICT))
+    forced = require_promoted(context.input(VERDICT), context.params.force)
     name = context.params.name
     alias, version = full_tag(name), full_tag(f"{name}:{context.job.run}")
     model = engine.create(
@@ -38,29 +46,73 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
         load_task(context.job.task).modelfile(),
         lambda done, total: context.progress(done, total, "bytes"),
     )
+    _probe(context, engine, version, model.digest)
     previous = _keep_previous(engine, name, alias, model.digest)
-    engine.copy(version, alias)
-    live = engine.models()[alias].digest
-    if live != model.digest:
-        raise EngineUnavailable(
-            f"{alias} is not {version} after the copy",
-            why=f"digests {live[:12]} and {model.digest[:12]}",
-            todo="Run again; the version itself is complete.",
-        )
-    engine.unload(alias)  # the old runner would go on answering until its keep_alive ends
-    return DeployMetrics(tag=version, alias=alias, digest=live, previous=previous)
+    promotion.switch(context.root, engine, alias, version)
+    _prune(engine, name, context.params.keep, {version, previous})
+    return DeployMetrics(
+        tag=version, alias=alias, digest=model.digest, previous=previous, forced=forced
+    )
 
 
-def require_promoted(verdict: Path) -> None:
-    """Raise `CandidateRefused` unless the evaluation promoted the model."""
+def _probe(context: StageContext[DeployParams], engine: Engine, version: str, digest: str) -> None:
+    """Raise `EngineUnavailable` unless the version loads and answers.
+
+    The very model that the evaluation has asked, by digest, has shown that already.
+    """
+    said = json.loads(context.input(VERDICT).read_text(encoding="utf-8"))
+    if said.get("candidate") == digest:
+        return
+    task = load_task(context.job.task)
+    options = {**task.modelfile().parameters, "num_predict": _PROBE_TOKENS}
+    messages = task.messages(task.canary)
+    try:
+        if not engine.chat(version, messages, options=options, timeout_s=_PROBE_S).text.strip():
+            raise EngineUnavailable(
+                f"{version} answers nothing",
+                todo="Look at the engine's log; what was live stays live.",
+            )
+    except RetrainError:
+        with contextlib.suppress(RetrainError):  # the first failure is the one to tell
+            engine.unload(version)
+            engine.delete(version)
+        raise
+    engine.unload(version)
+
+
+def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> None:
+    """Remove the oldest versions that runs have made, but for the `keep` newest and those needed.
+
+    A version that somebody has made by hand has another form of name, and stays.
+    """
+    own = sorted(tag for tag in engine.models() if tag.startswith(f"{name}:"))
+    made = [tag for tag in own if _RUN.fullmatch(tag.partition(":")[2]) and tag not in needed]
+    for tag in made[: max(0, len(made) - keep)]:
+        engine.unload(tag)
+        engine.delete(tag)
+
+
+def require_promoted(verdict: Path, force: str = "") -> str:
+    """Return why and by whom the gate was overruled, "" where the evaluation promoted the model.
+
+    Raises `CandidateRefused` for a model that it refused, unless `force` gives a reason.
+    """
     said = json.loads(verdict.read_text(encoding="utf-8"))
-    if not said["promote"]:
-        raise CandidateRefused(
-            "the new model is not good enough to go live",
-            why="; ".join(said["reasons"]),
-            todo=f"Read scores.json and answers.jsonl in {verdict.parent}; evaluate.* holds the "
-            "thresholds.",
-        )
+    if said["promote"]:
+        return ""
+    if force:
+        return f"{force} ({_user()})"
+    raise CandidateRefused(
+        "the new model is not good enough to go live",
+        why="; ".join(each["text"] for each in said["findings"] if not each["passed"]),
+        todo=f"Read scores.json and answers.jsonl in {verdict.parent}; evaluate.* holds the rules. "
+        "To let it go live all the same: `driver run --force REASON`.",
+    )
+
+
+def _user() -> str:
+    """Return who gives the command, also through sudo."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
@@ -76,6 +128,12 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
 def reject(workspace: Path, *names: str) -> None:
     """Keep a GGUF file, by digest, or a version from going live again."""
     files.write_json(workspace / _REJECTED, sorted({*rejected(workspace), *names}))
+
+
+def reinstate(workspace: Path, *names: str) -> None:
+    """Let what was taken back go live again."""
+    if (workspace / _REJECTED).exists():
+        files.write_json(workspace / _REJECTED, sorted({*rejected(workspace)} - {*names}))
 
 
 def rejected(workspace: Path) -> list[str]:

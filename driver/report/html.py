@@ -10,9 +10,9 @@ from typing import Any
 
 from contracts import files, params, stages
 from contracts.stage import Result
-from driver.report import labels, split
+from driver.report import evaluation, labels, split
 from driver.report.display import duration
-from driver.report.page import meter, page, table
+from driver.report.page import page
 from driver.store import Run
 
 
@@ -28,7 +28,7 @@ def write(
     body = (
         f"<p>Finished in {duration(seconds)}. {_promotion(results)}</p>",
         f"<h2>Stages</h2><table><tr><th>stage<th>time<th>result<th>why</tr>{rows}</table>",
-        _scores(results),
+        _scores(results, workspace),
         _curve(results, workspace),
         _labels(results, workspace),
         _split(results, workspace),
@@ -56,13 +56,12 @@ def _promotion(results: Mapping[str, Result]) -> str:
     return escape(f"Live: {deployed.summary()}.{kept}")
 
 
-def _scores(results: Mapping[str, Result]) -> str:
-    metrics = params.EvaluateMetrics.model_validate(results["evaluate"].metrics)
-    rows = [(name, value, meter(value)) for name, value in metrics.scores.items()]
-    return (
-        f"<h2>Evaluation</h2><p>{metrics.valid} of {metrics.rows} answers on the test split are "
-        f"valid.</p>{table(('score', 'value', ''), rows)}"
+def _scores(results: Mapping[str, Result], workspace: Path) -> str:
+    scores, verdict = (
+        json.loads((workspace / results["evaluate"].outputs[artifact.name].path).read_bytes())
+        for artifact in (stages.SCORES, stages.VERDICT)
     )
+    return evaluation.section(scores, verdict)
 
 
 def _curve(results: Mapping[str, Result], workspace: Path) -> str:

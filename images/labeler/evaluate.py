@@ -1,227 +1,175 @@
-"""Ask the candidate the test split as the backend would, and decide whether it may go live.
+"""Ask the candidate, the champion and the base model the test split, and decide who goes live.
 
-The candidate is what will be deployed: the GGUF, in the serving engine, with the task's template
-and parameters. No JSON schema is sent, because the backend sends none. A refusal is a result, not
-a failure of this stage.
+All are asked as the backend asks: the same messages, no JSON schema, in the serving engine that
+will serve. The candidate is what will be deployed: the GGUF with the task's template and
+parameters. A refusal is a result, not a failure of this stage.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
 from typing import Any
 
-from pydantic import BaseModel
-
 from contracts import files
+from contracts.answer_cache import ANSWERS_FILE, AnswerCache
 from contracts.entrypoint import StageContext
-from contracts.errors import (
-    EngineUnavailable,
-    InputMissing,
-    ModelMissing,
-    RetrainError,
-    SettingsInvalid,
-)
-from contracts.params import (
-    EvaluateMetrics,
-    EvaluateParams,
-)
-from contracts.stages import (
-    ANSWERS,
-    GGUF,
-    SCORES,
-    TEST_SPLIT,
-    VERDICT,
-)
-from images.labeler.asking import Request, server_for
-from images.labeler.pool import Pool
-from images.labeler.scoring import score, score_names
+from contracts.errors import SettingsInvalid
+from contracts.params import EvaluateMetrics, EvaluateParams
+from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
+from images.labeler import parity
+from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
+from images.labeler.gate import Finding, judge
+from images.labeler.measures import Measure, measure_names, measures
+from images.labeler.resampling import Difference, differences, intervals
 from serving import connect
-from serving.engine import Answer, Engine
 from tasks import load_task
-from tasks.definition import InvalidAnswer, Task
+from tasks.definition import Task
 
-_CANDIDATE = "retrain-candidate"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A row of the test split."""
-
-    id: str
-    messages: list[dict[str, str]]
-    expected: BaseModel
-    stratum: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the candidate said; `output` is None with the reason why it is not valid."""
-
-    question: Question
-    output: BaseModel | None
-    reason: str
-    text: str
-    answer_tokens: int
-    seconds: float
+Measured = Mapping[str, Measure]
 
 
 def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     """Write answers.jsonl, scores.json and verdict.json.
 
-    Raises `SettingsInvalid` for a threshold on an unknown score, before anything is created.
-    The candidate is removed from the engine whatever happens.
+    Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
+    for a candidate that would read other prompts than it was trained on.
     """
     task, params = load_task(context.job.task), context.params
-    _require_known(params, task)
-    questions = _questions(context, task)[: params.limit]
+    matters = _require_known(params, task)
+    questions = read_questions(context.input(TEST_SPLIT), task)[: params.limit]
     engine = connect(os.environ, context.root)
     try:
-        with _candidate(context, engine, task) as tag:
-            replies = _ask_all(context, engine, tag, task, questions)
+        with (
+            AnswerCache(context.root / ANSWERS_FILE) as cache,
+            contestants(context, engine, task) as who,
+        ):
+            parity.check(context, engine, who[0].tag, task, questions)
+            replies = {each: ask(context, engine, each, task, questions, cache) for each in who}
     finally:
         engine.close()
-    order = {question.id: position for position, question in enumerate(questions)}
-    replies.sort(key=lambda reply: order[reply.question.id])
-    scores = score(task.output, [(r.question.expected, r.output) for r in replies])
-    promote, reasons = _verdict(scores, params)
-    _write(context, task, replies, scores)
-    verdict = {"promote": promote, "reasons": reasons, "rows": len(replies)}
+
+    measured: dict[str, Measured] = {
+        each.role: measures(task, [reply.judged() for reply in said])
+        for each, said in replies.items()
+    }
+    digests: dict[str, str] = {each.role: each.digest for each in who}
+    compared = {
+        role: differences(measured["candidate"], other, matters, len(questions))
+        for role, other in measured.items()
+        if role != "candidate" and digests[role] != digests["candidate"]
+    }
+    findings = judge(measured["candidate"], compared, params)
+    _write_answers(context, questions, replies)
+    _write_scores(context, task, replies, measured, compared)
+    promote = all(each.passed for each in findings)
+    reasons = _reasons(findings)
+    verdict = {
+        "promote": promote,
+        "candidate": digests["candidate"],
+        "reasons": reasons,
+        "rows": len(questions),
+        "findings": [asdict(each) for each in findings],
+    }
     files.write_json(context.output(VERDICT), verdict)
+    scores = {name: round(m.observed, 4) for name, m in measured["candidate"].items()}
+    valid = round(scores.pop("valid") * len(questions))
     return EvaluateMetrics(
-        rows=len(replies),
-        valid=sum(reply.output is not None for reply in replies),
+        rows=len(questions),
+        valid=valid,
         promote=promote,
-        scores={name: value for name, value in scores.items() if name != "valid"},
+        scores={name: scores[name] for name in (*matters, *(scores.keys() - set(matters)))},
         reasons=tuple(reasons),
+        models=digests,
     )
 
 
-def _require_known(params: EvaluateParams, task: Task) -> None:
-    known = score_names(task.output)
-    if unknown := sorted(params.min_scores.keys() - set(known)):
-        raise SettingsInvalid(
-            f"evaluate.min_scores names {', '.join(unknown)}, which is no score of {task.name}",
-            why=f"the scores are {', '.join(known)}",
-        )
+def _require_known(params: EvaluateParams, task: Task) -> tuple[str, ...]:
+    """Return the measures to compare models by; raises `SettingsInvalid` for unknown ones."""
+    known, matters = measure_names(task), params.measures or task.matters
+    for setting, names in (("min_scores", params.min_scores), ("measures", matters)):
+        if unknown := sorted(set(names) - set(known)):
+            raise SettingsInvalid(
+                f"evaluate.{setting} names {', '.join(unknown)}, no measure of {task.name}",
+                why=f"the measures are {', '.join(known)}",
+            )
+    return matters
 
 
-def _questions(context: StageContext[EvaluateParams], task: Task) -> list[Question]:
-    path = context.input(TEST_SPLIT)
-    found = []
-    for number, row in enumerate(files.read_jsonl(path), 1):
-        try:
-            expected = task.parse(row["messages"][-1]["content"])
-            question = Question(str(row["id"]), row["messages"][:-1], expected, row["stratum"])
-        except (KeyError, IndexError, TypeError, InvalidAnswer) as error:
-            raise InputMissing(f"{path}, line {number} is no test row", why=str(error)) from error
-        found.append(question)
-    if not found:
-        raise InputMissing(f"{path} holds no rows")
-    return found
+def _reasons(findings: Sequence[Finding]) -> list[str]:
+    """Return what was found, what refuses the model first."""
+    return [each.text for each in sorted(findings, key=lambda each: each.passed)]
 
 
-@contextmanager
-def _candidate(context: StageContext[EvaluateParams], engine: Engine, task: Task) -> Iterator[str]:
-    """Create the candidate under a tag of its own, and remove it in any case.
-
-    A leftover costs disk, not correctness, so a failed removal is told and does not hide the
-    result, or the error that brought us here.
-    """
-    digest = context.job.inputs[GGUF.name].digest
-    tag = f"{_CANDIDATE}:{digest[:12]}"
-    try:
-        engine.create(
-            tag,
-            context.input(GGUF),
-            task.modelfile(),
-            lambda done, total: context.progress(done, total, "bytes"),
-        )
-        yield tag
-    finally:
-        for remove in (engine.unload, engine.delete):
-            try:
-                remove(tag)
-            except ModelMissing:
-                pass  # it was never created
-            except RetrainError as error:
-                sys.stderr.write(f"the candidate {tag} is left in {engine.name}: {error}\n")
-
-
-def _ask_all(
+def _write_answers(
     context: StageContext[EvaluateParams],
-    engine: Engine,
-    tag: str,
-    task: Task,
-    questions: list[Question],
-) -> list[Reply]:
-    params, replies = context.params, []
-    options = dict(task.modelfile().parameters)
-
-    def request(question: Question) -> Request:
-        return Request(question.messages, None, options, params.timeout_s)
-
-    server = server_for(engine, tag, request, name=engine.name, ceiling=params.concurrency)
-    context.progress(0, len(questions), "items")
-    for question, answer in Pool([server], params.patience_s).answers(questions):
-        replies.append(_reply(task, question, answer))
-        valid = sum(reply.output is not None for reply in replies)
-        context.progress(len(replies), len(questions), "items", valid=valid)
-    return replies
-
-
-def _reply(task: Task, question: Question, answer: Answer | EngineUnavailable) -> Reply:
-    if isinstance(answer, EngineUnavailable):
-        return Reply(question, None, str(answer.what), "", 0, 0.0)
-    output, reason = None, ""
-    if not answer.finished:
-        reason = f"cut off after {answer.answer_tokens} tokens ({answer.reason})"
-    else:
-        try:
-            output = task.parse(answer.text)
-        except InvalidAnswer as error:
-            reason = str(error)
-    return Reply(question, output, reason, answer.text, answer.answer_tokens, answer.seconds)
-
-
-def _verdict(scores: dict[str, float], params: EvaluateParams) -> tuple[bool, list[str]]:
-    """Return whether every threshold is reached, and each with what was measured, missed first."""
-    missed, reached = [], []
-    for name, least in {"valid": params.min_valid, **params.min_scores}.items():
-        value = scores[name]
-        if value < least:
-            missed.append(f"{name} is {value:.4g}, under the {least:.4g} demanded")
-        else:
-            reached.append(f"{name} is {value:.4g}, at least {least:.4g} as demanded")
-    return not missed, [*missed, *reached]
-
-
-def _write(
-    context: StageContext[EvaluateParams], task: Task, replies: list[Reply], scores: dict[str, Any]
+    questions: Sequence[Question],
+    replies: Mapping[Contestant, Sequence[Reply]],
 ) -> None:
-    rows = (
-        {
-            "id": reply.question.id,
-            "stratum": reply.question.stratum,
-            "expected": json.loads(reply.question.expected.model_dump_json()),
+    """Write one row for each question, with what every model said."""
+
+    def told(reply: Reply) -> dict[str, Any]:
+        return {
             "answer": reply.text,
             "valid": reply.output is not None,
             "reason": reply.reason,
+            "broken_rules": list(reply.broken),
             "answer_tokens": reply.answer_tokens,
             "seconds": round(reply.seconds, 3),
         }
-        for reply in replies
+
+    rows = (
+        {
+            "id": question.id,
+            "stratum": question.stratum,
+            "expected": json.loads(question.expected.model_dump_json()),
+            "answers": {each.role: told(said[number]) for each, said in replies.items()},
+        }
+        for number, question in enumerate(questions)
     )
     files.write_jsonl(context.output(ANSWERS), rows)
-    strata = {
-        stratum: score(
-            task.output,
-            [(r.question.expected, r.output) for r in replies if r.question.stratum == stratum],
-        )
-        for stratum in sorted({reply.question.stratum for reply in replies})
+
+
+def _write_scores(
+    context: StageContext[EvaluateParams],
+    task: Task,
+    replies: Mapping[Contestant, Sequence[Reply]],
+    measured: Mapping[str, Measured],
+    compared: Mapping[str, Sequence[Difference]],
+) -> None:
+    models = {
+        who.role: {
+            "tag": who.tag,
+            "digest": who.digest,
+            "measures": {
+                name: {key: round(value, 4) for key, value in asdict(found).items()}
+                for name, found in intervals(measured[who.role], len(said)).items()
+            },
+            "by_stratum": _by_stratum(task, said),
+            "broken_rules": dict(Counter(rule for reply in said for rule in reply.broken)),
+            "answer_tokens": median(reply.answer_tokens for reply in said),
+            "seconds": round(median(reply.seconds for reply in said), 3),
+        }
+        for who, said in replies.items()
     }
-    files.write_json(context.output(SCORES), {"scores": scores, "by_stratum": strata})
+    told = {
+        role: [
+            {key: value if key == "name" else round(value, 5) for key, value in asdict(d).items()}
+            for d in found
+        ]
+        for role, found in compared.items()
+    }
+    rows = len(next(iter(replies.values())))
+    files.write_json(context.output(SCORES), {"rows": rows, "models": models, "compared": told})
+
+
+def _by_stratum(task: Task, said: Sequence[Reply]) -> dict[str, dict[str, float]]:
+    found = {}
+    for stratum in sorted({reply.question.stratum for reply in said}):
+        own = [reply.judged() for reply in said if reply.question.stratum == stratum]
+        found[stratum] = {name: round(m.observed, 4) for name, m in measures(task, own).items()}
+    return found

@@ -14,7 +14,7 @@ from contracts import files
 from contracts.entrypoint import RESULT_FILE
 from images.labeler.fields import describe
 from images.labeler.labelling import Decision, Labelling
-from images.labeler.scoring import score
+from images.labeler.measures import agreement
 from tasks.definition import InvalidAnswer, Item, Task
 
 _LOOK_AT = 20
@@ -99,7 +99,7 @@ def _agreement(
 ) -> dict[str, Any] | None:
     """Return the scores of answers against others of the same items; None without any."""
     pairs = [(expected[key], found[key]) for key in expected if key in found]
-    return {"rows": len(pairs), "scores": score(task.output, pairs)} if pairs else None
+    return {"rows": len(pairs), "scores": agreement(task, pairs)} if pairs else None
 
 
 def _look_at(state: Labelling, previous: dict[str, BaseModel]) -> list[dict[str, Any]]:

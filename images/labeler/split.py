@@ -213,4 +213,6 @@ def _rows_of(groups: Sequence[Placed], side: str, task: Task) -> Iterator[dict[s
                 "stratum": task.stratum(row.output),
                 "origin": row.origin,
                 "label": json.loads(row.output.model_dump_json()),
+                # The label rules judge a model's answers too, and need the article for it.
+                **({"item": row.item.model_dump(mode="json")} if side == "test" else {}),
             }

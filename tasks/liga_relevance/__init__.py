@@ -91,4 +91,7 @@ TASK = Task(
     serving=Serving(temperature=0.1, num_ctx=8192, num_predict=4096, repeat_penalty=1.0),
     facets=facets,
     time_of=time_of,
+    ordinal={"priority": (None, Priority.LOW, Priority.MEDIUM, Priority.HIGH)},
+    calibrated={"relevance_score": "relevant"},
+    matters=("relevant.f1", "priority.kappa", "assigned_aks", "rules"),
 )

@@ -11,6 +11,8 @@ _MONTH = "|".join(MONTHS) + r"|jan|feb|mär|apr|jun|jul|aug|sept?|okt|nov|dez"
 _ABBREVIATED = {name[:3]: number for name, number in MONTHS.items() if number != 1} | {"jan": 1}
 _YEAR = r"(?:19|20)\d{2}"
 _DATE = re.compile(
+    # All begin with a digit or a month's letter: most places of a text are passed at once.
+    r"(?=[\djfmasond])(?:"
     # 2026-03-01, also before a time
     rf"(?<![\w.-])(?P<iso>{_YEAR})-(?P<iso_month>\d{{2}})-(?P<iso_day>\d{{2}})(?![\d-])"
     # 1.3.2026, 01.03.26, 1. 3. 2026; without a year only with its last dot after such a word
@@ -19,7 +21,7 @@ _DATE = re.compile(
     r"|(?<=\b(?:vom|bis|zum|der|den|dem)\s)(?P<day3>\d{1,2})\.\s?(?P<month3>\d{1,2})\.(?!\d)"
     # 1. März 2026, 1. März, März 2026, im März
     rf"|(?:(?<![\w.,])(?P<word_day>\d{{1,2}})\.\s{{0,2}})?"
-    rf"(?<!\w)(?P<word>{_MONTH})\b\.?(?:\s{{1,2}}(?P<word_year>{_YEAR})\b)?",
+    rf"(?<!\w)(?P<word>{_MONTH})\b\.?(?:\s{{1,2}}(?P<word_year>{_YEAR})\b)?)",
     re.IGNORECASE,
 )
 _BARE = re.compile(r"(?<![\w.,])(\d{1,2})\.\s?(\d{1,2})\.(?!\d)")

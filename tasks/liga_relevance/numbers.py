@@ -1,6 +1,7 @@
 """Numbers in German text, brought to one form so that they can be looked up."""
 
 import re
+from functools import lru_cache
 
 # 1.200 and 1 200 are groups of thousands; 3,5 is a decimal.
 _NUMBER = re.compile(r"(?<!\w)\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)*")
@@ -120,6 +121,7 @@ def _canonical(number: str) -> str:
     return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
 
 
+@lru_cache(maxsize=8192)
 def _value(word: str) -> int | None:
     """Return the value of a number written out, of an ordinal, or of "dreijährig"."""
     if len(word) > _LONGEST_NUMBER_WORD:

@@ -1,51 +1,9 @@
 """Names that a German news text can hold, and words that tell that a name follows.
 
-First names are those frequent in Germany, of all origins, without the ones that are German words
-as well (Ernst, Rose, Wolf, August). The lists need not be complete: what they lack goes unjudged.
+The lists need not be complete: what they lack goes unjudged.
 """
 
 from tasks.liga_relevance.words import word_set
-
-FIRST_NAMES = word_set(
-    """
-    aaron abdullah achim adam adrian agnes ahmad ahmed aisha alexander alexandra alfred ali
-    alice alina amina amir andrea andreas andrej angela angelika anja anke anna annalena anne
-    annegret anneliese annette anton antonia anton armin arne astrid axel aylin ayse barbara
-    bastian beate ben benedikt benjamin bernd bernhard bertold bettina birgit björn boris
-    brigitte bruno burkhard carina carl carla carmen carola carolin caroline carsten cem
-    charlotte christa christel christian christiane christina christine christof christoph
-    christopher claudia claus clemens cornelia corinna dagmar daniel daniela david denise dennis
-    detlef diana dieter dietmar dirk dominik dorothea doris edeltraud eckhard edith eduard elena
-    elfriede elias elif elisabeth elke ella ellen elsa emil emilia emily emine emma emre enrico
-    eric erich erik erika erwin esra esther eugen eva evelyn fabian fatima fatma felix ferdinand
-    finn florian frank franz franziska frauke fred friederike friedrich fritz gabriel gabriele
-    georg gerd gerda gerhard gertrud gesine gisela gregor gudrun günter günther gustav hakan
-    hannah hannelore hannes hans harald hartmut hasan hassan heidemarie heidi heike heiko heiner
-    heinrich heinz helena helga helmut hendrik henning herbert heribert hermann hilde hildegard
-    holger horst hubert hüseyin ibrahim ines inge ingeborg ingo ingrid irene irina irmgard
-    isabel isabell isabella ivan jakob jan jana janina jasmin jens jeremy jessica joachim jochen
-    johann johanna johannes jonas jörg jörn josef josefine joseph judith julia julian juliane
-    jürgen jutta kai karin karina karl karla karlheinz karola karsten katharina kathrin katja
-    katrin kemal kerstin kevin kirsten klara klaus konrad konstantin kristian kristina kristin
-    kurt lara lars laura lea leila lena leni leo leon leonie lia lieselotte lilly lina linda
-    lisa lorenz lothar louisa louise luca lucas ludwig luis luisa lukas lutz magdalena maike
-    maja malte mandy manfred manuel manuela marc marcel marco marcus margarete margit margot
-    maria marianne marie marina mario marion markus marlene marlies marta martha martin martina
-    mathias mathilda matthias maximilian mehmet meike melanie mia michael michaela michelle
-    miriam mohamed mohammad mohammed monika moritz murat mustafa nadine nadja nancy natalia
-    natalie nele nicola nicole niklas nikolaus nils nina noah nora norbert olaf ole oleg olga
-    oliver omar oskar osman otto pascal patricia patrick paul paula peter petra philipp pia
-    rafael rainer ralf ralph ramona raphael rebecca regina regine reiner reinhard renate rené
-    ricarda richard rita robert robin roland rolf ronald rosemarie rosi rudolf rüdiger
-    ruth sabine sabrina salma sandra sara sarah saskia sebastian selin selma sigrid silke silvia
-    simon simone sina sofia sonja sophia sophie stefan stefanie steffen stephan stephanie
-    susanne svea sven svenja sybille sylvia tanja tarek tatjana thea thekla theo theodor theresa
-    theresia thomas thorsten tim timo tina tobias tom torsten udo ulf uli ulla ulrich ulrike
-    ursula ute uwe valentin valentina vanessa vera verena veronika viktor viktoria vincent
-    volker volkmar waltraud waltraut walter werner wilfried wilhelm willi winfried wolfgang
-    yannick yasemin yasmin yusuf yvonne zeynep
-    """
-)
 
 TITLES = (
     r"(?:[A-ZÄÖÜ][a-zäöüß]+)?(?:[Mm]inister(?:s|in)?|[Kk]anzler(?:s|in)?|[Bb]ischof(?:s)?|[Bb]ischöfin"
@@ -61,6 +19,24 @@ TITLES = (
 
 SPEECH = r"(?:sagt|sagte|so|meint|meinte|betont|betonte|erklärt|erklärte|erläutert|erläuterte)"
 """Verbs that the name of a speaker follows and no object."""
+
+SAYS = (
+    r"(?:(?:sag|mein|beton|klag|warn|mahn|forder|erklär|erläuter|ergänz|kritisier|resümier|schilder"
+    r"|bilanzier|schimpf|lob)te?|berichtete?|findet|fand)"
+)
+"""Verbs of speech in the singular: the subject of one is a single speaker."""
+
+ROLES = (
+    r"[\wß-]{0,40}(?:(?:leiter|sprecher|geschäftsführer|direktor|präsident|referent|berater|betreuer"
+    r"|erzieher|pfleger|lehrer|forscher|professor|sozialarbeiter|kämmerer|dezernent|mentor|vertreter"
+    r"|manager|trainer|autor|koordinator|gründer|richter|bewohner|ökonom|journalist|aktivist|jurist"
+    r"|geschäftsleiter|chef|rektor|inhaber|besitzer|helfer|mitarbeiter|patient|schüler|student)(?:s|in)?"
+    r"|(?:vorsitzende|beauftragte|abgeordnete|vorstehende|angehörige|betroffene)[rn]?"
+    r"|anwalt|anwältin|arzt|ärztin|vorstand|vorständin|experte|expertin|psychologe|psychologin"
+    r"|landrat|stadtrat|rätin|schwester|pädagoge|pädagogin|politologe|politologin|soziologe"
+    r"|soziologin|mutter|vater)"
+)
+"""Functions of a person, before or behind a name; to be searched for in any case."""
 
 ORGANISATIONS = (
     r"Stiftung|Verein|Verband|Landesverband|Kreisverband|Klinik|Klinikum|Krankenhaus|Universität"
@@ -108,3 +84,38 @@ KNOWN_ACRONYMS = word_set(
     """
 )
 """Known to any writer, or the task's own: no sign that something was invented."""
+
+NO_NAMES = word_set(
+    """
+    anfang mitte ende prozent millionen milliarden tausend euro cent meter kilometer liter
+    tonnen stunden tage wochen monate jahre land bund stadt kreis gemeinde landkreis hessen
+    deutschland deutschlands hessens europa frauen männer kinder eltern familien menschen
+    personal politik soziales gesundheit pflege bildung finanzen jugend arbeit integration
+    familie senioren wohnen teilhabe migration inneres justiz kultur umwelt verkehr wirtschaft
+    recht sport leitung verwaltung seite ort thema sicht liga verband verbände träger kita heim
+    einkauf vertrieb marketing technik controlling recherche diakonie caritas polizei feuerwehr
+    kirche opposition staat kommune kommunen rathaus landtag bundestag bundesrat stadtrat senat
+    niemand jemand jedermann keiner mancher einer eine letzterer letztere ersterer erstere
+    letzteres mutter vater oma opa mama papa tochter sohn bruder schwester onkel tante gott ja
+    nein danke bitte halt stopp beispiel projekt programm aktion kampagne bereich abteilung
+    gruppe stufe klasse phase punkt teil platz raum haus zimmer stück paar dutzend stand typ
+    fach marke titel wort begriff name motto schwerpunkt experten fachleute betroffene
+    """
+)
+"""Capitalised words that stand where a name can, and are none."""
+
+NOUN_ENDINGS = (
+    r"(?:ung|ungen|heit|keit|keiten|schaft|schaften|ion|ionen|tät|ium|ien|ment|ments|nis|nisse|tum"
+    r"|ling|linge|ismus|enz|anz|zeug|wesen|recht|rechte|gesetz|gesetze|buch|plan|pläne|amt|ämter"
+    r"|rat|räte|tag|hof|haus|häuser|heim|heime|werk|werke|kreis|kreise|land|bund|bank|kasse|gericht"
+    r"|verein|vereine|verband|verbände|kammer|zentrum|zentren|institut|klinik|kliniken|kirche|stadt"
+    r"|gemeinde|schule|schulen|kita|kitas|partei|fraktion|gruppe|gruppen|team|teams|initiative|liga"
+    r"|presse|zeitung|dienst|dienste|stelle|stellen|büro|behörde|dezernat|senat|konzern|träger"
+    r"|betreiber|polizei|wehr|justiz|politik|firma|hilfe|hilfen|pflege|mission|forum|netzwerk|jury"
+    r"|komitee|ausschuss|union|akademie|leute|kraft|kräfte|geld|gelder|kosten|platz|plätze|arbeit"
+    r"|bau|raum|räume|bereich|bereiche|projekt|projekte|programm|fonds|etat|haushalt|quote|zahl"
+    r"|zahlen|kind|kinder|eltern|frau|frauen|mann|männer|person|personen|gast|gäste|opfer|krise|not"
+    r"|schutz|bedarf|mangel|angebot|antrag|beitrag|auftrag|vertrag|tarif|lohn|streik|protest|halt"
+    r"|meister|nde|nden|nder|gte|gten|gter|ndete|hörige|hörigen|liche|lichen|licher)"
+)
+"""How a German noun ends, or a name that is too seldom one."""

@@ -57,6 +57,7 @@ WEEKDAYS = word_set(
 )
 
 _WORD = re.compile(r"\w+")
+_ACCENTS = re.compile("[\u0300-\u036f]")  # combining marks
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ı": "i", "ø": "o", "ł": "l"})
 
 
@@ -73,5 +74,6 @@ def unfolded(text: str) -> str:
 def folded(word: str) -> str:
     """Return a word so that its spellings agree: Müller and Mueller, Yıldız and Yildiz."""
     plain = unicodedata.normalize("NFC", word).lower().translate(_UMLAUTS)
-    decomposed = unicodedata.normalize("NFD", plain)
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    if plain.isascii():
+        return plain
+    return _ACCENTS.sub("", unicodedata.normalize("NFD", plain))

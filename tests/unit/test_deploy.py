@@ -22,6 +22,9 @@ from contracts.stages import (
 from driver.host_stages import deploy
 from serving import connect
 from serving.engine import Engine
+from tasks import load_task
+
+TASK = load_task("liga_relevance")
 
 
 @pytest.fixture
@@ -32,12 +35,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def run(
-    root: Path, engine: Engine, name: str, content: str, *, promote: bool = True
+    root: Path, engine: Engine, name: str, content: str, *, promote: bool = True, force: str = ""
 ) -> DeployMetrics:
     """Deploy a file that stands for a GGUF: the store only keeps it, nobody loads it here."""
     (root / "model.gguf").unlink(missing_ok=True)
     (root / "model.gguf").write_text(content, encoding="utf-8")
-    verdict = {"promote": promote, "reasons": ["valid 0.5 is below 0.99"]}
+    made = engine.create(f"news:{name}", root / "model.gguf", TASK.modelfile())
+    finding = {"rule": "valid", "passed": promote, "text": "valid 0.5 is below 0.99"}
+    verdict = {"promote": promote, "candidate": made.digest, "findings": [finding]}
+    if not promote and not force:
+        engine.delete(made.tag)  # a refusal makes none
     (root / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     inputs = {
         artifact: InputRef(path=file, digest=files.digest_path(root / file), bytes=1)
@@ -54,7 +61,7 @@ def run(
         params={},
         inputs=inputs,
     )
-    params = DeployParams(name="news")
+    params = DeployParams(name="news", force=force)
     return deploy.work(StageContext(DEPLOY, job, params, root, root, lambda _: None), engine)
 
 
@@ -117,3 +124,14 @@ def test_a_refused_candidate_touches_nothing(tmp_path: Path, engine: Engine) -> 
         run(tmp_path, engine, "run-2", "two", promote=False)
     assert set(engine.models()) == {"news:latest", "news:run-1"}
     assert live(engine) == first.digest
+
+
+def test_the_gate_can_be_overruled_and_the_deployment_says_why_and_by_whom(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "ada")
+    forced = run(tmp_path, engine, "run-1", "one", promote=False, force="trial day")
+    assert forced.forced == "trial day (ada)"
+    assert live(engine) == forced.digest
+    assert "forced: trial day (ada)" in forced.summary()
+    assert run(tmp_path, engine, "run-2", "two", force="not needed").forced == ""

@@ -10,17 +10,16 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from contracts.errors import EngineUnavailable, InputMissing, SettingsInvalid
+from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, SettingsInvalid
 from contracts.stages import (
     EVALUATE,
 )
 from images.labeler import evaluate
 from images.labeler.fields import Kind, describe, kinds
-from images.labeler.scoring import score, score_names
-from serving.engine import Answer
+from serving.engine import Answer, Model
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
-from tests.unit.scripted_engine import ScriptedEngine, answer
+from tests.unit.scripted_engine import ScriptedEngine, answer, one_word_tokenizer
 
 TASK = load_task("liga_relevance")
 DIGEST = "ab" * 32
@@ -33,7 +32,8 @@ def rows(count: int) -> list[dict[str, Any]]:
         item = TASK.item.model_validate({"id": f"i{n}", "title": f"Fall {n}"})
         output = TASK.parse(json.dumps(label("high" if n % 2 else None)))
         messages = TASK.training_messages(item, output)
-        found.append({"id": item.id, "messages": messages, "stratum": TASK.stratum(output)})
+        row = {"id": item.id, "messages": messages, "stratum": TASK.stratum(output)}
+        found.append({**row, "item": item.model_dump()})
     return found
 
 
@@ -46,6 +46,7 @@ class Evaluation(StageRun):
     def __init__(self, folder: Path) -> None:
         super().__init__(EVALUATE, folder)
         write_jsonl(folder / "test.jsonl", rows(6))
+        one_word_tokenizer(folder / "base")
 
     def evaluate(self, **params: Any) -> Any:
         return self.run(evaluate.work, {"gguf": DIGEST}, **params)
@@ -71,8 +72,12 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
 ) -> None:
     metrics = stage.evaluate(min_scores={"relevant": 1.0, "priority.macro_f1": 0.9})
     assert (metrics.rows, metrics.valid, metrics.promote) == (6, 6, True)
-    assert set(metrics.scores.values()) == {1.0}
-    assert engine.calls == [f"create {TAG}", f"unload {TAG}", f"delete {TAG}", "close"]
+    errors = {"relevance_score.brier": 0.01, "relevance_score.ece": 0.1}  # 0.9 for what is sure
+    assert metrics.scores == {name: errors.get(name, 1.0) for name in metrics.scores}
+    assert list(metrics.scores)[:4] == list(TASK.matters)
+    assert metrics.models == {"candidate": "d2"}
+    unload = f"unload {TAG}"
+    assert engine.calls == [f"create {TAG}", unload, unload, f"delete {TAG}", "close"]
     for asked, row in zip(engine.asked, rows(6), strict=True):
         assert asked["tag"] == TAG
         assert asked["messages"] == row["messages"][:-1]
@@ -84,9 +89,12 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
         "valid is 1, at least 0.99 as demanded",
         "relevant is 1, at least 1 as demanded",
         "priority.macro_f1 is 1, at least 0.9 as demanded",
+        "no other model is live, so nothing can get worse",
+        "no base model is named to compare with",
     ]
     first = read_jsonl(stage.out / "answers.jsonl")[0]
-    assert (first["id"], first["valid"], first["expected"]) == ("i0", True, label(None))
+    assert (first["id"], first["expected"]) == ("i0", label(None))
+    assert first["answers"]["candidate"]["valid"] is True
 
 
 def test_a_refusal_is_a_result_that_names_what_was_missed(
@@ -101,12 +109,12 @@ def test_a_refusal_is_a_result_that_names_what_was_missed(
     metrics = stage.evaluate(min_valid=0.9, min_scores={"relevant": 0.3, "assigned_aks": 0.8})
     assert metrics.promote is False
     assert metrics.valid == 2
-    assert stage.read("verdict")["reasons"] == [
+    assert stage.read("verdict")["reasons"][:3] == [
         "valid is 0.3333, under the 0.9 demanded",
         "relevant is 0.1667, under the 0.3 demanded",
         "assigned_aks is 0, under the 0.8 demanded",
     ]
-    answers = read_jsonl(stage.out / "answers.jsonl")
+    answers = [row["answers"]["candidate"] for row in read_jsonl(stage.out / "answers.jsonl")]
     assert "cut off after 20 tokens" in answers[1]["reason"]
     assert answers[2]["answer"] == "kein JSON"
 
@@ -184,38 +192,111 @@ def test_kinds_come_from_the_annotations() -> None:
     assert liga["tags"] is Kind.TEXT
 
 
-def test_scores_of_hand_counted_answers() -> None:
-    pairs = [
-        (made(), made()),
-        (made(), made(flag=False, colour="blue", colours=["blue", "red"], share=0.25, note=None)),
-        (made(flag=False, colour=None, colours=[]), made(flag=True, colour=None, colours=[])),
-        (made(flag=False), None),
-    ]
-    found = score(Output, pairs)
-    assert found["valid"] == 0.75
-    # Detected: rows 1 and 3; expected: rows 1 and 2; the invalid one detects nothing.
-    assert found["flag"] == 0.25
-    assert found["flag.precision"] == found["flag.recall"] == found["flag.f1"] == 0.5
-    assert found["colour"] == 0.5
-    # red: 1 hit of 3 expected, 1 answered; blue: 0 of 1 answered; none: 1 of 1.
-    assert found["colour.macro_f1"] == pytest.approx((0.5 + 0 + 1) / 3, abs=1e-4)
-    # 2 hits of 3 expected and 3 answered values.
-    assert found["colours"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["colours.exact"] == 0.5
-    assert found["share"] == pytest.approx(1 - (0 + 0.25 + 0 + 1) / 4, abs=1e-4)
-    assert found["note"] == 0.5
-    assert found["words"] == 0.75
-
-
-def test_all_right_is_one_and_all_invalid_is_zero() -> None:
-    assert set(score(Output, [(made(), made())] * 3).values()) == {1.0}
-    assert set(score(Output, [(made(), None)] * 3).values()) == {0.0}
-    assert score_names(Output)[:3] == ["valid", "flag", "flag.precision"]
-
-
 def test_a_description_counts_values() -> None:
     found = describe(Output, [made(), made(flag=False, note=None, colours=[])])
     assert found["flag"]["counts"] == {"False": 1, "True": 1}
     assert found["colours"] == {"kind": "choices", "counts": {"red": 1}, "empty": 1}
     assert found["note"]["given"] == 1
     assert found["share"]["value"] == {"min": 0.5, "median": 0.5, "max": 0.5}
+
+
+def by_tag(**scripts: Any) -> Any:
+    """Let each model answer by a script of its own; the rest answers rightly."""
+
+    def script(messages: list[dict[str, str]], number: int, tag: str) -> Any:
+        return scripts.get(tag.split(":", maxsplit=1)[0].replace("-", "_"), right)(messages, number)
+
+    return script
+
+
+def wrong(messages: list[dict[str, str]], number: int) -> str:
+    told = json.loads(str(right(messages, number)))
+    return json.dumps(label(None if told["relevant"] else "high"))
+
+
+def live(engine: ScriptedEngine, tag: str, digest: str) -> None:
+    engine.tags[tag] = Model(tag, digest, 1)
+
+
+def test_champion_and_base_model_are_asked_the_same_and_only_once(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "liga:latest", "d8")
+    live(engine, "base:latest", "d9")
+    given = {"champion": "liga:latest", "baseline": "base", "margin": 1.0}
+    engine.tag_script = by_tag(base=wrong)
+    metrics = stage.evaluate(**given)
+    assert metrics.models == {"candidate": "d2", "champion": "d8", "baseline": "d9"}
+    assert len(engine.asked) == 3 * 6
+    for tag in ("liga:latest", "base:latest"):
+        asked = [each["messages"] for each in engine.asked if each["tag"] == tag]
+        assert asked == [row["messages"][:-1] for row in rows(6)]
+    scores = stage.read("scores")
+    assert scores["models"]["baseline"]["measures"]["relevant.f1"]["value"] == 0.0
+    assert {each["name"] for each in scores["compared"]["champion"]} == set(TASK.matters)
+    # Nothing is asked a second time, the candidate included: an evaluation goes on after a kill.
+    engine.asked.clear()
+    assert stage.evaluate(**given) == metrics
+    assert engine.asked == []
+
+
+def test_what_got_no_answer_is_asked_again_the_next_time(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    engine.script = lambda messages, number: (
+        EngineUnavailable("no answer")
+        if "Fall 3" in messages[1]["content"]
+        else right(messages, number)
+    )
+    assert stage.evaluate().valid == 5
+    engine.script, engine.asked = right, []
+    assert stage.evaluate().valid == 6
+    assert len(engine.asked) == 1
+
+
+def test_a_worse_candidate_is_refused_whatever_its_form(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = by_tag(retrain_candidate=wrong)
+    metrics = stage.evaluate(champion="liga:latest")
+    assert metrics.promote is False
+    assert metrics.valid == 40
+    assert "relevant.f1 is significantly worse than the champion's: -1.000" in metrics.reasons[0]
+
+
+def test_a_candidate_like_the_base_model_is_refused(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "base:latest", "d9")
+    metrics = stage.evaluate(baseline="base")
+    assert metrics.promote is False
+    assert "in no measure significantly better than the base model" in metrics.reasons[0]
+
+
+def test_the_model_that_is_live_already_is_not_held_against_itself(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "liga:latest", "d2")
+    assert stage.evaluate(champion="liga:latest").promote is True
+    assert stage.read("scores")["compared"] == {}
+
+
+def test_a_base_model_that_is_not_there_is_named(stage: Evaluation, engine: ScriptedEngine) -> None:
+    with pytest.raises(ModelMissing, match="no base model base"):
+        stage.evaluate(baseline="base")
+
+
+def test_broken_label_rules_are_told_and_measured(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    def invented(messages: list[dict[str, str]], number: int) -> str:
+        told = json.loads(str(right(messages, number)))
+        summary = "Das Land zahlt 4711 Euro."
+        return json.dumps(told | ({"summary": summary} if told["relevant"] else {}))
+
+    engine.script = invented
+    metrics = stage.evaluate()
+    assert metrics.scores["rules"] == 0.5
+    assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3

@@ -142,18 +142,19 @@ def test_the_reference_lists_the_rules() -> None:
 # Unclosed quotes are such a thing for sentencex, runs of names and dates for regular expressions.
 HOSTILE = (
     "„", "“", "`", "A. ", "1. ", "3. Mai ", "Petra ", "Liga könnte Ansicht der ", "könnte sich ",
-    "Kinder leiden sehr oft hier. ", "[…] ", "\n",
+    "Kinder leiden sehr oft hier. ", "[…] ", "\n", "'a ", "‚a‘ ", "“, sagte Petra ",
+    "Leiter Petra ", "keine weitere ", "The Kinder ",
 )  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["answer", "article"])
-def test_hostile_texts_of_200_000_characters_are_judged(where: str) -> None:
+def test_hostile_texts_of_100_000_characters_are_judged(where: str) -> None:
     """Time grows with the length, not with its square: else this would run into its limit."""
     code = (
         "import sys\n"
         "from tests.unit.test_task_rules import HOSTILE, judge_hostile\n"
-        "print(sum(judge_hostile(piece, sys.argv[1], 200_000) for piece in HOSTILE))"
+        "print(sum(judge_hostile(piece, sys.argv[1], 100_000) for piece in HOSTILE))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, where],
@@ -161,7 +162,7 @@ def test_hostile_texts_of_200_000_characters_are_judged(where: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=500,
+        timeout=300,
     )
     assert int(done.stdout) > len(HOSTILE)
 

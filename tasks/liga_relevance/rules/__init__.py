@@ -15,6 +15,7 @@ from tasks.liga_relevance.rules import (
     grounding,
     language,
     names,
+    placeholders,
     quotes,
     repetition,
     speculation,
@@ -25,7 +26,7 @@ __all__ = ["LIBRARIES", "RULES", "Rule", "check"]
 
 RULES: tuple[Rule, ...] = (
     form.CONTROL_TOKEN,
-    form.PLACEHOLDER,
+    placeholders.PLACEHOLDER,
     language.NOT_GERMAN,
     speculation.LIGA_SPECULATION,
     speculation.SPECULATION,

@@ -9,6 +9,7 @@ from tasks.liga_relevance.article import CONTENT_LIMIT, Article, user_message
 from tasks.liga_relevance.numbers import numbers_in
 from tasks.liga_relevance.output import LigaRelevance
 from tasks.liga_relevance.sentences import sentences
+from tasks.liga_relevance.vocabulary import Vocabulary
 from tasks.liga_relevance.words import unfolded, words_of
 
 Findings = Iterator[str]
@@ -31,6 +32,11 @@ class Case:
     def words(self) -> list[str]:
         """The words of `shown`, in small letters."""
         return words_of(self.shown)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The same in whatever form a name has."""
+        return Vocabulary(self.shown)
 
     @cached_property
     def numbers(self) -> set[str]:
@@ -56,6 +62,16 @@ class Case:
     def analysis(self) -> list[str]:
         """The sentences of the analysis."""
         return sentences(self.answer.detailed_analysis or "")
+
+    @cached_property
+    def reasoning(self) -> list[str]:
+        """The sentences of the reasoning."""
+        return sentences(self.answer.reasoning)
+
+    @cached_property
+    def arguments(self) -> list[str]:
+        """The sentences of all arguments, one after the other."""
+        return [s for text in self.answer.argumentationskette for s in sentences(text)]
 
     @cached_property
     def prose(self) -> tuple[tuple[str, str], ...]:

@@ -5,23 +5,7 @@ import re
 from tasks.chat import QWEN3
 from tasks.liga_relevance.article import user_message
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
-from tasks.liga_relevance.sentences import sentences
 
-# Whole texts that say nothing, and phrases that give a failed analysis away wherever they stand.
-_EMPTY_WORDS = re.compile(
-    r"(?:n/?a|k\.? ?a\.?|n\.? ?n\.?|null|none|nan|keine?(?: angaben?)?|leer|unbekannt|unklar|string"
-    r"|platzhalter|todo|tbd|xxx|text|test|beispiel(?:text)?|text folgt|folgt|siehe oben|s\. ?o\.?"
-    r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!]?"
-)
-_FIELD = r"(?:zusammenfassung|analyse|begründung|inhaltsangabe|bewertung|inhalte?|texte?)"
-_PLACEHOLDERS = re.compile(
-    rf"\b{_FIELD} (?:ist |war |wurde |konnte )?(?:leider )?nicht (?:verfügbar|möglich|vorhanden"
-    r"|erstellt)"
-    rf"|\bkeine? {_FIELD} (?:verfügbar|vorhanden|möglich)"
-    rf"|\bfehler bei der {_FIELD}|\[{_FIELD}\]|\blorem ipsum|\bals (?:ki|sprachmodell)\b"
-    r"|\bhier (?:steht|folgt|kommt) (?:die|eine|der|das|ihre?) (?:zusammenfassung|analyse|text)"
-    r"|\bwird (?:noch )?nachgereicht\b"
-)
 _ELLIPSIS = re.compile(r"(?:…|\.{3,}|\. \. \.)[\"“”»«›‹’'\])]*$")
 # Characters of an article that are taken for one sentence where it has little punctuation.
 _CHARS_PER_SENTENCE = 130
@@ -35,13 +19,6 @@ def _control_token(case: Case) -> Findings:
             yield token
 
 
-def _placeholder(case: Case) -> Findings:
-    for name, text in case.texts:
-        lowered = text.strip().casefold()
-        if _EMPTY_WORDS.fullmatch(lowered) or _PLACEHOLDERS.search(lowered):
-            yield f"{name} {excerpt(text)}"
-
-
 def _ellipsis(case: Case) -> Findings:
     for name, text in case.texts:
         tail = text.rstrip()[-20:]
@@ -52,11 +29,13 @@ def _ellipsis(case: Case) -> Findings:
 def _too_short(case: Case) -> Findings:
     if not case.answer.relevant:
         return
-    size = min(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
     for name, found, least in (
         ("summary", case.summary, 4),
         ("detailed_analysis", case.analysis, 10),
     ):
+        if len(found) >= least:
+            continue  # for an article of any size, so its sentences go uncounted
+        size = min(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
         # An article twice as long as the text has enough to give for the full length.
         wanted = max(1, min(least, size // 2))
         if len(found) < wanted:
@@ -66,12 +45,15 @@ def _too_short(case: Case) -> Findings:
 def _too_long(case: Case) -> Findings:
     if not case.answer.relevant:
         return
-    size = max(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
-    for name, found, most, carried in (
-        ("summary", case.summary, 8, max(2, size)),
-        ("detailed_analysis", case.analysis, 15, max(3, size + 1)),
+    for name, found, most, least, beyond in (
+        ("summary", case.summary, 8, 2, 0),
+        ("detailed_analysis", case.analysis, 15, 3, 1),
     ):
-        allowed = min(most, carried)
+        size = len(case.content) // _CHARS_PER_SENTENCE
+        if len(found) <= min(most, max(least, size + beyond)):
+            continue
+        size = max(size, case.content_sentences)
+        allowed = min(most, max(least, size + beyond))
         if len(found) > allowed:
             yield f"{name} hat {len(found)} Sätze, der Artikel trägt höchstens {allowed}"
 
@@ -94,7 +76,7 @@ def _score_side(case: Case) -> Findings:
 
 
 def _reasoning_length(case: Case) -> Findings:
-    if (count := len(sentences(case.answer.reasoning))) > 3:
+    if (count := len(case.reasoning)) > 3:
         yield f"{count} Sätze"
 
 
@@ -105,9 +87,6 @@ def _no_tags(case: Case) -> Findings:
 
 CONTROL_TOKEN = Rule(
     "control-token", "error", "Steuerzeichen des Modells stehen im Text", _control_token
-)
-PLACEHOLDER = Rule(
-    "placeholder", "error", "Platzhalter statt Inhalt; schreibe den wirklichen Text", _placeholder
 )
 ELLIPSIS = Rule(
     "ellipsis", "error", "Ein Text bricht mit Auslassungspunkten ab; beende den Satz", _ellipsis

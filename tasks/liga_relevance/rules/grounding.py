@@ -41,11 +41,11 @@ def _numbers(case: Case, texts: Iterable[tuple[str, str]], own: set[str]) -> Fin
 
 
 def _ungrounded_date(case: Case) -> Findings:
-    given = dates_given(case.shown)
-    for name, text in case.claims:
-        for mention in dates_in(text):
-            if not grounded(mention, case.shown, given, case.article.published_at):
-                yield f"{name} nennt {excerpt(mention.text)}"
+    told = [(name, mention) for name, text in case.claims for mention in dates_in(text)]
+    given = dates_given(case.shown) if told else []
+    for name, mention in told:
+        if not grounded(mention, case.shown, given, case.article.published_at):
+            yield f"{name} nennt {excerpt(mention.text)}"
 
 
 UNGROUNDED_NUMBER = Rule(
@@ -56,14 +56,14 @@ UNGROUNDED_NUMBER = Rule(
 )
 UNGROUNDED_ARGUMENT = Rule(
     "ungrounded-argument",
-    "warning",
-    "Ein Argument nennt eine Zahl, die nicht im Artikel steht",
+    "error",
+    "Ein Argument nennt eine Zahl, die nicht im Artikel steht; lass sie weg",
     _ungrounded_argument,
 )
 UNGROUNDED_REASONING = Rule(
     "ungrounded-reasoning",
-    "warning",
-    "reasoning nennt eine Zahl, die nicht im Artikel steht",
+    "error",
+    "reasoning nennt eine Zahl, die nicht im Artikel steht; lass sie weg",
     _ungrounded_reasoning,
 )
 UNGROUNDED_DATE = Rule(

@@ -1,30 +1,34 @@
-"""The rule on language: an answer is German, whatever the language of its article."""
+"""The rule on language: an answer is German, whatever the language of its article.
+
+A text is judged as a whole if it is long enough for a language model, and sentence by sentence by
+its words (tasks/liga_relevance/foreign.py): a short answer in English is one as well.
+"""
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from tasks.liga_relevance.foreign import GERMAN_ONLY, is_english, may_be_foreign
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 from tasks.liga_relevance.rules.quotes import without_quotes
-from tasks.liga_relevance.words import FUNCTION_WORDS, word_set, words_of
+from tasks.liga_relevance.sentences import sentences
+from tasks.liga_relevance.words import words_of
 
 _LEAST_CHARS = 60
-"""A shorter text is not judged: a few names can make any language of it."""
+"""The language model judges no shorter text: a few names can make any language of it."""
 _PLAINLY_GERMAN = 0.25
 """Share of words that only German has so; German prose has 35 to 50 %, other languages under 10."""
 _SURE = 0.999
 """Probability of another language from which on it is believed."""
+_SURE_OF_SENTENCE = 0.99
+"""The same of a sentence that has no German word."""
+_MOST_SENTENCES = 60
+"""Of a text are judged one by one: more have no answer of use."""
 _MOST_CHARS = 2000
 """What is looked at: a page is as good as a book."""
 _LETTER = re.compile(r"[^\W\d_]")
-# Shared with other languages, so they prove nothing.
-_ALSO_FOREIGN = word_set(
-    """
-    in an am war hat so die man also will warum des er
-    """
-)
-_GERMAN_ONLY = FUNCTION_WORDS - _ALSO_FOREIGN
 # Those that a German news text can plausibly be mistaken for stay out: lb, als, nds, af.
 _LANGUAGES = ("de", "en", "fr", "es", "it", "pt", "nl", "pl", "tr", "ru", "uk", "ar", "zh", "ro")
 
@@ -44,6 +48,29 @@ def _not_german(case: Case) -> Findings:
         own = without_quotes(text)[:_MOST_CHARS]
         if len(own) >= _LEAST_CHARS and (language := _other_language(own)):
             yield f"{name} ({language}) {excerpt(own)}"
+    for name, sentence in _own_sentences(case):
+        if is_english(sentence) or _is_foreign(sentence):
+            yield f"{name} {excerpt(sentence)}"
+
+
+def _own_sentences(case: Case) -> Iterator[tuple[str, str]]:
+    """Yield the sentences of all texts by name, without what they quote."""
+    for name, text, whole in (
+        ("summary", case.answer.summary or "", case.summary),
+        ("detailed_analysis", case.answer.detailed_analysis or "", case.analysis),
+        ("reasoning", case.answer.reasoning, case.reasoning),
+        ("argumentationskette", "\n".join(case.answer.argumentationskette), case.arguments),
+    ):
+        own = without_quotes(text)
+        found = whole if own == text else sentences(own)
+        yield from ((name, sentence[:_MOST_CHARS]) for sentence in found[:_MOST_SENTENCES])
+
+
+def _is_foreign(sentence: str) -> bool:
+    if not may_be_foreign(sentence):
+        return False
+    language, probability = _identifier().classify(sentence)
+    return bool(language != "de" and probability >= _SURE_OF_SENTENCE)
 
 
 def _foreign_letters(text: str, shown: set[str]) -> str:
@@ -59,7 +86,7 @@ def _is_latin(letter: str) -> bool:
 def _other_language(text: str) -> str:
     """Return the code of the language that a text is surely in, empty for German or in doubt."""
     words = words_of(text)
-    if sum(word in _GERMAN_ONLY for word in words) >= _PLAINLY_GERMAN * len(words):
+    if sum(word in GERMAN_ONLY for word in words) >= _PLAINLY_GERMAN * len(words):
         return ""
     language, probability = _identifier().classify(text)
     return str(language) if language != "de" and probability >= _SURE else ""

@@ -1,12 +1,15 @@
 """Rules on repetition: the same sentence, or nearly the same, said again to reach a length.
 
 Two sentences are nearly the same if at least 85 % of their words, or 92 % of their letters, stand
-in both in the same order, and no figure, no negation and no pair of nouns tells them apart: "In
-Fulda fehlen 3 Plätze" and "In Kassel fehlen 4 Plätze" are two facts.
+in both in the same order, or 90 % of their words in any order, or of those without articles and
+fillers ("zudem", "vor allem") in the same order; and no figure, no negation and no pair of nouns
+tells them apart: "In Fulda fehlen 3 Plätze" and "In Kassel fehlen 4 Plätze" are two facts.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from tasks.liga_relevance.numbers import numbers_in
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
@@ -15,6 +18,8 @@ from tasks.liga_relevance.words import FUNCTION_WORDS, word_set
 
 _SAME_WORDS = 0.85
 _SAME_LETTERS = 0.92
+# Of the words in any order, as German puts what it likes before the verb; and of the bare ones.
+_SAME_TURNED = _SAME_BARE = 0.9
 _INFLECTED = 0.8  # two nouns that share so many letters are forms of one word
 _LEAST_WORDS = 4  # shorter sentences are compared as they are
 # An answer within its lengths has at most 15 sentences a text; more are only compared as they
@@ -23,6 +28,17 @@ _MOST_COMPARED = 40
 # The part of the analysis that may stand in the summary before it counts as filled up.
 _CONSIDERABLE = 1 / 3
 _WORD = re.compile(r"\w+")
+_ABOVE_ALL = re.compile(r"\bvor allem\b", re.IGNORECASE)
+_FILLERS = word_set(
+    """
+    der die das den dem des ein eine einen einem einer eines auch nun jetzt zudem außerdem ferner
+    darüber hinaus besonders insbesondere dabei hier damit somit daher deshalb also bereits schon
+    sehr derzeit aktuell zugleich gleichzeitig ebenfalls ebenso insgesamt weiterhin dadurch
+    deutlich erneut inzwischen mittlerweile dringend zusätzlich so dazu hierbei eben gerade
+    """
+)
+_OPPOSED = {"für": "gegen", "mit": "ohne", "vor": "nach", "ab": "bis", "über": "unter"}
+_OPPOSED |= {opposite: word for word, opposite in _OPPOSED.items()}
 _NEGATIONS = word_set(
     """
     nicht nie kein keine keinen keinem keiner ohne weder noch kaum weniger mehr
@@ -31,7 +47,12 @@ _NEGATIONS = word_set(
 
 
 def _repeated_sentence(case: Case) -> Findings:
-    for name, found in (("summary", case.summary), ("detailed_analysis", case.analysis)):
+    for name, found in (
+        ("summary", case.summary),
+        ("detailed_analysis", case.analysis),
+        ("argumentationskette", case.arguments),
+        ("reasoning", case.reasoning),
+    ):
         seen: set[str] = set()
         for index, sentence in enumerate(found):
             key = normalised(sentence)
@@ -58,44 +79,78 @@ def _shared_sentence(case: Case) -> Findings:
 
 def _shared(case: Case) -> list[str]:
     """Return the sentences of the analysis that stand in the summary, or nearly so."""
-    keys = {normalised(sentence) for sentence in case.summary}
-    compared = case.summary[:_MOST_COMPARED]
+    return _in_both(tuple(case.summary), tuple(case.analysis))
+
+
+@lru_cache(maxsize=8)
+def _in_both(summary: tuple[str, ...], analysis: tuple[str, ...]) -> list[str]:
+    keys = {normalised(sentence) for sentence in summary}
+    compared = summary[:_MOST_COMPARED]
     return [
         sentence
-        for index, sentence in enumerate(case.analysis)
+        for index, sentence in enumerate(analysis)
         if normalised(sentence) in keys
         or (index < _MOST_COMPARED and _near_any(sentence, compared))
     ]
 
 
-def _near_any(sentence: str, others: list[str]) -> bool:
+def _near_any(sentence: str, others: Sequence[str]) -> bool:
     return any(near_same(sentence, other) for other in others)
 
 
-@lru_cache(maxsize=4096)
+class _Words(NamedTuple):
+    """A sentence in the forms in which it is compared."""
+
+    written: tuple[str, ...]
+    lower: tuple[str, ...]
+    turned: tuple[str, ...]
+    bare: tuple[str, ...]
+    letters: str
+
+
+@lru_cache(maxsize=1024)
+def _words(sentence: str) -> _Words:
+    written = _WORD.findall(_ABOVE_ALL.sub(" ", sentence))
+    lower = tuple(word.casefold() for word in written)
+    bare = tuple(word for word in lower if word not in _FILLERS)
+    return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower))
+
+
 def near_same(one: str, other: str) -> bool:
     """Return whether two sentences say nearly the same in nearly the same words."""
+    first, second = _words(one), _words(other)
+    if min(len(first.written), len(second.written)) < _LEAST_WORDS:
+        return False
+    return _alike(first, second) and not _told_apart(first.written, second.written)
+
+
+def _alike(first: _Words, second: _Words) -> bool:
     # Not needed by commands that judge no text.
     from rapidfuzz import fuzz
     from rapidfuzz.distance import Indel
 
-    first, second = _WORD.findall(one), _WORD.findall(other)
-    if min(len(first), len(second)) < _LEAST_WORDS:
-        return False
-    lower, upper = [w.casefold() for w in first], [w.casefold() for w in second]
-    alike = Indel.normalized_similarity(lower, upper) >= _SAME_WORDS or (
-        fuzz.ratio(" ".join(lower), " ".join(upper)) >= 100 * _SAME_LETTERS
-    )
-    return alike and not _told_apart(first, second)
+    letters = 100 * _SAME_LETTERS
+    if fuzz.ratio(first.letters, second.letters, score_cutoff=letters) >= letters:
+        return True
+    # Of most pairs of sentences too few words are the same, in whatever order.
+    if Indel.normalized_similarity(first.turned, second.turned) >= _SAME_TURNED:
+        return True
+    if Indel.normalized_similarity(first.lower, second.lower) >= _SAME_WORDS:
+        return True
+    long_enough = min(len(first.bare), len(second.bare)) >= _LEAST_WORDS
+    return long_enough and Indel.normalized_similarity(first.bare, second.bare) >= _SAME_BARE
 
 
-def _told_apart(first: list[str], second: list[str]) -> bool:
+def _told_apart(first: Sequence[str], second: Sequence[str]) -> bool:
     """Return whether a figure, a negation, or a noun against another noun makes two facts."""
     from rapidfuzz import fuzz
 
     one, other = {w.casefold() for w in first}, {w.casefold() for w in second}
     figures = numbers_in(" ".join(first)) ^ numbers_in(" ".join(second))
     if figures - {"1"} or not _NEGATIONS.isdisjoint(one ^ other):  # "ein" is no figure
+        return True
+    only_one, only_other = one - other, other - one
+    if any(_OPPOSED.get(word) in only_other for word in only_one):
         return True
     mine, theirs = _nouns(first) - other, _nouns(second) - one
     return any(
@@ -105,7 +160,7 @@ def _told_apart(first: list[str], second: list[str]) -> bool:
     )
 
 
-def _nouns(words: list[str]) -> set[str]:
+def _nouns(words: Sequence[str]) -> set[str]:
     """Return the capitalised words but those that stand first for no noun."""
     return {
         word.casefold()
@@ -117,7 +172,7 @@ def _nouns(words: list[str]) -> set[str]:
 REPEATED_SENTENCE = Rule(
     "repeated-sentence",
     "error",
-    "Ein Satz steht im selben Text zweimal oder fast gleich; sage alles nur einmal",
+    "Ein Satz steht in einem Feld zweimal oder fast gleich; sage alles nur einmal",
     _repeated_sentence,
 )
 ANALYSIS_EQUALS_SUMMARY = Rule(

@@ -1,0 +1,73 @@
+"""Whether what a stage has left outside the store still agrees with its result.
+
+Each question is a stage's; "" means that it does, anything else is why the stage runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from contracts import stages, test_set
+from contracts.errors import RetrainError
+from contracts.params import DeployMetrics, EvaluateMetrics, SplitMetrics, VerifyMetrics
+from contracts.stage import Result, Stage
+from driver.host_stages import deploy, verify
+from serving.engine import full_tag
+
+if TYPE_CHECKING:
+    from driver.session import Session
+
+Question = Callable[["Session", Result], str]
+
+
+def still_true(session: Session, stage: Stage, result: Result) -> str:
+    """Return why the result of a stage no longer holds, "" if it does.
+
+    What cannot be found out is a reason to run: an effect is idempotent.
+    """
+    ask = _QUESTIONS.get(stage.name)
+    try:
+        return ask(session, result) if ask else ""
+    except RetrainError as error:
+        return f"unknown: {error.what}"
+
+
+def _split(session: Session, result: Result) -> str:
+    """Another split may have added to the frozen test set since, or its file may be gone."""
+    split = SplitMetrics.model_validate(result.metrics)
+    settings = session.settings
+    found = test_set.digest_of(session.workspace, settings.task, settings.split.test_set)
+    return "" if found == split.test_set_digest else "the frozen test set has changed"
+
+
+def _evaluate(session: Session, result: Result) -> str:
+    """Another model may be live than the candidate was compared with, or than itself."""
+    evaluated = EvaluateMetrics.model_validate(result.metrics)
+    try:
+        live = session.engine.models().get(full_tag(session.settings.deploy.name))
+    except RetrainError:
+        return ""  # the stages that need the engine will say so
+    known = {digest for role, digest in evaluated.models.items() if role != "baseline"}
+    return "another model is live now" if live and live.digest not in known else ""
+
+
+def _deploy(session: Session, result: Result) -> str:
+    return deploy.disagreement(DeployMetrics.model_validate(result.metrics), session.engine)
+
+
+def _restore(session: Session, _: Result) -> str:
+    return "the service has been stopped" if session.window.is_open else ""
+
+
+def _verify(session: Session, result: Result) -> str:
+    return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
+
+
+_QUESTIONS: Mapping[str, Question] = {
+    stages.SPLIT.name: _split,
+    stages.EVALUATE.name: _evaluate,
+    stages.DEPLOY.name: _deploy,
+    stages.RESTORE.name: _restore,
+    stages.VERIFY.name: _verify,
+}

@@ -1,0 +1,282 @@
+"""What is measured of a model's answers: each measure a function of sums over rows.
+
+A resampling of the rows then costs one matrix product, so that ten thousand of them, for every
+measure and every model, take seconds (images/labeler/resampling.py).
+
+Names: `valid` is the share of valid answers, `rules` that of answers which also break no label
+rule; a field's own name is its main measure, `FIELD.precision` and the like are its further ones.
+An answer that is not valid counts as wrong in every field. Precision, recall and F1 are about what
+was expected or answered, so an invalid answer to a row where nothing was expected shows in the
+others only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from images.labeler.fields import Kind, choices, kinds
+from tasks.definition import Task
+
+Floats = NDArray[np.float64]
+
+CALIBRATION_BINS = 10
+"""Equal bins of the stated probability; with 150 rows about 15 in each."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row of the test split: what was expected, the valid answer or None, the broken rules."""
+
+    expected: BaseModel
+    answer: BaseModel | None
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure over n rows.
+
+    `counts` is [n, k]: what each row adds to k sums. `value` turns sums [..., k] into values [...].
+    """
+
+    counts: Floats
+    value: Callable[[Floats], Floats]
+    higher_is_better: bool = True
+
+    def of(self, sums: Floats) -> Floats:
+        """Return the values of sums [..., k]."""
+        return self.value(sums)
+
+    @property
+    def observed(self) -> float:
+        """The value over all rows, each counted once."""
+        return float(self.value(self.counts.sum(axis=0)))
+
+
+def measures(task: Task, rows: Sequence[Judged]) -> dict[str, Measure]:
+    """Return every measure by name; 0 is worst and 1 best, but for those told as errors."""
+    found = {
+        "valid": _share([row.answer is not None for row in rows]),
+        "rules": _share([row.answer is not None and not row.broken for row in rows]),
+    }
+    for name, kind in kinds(task.output).items():
+        values = _Field(
+            choices(task.output.model_fields[name].annotation),
+            [getattr(row.expected, name) for row in rows],
+            [None if row.answer is None else getattr(row.answer, name) for row in rows],
+            np.array([row.answer is not None for row in rows], dtype=bool),
+        )
+        for suffix, measure in _BY_KIND[kind](values).items():
+            found[f"{name}{suffix}"] = measure
+        if order := task.ordinal.get(name):
+            found[f"{name}.kappa"] = _kappa(values, order)
+    for stated, truth in task.calibrated.items():
+        found |= _calibration(stated, truth, rows)
+    return found
+
+
+def measure_names(task: Task) -> list[str]:
+    """Return the names that `measures` gives for a task."""
+    return list(measures(task, []))
+
+
+def agreement(task: Task, pairs: Sequence[tuple[BaseModel, BaseModel]]) -> dict[str, float]:
+    """Return how far answers (second) agree with others of the same items (first), by measure."""
+    found = measures(task, [Judged(expected, answer) for expected, answer in pairs])
+    return {name: round(m.observed, 4) for name, m in found.items() if name != "rules"}
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The values of one field; `valid` says of which rows the answer counts.
+
+    `choices` are all values it can have: every model's sums then have the same places.
+    """
+
+    choices: list[Any]
+    expected: list[Any]
+    answered: list[Any]
+    valid: NDArray[np.bool_]
+    pairs: list[tuple[Any, Any, bool]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        together = zip(self.expected, self.answered, self.valid.tolist(), strict=True)
+        object.__setattr__(self, "pairs", list(together))
+
+    def right(self) -> Measure:
+        return _share([ok and e == a for e, a, ok in self.pairs])
+
+    def detected(self, one: Any) -> Floats:
+        """Return hits, expected and detected [n, 3] of one value."""
+        return _counts(
+            [_hits({e} & {one}, {a} & {one} if ok else set()) for e, a, ok in self.pairs]
+        )
+
+
+def _flag(values: _Field) -> dict[str, Measure]:
+    return {"": values.right(), **_detection(values.detected(True))}
+
+
+def _choice(values: _Field) -> dict[str, Measure]:
+    """Accuracy, and the mean F1 of all classes that were expected or answered; none is a class."""
+    return {
+        "": values.right(),
+        ".macro_f1": _macro_f1([values.detected(one) for one in values.choices]),
+    }
+
+
+def _choices(values: _Field) -> dict[str, Measure]:
+    """Micro F1 over all chosen values, macro F1 over them, share of rows with all right."""
+    sets = [(set(e), set(a) if ok else set()) for e, a, ok in values.pairs]
+    each = [_counts([_hits(e & {one}, a & {one}) for e, a in sets]) for one in values.choices]
+    return {
+        "": _detection(_counts([_hits(e, a) for e, a in sets]))[".f1"],
+        ".macro_f1": _macro_f1(each),
+        ".exact": _share([ok and set(e) == set(a) for e, a, ok in values.pairs]),
+    }
+
+
+def _number(values: _Field) -> dict[str, Measure]:
+    """One minus the mean absolute error; an error counts as 1 at most, a missing value too."""
+    return {"": _mean([_closeness(e, a, ok) for e, a, ok in values.pairs])}
+
+
+def _closeness(expected: float | None, answer: float | None, ok: bool) -> float:
+    if not ok or (expected is None) != (answer is None):
+        return 0.0
+    return 1 - min(1.0, abs((expected or 0) - (answer or 0)))
+
+
+def _presence(values: _Field) -> dict[str, Measure]:
+    """Share of rows in which the text, or list, is there or not as expected."""
+    return {"": _share([ok and bool(e) == bool(a) for e, a, ok in values.pairs])}
+
+
+_BY_KIND: Mapping[Kind, Callable[[_Field], dict[str, Measure]]] = {
+    Kind.FLAG: _flag,
+    Kind.CHOICE: _choice,
+    Kind.CHOICES: _choices,
+    Kind.NUMBER: _number,
+    Kind.TEXT: _presence,
+}
+
+
+# --- the forms that a measure can have -----------------------------------------------------------
+def _counts(rows: Sequence[Sequence[float]], width: int = 3) -> Floats:
+    return np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else width)
+
+
+def _hits(expected: set[Any], found: set[Any]) -> tuple[int, int, int]:
+    return len(expected & found), len(expected), len(found)
+
+
+def _ratio(over: Floats, under: Floats, empty: float) -> Floats:
+    """Return over / under, `empty` where under is 0."""
+    return np.where(under > 0, over / np.where(under > 0, under, 1.0), empty)
+
+
+def _mean(values: Sequence[float], *, higher_is_better: bool = True) -> Measure:
+    counts = _counts([(value, 1.0) for value in values], 2)
+    return Measure(counts, lambda s: _ratio(s[..., 0], s[..., 1], 0.0), higher_is_better)
+
+
+def _share(flags: Sequence[bool]) -> Measure:
+    return _mean([float(flag) for flag in flags])
+
+
+def _f1(hits: Floats, wanted: Floats, found: Floats) -> Floats:
+    """2 hits / (wanted + found); nothing wanted and nothing found is right: 1."""
+    return _ratio(2 * hits, wanted + found, 1.0)
+
+
+def _detection(counts: Floats) -> dict[str, Measure]:
+    """Return precision, recall and F1 of detected against expected values, over all rows.
+
+    Nothing expected and nothing detected is right: 1. One of them without the other: 0.
+    """
+
+    def rate(sums: Floats, own: int) -> Floats:
+        nothing = (sums[..., 1] + sums[..., 2]) == 0
+        return np.where(nothing, 1.0, _ratio(sums[..., 0], sums[..., own], 0.0))
+
+    return {
+        ".precision": Measure(counts, lambda s: rate(s, 2)),
+        ".recall": Measure(counts, lambda s: rate(s, 1)),
+        ".f1": Measure(counts, lambda s: _f1(s[..., 0], s[..., 1], s[..., 2])),
+    }
+
+
+def _macro_f1(classes: Sequence[Floats]) -> Measure:
+    """Mean F1 of classes; `classes` holds hits, expected, detected [n, 3] of each.
+
+    A class that a resampling has neither expected nor detected is left out of its mean.
+    """
+    counts = np.concatenate(classes, axis=1)
+
+    def value(sums: Floats) -> Floats:
+        each = sums.reshape(*sums.shape[:-1], -1, 3)
+        seen = (each[..., 1] + each[..., 2]) > 0
+        f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2]), 0.0)
+        return _ratio(f1.sum(axis=-1), seen.sum(axis=-1).astype(np.float64), 0.0)
+
+    return Measure(counts, value)
+
+
+def _kappa(values: _Field, order: Sequence[Any]) -> Measure:
+    """Cohen's kappa with quadratic weights (Cohen 1968, Psychological Bulletin 70:213).
+
+    1 - Σ w O / Σ w E with w = (i - j)² / (K - 1)². An invalid answer is a class of its own, as far
+    as can be from every other. Chance alone gives 0; where nothing varies, 1 if all is right.
+    """
+    size = len(order)
+    place = {one: index for index, one in enumerate(order)}
+    told = np.zeros((len(values.pairs), size, size + 1))
+    for row, (expected, answer, ok) in enumerate(values.pairs):
+        told[row, place[expected], place[answer] if ok else size] = 1
+    apart = np.subtract.outer(np.arange(size), np.arange(size)) ** 2 / max(1, (size - 1) ** 2)
+    weights = np.hstack([apart, np.ones((size, 1))])
+
+    def value(sums: Floats) -> Floats:
+        table = sums.reshape(*sums.shape[:-1], size, size + 1)
+        total = table.sum(axis=(-2, -1))
+        by_chance = np.einsum("...i,...j,ij->...", table.sum(axis=-1), table.sum(axis=-2), weights)
+        seen = (table * weights).sum(axis=(-2, -1))
+        kappa = 1 - _ratio(seen * total, by_chance, 1.0)
+        return np.where(by_chance > 0, kappa, np.where(seen > 0, 0.0, 1.0))
+
+    return Measure(told.reshape(len(values.pairs), size * (size + 1)), value)
+
+
+def _calibration(stated: str, truth: str, rows: Sequence[Judged]) -> dict[str, Measure]:
+    """How far a stated probability can be believed: Brier score and expected calibration error.
+
+    Brier (1950): the mean of (p - y)². ECE (Naeini et al. 2015): Σ |Σ y - Σ p| over equal bins of
+    p, divided by n. Both are errors, 0 is best. An invalid answer counts 1 to Brier, and nothing to
+    the ECE, which is about what was stated.
+    """
+    brier, bins = [], np.zeros((len(rows), CALIBRATION_BINS, 3))
+    for index, row in enumerate(rows):
+        if row.answer is None:
+            brier.append(1.0)
+            continue
+        p, y = float(getattr(row.answer, stated)), float(getattr(row.expected, truth))
+        brier.append((p - y) ** 2)
+        bins[index, min(CALIBRATION_BINS - 1, int(p * CALIBRATION_BINS))] = (1, p, y)
+
+    def ece(sums: Floats) -> Floats:
+        each = sums.reshape(*sums.shape[:-1], CALIBRATION_BINS, 3)
+        gap = np.abs(each[..., 1] - each[..., 2]).sum(axis=-1)
+        return _ratio(gap, each[..., 0].sum(axis=-1), 0.0)
+
+    return {
+        f"{stated}.brier": _mean(brier, higher_is_better=False),
+        f"{stated}.ece": Measure(
+            bins.reshape(len(rows), CALIBRATION_BINS * 3), ece, higher_is_better=False
+        ),
+    }

@@ -1,0 +1,155 @@
+"""The rule on placeholders: texts that stand in for one that is missing.
+
+A text that is nothing but such words or sentences ("N/A", "Derzeit liegen keine weiteren
+Informationen vor.") always is one. Among other sentences one counts as filler unless it may report
+what the article says, that is unless the thing it calls missing is named there: "Eine Begründung
+ist nicht vorhanden" can be news.
+"""
+
+import re
+from collections.abc import Iterator
+
+from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
+
+# Whole texts that say nothing.
+_EMPTY_WORDS = re.compile(
+    r"(?:n/?a|k\.? ?a\.?|n\.? ?n\.?|n\.? ?v\.?|o\.? ?a\.?|null|none|nan|undefined|leer|unbekannt"
+    r"|unklar|string|platzhalter|placeholder|(?:dummy|blind|muster|test|beispiel)(?:[- ]?text)?"
+    r"|keine?r?(?: angaben?| inhalte?| text| daten| argumente?| schlagworte?)?"
+    r"|ohne (?:angaben?|inhalt|text)|nicht (?:verfügbar|vorhanden|angegeben|zutreffend|bekannt)"
+    r"|entfällt|todo|to do|tbd|tba|fixme|xx+|text|d?ito|ditto|foo|bar|asdf|(?:bla ?){1,5}"
+    r"|(?:der )?(?:text|inhalt|analyse|zusammenfassung|rest)? ?folgt(?: in kürze| noch| später)?"
+    r"|(?:noch )?(?:in (?:arbeit|bearbeitung|vorbereitung)|offen|zu ergänzen|ausstehend)"
+    r"|(?:s\.|siehe|wie) ?(?:o\.|u\.|oben|unten)|coming soon|to be (?:done|added|determined)"
+    r"|(?:argument|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword) ?[\dx]?"
+    r"|summary|detailed[_ ]analysis|argumentationskette|reasoning|tags"
+    r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!:]?"
+)
+# A tag of one word like these can be a subject.
+_SUBJECTS = re.compile(r"text|test|offen|unklar|unbekannt|leer|tag|argument|beispiel|in arbeit")
+_META = (
+    r"(?:kurz|detail|text)?(?:zusammenfassung|analyse|begründung|inhaltsangabe|bewertung|text"
+    r"|einordnung|einschätzung|auswertung|argumentation|argument|schlagwort|schlagwörter)(?:en?|s)?"
+)
+_FACTS = (
+    r"(?:hintergrund|detail|zusatz)?(?:information|info|angabe|detail|einzelheit|erkenntnis|daten"
+    r"|hinweis|fakt|inhalt)(?:n|en|s|e|se)?"
+)
+_ADJECTIVES = r"(?:\w{2,20}(?:e|en|er|es) ){0,2}"
+_ADVERBS = (
+    r"(?:(?:derzeit|aktuell|bislang|bisher|momentan|zurzeit|zur zeit|gegenwärtig|noch|leider|hier"
+    r"|dazu|hierzu|darüber hinaus|sonst|ansonsten|jedoch|aber|zum jetzigen zeitpunkt|im moment"
+    r"|an dieser stelle|weiter|automatische?) ?){0,2}"
+)
+_ABOUT = (
+    r"(?:(?:zu|zum|zur|über|für|in|im|aus|mit|auf) (?:diese[mnrs]?|de[mnr]|das|die)? ?"
+    r"(?:artikel|text|beitrag|thema|meldung|bericht|quelle|inhalt|seite)\w{0,3} ?)?"
+)
+_STATE = (
+    r"(?:verfügbar|vorhanden|möglich|bekannt|erforderlich|notwendig|nötig|enthalten|gegeben|vor"
+    r"|vorliegend|zur verfügung(?: gestellt)?|angegeben|(?:erstellt|gefunden|erzeugt|ermittelt"
+    r"|abgeleitet|generiert|durchgeführt|vorgenommen)(?: werden)?)"
+)
+_ARTICLE = r"(?:eine|einen|die|der|das|ein) "
+_IS = (
+    r"(?:ist|sind|war|waren|wird|werden|wurde|wurden|konnte|konnten|kann|können|gibt|liegt|liegen|lag"
+    r"|lagen|steht|stehen|gibt es|gab es|existieren|existiert)"
+)
+_NOUN = rf"(?P<noun>{_META}|{_FACTS})"
+# Keine detaillierte Analyse verfügbar. Keine weiteren Angaben.
+_NONE = rf"keine? {_ADJECTIVES}{_NOUN} ?{_ABOUT}{_ADVERBS}{_STATE}?"
+# Derzeit liegen keine weiteren Informationen vor. Zu diesem Artikel gibt es keine Analyse.
+_THERE_IS_NONE = rf"{_ADVERBS}{_ABOUT}(?:es )?{_IS} {_ADVERBS}{_ABOUT}{_NONE}"
+# Eine ausführliche Bewertung ist derzeit nicht möglich. Weitere Details sind nicht bekannt.
+_IS_NOT = (
+    rf"(?:{_ARTICLE})?{_ADJECTIVES}{_NOUN} ?{_ABOUT}(?:{_IS} )?{_ADVERBS}{_ABOUT}nicht {_STATE}"
+)
+# Die Analyse wird nachgereicht. Wird ergänzt.
+_FOLLOWS = (
+    rf"(?:(?:{_ARTICLE})?{_ADJECTIVES}{_NOUN} )?(?:wird|werden|folgen|folgt) ?{_ADVERBS}"
+    r"(?:in kürze ?|später ?|demnächst ?|zeitnah ?)?"
+    r"(?:nachgereicht|nachgeliefert|nachgetragen|ergänzt|ausgefüllt)?"
+)
+# Siehe Zusammenfassung. Wie oben beschrieben.
+_SEE = (
+    r"(?:siehe|vgl\.?|vergleiche|wie) (?:auch |bereits )?(?:in der |im )?"
+    r"(?:oben|unten|artikel|summary|zusammenfassung|analyse|detailed_analysis|reasoning|link"
+    r"|originalartikel|titel)(?: \w{1,20}){0,2}"
+)
+_HERE_STANDS = (
+    rf"hier (?:steht|folgt|kommt|stehen|entsteht) (?:{_ARTICLE}|ihre? |deine? )?{_NOUN}"
+    r"(?: \w{1,20}){0,4}"
+)
+_ENGLISH = (
+    r"no (?:\w{1,20} )?(?:summary|analysis|information|details?|data|text|content)(?: (?:is|was))?"
+    r"(?: (?:available|provided|given|found|possible))?|not (?:available|applicable|provided|given)"
+)
+# Whole sentences, in small letters and without marks around.
+_EMPTY_SENTENCES = tuple(
+    re.compile(pattern)
+    for pattern in (_NONE, _THERE_IS_NONE, _IS_NOT, _FOLLOWS, _SEE, _HERE_STANDS, _ENGLISH)
+)
+_MISSING = re.compile(r"\b(?:kein|nicht|siehe|vgl|wie|wird|werden|folg|hier|no|not)", re.IGNORECASE)
+# The article's own words about itself: filler in a summary, a reason in the reasoning.
+_ARTICLE_LACKS = re.compile(
+    r"(?:der|dieser|die|das|dem|im) (?:\w{1,20} )?(?:artikel|text|beitrag|meldung|bericht|post) "
+    r"(?:enthält|nennt|liefert|bietet|gibt|macht|umfasst|sind|werden|lassen sich) "
+    rf"{_ADVERBS}keine? {_ADJECTIVES}(?:{_FACTS}) ?{_ABOUT}"
+    r"(?:enthalten|genannt|gemacht|her|preis|an|zu entnehmen|entnehmen)?"
+)
+# What gives a failed analysis away wherever it stands.
+_ANYWHERE = re.compile(
+    r"\blorem ipsum|\bdolor sit amet|\bals (?:ki|sprachmodell)\b|\bals künstliche intelligenz\b"
+    rf"|\bfehler bei der {_META}|\[(?:{_META}|name|ort|datum|zahl|betrag|titel|quelle)\]"
+    r"|\b(?:text|inhalt|zahl|name|betrag)e? (?:hier )?(?:einfügen|einsetzen|ergänzen)\b"
+    rf"|\bautomatische {_META} (?:ist |war )?nicht {_STATE}"
+)
+_MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|TBA|XXX?|xxx)\b")
+_AROUND = " \t\"'„“”»«()[]*#-–—.!:;…"
+
+
+def _placeholder(case: Case) -> Findings:
+    for name, text in case.texts:
+        lowered = text.strip().casefold()
+        whole = _EMPTY_WORDS.fullmatch(lowered[:100])
+        subject = name == "tags" and _SUBJECTS.fullmatch(lowered)
+        if (whole and not subject) or _ANYWHERE.search(lowered):
+            yield f"{name} {excerpt(text)}"
+        elif marker := next((m for m in _MARKERS.findall(text) if m not in case.shown), ""):
+            yield f"{name} enthält {marker}"
+    yield from _sentences(case)
+
+
+def _sentences(case: Case) -> Findings:
+    """Find empty sentences: in a text of nothing else, or as filler in one."""
+    for name, found in (
+        ("summary", case.summary),
+        ("detailed_analysis", case.analysis),
+        ("reasoning", case.reasoning),
+        *(("argumentationskette", [sentence]) for sentence in case.arguments),
+    ):
+        empty = list(_empty(found, reasoning=name == "reasoning"))
+        for sentence, noun in empty:
+            filler = name != "reasoning" and not (noun and case.vocabulary.has(noun))
+            if len(empty) == len(found) or filler:
+                yield f"{name} {excerpt(sentence)}"
+
+
+def _empty(found: list[str], *, reasoning: bool) -> Iterator[tuple[str, str]]:
+    """Yield the empty ones of the sentences, each with the noun of what it calls missing."""
+    for sentence in found:
+        if not _MISSING.search(sentence):
+            continue
+        plain = " ".join(sentence.casefold().strip(_AROUND).replace(",", " ").split())
+        for pattern in _EMPTY_SENTENCES:
+            if match := pattern.fullmatch(plain):
+                yield sentence, match.groupdict().get("noun") or ""
+                break
+        else:
+            if not reasoning and _ARTICLE_LACKS.fullmatch(plain):
+                yield sentence, ""
+
+
+PLACEHOLDER = Rule(
+    "placeholder", "error", "Platzhalter statt Inhalt; schreibe den wirklichen Text", _placeholder
+)

@@ -1,0 +1,142 @@
+"""Intervals, tests and the gate: against formulas where there are any, and by simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from contracts.params import EvaluateParams
+from images.labeler.gate import Finding, judge
+from images.labeler.measures import Floats, Measure
+from images.labeler.resampling import Difference, differences, holm, intervals
+
+
+def share(flags: Floats, *, higher_is_better: bool = True) -> Measure:
+    counts = np.stack([flags, np.ones_like(flags)], axis=1)
+    return Measure(counts, lambda sums: sums[..., 0] / sums[..., 1], higher_is_better)
+
+
+def flags(right: int, rows: int) -> Floats:
+    return np.array([1.0] * right + [0.0] * (rows - right))
+
+
+def test_an_interval_is_near_the_binomial_one() -> None:
+    found = intervals({"valid": share(flags(120, 150))}, 150)["valid"]
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 150)
+    assert found.value == 0.8
+    assert found.low == pytest.approx(0.8 - half, abs=0.01)
+    assert found.high == pytest.approx(0.8 + half, abs=0.01)
+
+
+def test_intervals_are_the_same_each_time() -> None:
+    measures = {"a": share(flags(100, 150))}
+    assert intervals(measures, 150) == intervals(measures, 150)
+
+
+def pair(ours_only: int, other_only: int, rows: int = 150) -> list[Difference]:
+    """Compare two models that differ on some rows, and are both right on the others."""
+    ours, other = np.ones(rows), np.ones(rows)
+    other[:ours_only] = 0
+    ours[ours_only : ours_only + other_only] = 0
+    return differences({"m": share(ours)}, {"m": share(other)}, ["m"], rows)
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Exact one-sided p of a sign test: what the permutation test is for shares (McNemar)."""
+    total = better + worse
+    return float(sum(math.comb(total, k) for k in range(better, total + 1)) / 2**total)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(8, 2), (12, 3), (5, 5), (1, 0), (20, 4)])
+def test_p_values_are_those_of_the_exact_sign_test(better: int, worse: int) -> None:
+    found = pair(better, worse)[0]
+    assert found.p_better == pytest.approx(sign_test(better, worse), abs=0.012)
+    mirrored = pair(worse, better)[0]
+    assert mirrored.p_worse == pytest.approx(sign_test(better, worse), abs=0.012)
+
+
+def test_alike_models_do_not_differ() -> None:
+    found = pair(0, 0)[0]
+    assert (found.value, found.low, found.high, found.least) == (0, 0, 0, 0)
+    assert found.p_worse == found.p_better == 1.0
+
+
+def test_of_an_error_less_is_better() -> None:
+    low, high = (
+        share(flags(10, 100), higher_is_better=False),
+        share(flags(40, 100), higher_is_better=False),
+    )
+    found = differences({"brier": low}, {"brier": high}, ["brier"], 100)[0]
+    assert found.value == pytest.approx(0.3)
+    assert found.p_better < 0.001
+    assert found.p_worse > 0.99
+
+
+def test_holm_is_the_textbooks() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+# --- the gate ------------------------------------------------------------------------------------
+MEASURED = {"valid": share(flags(150, 150)), "rules": share(flags(140, 150))}
+PARAMS = EvaluateParams()
+Made = Callable[..., Difference]
+
+
+def difference(value: float = 0.0, least: float = -0.03, **p: float) -> Difference:
+    worse, better = p.get("p_worse", 0.5), p.get("p_better", 0.5)
+    return Difference("relevant.f1", value, value - 0.05, value + 0.05, least, worse, better)
+
+
+def refused(findings: list[Finding]) -> list[str]:
+    return [each.text for each in findings if not each.passed]
+
+
+def test_a_first_model_needs_the_thresholds_only() -> None:
+    assert refused(judge(MEASURED, {}, PARAMS)) == []
+    demanding = PARAMS.model_copy(update={"min_scores": {"rules": 0.95}})
+    assert refused(judge(MEASURED, {}, demanding)) == ["rules is 0.9333, under the 0.95 demanded"]
+
+
+def test_significantly_worse_in_one_measure_is_refused() -> None:
+    bad = difference(-0.06, -0.09, p_worse=0.01)
+    found = refused(judge(MEASURED, {"champion": [difference(), bad]}, PARAMS))
+    told = "relevant.f1 is significantly worse than the champion's: -0.060 (95 % -0.110 to -0.010"
+    assert found == [f"{told}, p 0.01)"]
+
+
+def test_what_may_be_much_worse_is_refused_too() -> None:
+    unsure = difference(-0.02, -0.14, p_worse=0.4)
+    found = refused(judge(MEASURED, {"champion": [unsure]}, PARAMS))
+    assert "may be more than 0.1 worse" in found[0]
+    assert (
+        refused(judge(MEASURED, {"champion": [unsure]}, PARAMS.model_copy(update={"margin": 1.0})))
+        == []
+    )
+
+
+def test_better_than_the_base_model_in_one_measure_after_holm() -> None:
+    others = [difference(0.01, p_better=0.4)] * 3
+    clear, thin = difference(0.2, p_better=0.001), difference(0.05, p_better=0.02)
+    assert refused(judge(MEASURED, {"baseline": [*others, clear]}, PARAMS)) == []
+    assert (
+        "in no measure significantly better"
+        in (refused(judge(MEASURED, {"baseline": [*others, thin]}, PARAMS))[0])
+    )
+
+
+def test_of_models_like_the_base_model_few_pass() -> None:
+    """The promise of the gate, in small: benchmarks/gate.py has it at length."""
+    source = np.random.default_rng(3)
+    passed = 0
+    for _ in range(60):
+        names = [f"m{number}" for number in range(4)]
+        ours = {name: share((source.random(150) < 0.8).astype(float)) for name in names}
+        base = {name: share((source.random(150) < 0.8).astype(float)) for name in names}
+        found = differences(ours, base, names, 150)
+        passed += not refused(judge(MEASURED, {"baseline": found}, PARAMS))
+    assert passed <= 8  # 3 of 60 are expected; 9 or more come once in 280 times

@@ -1,0 +1,182 @@
+"""Measures against hand-counted and reference values; they must be sums over rows."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from images.labeler.fields import choices
+from images.labeler.measures import Judged, Measure, measure_names, measures
+from tasks import load_task
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Output(BaseModel):
+    flag: bool
+    colour: Colour | None
+    size: Literal["s", "m", "l"]
+    colours: list[Colour]
+    share: float
+    words: list[str]
+    note: str | None
+
+
+TASK = replace(
+    load_task("liga_relevance"),
+    output=Output,
+    ordinal={"size": ("s", "m", "l")},
+    calibrated={"share": "flag"},
+    matters=("flag.f1",),
+)
+
+
+def made(**changed: Any) -> Output:
+    fields: dict[str, Any] = {
+        "flag": True, "colour": "red", "size": "s", "colours": ["red"],
+        "share": 0.5, "words": ["a"], "note": "n",
+    }  # fmt: skip
+    return Output(**{**fields, **changed})
+
+
+def values(rows: list[Judged]) -> dict[str, float]:
+    return {name: measure.observed for name, measure in measures(TASK, rows).items()}
+
+
+ROWS = [
+    Judged(made(), made()),
+    Judged(
+        made(),
+        made(flag=False, colour="blue", colours=["blue", "red"], share=0.25, note=None),
+        ("invented",),
+    ),
+    Judged(made(flag=False, colour=None, colours=[]), made(flag=True, colour=None, colours=[])),
+    Judged(made(flag=False), None),
+]
+
+
+def test_values_of_hand_counted_answers() -> None:
+    found = values(ROWS)
+    assert (found["valid"], found["rules"]) == (0.75, 0.5)
+    # Detected: rows 1 and 3; expected: rows 1 and 2; the invalid one detects nothing.
+    assert found["flag"] == 0.25
+    assert found["flag.precision"] == found["flag.recall"] == found["flag.f1"] == 0.5
+    assert found["colour"] == 0.5
+    # red: 1 hit of 3 expected, 1 answered; blue: 0 of 1 answered; none: 1 of 1.
+    assert found["colour.macro_f1"] == pytest.approx((0.5 + 0 + 1) / 3)
+    # 2 hits of 3 expected and 3 answered values; red 2 of 3 and 2, blue 0 of 1 answered.
+    assert found["colours"] == pytest.approx(2 / 3)
+    assert found["colours.macro_f1"] == pytest.approx((0.8 + 0) / 2)
+    assert found["colours.exact"] == 0.5
+    assert found["share"] == pytest.approx(1 - (0 + 0.25 + 0 + 1) / 4)
+    assert found["note"] == 0.5
+    assert found["words"] == 0.75
+    assert found["share.brier"] == pytest.approx((0.25 + 0.5625 + 0.25 + 1) / 4)
+    # Bins: 0.5 (stated 1.0, true 1 of 2) and 0.25 (stated 0.25, true 1).
+    assert found["share.ece"] == pytest.approx((0.0 + 0.75) / 3)
+
+
+def test_all_right_is_best_and_all_invalid_is_worst() -> None:
+    best = values([Judged(made(share=1.0), made(share=1.0))] * 3)
+    assert {name: v for name, v in best.items() if v != 1.0} == {"share.brier": 0, "share.ece": 0}
+    worst = values([Judged(made(), None)] * 3)
+    expected = {"share.brier": 1.0, "size.kappa": 0.0}
+    assert {name: v for name, v in worst.items() if v != 0.0} == {"share.brier": 1.0}
+    assert worst["size.kappa"] == expected["size.kappa"]
+
+
+def test_kappa_is_cohens_with_quadratic_weights() -> None:
+    # (expected, answered): how often. The formula once more, with loops.
+    table = {
+        ("s", "s"): 4,
+        ("s", "m"): 1,
+        ("m", "m"): 2,
+        ("m", "l"): 1,
+        ("l", "l"): 1,
+        ("l", "m"): 1,
+    }
+    rows = [Judged(made(size=e), made(size=a)) for (e, a), n in table.items() for _ in range(n)]
+    weight = {"s": 0, "m": 1, "l": 2}
+    total = len(rows)
+    observed = sum(n * (weight[e] - weight[a]) ** 2 / 4 for (e, a), n in table.items()) / total
+    wanted = {e: sum(n for (x, _), n in table.items() if x == e) for e in weight}
+    given = {a: sum(n for (_, y), n in table.items() if y == a) for a in weight}
+    chance = (
+        sum(wanted[e] * given[a] * (weight[e] - weight[a]) ** 2 / 4 for e in weight for a in weight)
+        / total**2
+    )
+    assert values(rows)["size.kappa"] == pytest.approx(1 - observed / chance)
+    assert 0.6 < values(rows)["size.kappa"] < 0.9
+
+
+def test_an_invalid_answer_costs_kappa_more_than_a_near_miss() -> None:
+    spread = [Judged(made(size=size), made(size=size)) for size in ("s", "m", "l") * 4]
+    near = values([*spread, Judged(made(size="s"), made(size="m"))])["size.kappa"]
+    none = values([*spread, Judged(made(size="s"), None)])["size.kappa"]
+    assert none < near < 1.0
+
+
+def drawn(source: random.Random) -> Judged:
+    def one() -> Output:
+        return made(
+            flag=source.random() < 0.5,
+            colour=source.choice([None, "red", "blue"]),
+            size=source.choice(["s", "m", "l"]),
+            colours=source.sample(["red", "blue"], source.randrange(3)),
+            share=source.random(),
+            note=source.choice([None, "n"]),
+        )
+
+    return Judged(one(), one() if source.random() < 0.9 else None)
+
+
+def test_drawing_rows_and_weighing_sums_are_the_same() -> None:
+    """What resampling rests on: the value of repeated rows is that of their weighted sums."""
+    source = random.Random(5)  # noqa: S311
+    rows = [drawn(source) for _ in range(30)]
+    weights = np.bincount([source.randrange(30) for _ in range(30)], minlength=30).astype(float)
+    repeated = [row for row, times in zip(rows, weights, strict=True) for _ in range(int(times))]
+    expected = values(repeated)
+    for name, measure in measures(TASK, rows).items():
+        assert float(measure.of(weights @ measure.counts)) == pytest.approx(expected[name]), name
+
+
+def test_many_sums_at_once_give_each_its_value() -> None:
+    source = random.Random(7)  # noqa: S311
+    found = measures(TASK, [drawn(source) for _ in range(20)])
+    weights = np.array([[source.randrange(3) for _ in range(20)] for _ in range(6)], dtype=float)
+    for name, measure in found.items():
+        together = measure.of(weights @ measure.counts)
+        one_by_one = [float(measure.of(row @ measure.counts)) for row in weights]
+        assert together.tolist() == pytest.approx(one_by_one), name
+
+
+def test_names_need_no_rows_and_sums_have_the_same_places_for_every_model() -> None:
+    names = measure_names(TASK)
+    assert names[:3] == ["valid", "rules", "flag"]
+    assert {"size.kappa", "share.brier", "colours.macro_f1"} <= set(names)
+    few, many = measures(TASK, ROWS[:1]), measures(TASK, ROWS)
+    for name in names:
+        assert few[name].counts.shape[1] == many[name].counts.shape[1], name
+
+
+def test_the_values_of_a_closed_set() -> None:
+    fields = Output.model_fields
+    assert choices(fields["colour"].annotation) == ["red", "blue", None]
+    assert choices(fields["size"].annotation) == ["s", "m", "l"]
+    assert choices(fields["colours"].annotation) == ["red", "blue"]
+
+
+def test_every_measure_that_matters_is_one() -> None:
+    task = load_task("liga_relevance")
+    assert set(task.matters) <= set(measure_names(task))
+    assert all(isinstance(m, Measure) for m in measures(task, []).values())

@@ -1,0 +1,225 @@
+"""Versions of the served model: listed, kept, taken back, and a switch that was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import execute
+from contracts.errors import EngineUnavailable, FileUnusable, ModelMissing
+from contracts.params import DeployMetrics, DeployParams, EvaluateMetrics
+from contracts.stage import InputRef, Job, OutputRef, Result
+from contracts.stages import DEPLOY, EVALUATE
+from driver import promotion, versions
+from driver.host_stages import deploy
+from driver.store import Store
+from serving import connect
+from serving.engine import Engine
+from tasks import load_task
+
+TASK = load_task("liga_relevance")
+RUNS = [f"2026010{day}-120000" for day in range(1, 8)]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
+    yield made
+    made.close()
+
+
+def released(root: Path, engine: Engine, run: str, *, keep: int = 3) -> DeployMetrics:
+    """Evaluate and deploy a file that stands for a GGUF, as a run does, results included."""
+    gguf = root / f"{run}.gguf"
+    gguf.write_text(run, encoding="utf-8")
+    made = engine.create(f"news:{run}", gguf, TASK.modelfile())
+    verdict = root / "verdict.json"
+    verdict.write_text(json.dumps({"promote": True, "candidate": made.digest, "findings": []}))
+    _evaluated(root, run, made.digest)
+    job = Job(
+        stage="deploy",
+        run=run,
+        fingerprint=f"f{run}",
+        code_digest="",
+        environment="",
+        task="liga_relevance",
+        task_digest="",
+        params=DeployParams(name="news", keep=keep).model_dump(),
+        inputs={
+            name: InputRef(
+                path=path.name, digest=files.digest_path(path), bytes=path.stat().st_size
+            )
+            for name, path in (("gguf", gguf), ("verdict", verdict))
+        },
+    )
+    folder = Store(root).prepare(job).parent
+    work = partial(deploy.work, engine=engine)
+    result = execute(DEPLOY, job, root, folder, work, lambda _: None)
+    return DeployMetrics.model_validate(result.metrics)
+
+
+def _evaluated(root: Path, run: str, digest: str) -> None:
+    folder = Store(root).place("evaluate", f"e{run}")
+    metrics = EvaluateMetrics(
+        rows=9, valid=9, promote=True, scores={"relevant.f1": 0.9}, models={"candidate": digest}
+    )
+    outputs = {a.name: OutputRef(path="x", digest="", bytes=0) for a in EVALUATE.outputs}
+    result = Result(
+        stage="evaluate",
+        fingerprint=f"e{run}",
+        outputs=outputs,
+        metrics=metrics.model_dump(),
+        seconds=1,
+        finished_at="",
+    )
+    job = Job(
+        stage="evaluate", run=run, fingerprint=f"e{run}", code_digest="", environment="",
+        task="", task_digest="", params={}, inputs={},
+    )  # fmt: skip
+    files.write_json(folder / "job.json", job.model_dump())
+    files.write_json(folder / "result.json", result.model_dump())
+
+
+def live(engine: Engine) -> str:
+    return engine.models()["news:latest"].digest
+
+
+def test_versions_are_listed_with_scores_the_newest_first(tmp_path: Path, engine: Engine) -> None:
+    for run in RUNS[:2]:
+        released(tmp_path, engine, run)
+    by_hand = tmp_path / "hand.gguf"
+    by_hand.write_text("made by hand")
+    engine.create("news:mine", by_hand, TASK.modelfile())
+    found = versions.versions(tmp_path, engine, "news")
+    assert [each.tag for each in found] == [f"news:{RUNS[1]}", f"news:{RUNS[0]}", "news:mine"]
+    assert [each.live for each in found] == [True, False, False]
+    assert found[0].scores == {"relevant.f1": 0.9}
+    assert found[2].scores == {}
+
+
+def test_back_to_the_version_before_which_the_next_run_respects(
+    tmp_path: Path, engine: Engine
+) -> None:
+    first = released(tmp_path, engine, RUNS[0])
+    second = released(tmp_path, engine, RUNS[1])
+    target, before = versions.roll_back(tmp_path, engine, "news")
+    assert (target.tag, before) == (first.tag, second.tag)
+    assert live(engine) == first.digest
+    gguf = files.digest_path(tmp_path / f"{RUNS[1]}.gguf")
+    assert set(deploy.rejected(tmp_path)) == {gguf, second.tag}
+    assert not (tmp_path / promotion.RECORD).exists()
+    # Asked for by name, it may be live again; what it replaces is taken back in turn.
+    assert versions.roll_back(tmp_path, engine, "news", RUNS[1])[0].tag == second.tag
+    assert live(engine) == second.digest
+    assert first.tag in deploy.rejected(tmp_path)
+    assert second.tag not in deploy.rejected(tmp_path)
+
+
+def test_going_back_skips_what_was_taken_back(tmp_path: Path, engine: Engine) -> None:
+    made = [released(tmp_path, engine, run) for run in RUNS[:3]]
+    deploy.reject(tmp_path, made[1].tag)
+    assert versions.roll_back(tmp_path, engine, "news")[0].tag == made[0].tag
+
+
+def test_there_may_be_no_way_back(tmp_path: Path, engine: Engine) -> None:
+    released(tmp_path, engine, RUNS[0])
+    with pytest.raises(ModelMissing, match="no version of news to go back to"):
+        versions.roll_back(tmp_path, engine, "news")
+    with pytest.raises(ModelMissing, match=rf"no version news:0815(.|\n)*{RUNS[0]}"):
+        versions.roll_back(tmp_path, engine, "news", "0815")
+    assert deploy.rejected(tmp_path) == []
+
+
+def test_old_versions_go_but_never_the_live_one_or_one_made_by_hand(
+    tmp_path: Path, engine: Engine
+) -> None:
+    by_hand = tmp_path / "hand.gguf"
+    by_hand.write_text("made by hand")
+    engine.create("news:mine", by_hand, TASK.modelfile())
+    for run in RUNS:
+        released(tmp_path, engine, run, keep=2)
+    left = sorted(tag for tag in engine.models() if tag.startswith("news:2"))
+    # The live one, the one before it, and two more.
+    assert left == [f"news:{run}" for run in RUNS[-4:]]
+    assert "news:mine" in engine.models()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the program runs after it."""
+
+
+def broken(engine: Engine, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """Let the next copy be the last thing that happens."""
+    real = engine.copy
+
+    def copy(source: str, destination: str) -> None:
+        if after:
+            real(source, destination)
+        raise Killed
+
+    monkeypatch.setattr(engine, "copy", copy)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_switch_that_was_interrupted_is_finished_or_undone(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, *, after: bool
+) -> None:
+    first = released(tmp_path, engine, RUNS[0])
+    second = tmp_path / "second.gguf"
+    second.write_text("second")
+    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    with monkeypatch.context() as patched:
+        broken(engine, patched, after=after)
+        with pytest.raises(Killed):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+    said = promotion.settle(tmp_path)
+    assert ("finished" if after else "again") in said
+    assert live(engine) == (made.digest if after else first.digest)
+    assert promotion.settle(tmp_path) == ""
+
+
+def test_an_alias_that_the_interruption_has_lost_comes_back(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ollama writes a manifest in place: cut off, it names nothing."""
+    first = released(tmp_path, engine, RUNS[0])
+    second = tmp_path / "second.gguf"
+    second.write_text("second")
+    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    with monkeypatch.context() as patched:
+        broken(engine, patched, after=False)
+        with pytest.raises(Killed):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+    engine.delete("news:latest")
+    assert f"news:latest is {first.tag} again" in promotion.settle(tmp_path)
+    assert live(engine) == first.digest
+
+
+def test_what_cannot_be_settled_is_said_and_tried_again(tmp_path: Path) -> None:
+    record = {"alias": "a:latest", "version": "a:1", "previous": "", "RETRAIN_ENGINE": "ollama"}
+    record["OLLAMA_HOST"] = "http://127.0.0.1:9"
+    files.write_json(tmp_path / promotion.RECORD, record)
+    assert "cannot be settled now" in promotion.settle(tmp_path)
+    assert (tmp_path / promotion.RECORD).exists()
+    (tmp_path / promotion.RECORD).write_text("{")
+    assert "is damaged" in promotion.settle(tmp_path)
+    with pytest.raises(FileUnusable):
+        promotion._read(tmp_path / promotion.RECORD)
+
+
+def test_an_alias_that_does_not_follow_is_an_error(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = released(tmp_path, engine, RUNS[0])
+    second = tmp_path / "second.gguf"
+    second.write_text("second")
+    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    monkeypatch.setattr(engine, "copy", lambda _source, _destination: None)
+    with pytest.raises(EngineUnavailable, match="is not news:"):
+        promotion.switch(tmp_path, engine, "news:latest", made.tag)
+    assert live(engine) == first.digest
