@@ -24,6 +24,7 @@ from contracts.params import (
 from examples import tiny_qwen3
 from images.trainer.backends import load_model
 from images.trainer.loss import answer_loss
+from images.trainer.packing import enable_packing
 
 SHARED, ARTICLE, ANSWER = 740, 160, 127
 IGNORED = -100
@@ -72,6 +73,7 @@ def main() -> None:
         tiny_qwen3.make(base, hidden=64, layers=4)
         params = TrainParams(backend="transformers", device="cpu", load_in="fp32")
         model = load_model("transformers", base, params)
+        enable_packing(model)
     for size in (2,) if quick else (2, 4, 8):
         rows = batch(size)
         mine, other = ours(model, rows), theirs(model, rows)

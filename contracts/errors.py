@@ -176,6 +176,7 @@ class SentinelTripped(RetrainError):
     """A check on the model itself failed: the result would be worthless."""
 
     exit_code = 29
+    hint = "docs/reference/sentinels.md says what each sentinel sees, and what to do."
 
 
 class WindowOpen(RetrainError):

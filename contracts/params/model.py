@@ -42,12 +42,22 @@ class TrainParams(Params):
     """Effective batch in rows: micro-batch times accumulation."""
     micro_batch_size: int = Field(1, ge=1)
     """Rows on the device at once; a divisor of `batch_size`."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Rows of a micro-batch in one sequence without padding, the prompt they share computed once.
+    `auto`: where the backend keeps them apart (transformers); else rows of like length meet."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations are computed again in the backward pass instead of kept. `auto`: on CUDA."""
     max_length: int = Field(2048, ge=64)
     """Most tokens in a row, prompt and answer; a longer row is never cut."""
     too_long: Literal["error", "drop"] = "error"
     """What happens to a longer row: stop and name it, or name it and leave it out."""
     eval_steps: int = Field(50, ge=1)
     """Optimizer steps between evaluations on the validation split, and between checkpoints."""
+    patience: int = Field(3, ge=0)
+    """Evaluations without a lower validation loss after which training stops; 0: never."""
+    min_loss_fall: float = Field(0.05, ge=0, lt=1)
+    """Share by which the validation loss has to fall below the untrained model's, else the run is
+    refused. The form of the answer alone, which every row repeats, brings more. 0: no check."""
     seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
     processes: int | None = Field(None, ge=1)
@@ -112,12 +122,16 @@ class TrainMetrics(Metrics):
     validation_loss: float
     trained_tokens: int
     peak_memory_mib: int
+    untrained_loss: float = 0.0
+    """Validation loss before the first step."""
+    packed: bool = False
+    """Whether rows shared sequences."""
 
     def summary(self) -> str:
         """Return the losses (nats per answer token)."""
         return (
             f"{self.steps} steps ({self.backend}), loss {self.train_loss:.3f}, "
-            f"validation {self.validation_loss:.3f}"
+            f"validation {self.untrained_loss:.3f} → {self.validation_loss:.3f}"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ def load_model(backend: Backend, base: Path, params: TrainParams, *, divide: boo
     base is not held as asked: Unsloth's 8-bit was silently 16-bit for a while, which nothing but
     the memory tells.
     """
+    # It names every cast of every layer in every step.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if backend == "unsloth":
         model = _load_unsloth(base, params)
     else:
@@ -91,6 +94,12 @@ def check_precision(model: Any, load_in: str) -> None:
             why=f"projections found: {found}",
             todo="Set train.backend=transformers, or another train.load_in.",
         )
+
+
+def checkpoints_activations(params: TrainParams) -> bool:
+    """Return whether the backward pass computes activations again, which takes less memory."""
+    wanted = params.gradient_checkpointing
+    return params.device == "cuda" if wanted == "auto" else wanted == "on"
 
 
 @contextlib.contextmanager
@@ -134,7 +143,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         bias="none",
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing="unsloth" if checkpoints_activations(params) else False,
         random_state=params.seed,
         max_seq_length=params.max_length,
     )
@@ -158,6 +167,8 @@ def _load_transformers(base: Path, params: TrainParams, device: int | Literal["c
         attn_implementation="sdpa",
         local_files_only=True,
     )
+    if params.device == "cpu":
+        _keep_layout(model)
     set_seed(params.seed)  # the LoRA starts at random
     lora = LoraConfig(
         task_type="CAUSAL_LM",
@@ -168,6 +179,18 @@ def _load_transformers(base: Path, params: TrainParams, device: int | Literal["c
         bias="none",
     )
     return get_peft_model(model, lora)
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew in the first evaluation.
+
+    It does so on CPUs with AVX-512 BF16. In that layout no gradient passes through a layer
+    (0.50.2: `matmul_4bit` calls a kernel without a backward pass), so what is below learns from
+    its own LoRA path only, and no error shows it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _require(package: str, setting: str) -> None:

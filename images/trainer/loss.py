@@ -5,9 +5,7 @@ Two things are computed once, or not at all, without any change to the result:
 - Logits of the prompt. Qwen3's head is 151,936 wide; over a prompt of 900 tokens it costs more
   than the rest of a small model. TRL 1.15 leaves them out as well, but in a Triton kernel, which
   a CPU cannot run; here it is plain torch.
-- The system prompt, which every row begins with. Its keys and values are computed once and shared,
-  gradients included, and each row goes on from there by itself, without padding: 8 rows of 990
-  tokens with 750 in common take the work of 2,700 tokens instead of 7,900.
+- Padding, and all copies but one of the system prompt, which every row begins with (packing.py).
 """
 
 from __future__ import annotations
@@ -17,11 +15,13 @@ from typing import Any
 
 import torch
 
+from images.trainer.packing import pack, packs
+from images.trainer.rows import IGNORED
+
 CHUNK_TOKENS = 128
 """Answer tokens a piece: logits and softmax take 78 MB each in fp32. Smaller pieces read the head
 more often, larger ones spend their time in page faults."""
 _SMALLEST = torch.finfo(torch.float32).tiny
-_SHARED_AT_LEAST = 64
 
 
 class AnswerLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
@@ -74,63 +74,40 @@ class AnswerLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is unt
 
 
 def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """Return (summed loss, answer tokens) of a batch.
+    """Return (summed loss, answer tokens) of a batch as `learnt_positions` takes it.
 
-    `model` is a causal language model, or a PEFT model around one, with a frozen head without
-    bias. `batch` holds input_ids, attention_mask and labels, each [rows, tokens], padded right.
+    The model's head is frozen, and has no bias.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shared = shared_tokens(batch)
-    # Checkpointing recomputes the layers in the backward pass, and cannot with a cache.
-    if shared < _SHARED_AT_LEAST or (causal.is_gradient_checkpointing and causal.training):
-        shared = 0
-    read = _after_shared if shared else _all_at_once
-    hidden, targets = read(causal.model, batch, shared)
+    hidden, targets = learnt_positions(causal, batch)
     loss = AnswerLoss.apply(hidden, causal.get_output_embeddings().weight, targets)
     return loss, len(targets)
 
 
-def shared_tokens(batch: dict[str, torch.Tensor]) -> int:
-    """Return how many leading tokens all rows have in common; 0 for a single row.
+def learnt_positions(
+    model: Any, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the hidden states [n, h] that predict the n answer tokens, and those tokens [n].
 
-    The token before the first label is left out, since its hidden state predicts that label.
+    `model` is a causal language model, or a PEFT model around one. `batch` holds input_ids,
+    attention_mask and labels, each [rows, tokens], padded right. Its rows are packed if the
+    model's attention can keep them apart.
     """
-    ids, labels = batch["input_ids"], batch["labels"]
-    if len(ids) < 2:
-        return 0
-    same = (ids == ids[0]).all(dim=0) & (labels == -100).all(dim=0)
-    same &= batch["attention_mask"].bool().all(dim=0)
-    return max(0, int(same.long().cumprod(dim=0).sum()) - 1)
-
-
-def _all_at_once(
-    backbone: Any, batch: dict[str, torch.Tensor], _shared: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the hidden states [n, h] before the learnt tokens, and those tokens [n]."""
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    hidden = backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return _learnt(hidden, batch["labels"])
-
-
-def _after_shared(
-    backbone: Any, batch: dict[str, torch.Tensor], shared: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the same, with the first `shared` tokens computed for the first row only."""
-    from transformers import DynamicCache
-
-    ids = batch["input_ids"]
-    cache = backbone(input_ids=ids[:1, :shared], use_cache=True).past_key_values
-    common = [(layer.keys, layer.values) for layer in cache.layers]
-    found = []
-    for row, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
-        own = DynamicCache(common)  # adding to it leaves the common tensors as they are
-        rest = ids[row : row + 1, shared:length]
-        hidden = backbone(input_ids=rest, past_key_values=own, use_cache=True).last_hidden_state
-        found.append(_learnt(hidden, batch["labels"][row : row + 1, shared:length]))
-    return torch.cat([hidden for hidden, _ in found]), torch.cat([ids for _, ids in found])
-
-
-def _learnt(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if packs(causal) and len(batch["input_ids"]) > 1:
+        packed = pack(batch)
+        labels = packed.labels
+        read = causal.model(
+            input_ids=packed.ids,
+            position_ids=packed.positions,
+            attention_mask={"full_attention": packed.layout},
+            use_cache=False,
+        )
+    else:
+        labels = batch["labels"]
+        read = causal.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        )
     targets = labels[:, 1:]  # a position predicts the token after it
-    learnt = targets != -100
-    return hidden[:, :-1][learnt], targets[learnt]
+    learnt = targets != IGNORED
+    return read.last_hidden_state[:, :-1][learnt], targets[learnt]

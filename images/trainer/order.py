@@ -5,6 +5,9 @@ like length share a micro-batch, which saves padding. Micro-batches are shuffled
 optimizer step still sees long and short answers: length goes with the class here (an irrelevant
 item has a short answer), and steps of one class alone would swing the model back and forth. For
 the same reason rows are not sorted where a step is a single micro-batch.
+
+Where rows are packed there is no padding to save. Then rows are plainly shuffled, and those of a
+step are dealt out so that its micro-batches are of like size, and none needs far more memory.
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ def steps_for(rows: int, *, epochs: float, max_steps: int, batch_size: int) -> i
 
 
 def training_order(
-    lengths: list[int], *, steps: int, batch_size: int, micro_batch_size: int, seed: int
+    lengths: list[int],
+    *,
+    steps: int,
+    batch_size: int,
+    micro_batch_size: int,
+    seed: int,
+    packed: bool = False,
 ) -> list[int]:
     """Return indices of rows, `steps * batch_size` of them, epoch after epoch.
 
@@ -28,11 +37,24 @@ def training_order(
     source = random.Random(seed)  # noqa: S311  # an order, not a secret
     order: list[int] = []
     while len(order) < steps * batch_size:
-        if micro_batch_size < batch_size:
+        if micro_batch_size < batch_size and not packed:
             order += _epoch(lengths, micro_batch_size, source)
         else:
             order += source.sample(range(len(lengths)), len(lengths))
-    return order[: steps * batch_size]
+    order = order[: steps * batch_size]
+    if not packed:
+        return order
+    each = (order[at : at + batch_size] for at in range(0, len(order), batch_size))
+    return [index for step in each for index in _dealt(lengths, step, micro_batch_size)]
+
+
+def _dealt(lengths: list[int], step: list[int], size: int) -> list[int]:
+    """Return the rows of a step, every `size` of them of about the same length in sum."""
+    groups: list[list[int]] = [[] for _ in range(len(step) // size)]
+    for index in sorted(step, key=lambda index: -lengths[index]):
+        open_ones = (group for group in groups if len(group) < size)
+        min(open_ones, key=lambda group: sum(lengths[i] for i in group)).append(index)
+    return [index for group in groups for index in group]
 
 
 def _epoch(lengths: list[int], size: int, source: random.Random) -> list[int]:

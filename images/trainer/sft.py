@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from contracts.errors import SentinelTripped
 from contracts.params import (
     TrainParams,
 )
-from images.trainer.backends import Backend
+from images.trainer.backends import Backend, checkpoints_activations
+from images.trainer.early_stop import EarlyStop, is_over
+from images.trainer.gradient_watch import GradientWatch
 from images.trainer.loss import answer_loss
+from images.trainer.packing import packs
 from images.trainer.rows import IGNORED, Row
+from images.trainer.sentinels import check_packing, check_untrained
 from images.trainer.world import World
 
 LOG_POINTS = 200
@@ -57,6 +63,16 @@ class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped her
         return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished training leaves, its checkpoints apart."""
+
+    state: Any
+    """transformers' TrainerState: steps, log, and which checkpoint is the best."""
+    untrained_loss: float
+    """Validation loss before the first step."""
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Reports each step, and stops a training whose loss is no number any more."""
 
@@ -68,6 +84,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self, _args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any
     ) -> None:
         """Keep the figures for the next report; raise `SentinelTripped` for a NaN."""
+        if not state.max_steps:
+            return  # the untrained model's evaluation
         for name in ("loss", "eval_loss"):
             if name in logs and not math.isfinite(logs[name]):
                 raise SentinelTripped(
@@ -111,19 +129,39 @@ def make_trainer(
         train_dataset=_dataset(train),
         eval_dataset=_dataset(by_length),
         processing_class=tokenizer,
-        callbacks=[Watch(report)],
+        callbacks=[Watch(report), EarlyStop(params.patience), GradientWatch()],
     )
     trainer.remove_callback(PrinterCallback)
+    if backend == "transformers":
+        _adapter_in_fp32(trainer.model)
     return trainer
+
+
+def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams) -> TrainingRun:
+    """Train from the checkpoint `resumed`, or from the start; raise `SentinelTripped`.
+
+    The untrained model is judged in either case: the adapter is fresh until a checkpoint's takes
+    its place, and a fresh one changes nothing.
+    """
+    untrained = trainer.evaluate()["eval_loss"]
+    check_untrained(untrained)
+    if packs(trainer.model):
+        check_packing(trainer.model, _first_rows(trainer))
+    state = TrainerState.load_from_json(str(resumed / TRAINER_STATE_NAME)) if resumed else None
+    if state and is_over(state, steps=trainer.args.max_steps, patience=params.patience):
+        return TrainingRun(state, untrained)  # killed after its last checkpoint
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    return TrainingRun(trainer.state, untrained)
 
 
 def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -> SFTConfig:
     """Return the settings of the run in TRL's words."""
     cuda, processes = params.device == "cuda", World.here().size
     quantised = params.load_in in {"8bit", "4bit"}
+    checkpointing = checkpoints_activations(params)
     more: dict[str, Any] = {}
-    if backend == "transformers":  # Unsloth has checkpointing of its own, on by then
-        more["gradient_checkpointing"] = cuda
+    if backend == "transformers" or not checkpointing:  # Unsloth has its own, on by then
+        more["gradient_checkpointing"] = checkpointing
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
@@ -180,6 +218,25 @@ class Collator:
                 [ones + [0] * (longest - len(ones)) for ones in present]
             ),
         }
+
+
+def _first_rows(trainer: SFTTrainer) -> dict[str, torch.Tensor]:
+    """Return the first two rows of the training as a batch on the device."""
+    rows = [trainer.train_dataset[at] for at in range(min(2, len(trainer.train_dataset)))]
+    batch: dict[str, torch.Tensor] = trainer.data_collator(rows)
+    return {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
+
+
+def _adapter_in_fp32(model: Any) -> None:
+    """Hold the adapter in fp32 whatever the base is held in.
+
+    TRL makes it bf16 on a quantised base, after the paper of QLoRA. But a bf16 of 0.01, the size
+    of A's weights, cannot change by less than 3e-5: the later steps of a cosine from 2e-4 would
+    change little or nothing.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def _dataset(rows: list[Row]) -> Dataset:

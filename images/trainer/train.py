@@ -33,7 +33,9 @@ from images.trainer.backends import Backend, choose_backend, load_model, memory_
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import dealt, steps_for, training_order
+from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.rows import Row, Split, read_split
+from images.trainer.sentinels import check_loss_fell
 from images.trainer.sharding import divide, divides
 from images.trainer.world import World
 from tasks import load_task
@@ -52,7 +54,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
-    ordered = _in_order(train.rows, params, world)
+    packed = choose_packing(backend, context.input(BASE), params)
+    ordered = _in_order(train.rows, params, world, packed=packed)
     steps = len(ordered) // params.batch_size
 
     checkpoints = context.work / "checkpoints"
@@ -62,7 +65,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     _log.warning("%s, %d rows, %d steps, from %s", how, len(train.rows), steps, begin)
     with memory_errors(params):
         model = _model(backend, context.input(BASE), params, world, divided=divided)
-        from images.trainer.sft import make_trainer  # not before Unsloth has patched TRL
+        if packed:
+            enable_packing(model)
+        from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
         trainer = make_trainer(
             backend,
@@ -74,9 +79,10 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             checkpoints,
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    state = trainer.state
+        run = run_training(trainer, resumed, params)
+    state = run.state
 
+    seen = ordered[: state.global_step * params.batch_size]
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,
@@ -84,13 +90,16 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         dropped=len(train.dropped) + len(validation.dropped),
         train_loss=round(_series(state.log_history, "loss")[-1][1], 5),
         validation_loss=round(state.best_metric, 5),
-        trained_tokens=sum(row.trained_tokens for row in ordered),
+        trained_tokens=sum(row.trained_tokens for row in seen),
         peak_memory_mib=_peak_memory_mib(params.device),
+        untrained_loss=round(run.untrained_loss, 5),
+        packed=packed,
     )
     if world.rank == 0:  # the others have learnt the same
         best = checkpoints / f"checkpoint-{state.best_global_step}"
         digest = context.job.inputs[BASE.name].digest
         _publish_adapter(best, context.output(LORA_ADAPTER), base_digest=digest)
+        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
         _publish_log(context, metrics, state, train, validation)
     return metrics
 
@@ -111,7 +120,7 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams, world: World) -> list[Row]:
+def _in_order(rows: Sequence[Row], params: TrainParams, world: World, *, packed: bool) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -126,6 +135,7 @@ def _in_order(rows: Sequence[Row], params: TrainParams, world: World) -> list[Ro
         batch_size=params.batch_size,
         micro_batch_size=params.micro_batch_size,
         seed=params.seed,
+        packed=packed,
     )
     order = dealt(
         order,
@@ -189,6 +199,7 @@ def _publish_log(
         "metrics": metrics.model_dump(mode="json"),
         "params": context.params.model_dump(mode="json"),
         "best_step": state.best_global_step,
+        "stopped_early": state.global_step < state.max_steps,
         "base": context.job.inputs[BASE.name].digest,
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "dropped": {"train": train.dropped, "validation": validation.dropped},

@@ -14,6 +14,7 @@ from contracts.params import (
 )
 from images.trainer import loss
 from images.trainer.backends import check_precision, choose_backend, load_model, memory_errors
+from images.trainer.packing import enable_packing
 from tests.unit.model_stages import TRAINING
 
 PARAMS = TrainParams(**TRAINING)
@@ -46,13 +47,13 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("shared_at_least", [1, 10**6])
+@pytest.mark.parametrize("attention", ["packed_rows", "sdpa"])
 @pytest.mark.parametrize("chunk", [16, 512])
 def test_loss_and_gradient_equal_those_of_transformers(
     model: Any,
     batch: dict[str, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
-    shared_at_least: int,
+    attention: str,
     chunk: int,
 ) -> None:
     model.zero_grad()
@@ -60,7 +61,8 @@ def test_loss_and_gradient_equal_those_of_transformers(
     expected.backward()
     expected_gradients = gradients(model)
 
-    monkeypatch.setattr(loss, "_SHARED_AT_LEAST", shared_at_least)
+    enable_packing(model)
+    model.get_base_model().set_attn_implementation(attention)
     monkeypatch.setattr(loss, "CHUNK_TOKENS", chunk)
     model.zero_grad()
     summed, tokens = loss.answer_loss(model, batch)
@@ -69,14 +71,6 @@ def test_loss_and_gradient_equal_those_of_transformers(
     assert tokens == 30
     torch.testing.assert_close(summed / tokens, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients(model), expected_gradients, rtol=1e-3, atol=1e-5)
-
-
-def test_the_shared_part_ends_before_the_first_label(batch: dict[str, torch.Tensor]) -> None:
-    assert loss.shared_tokens(batch) == 79
-    batch["labels"][1, 40] = 5
-    assert loss.shared_tokens(batch) == 39
-    alone = {name: tensor[:1] for name, tensor in batch.items()}
-    assert loss.shared_tokens(alone) == 0
 
 
 def test_precision_is_checked_after_loading(model: Any) -> None:

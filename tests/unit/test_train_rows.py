@@ -100,6 +100,20 @@ def test_micro_batches_hold_rows_of_like_length_and_steps_do_not() -> None:
     assert sum(gap > 3 for gap in steps) > 10
 
 
+def test_packed_micro_batches_of_a_step_are_of_like_size() -> None:
+    lengths = [90, 80, 20, 10]
+    order = training_order(lengths, steps=5, batch_size=4, micro_batch_size=2, seed=1, packed=True)
+    for at in range(0, 20, 2):
+        assert sum(lengths[row] for row in order[at : at + 2]) == 100
+
+    lengths = list(range(64))
+    more: Any = {"steps": 16, "batch_size": 8, "seed": 1}
+    dealt = training_order(lengths, micro_batch_size=2, packed=True, **more)
+    drawn = training_order(lengths, micro_batch_size=8, **more)
+    for at in range(0, 128, 8):
+        assert sorted(dealt[at : at + 8]) == sorted(drawn[at : at + 8])
+
+
 def test_steps_come_from_epochs_unless_given() -> None:
     assert steps_for(237, epochs=3, max_steps=-1, batch_size=8) == 89
     assert steps_for(237, epochs=3, max_steps=5, batch_size=8) == 5
