@@ -132,10 +132,10 @@ class OutputMissing(RetrainError):
 
 
 class OutOfMemory(RetrainError):
-    """A stage was killed for memory, or the GPU ran out of it."""
+    """A stage was killed for memory, or the GPU ran out of it, or is too small by estimate."""
 
     exit_code = 23
-    hint = "Raise the container's memory limit, or lower train.micro_batch_size."
+    hint = "Raise the container's memory limit, or make the stage need less of it."
 
 
 class ImageStale(RetrainError):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import (
     Interrupted,
     LabelsMissing,
+    OutOfMemory,
     RetrainError,
     SettingsInvalid,
     Unforeseen,
@@ -103,11 +104,17 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from driver import pipeline
+    from driver import forecast, pipeline
     from driver.report.display import plan_table
 
     session = _session(arguments)
-    plan_table(pipeline.make(session), session.display.console)
+    plan = pipeline.make(session)
+    plan_table(plan, session.display.console)
+    if forecast.trains(plan):
+        try:
+            forecast.announce(session)
+        except OutOfMemory as error:
+            session.display.warn(str(error))
     return 0
 
 

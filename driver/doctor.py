@@ -16,13 +16,11 @@ from rich.table import Table
 from contracts import files, stages
 from contracts.converter import find_converter
 from contracts.errors import GpuUnavailable, RetrainError, StageFailed
-from driver import lease, preflight
+from driver import forecast, lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import PIPELINE
 from driver.session import Session
 
-_MIN_VRAM_MIB = 23_000
-"""8-bit Qwen3-14B with LoRA was trained on 24 GB cards."""
 _MIN_MEMORY_GB = 24
 """An estimate: loading 14B file by file and converting it, with room for the system. The merge
 itself streams (docs/reference/merge.md)."""
@@ -82,13 +80,19 @@ def _gpu(session: Session) -> Finding:
         return Finding("GPU", ok=None, text="not known without the driver")
     chosen = lease.devices(session, host)
     text = ", ".join(f"{each.index}: {each.name}, {each.total_mib} MiB" for each in chosen)
-    least = min(each.total_mib for each in chosen)
-    if least < _MIN_VRAM_MIB and session.settings.train.load_in == "8bit":
-        return Finding(
-            "GPU", ok=False, text=text, mend="--set train.load_in=4bit, or a smaller base"
-        )
     held = "; ".join(str(holder) for holder in lease.holders(session).of(chosen))
     return Finding("GPU", ok=True, text=f"{text}; held by {held}" if held else text)
+
+
+def _training(session: Session) -> Finding:
+    """Say what the training will take; whether that is there is known on the GPU's host only."""
+    found = forecast.forecast(session)
+    if found is None:
+        return Finding("Training", ok=None, text="this base's memory cannot be estimated")
+    text = found.text().removeprefix("train: ")
+    fits = None if found.device is None else found.memory.total <= found.device.usable_mib
+    mend = "--set train.micro_batch_size=null, so that it is chosen" if fits is False else ""
+    return Finding("Training", ok=fits, text=text, mend=mend)
 
 
 def _driver(session: Session) -> Finding:
@@ -223,6 +227,7 @@ def _compose(session: Session) -> Finding:
 _QUESTIONS: dict[str, Callable[[Session], Finding]] = {
     "NVIDIA driver": _driver,
     "GPU": _gpu,
+    "Training": _training,
     "Docker engine": _docker,
     "Docker Compose": _compose,
     "NVIDIA container toolkit": _toolkit,

@@ -47,6 +47,8 @@ _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
 
 def check(session: Session, running: Sequence[Stage]) -> None:
     """Raise the first thing that would stop these stages; cheap questions first."""
+    from driver import forecast
+
     _check_given(session, running)
     check_disk(session, running)
     if any(stage in running for stage in _SERVING):
@@ -56,6 +58,8 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         session.runner.check(running)
     if stages.TRAIN in running and session.settings.train.device == "cuda":
         check_gpu(session)
+    if stages.TRAIN in running:
+        forecast.announce(session)
     if any(stage in running for stage in _SERVING):
         models = session.engine.models()
         if stages.EVALUATE in running:
@@ -81,6 +85,10 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
 
 def check_stage(session: Session, step: Step) -> None:
     """Raise what keeps one stage from running, now that its inputs are there."""
+    from driver import forecast
+
+    if step.stage is stages.TRAIN:
+        forecast.announce(session)
     if step.stage is stages.DEPLOY and step.inputs is not None:
         check_candidate(session, step.inputs)
     if step.stage is stages.LABEL and asks_teacher(session, step):

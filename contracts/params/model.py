@@ -40,8 +40,9 @@ class TrainParams(Params):
     """Overrides `epochs` when positive: a number of optimizer steps."""
     batch_size: int = Field(4, ge=1)
     """Effective batch in rows: micro-batch times accumulation."""
-    micro_batch_size: int = Field(1, ge=1)
-    """Rows on the device at once; a divisor of `batch_size`."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Rows on the device at once; a divisor of `batch_size`. None: as many as fit the memory. After
+    an out-of-memory error half as many, the effective batch unchanged."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Rows of a micro-batch in one sequence without padding, the prompt they share computed once.
     `auto`: where the backend keeps them apart (transformers); else rows of like length meet."""
@@ -69,7 +70,7 @@ class TrainParams(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainParams:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
         if self.device == "cpu" and self.backend == "unsloth":
             raise ValueError("backend=unsloth needs device=cuda")
@@ -77,7 +78,7 @@ class TrainParams(Params):
         return self
 
     def _fits_processes(self) -> None:
-        if self.batch_size % ((self.processes or 1) * self.micro_batch_size):
+        if self.batch_size % ((self.processes or 1) * (self.micro_batch_size or 1)):
             raise ValueError("processes times micro_batch_size must divide batch_size")
         if self.backend == "unsloth" and (self.sharding == "fsdp" or (self.processes or 1) > 1):
             raise ValueError("backend=unsloth is for one process; backend=auto takes another")
@@ -102,13 +103,28 @@ class TrainParams(Params):
                 f"train.processes={size}, and training sees {gpus} GPUs",
                 todo="Name as many GPUs in gpu.devices, or set fewer processes.",
             )
-        if self.batch_size % (size * self.micro_batch_size):
+        at_once = self.micro_batch_size or 1
+        if self.batch_size % (size * at_once):
             raise SettingsInvalid(
                 f"{size} processes cannot share a batch of {self.batch_size} rows, "
-                f"{self.micro_batch_size} at once",
+                f"{at_once} at once",
                 todo="Make train.batch_size a multiple of both together, or set train.processes.",
             )
         return size
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether gradients are checkpointed, the default settled."""
+        if self.gradient_checkpointing == "auto":
+            return self.device == "cuda"
+        return self.gradient_checkpointing == "on"
+
+    @property
+    def rows_at_once(self) -> int:
+        """The micro-batch, once it is settled."""
+        if self.micro_batch_size is None:
+            raise ValueError("the micro-batch is not chosen yet")
+        return self.micro_batch_size
 
 
 class TrainMetrics(Metrics):
@@ -126,6 +142,11 @@ class TrainMetrics(Metrics):
     """Validation loss before the first step."""
     packed: bool = False
     """Whether rows shared sequences."""
+    micro_batch_size: int = 0
+    """Rows at once, in the end."""
+    tokens_per_s: float = 0
+    """Of all tokens, padding not counted, from the last (re)start on; evaluations and checkpoints
+    took their time as well."""
 
     def summary(self) -> str:
         """Return the losses (nats per answer token)."""

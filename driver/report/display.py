@@ -68,6 +68,10 @@ class Display:
         running = sum(step.action is Action.RUN for step in plan)
         self.console.print(f"[bold]Run {run.id}[/bold]: {running} of {len(plan)} stages to run")
 
+    def note(self, text: str) -> None:
+        """Show something worth knowing before it happens."""
+        self.console.print(f"[dim]{escape(text)}[/dim]")
+
     def warn(self, text: str) -> None:
         """Show something that does not stop the run."""
         self.console.print(f"[yellow]! {escape(text)}[/yellow]")

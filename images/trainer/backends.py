@@ -6,17 +6,15 @@ Unsloth on CUDA is the production path; transformers with PEFT runs everywhere. 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from contracts.errors import GpuUnavailable, OutOfMemory, SentinelTripped, SettingsInvalid
+from contracts.errors import GpuUnavailable, SentinelTripped, SettingsInvalid
 from contracts.params import (
     TrainParams,
 )
@@ -96,33 +94,6 @@ def check_precision(model: Any, load_in: str) -> None:
         )
 
 
-def checkpoints_activations(params: TrainParams) -> bool:
-    """Return whether the backward pass computes activations again, which takes less memory."""
-    wanted = params.gradient_checkpointing
-    return params.device == "cuda" if wanted == "auto" else wanted == "on"
-
-
-@contextlib.contextmanager
-def memory_errors(params: TrainParams) -> Iterator[None]:
-    """Turn CUDA's out-of-memory error into one that says which setting helps."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        smaller = {"8bit": "4bit", "bf16": "8bit", "fp32": "bf16"}.get(params.load_in)
-        ways = [
-            f"train.micro_batch_size below {params.micro_batch_size}"
-            if params.micro_batch_size > 1
-            else "",
-            f"train.max_length below {params.max_length}",
-            f"train.load_in={smaller}" if smaller else "",
-        ]
-        raise OutOfMemory(
-            "the GPU ran out of memory in training",
-            why=str(error).split("\n", maxsplit=1)[0],
-            todo="Set " + ", or ".join(way for way in ways if way) + ".",
-        ) from error
-
-
 def _load_unsloth(base: Path, params: TrainParams) -> Any:
     from unsloth import FastLanguageModel
 
@@ -143,7 +114,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         bias="none",
-        use_gradient_checkpointing="unsloth" if checkpoints_activations(params) else False,
+        use_gradient_checkpointing="unsloth" if params.checkpointing else False,
         random_state=params.seed,
         max_seq_length=params.max_length,
     )

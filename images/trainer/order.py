@@ -12,13 +12,11 @@ step are dealt out so that its micro-batches are of like size, and none needs fa
 
 from __future__ import annotations
 
-import math
 import random
 
+from contracts.pace import steps_for
 
-def steps_for(rows: int, *, epochs: float, max_steps: int, batch_size: int) -> int:
-    """Return the number of optimizer steps; a positive `max_steps` overrides `epochs`."""
-    return max_steps if max_steps > 0 else max(1, math.ceil(rows * epochs / batch_size))
+__all__ = ["steps_for", "training_order"]
 
 
 def training_order(

@@ -6,6 +6,7 @@ what rank 0 reports, and raises the error of the first that fails, once the othe
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -14,10 +15,14 @@ import torch.distributed as dist
 
 from contracts import files
 from contracts.entrypoint import StageContext
+from contracts.errors import OutOfMemory
 from contracts.params import TrainMetrics, TrainParams
 from images.trainer import rank, train
+from images.trainer.batching import recorded
 from images.trainer.supervisor import supervise
 from images.trainer.world import HOST
+
+_log = logging.getLogger(__name__)
 
 
 def work(context: StageContext[TrainParams]) -> TrainMetrics:
@@ -30,15 +35,34 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 def _spread(context: StageContext[TrainParams], size: int) -> TrainMetrics:
     context.work.mkdir(parents=True, exist_ok=True)
     job = context.job.model_copy(update={"params": context.params.model_dump(mode="json")})
-    place = context.work / rank.JOB_FILE
-    files.write_json(place, job.model_dump(mode="json"))
+    files.write_json(context.work / rank.JOB_FILE, job.model_dump(mode="json"))
     answer = context.work / rank.METRICS_FILE
     answer.unlink(missing_ok=True)  # of an earlier try
+    before = recorded(context.work)
+    while True:
+        try:
+            _run(context, size)
+            return TrainMetrics.model_validate_json(answer.read_bytes())
+        except OutOfMemory as error:
+            now = recorded(context.work)
+            if now is None or not _is_smaller(now, before):
+                raise
+            _log.warning("%s; all ranks start again", error.what)
+            before = now
+
+
+def _run(context: StageContext[TrainParams], size: int) -> None:
     # The meeting place lives here: its port is known at once, and nobody else can take it.
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-m", rank.__name__, str(place), str(store.port)]
+    place = str(context.work / rank.JOB_FILE)
+    command = [sys.executable, "-m", rank.__name__, place, str(store.port)]
     supervise(command, [_environment(number, size) for number in range(size)], context.emit)
-    return TrainMetrics.model_validate_json(answer.read_bytes())
+
+
+def _is_smaller(now: tuple[int, int], before: tuple[int, int] | None) -> bool:
+    """Return whether a try has lowered the rows at once; see batching.py for the record."""
+    bucket, rows = now
+    return rows < (bucket if before is None else before[1])
 
 
 def _environment(number: int, size: int) -> dict[str, str]:

@@ -21,8 +21,9 @@ from contracts.errors import SentinelTripped
 from contracts.params import (
     TrainParams,
 )
-from images.trainer.backends import Backend, checkpoints_activations
+from images.trainer.backends import Backend
 from images.trainer.early_stop import EarlyStop, is_over
+from images.trainer.evaluation import TokenMeanTrainer
 from images.trainer.gradient_watch import GradientWatch
 from images.trainer.loss import answer_loss
 from images.trainer.packing import packs
@@ -37,8 +38,8 @@ Report = Callable[[int, int, dict[str, float]], None]
 """Takes (step, steps, figures)."""
 
 
-class AnswerLossTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """`SFTTrainer` with the loss of loss.py; Unsloth brings its own fast loss instead."""
+class AnswerLossTrainer(TokenMeanTrainer):
+    """The trainer with the loss of loss.py; Unsloth brings its own fast loss instead."""
 
     def summed_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
         """Return (summed loss, answer tokens) of a micro-batch."""
@@ -116,7 +117,7 @@ def make_trainer(
     report: Report,
 ) -> SFTTrainer:
     """Return a trainer that sees `train` once, in the order given, and writes checkpoints."""
-    trainer_class = SFTTrainer if backend == "unsloth" else AnswerLossTrainer
+    trainer_class = TokenMeanTrainer if backend == "unsloth" else AnswerLossTrainer
     if World.here().size > 1:
         from images.trainer.spread import SpreadTrainer
 
@@ -158,16 +159,15 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
     """Return the settings of the run in TRL's words."""
     cuda, processes = params.device == "cuda", World.here().size
     quantised = params.load_in in {"8bit", "4bit"}
-    checkpointing = checkpoints_activations(params)
     more: dict[str, Any] = {}
-    if backend == "transformers" or not checkpointing:  # Unsloth has its own, on by then
-        more["gradient_checkpointing"] = checkpointing
+    if backend == "transformers" or not params.checkpointing:  # Unsloth has its own, on by then
+        more["gradient_checkpointing"] = params.checkpointing
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=params.micro_batch_size,
-        per_device_eval_batch_size=params.micro_batch_size,
-        gradient_accumulation_steps=params.batch_size // (params.micro_batch_size * processes),
+        per_device_train_batch_size=params.rows_at_once,
+        per_device_eval_batch_size=params.rows_at_once,
+        gradient_accumulation_steps=params.batch_size // (params.rows_at_once * processes),
         learning_rate=params.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps

@@ -17,20 +17,22 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from contracts import fit
 from contracts.errors import SettingsInvalid
 from contracts.params import TrainParams
+from contracts.vram import MIB, Shape, Training, UnknownShape
 from images.trainer.checkpoints import ADAPTER
 from images.trainer.world import World
 
-_SHARE_FOR_BASE = 0.8
-"""Of a card's memory. The rest is for the adapter with its gradients and moments, and the
-activations: for Qwen3-14B with rank 16 about 1 GB and 2 to 4 GB, and a display or CUDA itself."""
+_SHARE = 0.95
+"""Of a card's memory that training can have: a display takes some."""
 
 
-def divides(params: TrainParams, base: Path, world: World) -> bool:
+def divides(params: TrainParams, base: Path, world: World, *, longest: int) -> bool:
     """Return whether the base is divided: as set, or where the smallest card cannot hold it.
 
-    Raises `SettingsInvalid` for one process that is to divide it.
+    That is so by the estimate for one row of `longest` tokens; a base of unknown shape is taken for
+    one that fits. Raises `SettingsInvalid` for one process that is to divide it.
     """
     if params.sharding == "fsdp" and world.size == 1:
         raise SettingsInvalid(
@@ -45,9 +47,11 @@ def divides(params: TrainParams, base: Path, world: World) -> bool:
     if params.device == "cpu":
         return False
     cards = [torch.cuda.get_device_properties(i).total_memory for i in range(world.size)]
-    stored = sum(path.stat().st_size for path in base.glob("*.safetensors"))  # in bf16
-    needed = stored * (2 if params.load_in == "fp32" else 1)
-    return needed > int(_SHARE_FOR_BASE * min(cards))
+    try:
+        training = Training.of(params, Shape.read(base), rows=1, length=longest)
+    except UnknownShape:
+        return False
+    return not fit.fits(training, 1, int(_SHARE * min(cards) / MIB))
 
 
 def divide(model: Any, mesh: DeviceMesh) -> Any:

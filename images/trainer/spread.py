@@ -52,12 +52,7 @@ class SpreadTrainer(AnswerLossTrainer):
         return super().compute_loss(*args, **kwargs) * self.args.world_size
 
     def evaluation_loop(
-        self,
-        dataloader: Any,  # noqa: ARG002
-        description: str,  # noqa: ARG002
-        prediction_loss_only: bool | None = None,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-        metric_key_prefix: str = "eval",
+        self, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
         """Return the validation loss in nats per answer token, the same in all processes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,8 @@ from contracts.stages import (
     TRAINING_LOG,
     VALIDATION_SPLIT,
 )
-from images.trainer.backends import Backend, choose_backend, load_model, memory_errors
+from images.trainer.backends import Backend, choose_backend, load_model
+from images.trainer.batching import settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import dealt, steps_for, training_order
@@ -49,24 +51,36 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     """Train the adapter; go on from the newest whole checkpoint if there is one."""
     params, world = context.params, World.here()
     backend = choose_backend(params)
-    divided = divides(params, context.input(BASE), world)
 
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(context.input(BASE))
     train, validation = _splits(context, tokenizer)
+    longest = max(len(row.ids) for row in (*train.rows, *validation.rows))
+    divided = divides(params, context.input(BASE), world, longest=longest)
+    batching = world.decided(
+        lambda: settle(
+            context.work,
+            params,
+            context.input(BASE),
+            longest=longest,
+            processes=world.size,
+            divided=divided,
+        )
+    )
+    params = batching.params
     packed = choose_packing(backend, context.input(BASE), params)
-    ordered = _in_order(train.rows, params, world, packed=packed)
+    ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
 
     checkpoints = context.work / "checkpoints"
     resumed = world.decided(lambda: newest_whole(checkpoints))
-    begin = resumed.name if resumed else 0
     how = f"{backend}, divided among {world.size}" if divided else backend
-    _log.warning("%s, %d rows, %d steps, from %s", how, len(train.rows), steps, begin)
-    with memory_errors(params):
+    _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
+    with batching.loading():
         model = _model(backend, context.input(BASE), params, world, divided=divided)
-        if packed:
-            enable_packing(model)
+    if packed:
+        enable_packing(model)
+    with batching.computing():
         from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
         trainer = make_trainer(
@@ -79,8 +93,11 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             checkpoints,
             lambda step, total, figures: context.progress(step, total, "steps", **figures),
         )
+        started = time.monotonic()
         run = run_training(trainer, resumed, params)
+        seconds = time.monotonic() - started
     state = run.state
+    done = ordered[_step(resumed) * params.batch_size : state.global_step * params.batch_size]
 
     seen = ordered[: state.global_step * params.batch_size]
     metrics = TrainMetrics(
@@ -94,6 +111,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         peak_memory_mib=_peak_memory_mib(params.device),
         untrained_loss=round(run.untrained_loss, 5),
         packed=packed,
+        micro_batch_size=params.rows_at_once,
+        tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
     )
     if world.rank == 0:  # the others have learnt the same
         best = checkpoints / f"checkpoint-{state.best_global_step}"
@@ -120,7 +139,9 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams, world: World, *, packed: bool) -> list[Row]:
+def _in_order(
+    rows: Sequence[Row], params: TrainParams, world: World, *, bucket: int, packed: bool
+) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -133,7 +154,7 @@ def _in_order(rows: Sequence[Row], params: TrainParams, world: World, *, packed:
         lengths,
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
+        micro_batch_size=bucket,
         seed=params.seed,
         packed=packed,
     )
@@ -141,7 +162,7 @@ def _in_order(rows: Sequence[Row], params: TrainParams, world: World, *, packed:
         order,
         lengths,
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
+        micro_batch_size=params.rows_at_once,
         processes=world.size,
     )
     return [rows[index] for index in order]
@@ -214,6 +235,10 @@ def _publish_log(
 
 def _series(history: list[dict[str, float]], name: str) -> list[tuple[float, float]]:
     return [(point["step"], point[name]) for point in history if name in point]
+
+
+def _step(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def _version(package: str) -> str | None:

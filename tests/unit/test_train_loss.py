@@ -13,7 +13,7 @@ from contracts.params import (
     TrainParams,
 )
 from images.trainer import loss
-from images.trainer.backends import check_precision, choose_backend, load_model, memory_errors
+from images.trainer.backends import check_precision, choose_backend, load_model
 from images.trainer.packing import enable_packing
 from tests.unit.model_stages import TRAINING
 
@@ -90,13 +90,3 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(SettingsInvalid, match="bitsandbytes"):
         choose_backend(PARAMS.model_copy(update={"load_in": "4bit"}))
-
-
-def test_cuda_out_of_memory_says_what_to_change() -> None:
-    from contracts.errors import OutOfMemory
-
-    params = TrainParams(micro_batch_size=4, batch_size=4)
-    with pytest.raises(OutOfMemory) as caught, memory_errors(params):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    assert "micro_batch_size below 4" in caught.value.todo
-    assert "load_in=4bit" in caught.value.todo

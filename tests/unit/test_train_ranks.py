@@ -18,6 +18,7 @@ from contracts import files
 from contracts.errors import GpuUnavailable, OutOfMemory, SettingsInvalid, StageFailed, StageKilled
 from contracts.params import TrainParams
 from contracts.stage import Event
+from contracts.vram import Shape, Training
 from images.trainer.order import dealt, training_order
 from images.trainer.sharding import divides
 from images.trainer.supervisor import supervise as run_ranks
@@ -181,7 +182,7 @@ def test_one_process_for_each_gpu_that_training_sees() -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "divided"),
     [
-        ({}, 2, True),  # 900 of 1000 bytes leave too little
+        ({}, 2, True),
         ({"load_in": "8bit"}, 2, False),
         ({"sharding": "none"}, 2, False),
         ({}, 1, False),
@@ -190,7 +191,7 @@ def test_one_process_for_each_gpu_that_training_sees() -> None:
     ],
 )
 def test_a_base_is_divided_where_the_smallest_card_cannot_hold_it(
-    tmp_path: Path,
+    tiny_base: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, Any],
     size: int,
@@ -199,17 +200,17 @@ def test_a_base_is_divided_where_the_smallest_card_cannot_hold_it(
     """The cards are doubles: there are none here."""
     import torch
 
-    (tmp_path / "model.safetensors").write_bytes(b"x" * 900)
-    sizes = (5000, 1000)
+    params = TrainParams(**{**CUDA, **settings})
+    needed = Training.of(params, Shape.read(tiny_base), rows=1, length=200).memory().total
+    sizes = [int(needed * share * 2**20) for share in (5, 1)]
     monkeypatch.setattr(
         torch.cuda,
         "get_device_properties",
         lambda index: SimpleNamespace(total_memory=sizes[index]),
     )
-    params = TrainParams(**{**CUDA, **settings})
-    assert divides(params, tmp_path, World(0, size)) is divided
+    assert divides(params, tiny_base, World(0, size), longest=200) is divided
 
 
 def test_one_process_divides_nothing(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="there is one"):
-        divides(TrainParams(**CUDA, sharding="fsdp"), tmp_path, World())
+        divides(TrainParams(**CUDA, sharding="fsdp"), tmp_path, World(), longest=1)

@@ -35,7 +35,7 @@ def prepared(root: Path, base: Path) -> dict[str, Path]:
     for number, row in enumerate(train):
         row["messages"][-1]["content"] += " und" * (number % 4) * 5
     inputs = workspace(root, base, train)
-    files.write_jsonl(inputs["validation_split"], rows(5))
+    files.write_jsonl(inputs["validation_split"], train[:5])
     return inputs
 
 

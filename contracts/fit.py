@@ -1,0 +1,105 @@
+"""How many rows of a step fit a device's memory at once, and what would help where not one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from contracts.errors import OutOfMemory
+from contracts.vram import LoadIn, Training
+
+_SMALLER: dict[LoadIn, LoadIn] = {"fp32": "bf16", "bf16": "8bit", "8bit": "4bit"}
+_LENGTH_STEP = 64
+"""Tokens by which a shorter `train.max_length` is looked for."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """One setting that would need less memory."""
+
+    setting: str
+    mib: int
+    """What it saves."""
+    enough: bool
+    """Whether the training then fits."""
+
+    def __str__(self) -> str:
+        short = "" if self.enough else ", which is not enough"
+        return f"{self.setting} (saves {self.mib:,} MiB{short})"
+
+
+def choose(training: Training, *, rows_a_step: int, free_mib: int) -> int:
+    """Return the most rows at once that fit `free_mib`, a divisor of `rows_a_step`.
+
+    `training.rows` does not matter. Raises `OutOfMemory` with what would help where one row of
+    `training.length` tokens does not fit.
+    """
+    for rows in divisors(rows_a_step):
+        if fits(training, rows, free_mib):
+            return rows
+    raise does_not_fit(training, free_mib)
+
+
+def divisors(number: int) -> Iterator[int]:
+    """Yield the divisors of a number, the largest first."""
+    yield from (each for each in range(number, 0, -1) if number % each == 0)
+
+
+def halved(rows: int) -> int:
+    """Return the largest divisor of a micro-batch of at most its half; 1 for 1."""
+    return next((each for each in divisors(rows) if each <= rows // 2), 1)
+
+
+def fits(training: Training, rows: int, free_mib: int) -> bool:
+    """Return whether a micro-batch of `rows` fits."""
+    return training.with_rows(rows).memory().total <= free_mib
+
+
+def savings(training: Training, free_mib: int) -> list[Saving]:
+    """Return what one row at once could still save, most first; all of it together as the last."""
+    single = training.with_rows(1)
+    length = _shorter(single, free_mib)
+    changes: dict[str, dict[str, Any]] = {}
+    load_in = single.load_in
+    while load_in in _SMALLER:
+        load_in = _SMALLER[load_in]
+        if single.cuda or load_in == "bf16":  # on a CPU quantised weights are for tests
+            changes[f"train.load_in={load_in}"] = {"load_in": load_in}
+    if not single.checkpointing:
+        changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
+    changes[f"train.max_length={length}"] = {"length": length}
+    needed = single.memory().total
+
+    def saving(setting: str, change: dict[str, Any]) -> Saving:
+        total = replace(single, **change).memory().total
+        return Saving(setting, needed - total, enough=total <= free_mib)
+
+    found = [saving(setting, change) for setting, change in changes.items()]
+    found = sorted((each for each in found if each.mib > 0), key=lambda each: -each.mib)
+    if len(changes) > 1:
+        everything = {key: value for change in changes.values() for key, value in change.items()}
+        found.append(saving("all of these", everything))
+    return found
+
+
+def does_not_fit(training: Training, free_mib: int, *, where: str = "") -> OutOfMemory:
+    """Return the error that says what is short, by which terms, and what each way would save."""
+    memory = training.with_rows(1).memory()
+    device = where or ("the GPU" if training.cuda else "this machine's memory")
+    return OutOfMemory(
+        f"the training does not fit {device}: it takes about {memory.total:,} MiB, "
+        f"{free_mib:,} MiB are free",
+        why=f"one row of {training.length} tokens at once, by estimate: {memory.text()}",
+        todo=f"Set {', or '.join(map(str, savings(training, free_mib)))}. "
+        "With train.micro_batch_size=1 it is tried all the same.",
+    )
+
+
+def _shorter(training: Training, free_mib: int) -> int:
+    """Return the most tokens a row may have to fit, at least a quarter of now; else the half."""
+    first = training.length // _LENGTH_STEP * _LENGTH_STEP
+    for length in range(first, training.length // 4, -_LENGTH_STEP):
+        if replace(training, length=length).memory().total <= free_mib:
+            return length
+    return max(1, training.length // 2)
