@@ -7,6 +7,7 @@ what rank 0 reports, and raises the error of the first that fails, once the othe
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import torch
@@ -34,8 +35,17 @@ def _spread(context: StageContext[TrainParams], size: int) -> TrainMetrics:
     files.write_json(place, job.model_dump(mode="json"))
     answer = context.work / rank.METRICS_FILE
     answer.unlink(missing_ok=True)  # of an earlier try
-    # The meeting place lives here: its port is known at once, and nobody else can take it.
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    # The meeting place lives here, so that its port is known at once and nobody else can take it;
+    # the socket is bound here too, since torch would let the whole network in.
+    listening = socket.create_server((HOST, 0))
+    port = listening.getsockname()[1]
+    store = dist.TCPStore(
+        HOST,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
     command = [sys.executable, "-m", rank.__name__, str(place), str(store.port)]
     supervise(command, [_environment(number, size) for number in range(size)], context.emit)
     return TrainMetrics.model_validate_json(answer.read_bytes())
