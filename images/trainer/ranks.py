@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 
 import torch
@@ -52,8 +53,17 @@ def _spread(context: StageContext[TrainParams], size: int) -> TrainMetrics:
 
 
 def _run(context: StageContext[TrainParams], size: int) -> None:
-    # The meeting place lives here: its port is known at once, and nobody else can take it.
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    # The meeting place lives here, so that its port is known at once and nobody else can take it;
+    # the socket is bound here too, since torch would let the whole network in.
+    listening = socket.create_server((HOST, 0))
+    port = listening.getsockname()[1]
+    store = dist.TCPStore(
+        HOST,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
     place = str(context.work / rank.JOB_FILE)
     command = [sys.executable, "-m", rank.__name__, place, str(store.port)]
     supervise(command, [_environment(number, size) for number in range(size)], context.emit)

@@ -47,7 +47,8 @@ def supervise(
     finally:
         for each in ranks:
             each.process.kill()
-            each.process.wait()
+            with each.process:
+                pass  # waits for its end, and closes the pipes
     if failed:
         _raise(min(failed, key=_rank_of_reason), len(ranks))
 
