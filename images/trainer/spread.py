@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 from transformers.trainer_utils import EvalLoopOutput
 
 from images.trainer.loss import answer_loss
@@ -123,9 +122,17 @@ class SpreadTrainer(AnswerLossTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Read whole tensors on the CPU; transformers would to a `cpu:0`, which torch refuses."""
+        if checkpoint is None:
+            return
+        moments, schedule = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+            for name in ("optimizer.pt", "scheduler.pt")
+        )
         if is_divided(self.model):
-            self.optimizer.optimizer.register_load_state_dict_pre_hook(_divide_moments)
-        super()._load_optimizer_and_scheduler(checkpoint)
+            moments = _divided(moments, self.optimizer)
+        self.optimizer.load_state_dict(moments)
+        self.lr_scheduler.load_state_dict(schedule)
 
 
 def _data_parallel(loss: Loss) -> Any:
@@ -139,7 +146,7 @@ def _data_parallel(loss: Loss) -> Any:
     return DistributedDataParallel(loss, init_sync=False, gradient_as_bucket_view=True)
 
 
-def _divide_moments(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+def _divided(saved: dict[str, Any], optimizer: Any) -> dict[str, Any]:
     """Return a saved state of whole tensors as this process's shares."""
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     state = {
