@@ -15,14 +15,18 @@ from typing import Any
 import pytest
 
 from contracts import files
+from contracts.entrypoint import StageContext
 from contracts.errors import GpuUnavailable, OutOfMemory, SettingsInvalid, StageFailed, StageKilled
 from contracts.params import TrainParams
 from contracts.stage import Event
+from contracts.stages import TRAIN
 from contracts.vram import Shape, Training
+from images.trainer import batching, ranks
 from images.trainer.order import dealt, training_order
 from images.trainer.sharding import divides
 from images.trainer.supervisor import supervise as run_ranks
 from images.trainer.world import World
+from tests.unit.model_stages import TRAINING, job
 
 CUDA = {"device": "cuda", "backend": "transformers", "load_in": "bf16"}
 
@@ -214,3 +218,36 @@ def test_a_base_is_divided_where_the_smallest_card_cannot_hold_it(
 def test_one_process_divides_nothing(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="there is one"):
         divides(TrainParams(**CUDA, sharding="fsdp"), tmp_path, World(), longest=1)
+
+
+@pytest.mark.parametrize(
+    ("records", "tries"),
+    [
+        ([None], 1),  # not one row fits, by estimate
+        ([(4, 4)], 1),  # the base alone is too much
+        ([(4, 2), (4, 1), (4, 1)], 3),
+    ],
+)
+def test_all_ranks_start_again_as_long_as_one_has_lowered_its_rows(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: list[tuple[int, int] | None],
+    tries: int,
+) -> None:
+    """The ranks are doubles that run out of memory each time."""
+    params = TrainParams(**TRAINING)
+    context = StageContext(
+        TRAIN, job(tmp_path, TRAIN, {}, TRAINING), params, tmp_path, tmp_path, print
+    )
+    done: list[int] = []
+
+    def out_of_memory(_context: StageContext[TrainParams], size: int) -> None:
+        if record := records[len(done)]:
+            batching._record(context.work, *record)
+        done.append(size)
+        raise OutOfMemory("no room")
+
+    monkeypatch.setattr(ranks, "_run", out_of_memory)
+    with pytest.raises(OutOfMemory, match="no room"):
+        ranks._spread(context, 2)
+    assert done == [2] * tries
