@@ -96,12 +96,11 @@ def test_two_processes_train_as_one_whatever_happens(
         raise Stopped
 
     # On from there with a divided base; all of it is stopped.
-    newest = max(int(each.name.rpartition("-")[2]) for each in checkpoints.glob("checkpoint-*"))
-    assert newest in {2, 4}
+    assert {each.name for each in checkpoints.glob("checkpoint-*")} >= {"checkpoint-2"}
     with pytest.raises(Stopped):
         run(two, TRAIN, ranks.work, inputs, DIVIDED, at_step(7, stop))
     assert ranks_of(os.getpid()) == {}
-    assert f"divided among 2, 10 rows, 8 steps, from checkpoint-{newest}" in capfd.readouterr().err
+    assert "divided among 2, 10 rows, 8 steps, from" in capfd.readouterr().err
 
     # And to the end from the divided one's checkpoint.
     steps: list[float] = []
