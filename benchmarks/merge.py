@@ -17,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from contracts.stage import InputRef, Job, Metrics, Stage
 
 QWEN = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
 FULL = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28}
@@ -195,35 +198,42 @@ def _check_equal(root: Path) -> None:
 # --- the ways, each in a process of its own ------------------------------------------------------
 def ours(root: Path) -> None:
     """Run the stage, from the job to the published result."""
-    from contracts.entrypoint import execute
-    from contracts.stage import InputRef, Job
     from contracts.stages import MERGE
     from images.merger import merge
 
-    inputs = {
-        name: InputRef(
-            path=name,
+    metrics = run_stage(root, MERGE, merge.work, ("base", "lora_adapter"))
+    if metrics["way"] != "streamed":
+        raise SystemExit(f"not streamed: {metrics['why']}")
+    _print_peak()
+
+
+def run_stage(
+    root: Path, stage: Stage, work: Callable[..., Metrics], inputs: Sequence[str]
+) -> dict[str, Any]:
+    """Run a stage on inputs that lie in `root` under these paths; return its metrics."""
+    from contracts.entrypoint import execute
+
+    references = {
+        Path(path).name: InputRef(
+            path=path,
             digest="",  # the driver has it from the stage before
-            bytes=sum(path.stat().st_size for path in (root / name).iterdir()),
+            bytes=sum(file.stat().st_size for file in (root / path).iterdir()),
         )
-        for name in ("base", "lora_adapter")
+        for path in inputs
     }
     job = Job(
-        stage="merge",
+        stage=stage.name,
         run="",
         fingerprint="",
         code_digest="",
         environment="",
-        task="",
+        task="bench",
         task_digest="",
         params={},
-        inputs=inputs,
+        inputs=references,
     )
-    folder = root / "store" / "merge" / "bench"
-    result = execute(MERGE, job, root, folder, merge.work, lambda _event: None)
-    if result.metrics["way"] != "streamed":
-        raise SystemExit(f"not streamed: {result.metrics['why']}")
-    _print_peak()
+    folder = root / "store" / stage.name / "bench"
+    return execute(stage, job, root, folder, work, lambda _event: None).metrics
 
 
 def peft(root: Path) -> None:

@@ -222,6 +222,26 @@ class Unforeseen(RetrainError):
     hint = "RETRAIN_TRACEBACK=1 shows where; please report it. `python -m driver run` goes on."
 
 
+class RunUnreadable(RetrainError):
+    """What a run has noted of itself cannot be read."""
+
+    exit_code = 36
+    hint = (
+        "`python -m driver logs` still shows what its stages said; remove the run's folder, or run "
+        "again: results are kept elsewhere."
+    )
+
+
+class OnePassNotCovered(RetrainError):
+    """The one-pass conversion does not know something of this adapter or base model.
+
+    With gguf.way=auto the driver merges and converts instead.
+    """
+
+    exit_code = 37
+    hint = "Set gguf.way=two_step."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

@@ -132,18 +132,20 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON lines file.
 
-    Raises `ItemsInvalid` naming file and line for a line that is empty or no JSON object: a
-    skipped line would be a lost item.
+    Raises `ItemsInvalid` naming file and line for a line that is empty, no JSON object, not UTF-8,
+    or gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
     """
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             where = f"{path}, line {number}"
             if not line.strip():
                 raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
             try:
-                row = json.loads(line)
-                if "\\ud" in line.lower():  # half of a pair stands for no character
+                row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
+                if b"\\ud" in line.lower():  # half of a pair stands for no character
                     json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeDecodeError as error:
+                raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
             except (ValueError, RecursionError) as error:
                 raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
             if not isinstance(row, dict):
@@ -151,3 +153,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}"
                 )
             yield row
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return found

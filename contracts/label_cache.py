@@ -6,9 +6,10 @@ The label stage writes them, `driver labels` exports and imports them.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,14 @@ CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, rules TEXT NOT NULL,
                                      verdicts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL,
                                      source TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS imports (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
 """
+_IMPORT = """
+INSERT INTO imports SELECT max(coalesce(max(number), 0) + 1, CAST(strftime('%s') AS INTEGER)),
+                           datetime() FROM imports
+"""
+"""Numbers rise, also over a cache that was lost and begun anew."""
 
 
 class Imported(NamedTuple):
@@ -47,14 +55,18 @@ _ATTEMPT: dict[str, type | tuple[type, ...]] = {
     "answer_tokens": int,
     "seconds": (int, float),
 }
+_TIMES = ("began_at", "ended_at")
+"""Of an attempt too, in seconds since the epoch; not in the rows of earlier versions."""
 
 
 def is_attempt(row: Mapping[str, Any]) -> bool:
     """Return whether a row is an attempt as the label stage keeps it."""
     return (
         isinstance(row, dict)
-        and row.keys() == _ATTEMPT.keys()
+        and row.keys() - set(_TIMES) == _ATTEMPT.keys()
         and all(isinstance(row[name], kind) for name, kind in _ATTEMPT.items())
+        and all(row.get(name) is None or isinstance(row[name], int | float) for name in _TIMES)
+        and all(math.isfinite(v) for v in row.values() if isinstance(v, float))
     )
 
 
@@ -106,52 +118,98 @@ class LabelCache:
 
     # --- answers from elsewhere ------------------------------------------------------------------
     def imported(self, items: Sequence[str]) -> dict[str, Imported]:
-        """Return imported answers by item digest."""
+        """Return imported answers by item digest; damaged ones are left out."""
         query = "SELECT item, answer, source FROM imported WHERE item IN"
-        return {row[0]: Imported(*row) for row in self._rows(query, items)}
+        rows = self._rows(query, items)
+        return {row[0]: Imported(*row) for row in rows if all(isinstance(v, str) for v in row)}
 
-    def put_imported(self, rows: Iterable[Imported]) -> None:
-        """Keep imported answers, in place of earlier ones for the same item; all or none."""
-        self._write("INSERT OR REPLACE INTO imported VALUES (?, ?, ?)", list(rows))
+    def put_imported(self, rows: Iterable[Imported]) -> int:
+        """Keep imported answers, in place of earlier ones for the same item, all or none.
+
+        Returns how many of them are new here.
+        """
+        given = {row.item: row for row in rows}
+        here = self.imported(list(given))
+        new = [
+            row for key, row in given.items() if key not in here or here[key].answer != row.answer
+        ]
+        with self._named_errors(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO imported VALUES (?, ?, ?)", new)
+            if new:
+                self._database.execute(_IMPORT)
+        return len(new)
+
+    # --- whose answers they are ------------------------------------------------------------------
+    def teachers(self) -> dict[str, str]:
+        """Return the digests of models that servers have told, by server and name."""
+        with self._named_errors():
+            return dict(self._database.execute("SELECT place, digest FROM teachers").fetchall())
+
+    def put_teachers(self, told: Mapping[str, str]) -> None:
+        """Keep what servers have told."""
+        self._write("INSERT OR REPLACE INTO teachers VALUES (?, ?)", list(told.items()))
 
     # --- as JSONL --------------------------------------------------------------------------------
     def export(self) -> Iterator[dict[str, Any]]:
-        """Yield everything that cannot be had again, as rows that `put_exported` takes."""
+        """Yield everything that cannot be had again, as rows that `put_exported` takes.
+
+        Damaged rows are left out: `len` tells how many there are in all.
+        """
         with self._named_errors():
             for key, text in self._database.execute(
                 "SELECT key, attempts FROM answers ORDER BY key"
             ):
-                yield {"key": key, "attempts": json.loads(text)}
+                attempts = _list(text)
+                if attempts and all(map(is_attempt, attempts)):
+                    yield {"key": key, "attempts": attempts}
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
-                yield Imported(*row)._asdict()
+                if all(isinstance(value, str) for value in row):
+                    yield Imported(*row)._asdict()
+
+    def __len__(self) -> int:
+        """Return how many rows cannot be had again."""
+        with self._named_errors():
+            count = "SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM imported)"
+            return int(self._database.execute(count).fetchone()[0])
 
     def put_exported(self, rows: Iterable[dict[str, Any]]) -> int:
-        """Take rows of `export`, all or none, and return their number.
+        """Take rows of `export`, all or none, and return how many of them are new here.
 
-        What is here stays: an answer may have been judged and trained on. Raises `KeyError` or
-        `TypeError` for a row that is none.
+        What is here stays, since it may have been judged and trained on; a row that goes on from
+        there, with more attempts, takes its place. Raises `KeyError` or `TypeError` for a row that
+        is none.
         """
-        answers, imported = [], []
-        for row in rows:
-            if "key" in row:
-                answers.append((str(row["key"]), _json(list(row["attempts"]))))
-            else:
-                imported.append((str(row["item"]), str(row["answer"]), str(row["source"])))
+        new = 0
         with self._named_errors(), self._database:
-            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
-            self._database.executemany("INSERT OR IGNORE INTO imported VALUES (?, ?, ?)", imported)
-        return len(answers) + len(imported)
+            for row in rows:
+                new += self._take_answer(row) if "key" in row else self._take_imported(row)
+            if new:
+                self._database.execute(_IMPORT)
+        return new
+
+    def _take_answer(self, row: Mapping[str, Any]) -> bool:
+        key, attempts = str(row["key"]), list(row["attempts"])
+        here = self.attempts([key]).get(key, [])
+        if all(map(is_attempt, here)) and (
+            len(here) >= len(attempts) or here != attempts[: len(here)]
+        ):
+            return False
+        self._database.execute(
+            "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
+        )
+        return True
+
+    def _take_imported(self, row: Mapping[str, Any]) -> bool:
+        given = (str(row["item"]), str(row["answer"]), str(row["source"]))
+        done = self._database.execute("INSERT OR IGNORE INTO imported VALUES (?, ?, ?)", given)
+        return done.rowcount > 0
 
     # --- SQLite ----------------------------------------------------------------------------------
     def _listed(
         self, query: str, keys: Sequence[str], *given: str
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for key, text in self._rows(query, keys, *given):
-            try:
-                found = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(found, list):
+            if (found := _list(text)) is not None:
                 yield key, found
 
     def _rows(self, query: str, keys: Sequence[str], *given: str) -> Iterator[tuple[str, ...]]:
@@ -176,6 +234,39 @@ class LabelCache:
                 why=str(error),
                 todo="Free space, or move the file away; the rows in it are then asked again.",
             ) from error
+
+
+def known_teachers(workspace: Path) -> dict[str, str]:
+    """Return `LabelCache.teachers` of a workspace; nothing is made where it keeps no labels."""
+    if not (workspace / CACHE_FILE).is_file():
+        return {}
+    with LabelCache(workspace / CACHE_FILE) as cache:
+        return cache.teachers()
+
+
+def imports_of(workspace: Path) -> int:
+    """Return the number of the last import into a workspace that brought something new, or 0.
+
+    Reads only. A cache that cannot be read counts as none here: who needs its rows names it.
+    """
+    path = (workspace / CACHE_FILE).absolute()
+    if not path.is_file():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT coalesce(max(number), 0) FROM imports")
+            return int(found.fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def _list(text: Any) -> list[dict[str, Any]] | None:
+    """Return the list that a text holds; None for anything else, which somebody has damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _json(value: Any) -> str:

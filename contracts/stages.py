@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -44,7 +46,10 @@ LORA_ADAPTER = Artifact("lora_adapter", "lora_adapter")
 TRAINING_LOG = Artifact("training_log", "training_log.json")
 LOSS_CURVE = Artifact("loss_curve", "loss_curve.svg")
 MERGED = Artifact("merged", "merged")
-GGUF = Artifact("gguf", "model-q8_0.gguf")
+GGUF = Artifact("gguf", "model.gguf")
+"""The file that is served, of the first of gguf.outtype."""
+GGUF_VARIANTS = Artifact("gguf_variants", "variants")
+"""A folder of the other output types, model-TYPE.gguf, and of the importance matrix."""
 SCORES = Artifact("scores", "scores.json")
 ANSWERS = Artifact("answers", "answers.jsonl")
 VERDICT = Artifact("verdict", "verdict.json")
@@ -72,6 +77,7 @@ LABEL = Stage(
     outputs=(LABELS, QUARANTINE, LABEL_REPORT),
     task="labels",
     code=_LABELER,
+    remembers=True,
 )
 SPLIT = Stage(
     "split",
@@ -110,8 +116,8 @@ CONVERT = Stage(
     GgufMetrics,
     image="gguf",
     inputs=(MERGED,),
-    outputs=(GGUF,),
-    code=("images/gguf", "contracts"),
+    outputs=(GGUF, GGUF_VARIANTS),
+    code=("images/gguf", "images/weights", "contracts"),
 )
 EVALUATE = Stage(
     "evaluate",
@@ -154,6 +160,15 @@ VERIFY = Stage(
     code=("driver/host_stages/verify.py", "serving"),
     effect=True,
 )
+
+
+def convert_stage(*, one_pass: bool, imatrix: bool) -> Stage:
+    """Return CONVERT with what it takes that way; an importance matrix needs rendered rows."""
+    inputs = (BASE, LORA_ADAPTER) if one_pass else (MERGED,)
+    if imatrix:
+        return replace(CONVERT, inputs=(*inputs, TRAIN_SPLIT), task="all")
+    return replace(CONVERT, inputs=inputs)
+
 
 BY_NAME = {value.name: value for value in list(globals().values()) if isinstance(value, Stage)}
 """Every declaration above. Their order of execution is in driver/pipeline.py."""

@@ -25,9 +25,12 @@ _CUDA_RUNTIME_MIB = 600
 show 300 to 600 MiB in nvidia-smi before their first tensor, more on newer cards."""
 _CPU_RUNTIME_MIB = 700
 """Python with torch, transformers and TRL, measured: resident before a model is loaded."""
-_RESERVE = 0.10
+_CUDA_RESERVE = 0.10
 """Of everything but the weights: what PyTorch's caching allocator holds in pieces that fit
 nothing. An estimate."""
+_CPU_RESERVE = 2.6
+"""The same of the C library's allocator, measured: beside weights and libraries a process was up to
+3.6 times as large as these terms (docs/reference/memory.md)."""
 _NF4_BLOCK = 64
 """Weights that share one absmax, which is kept in fp32 (bitsandbytes' default block size). Unsloth
 quantises the absmax as well, which saves another 0.05 bytes a weight."""
@@ -222,7 +225,8 @@ class Training:
             "dequantised": self._dequantised_bytes() / MIB,
             "gathered": self._gathered_bytes() / MIB,
         }
-        reserve = _RESERVE * (sum(terms.values()) - terms["runtime"])
+        share = _CUDA_RESERVE if self.cuda else _CPU_RESERVE
+        reserve = share * (sum(terms.values()) - terms["runtime"])
         weights = self._weight_bytes() / self.shares / MIB
         return Breakdown(weights=weights, **terms, reserve=reserve)
 

@@ -200,8 +200,10 @@ def _export_labels(arguments: argparse.Namespace) -> int:
 
     workspace = _settings(arguments).workspace
     with locks.workspace(workspace):
-        count = labels.export(workspace, arguments.file)
-    print(f"{count} rows written to {arguments.file}")
+        written, damaged = labels.export(workspace, arguments.file)
+    print(f"{written} rows written to {arguments.file}")
+    if damaged:
+        print(f"  damaged and left out: {damaged}; the label stage asks for these again")
     return 0
 
 
@@ -211,13 +213,21 @@ def _import_labels(arguments: argparse.Namespace) -> int:
     session = _session(arguments)
     with locks.workspace(session.workspace):
         found = labels.take(session.workspace, session.task, arguments.files)
-    print(f"{found.taken} labels taken; the label stage asks the teacher for none of these items")
+    print(
+        f"{found.rows} rows: {found.labels} labels and {found.answers} answers of a teacher are new"
+    )
+    if found.known:
+        print(f"  known already: {found.known}")
     for kind, count in found.refused.most_common():
         print(f"  refused, {kind}: {count}")
     for example in found.examples:
         print(f"    {example}")
-    if found.refused and not found.taken:
+    if found.refused_rows == found.rows:
         raise LabelsMissing("not one row was taken", todo="See the reasons above.")
+    print(
+        "The label stage asks no more about an item with a valid label here; one whose answers "
+        "all break a rule is asked about up to label.max_attempts times in all."
+    )
     return 0
 
 

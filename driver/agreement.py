@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from contracts import stages, test_set
 from contracts.errors import RetrainError
-from contracts.params import DeployMetrics, EvaluateMetrics, SplitMetrics, VerifyMetrics
+from contracts.label_cache import imports_of
+from contracts.params import (
+    DeployMetrics,
+    EvaluateMetrics,
+    LabelMetrics,
+    SplitMetrics,
+    VerifyMetrics,
+)
 from contracts.stage import Result, Stage
 from driver.host_stages import deploy, verify
 from serving.engine import full_tag
@@ -31,6 +38,13 @@ def still_true(session: Session, stage: Stage, result: Result) -> str:
         return ask(session, result) if ask else ""
     except RetrainError as error:
         return f"unknown: {error.what}"
+
+
+def _label(session: Session, result: Result) -> str:
+    """Labels may have been imported since."""
+    labelled = LabelMetrics.model_validate(result.metrics)
+    newer = imports_of(session.workspace) > labelled.imports
+    return "labels have been imported since" if newer else ""
 
 
 def _split(session: Session, result: Result) -> str:
@@ -65,6 +79,7 @@ def _verify(session: Session, result: Result) -> str:
 
 
 _QUESTIONS: Mapping[str, Question] = {
+    stages.LABEL.name: _label,
     stages.SPLIT.name: _split,
     stages.EVALUATE.name: _evaluate,
     stages.DEPLOY.name: _deploy,

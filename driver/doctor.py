@@ -14,11 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts import files, stages
-from contracts.converter import find_converter
+from contracts.converter import find_converter, find_program
 from contracts.errors import GpuUnavailable, RetrainError, StageFailed
 from driver import forecast, lease, preflight
 from driver.adapters import gpu
-from driver.pipeline import PIPELINE
+from driver.pipeline import stages_for
 from driver.session import Session
 
 _MIN_MEMORY_GB = 24
@@ -136,14 +136,14 @@ def _toolkit(session: Session) -> Finding:
 def _images(session: Session) -> Finding:
     if session.settings.runner == "process":
         return Finding("Stage images", ok=None, text="runner=process needs none")
-    session.runner.check(PIPELINE)
-    return Finding("Stage images", ok=True, text="all four are built")
+    session.runner.check(stages_for(session.settings))
+    return Finding("Stage images", ok=True, text="all that a run needs are built")
 
 
 def _packages(session: Session) -> Finding:
     if session.settings.runner == "docker":
         return Finding("Python packages", ok=None, text="the images hold them")
-    session.runner.check(PIPELINE)
+    session.runner.check(stages_for(session.settings))
     return Finding("Python packages", ok=True, text="all that the stages import")
 
 
@@ -151,7 +151,8 @@ def _converter(session: Session) -> Finding:
     name = "llama.cpp converter"
     if session.settings.runner == "docker":
         return Finding(name, ok=None, text="the gguf image holds it")
-    return Finding(name, ok=True, text=str(find_converter()))
+    programs = [find_program(each) for each in session.settings.gguf.programs()]
+    return Finding(name, ok=True, text=", ".join([str(find_converter()), *programs]))
 
 
 def _engine(session: Session) -> Finding:
@@ -179,13 +180,14 @@ def _base(session: Session) -> Finding:
 
 
 def _disk(session: Session) -> Finding:
-    preflight.check_disk(session, PIPELINE)
+    wanted = stages_for(session.settings)
+    preflight.check_disk(session, wanted)
     preflight.check_engine_disk(session)
     folder = preflight.existing(session.workspace)
     if not os.access(folder, os.W_OK):
         mend = f"sudo chown -R $USER {folder}, or set workspace"
         return Finding("Disk", ok=False, text=f"{folder} cannot be written to", mend=mend)
-    needed = preflight.disk_needed_gb(session, PIPELINE)
+    needed = preflight.disk_needed_gb(session, wanted)
     free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
     return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,27 +29,45 @@ _NAMED = 5
 class Import:
     """What became of the rows of an import."""
 
-    taken: int = 0
+    rows: int = 0
+    answers: int = 0
+    """The teacher's, from an export: of items with a label, in quarantine, or still being asked."""
+    labels: int = 0
+    """Of other tools, valid by today's rules."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Rule ids, `format`, or `unknown item`."""
+    """Rule ids, `format`, `no label`, or `unknown item`."""
+    refused_rows: int = 0
     examples: list[str] = field(default_factory=list)
     """The first refusals, each with its place."""
 
-    def refuse(self, kind: str, place: str, why: str) -> None:
-        """Count a row that is not taken."""
-        self.refused[kind] += 1
+    @property
+    def taken(self) -> int:
+        """How many rows are new in this workspace."""
+        return self.answers + self.labels
+
+    @property
+    def known(self) -> int:
+        """How many rows say what this workspace knew already."""
+        return self.rows - self.refused_rows - self.taken
+
+    def refuse(self, place: str, faults: Mapping[str, str]) -> None:
+        """Count a row that is not taken, with what is wrong with it by kind."""
+        self.refused_rows += 1
+        self.refused.update(faults.keys())
         if len(self.examples) < _NAMED:
-            self.examples.append(f"{place}: {why}")
+            self.examples.append(f"{place}: {'; '.join(faults.values())}")
 
 
-def export(workspace: Path, out: Path) -> int:
-    """Write the label cache as JSONL and return the number of rows."""
+def export(workspace: Path, out: Path) -> tuple[int, int]:
+    """Write the label cache as JSONL; return how many rows were written, and how many are damaged
+    and left out."""
     if not out.parent.is_dir() or out.is_dir():
         raise FileUnusable(f"cannot write {out}", why="it is a folder, or its folder is not there")
     if not (workspace / CACHE_FILE).is_file():
         raise InputMissing(f"{workspace} keeps no labels", todo="Label first, or name another one.")
     with LabelCache(workspace / CACHE_FILE) as cache:
-        return files.write_jsonl(out, cache.export())
+        written = files.write_jsonl(out, cache.export())
+        return written, len(cache) - written
 
 
 def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
@@ -57,20 +75,24 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
 
     A foreign row holds an item and its label: side by side (`{"id": …, "title": …, "label": {…}}`),
     or in one object; without the item's text its id must be among the last snapshot's items. Only
-    an answer that is whole and keeps the task's rules is taken. A row that is no JSON object raises
-    `ItemsInvalid`, before anything is written.
+    an answer that is whole and keeps the task's rules is taken. Raises `ItemsInvalid` for a row
+    that is no JSON object, and for files without any, before anything is written.
     """
     found, exported, imported = Import(), [], []
     known = _known_items(workspace, task)
     for path in paths:
         for place, row in _rows(path):
+            found.rows += 1
             if _is_exported(row):
                 exported.append(row)
             elif (each := _foreign(task, row, known, place, found)) is not None:
                 imported.append(each)
+    if not found.rows:
+        raise ItemsInvalid(f"{', '.join(map(str, paths))} holds no rows")
     with LabelCache(workspace / CACHE_FILE) as cache:
-        found.taken = cache.put_exported(exported) + len(imported)
-        cache.put_imported(imported)
+        found.answers = cache.put_exported(row for row in exported if "key" in row)
+        found.labels = cache.put_exported(row for row in exported if "key" not in row)
+        found.labels += cache.put_imported(imported)
     return found
 
 
@@ -78,37 +100,42 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         for number, row in enumerate(files.read_jsonl(path), 1):
             yield f"{path}, line {number}", row
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
 
 
 def _is_exported(row: Row) -> bool:
     if row.keys() == {"key", "attempts"}:
         attempts = row["attempts"]
-        return isinstance(attempts, list) and all(map(is_attempt, attempts))
+        return isinstance(attempts, list) and bool(attempts) and all(map(is_attempt, attempts))
     return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
 
 
 def _foreign(
     task: Task, row: Row, known: dict[str, Item], place: str, found: Import
 ) -> Imported | None:
+    if row.keys() == {"key", "attempts"}:
+        found.refuse(place, {"format": "its attempts are not as `labels export` writes them"})
+        return None
     item = _item(task, row, known)
     if item is None:
-        found.refuse("unknown item", place, "neither an item nor the id of a known one")
+        found.refuse(place, {"unknown item": "neither an item nor the id of a known one"})
         return None
-    label = next((row[key] for key in _LABEL_KEYS if key in row), None)
+    label = next((row[key] for key in _LABEL_KEYS if row.get(key) is not None), None)
     if label is None:
         label = {name: row[name] for name in task.output.model_fields if name in row}
+    if not label:
+        found.refuse(place, {"no label": "it holds no label"})
+        return None
     text = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
     try:
         output = task.parse(text)
     except InvalidAnswer as error:
-        found.refuse("format", place, str(error))
+        found.refuse(place, {"format": str(error)})
         return None
-    broken = [v for v in task.check(item, output) if v.severity == "error"]
-    for violation in broken:
-        found.refuse(violation.rule, place, violation.message)
+    broken = {v.rule: v.message for v in task.check(item, output) if v.severity == "error"}
     if broken:
+        found.refuse(place, broken)
         return None
     source = place.rpartition("/")[2]
     return Imported(task.item_digest(item), task.answer_text(output), source)
@@ -123,10 +150,13 @@ def _item(task: Task, row: Row, known: dict[str, Item]) -> Item | None:
 
 
 def _known_items(workspace: Path, task: Task) -> dict[str, Item]:
-    """Return the items of the last snapshot, by id."""
+    """Return the items of the last snapshot, by id; none where it is gone or damaged."""
     last = Store(workspace).latest(stages.SNAPSHOT.name)
     if last is None:
         return {}
     path = workspace / last[1].outputs[stages.ITEMS.name].path
-    items = (task.item.model_validate(row) for row in files.read_jsonl(path))
+    try:
+        items = [task.item.model_validate(row) for row in files.read_jsonl(path)]
+    except (OSError, ItemsInvalid, ValidationError):
+        return {}
     return {item.id: item for item in items}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from contracts.errors import InputMissing, SettingsInvalid
-from contracts.stage import OutputRef, Result
+from contracts.errors import InputMissing, OnePassNotCovered, SettingsInvalid
+from contracts.stage import OutputRef, Result, Stage
 from contracts.stages import (
     CONVERT,
     DEPLOY,
@@ -19,9 +20,11 @@ from contracts.stages import (
     SPLIT,
     TRAIN,
     VERIFY,
+    convert_stage,
 )
 from driver.plan import Action, Step, make_plan, plan_stage
 from driver.session import Session
+from driver.settings import Settings
 
 PIPELINE = (
     SNAPSHOT,
@@ -37,14 +40,41 @@ PIPELINE = (
     REPROCESS,
     VERIFY,
 )
+"""Every stage there is, in order."""
+
+
+def stages_for(settings: Settings, *, covered: bool = True) -> tuple[Stage, ...]:
+    """Return the stages of these settings, in order, each with what it takes.
+
+    `covered` is False for an adapter or base of which it is known that one pass cannot convert
+    them (docs/adr/0005-stages-follow-from-settings.md).
+    """
+    way, dtype = settings.gguf.way, settings.merge.dtype
+    one_pass = way == "one_pass" or (way == "auto" and covered and dtype == "bf16")
+    convert = convert_stage(one_pass=one_pass, imatrix=settings.gguf.imatrix)
+    own = {CONVERT.name: convert}
+    return tuple(
+        own.get(stage.name, stage) for stage in PIPELINE if not (one_pass and stage is MERGE)
+    )
 
 
 def run(session: Session) -> dict[str, Result]:
     """Run what the plan says and return every stage's result; raise the first failure.
 
     The plan is made anew before each stage, since a stage may give the same bytes as before; then
-    what follows is reused after all. Whatever happens, the service comes back.
+    what follows is reused after all. Whatever happens, the service comes back. What one pass does
+    not cover is merged and converted, which is another plan.
     """
+    try:
+        return _run(session)
+    except OnePassNotCovered as error:
+        if session.settings.gguf.way != "auto":
+            raise
+        session.display.warn(f"{error.what} ({error.why}); merging and converting instead")
+        return _run(session)
+
+
+def _run(session: Session) -> dict[str, Result]:
     plan = make(session)
     session.drop_leftovers(plan)
     results = {step.stage.name: step.result for step in plan if step.result}
@@ -81,7 +111,8 @@ def run_one(session: Session, name: str) -> Result:
     step = next((step for step in plan if step.stage.name == name), None)
     if step is None:
         raise SettingsInvalid(
-            f"there is no stage {name}", why=f"there are {', '.join(s.name for s in PIPELINE)}"
+            f"these settings have no stage {name}",
+            why=f"they have {', '.join(step.stage.name for step in plan)}",
         )
     if step.inputs is None:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
@@ -96,10 +127,22 @@ def run_one(session: Session, name: str) -> Result:
 
 def make(session: Session) -> list[Step]:
     """Return the plan: one step for each stage, with the reason for it."""
-    requests = [session.request(stage) for stage in PIPELINE]
+    plan = _make(session, stages_for(session.settings))
+    convert = next(step for step in plan if step.stage.name == CONVERT.name)
+    if session.store.refusal(CONVERT.name, convert.fingerprint):
+        return _make(session, stages_for(session.settings, covered=False))
+    return plan
+
+
+def _make(session: Session, stages: Sequence[Stage]) -> list[Step]:
+    requests = [session.request(stage) for stage in stages]
     return make_plan(requests, session.store.result, session.store.latest, session.still_true)
 
 
 def _do(session: Session, step: Step) -> Result:
     session.prepare(step)
-    return session.execute(step)
+    try:
+        return session.execute(step)
+    except OnePassNotCovered as error:
+        session.store.refuse(step.stage.name, step.fingerprint, str(error))
+        raise

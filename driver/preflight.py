@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from contracts import files, stages
+from contracts.converter import find_program
 from contracts.errors import (
     CandidateRefused,
     DiskFull,
@@ -22,6 +23,8 @@ from contracts.errors import (
     SettingsInvalid,
     WorkspaceBusy,
 )
+from contracts.label_cache import known_teachers
+from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -30,13 +33,12 @@ from serving.engine import full_tag
 if TYPE_CHECKING:
     from driver.plan import Step
     from driver.session import Session
-    from serving import TeacherServer
+    from serving.teachers import TeacherServer
 
 _GB = 1_000_000_000
 _HUB_BASE_GB = 29.5
 """Qwen3-14B in bf16: what a base model is taken for before it is fetched."""
-_Q8 = 8.5 / 16
-"""Bits a weight of q8_0 to those of bf16."""
+_BF16_BITS = 16
 _CHECKPOINTS = 0.06
 """Of the base model's size: three checkpoints of rank 16 with an 8-bit optimizer are 1.2 GB for
 Qwen3-14B (64 million weights in fp32, and two bytes of state for each)."""
@@ -81,6 +83,9 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
         fetch.check(session.settings.fetch)
     if stages.EVALUATE in running:
         check_scores(session)
+    if session.settings.runner == "process" and stages.CONVERT.name in {s.name for s in running}:
+        for program in session.settings.gguf.programs():
+            find_program(program)
 
 
 def check_stage(session: Session, step: Step) -> None:
@@ -131,17 +136,17 @@ def check_baseline(session: Session, models: Collection[str]) -> None:
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher."""
-    from serving import teacher_model
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
+    from serving.teachers import identify_teacher
 
     with connected_teachers(session) as servers:
-        teacher_model(servers)
+        identify_teacher(servers, known_teachers(session.workspace))
 
 
 @contextmanager
 def connected_teachers(session: Session) -> Iterator[list[TeacherServer]]:
     """Yield the servers that would label; nothing is contacted yet."""
-    from serving import connect_teachers
+    from serving.teachers import connect_teachers
 
     environ = {**os.environ, **session.addresses}
     servers = connect_teachers(environ, session.workspace, session.settings.label.teacher)
@@ -194,7 +199,7 @@ def check_engine_disk(session: Session) -> None:
     folder = _ollama_models(session)
     if folder is None or session.settings.min_free_gb is not None:
         return
-    needed_gb = 3 * _Q8 * _base_gb(session)
+    needed_gb = 3 * _served_share(session) * _base_gb(session)
     free_gb = shutil.disk_usage(folder).free / _GB
     if free_gb < needed_gb:
         raise DiskFull(
@@ -220,21 +225,30 @@ def _ollama_models(session: Session) -> Path | None:
 def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
     """Return what the run may write, in GB, from the base model's size.
 
-    bf16 merged is as large as the base, q8_0 is 8.5 of 16 bits a weight, a downloaded base comes
-    on top. Ollama's models may be on another disk: see `check_engine_disk`.
+    bf16 merged is as large as the base, q8_0 is 8.5 of 16 bits a weight, a k-quant is made from a
+    GGUF in bf16, a downloaded base comes on top. Ollama's models may be on another disk: see
+    `check_engine_disk`.
     """
     if session.settings.min_free_gb is not None:
         return session.settings.min_free_gb
-    served = _Q8 if session.settings.engine == "llamacpp" else 0.0  # keeps its own copy here
+    types = set(session.settings.gguf.outtype)
+    if types & set(K_QUANTS):
+        types.add("bf16")
+    copied = session.settings.engine == "llamacpp"  # which keeps its own copy here
     shares = {
-        stages.FETCH: 0.0 if session.settings.fetch.path else 1.0,
-        stages.TRAIN: _CHECKPOINTS,
-        stages.MERGE: 1.0,
-        stages.CONVERT: _Q8,
-        stages.DEPLOY: served,
+        stages.FETCH.name: 0.0 if session.settings.fetch.path else 1.0,
+        stages.TRAIN.name: _CHECKPOINTS,
+        stages.MERGE.name: 1.0,
+        stages.CONVERT.name: sum(BITS[each] for each in types) / _BF16_BITS,
+        stages.DEPLOY.name: _served_share(session) if copied else 0.0,
     }
-    written = sum(share for stage, share in shares.items() if stage in running)
+    written = sum(shares.get(stage.name, 0.0) for stage in running)
     return _base_gb(session) * written + (_SMALL_GB if running else 0)
+
+
+def _served_share(session: Session) -> float:
+    """Return the size of the GGUF that is served, to that of the base in bf16."""
+    return BITS[session.settings.gguf.outtype[0]] / _BF16_BITS
 
 
 def _base_gb(session: Session) -> float:

@@ -84,7 +84,7 @@ class Session:
         last = self.store.latest(stages.SNAPSHOT.name) if params.source == "backend" else None
         # A backend that a dead run has stopped cannot be asked; that run's rows still count.
         if last and (_age_h(last[1]) < params.max_age_h or self.window.is_open):
-            return str(last[0].params["source_digest"])
+            return str(last[0].params.get("source_digest", ""))
         return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
     def _environment(self, stage: Stage) -> str:

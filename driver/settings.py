@@ -8,21 +8,23 @@ import inspect
 import itertools
 import json
 import os
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from contracts import params, stages
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
+from driver import yaml_text
 
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
 DEFAULT_FILE = Path("retrain.yaml")
+_TEACHER = re.compile(r"openai\+https?://[^\s/#]+(/[^\s#]*)?(#\S+)?|[^\s#+]+")
 
 
 class ComposeSettings(Params):
@@ -140,7 +142,8 @@ class Settings(Params):
     teachers: tuple[str, ...] = ()
     """Servers that share the labelling: addresses of Ollama, or openai+URL[#MODEL] for vLLM,
     llama-server and others of that protocol (key: OPENAI_API_KEY). Empty: the serving engine.
-    One of them must have the teacher from the start; the others may come and go."""
+    One of them must have the teacher from the start, and of those of Ollama one must have told its
+    digest; the others may come and go."""
     min_free_gb: float | None = Field(None, ge=0)
     """Free disk space in GB that a run demands; None derives it from the base model's size."""
     backend: BackendSettings | None = None
@@ -170,6 +173,16 @@ class Settings(Params):
             raise ValueError("a path cannot hold a null byte")
         return workspace
 
+    @field_validator("teachers")
+    @classmethod
+    def _servers(cls, teachers: tuple[str, ...]) -> tuple[str, ...]:
+        for each in teachers:
+            if not _TEACHER.fullmatch(each):
+                raise ValueError(f"{each!r} is no address, nor openai+http://HOST/v1[#MODEL]")
+        if len(set(teachers)) < len(teachers):
+            raise ValueError("a server is named twice, and would get twice its requests")
+        return teachers
+
     @model_validator(mode="after")
     def _names_stages(self) -> Settings:
         unknown = {*self.retry.stages, *self.limits.hours} - stages.BY_NAME.keys()
@@ -188,6 +201,11 @@ class Settings(Params):
             raise ValueError("snapshot.source=backend needs the section backend")
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
+        if self.gguf.way == "one_pass" and self.merge.dtype != "bf16":
+            raise ValueError(
+                "gguf.way=one_pass rounds to bf16 as a merge does; "
+                f"merge.dtype={self.merge.dtype} needs gguf.way=two_step, or auto"
+            )
         return self
 
 
@@ -225,15 +243,14 @@ def _keys(variable: str) -> list[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsInvalid(
             f"there is no settings file {file}", todo="Name one with --config FILE."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"cannot read {file}", why=str(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # e.g. the 45th of a month
-        raise SettingsInvalid(f"{file} is not YAML", why=str(error)) from None
+    values = yaml_text.load(text, str(file))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -252,15 +269,8 @@ def _put(values: dict[str, Any], keys: list[str], text: str, *, origin: str) -> 
         if not isinstance(inner, dict):
             raise SettingsInvalid(f"{origin}: {key} is a value, not a section")
         values = inner
-    try:
-        values[keys[-1]] = _yaml_scalar(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsInvalid(f"{origin} is not YAML", why=str(error)) from None
-
-
-def _yaml_scalar(text: str) -> Any:
-    """Read a YAML value; `1e-4`, which YAML 1.1 takes for a string, is left to pydantic."""
-    return yaml.safe_load(text) if text else ""
+    # `1e-4`, which YAML 1.1 takes for a string, is left to pydantic.
+    values[keys[-1]] = yaml_text.load(text, origin) if text else ""
 
 
 def _explain(error: ValidationError) -> str:

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
-from contracts.errors import WorkspaceBusy
+from contracts.errors import RunUnreadable, WorkspaceBusy
 from contracts.stage import Event, Job, Result
 
+REFUSAL_FILE = "refused.txt"
 _SMALL = 4_000_000
 """Bytes of an output up to which it is read whenever its result is looked at."""
 
@@ -40,9 +41,9 @@ class Store:
     def result(self, stage: str, fingerprint: str) -> Result | None:
         """Return a finished stage's result, None where there is none or it is damaged.
 
-        Damaged means: unreadable, of another fingerprint, or an output is missing or has another
-        size; a small one is read, and must hold what it did. It is said on stderr, and the stage
-        runs again.
+        Damaged means: result or job unreadable or of another fingerprint, or an output is missing
+        or has another size; one that is small, or was written to later, is read, and must hold
+        what it did. It is said on stderr, and the stage runs again.
         """
         path = self.place(stage, fingerprint) / RESULT_FILE
         try:
@@ -52,25 +53,51 @@ class Store:
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             print(f"ignoring the damaged {path}: {error}", file=sys.stderr)
             return None
-        if fault := self._fault(result, fingerprint):
+        if fault := self._fault(stage, fingerprint, result) or self._job_fault(stage, fingerprint):
             print(f"ignoring the damaged result of {stage}: {fault}", file=sys.stderr)
             return None
         return result
 
-    def _fault(self, result: Result, fingerprint: str) -> str:
-        if result.fingerprint != fingerprint:
-            return f"it belongs to {result.fingerprint}"
+    def _fault(self, stage: str, fingerprint: str, result: Result) -> str:
+        if (result.stage, result.fingerprint) != (stage, fingerprint):
+            return f"it belongs to {result.stage} {result.fingerprint}"
         if fault := _misfit(result):
             return fault
+        finished = (self.place(stage, fingerprint) / RESULT_FILE).stat().st_mtime_ns
         for output in result.outputs.values():
             path = self.root / output.path
             if not path.exists():
                 return f"{path} is missing"
             if files.size_of(path) != output.bytes:
                 return f"{path} has {files.size_of(path)} bytes instead of {output.bytes}"
-            if output.bytes <= _SMALL and files.digest_path(path) != output.digest:
+            suspect = output.bytes <= _SMALL or _written_at(path) > finished
+            if suspect and files.digest_path(path) != output.digest:
                 return f"{path} holds something else than it did"
         return ""
+
+    def _job_fault(self, stage: str, fingerprint: str) -> str:
+        try:
+            self._job(stage, fingerprint)
+        except (OSError, ValueError) as error:
+            return f"{self.place(stage, fingerprint) / JOB_FILE} cannot be read: {error}"
+        return ""
+
+    def _job(self, stage: str, fingerprint: str) -> Job:
+        """Return the job of an execution; raises OSError or ValueError for a damaged one."""
+        text = (self.place(stage, fingerprint) / JOB_FILE).read_text(encoding="utf-8")
+        job = Job.model_validate_json(text)
+        if (job.stage, job.fingerprint) != (stage, fingerprint):
+            raise ValueError(f"it is of {job.stage} {job.fingerprint}")
+        return job
+
+    def refuse(self, stage: str, fingerprint: str, why: str) -> None:
+        """Note that this execution of a stage is impossible, however often it is tried."""
+        files.write_text(self.place(stage, fingerprint) / REFUSAL_FILE, why + "\n")
+
+    def refusal(self, stage: str, fingerprint: str) -> str:
+        """Return what `refuse` was told, "" for nothing; nothing is known without a fingerprint."""
+        path = self.place(stage, fingerprint) / REFUSAL_FILE
+        return path.read_text(encoding="utf-8") if fingerprint and path.is_file() else ""
 
     def latest(self, stage: str) -> tuple[Job, Result] | None:
         """Return the stage's last finished execution, whatever its fingerprint: to name what
@@ -86,12 +113,19 @@ class Store:
         )
         for path in results:
             try:
-                job = Job.model_validate_json((path.parent / JOB_FILE).read_text(encoding="utf-8"))
+                job = self._job(stage, path.parent.name)
                 result = Result.model_validate_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             if not _misfit(result):
                 yield job, result
+
+
+def _written_at(path: Path) -> int:
+    """Return when a file, or the youngest file of a folder, was written last, in ns."""
+    if not path.is_dir():
+        return path.stat().st_mtime_ns
+    return max((p.stat().st_mtime_ns for p in path.rglob("*") if p.is_file()), default=0)
 
 
 def _misfit(result: Result) -> str:
@@ -106,6 +140,31 @@ def _misfit(result: Result) -> str:
     except ValidationError as error:
         return f"its metrics are not the stage's ({error.error_count()} errors)"
     return ""
+
+
+class StageState(BaseModel):
+    """What a run has noted of one stage."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer driver may have noted more
+
+    action: str = ""
+    state: str = ""
+    """`planned`, `running`, `reused`, `done` or `failed`."""
+    reason: str = ""
+    fingerprint: str = ""
+    seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
+    summary: str = ""
+    error: str = ""
+
+
+class RunState(BaseModel):
+    """What a run has noted: run.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run: str
+    pid: int = 0
+    stages: dict[str, StageState] = {}
 
 
 class Run:
@@ -153,12 +212,19 @@ class Run:
         """Publish what `status` shows: per stage its action, fingerprint, state and result."""
         files.write_json(self.folder / "run.json", state)
 
-    def read_state(self) -> dict[str, object]:
-        """Return what was published last, {} when nothing was."""
+    def read_state(self) -> RunState:
+        """Return what was published last; an empty state where a kill came before it.
+
+        Raises `RunUnreadable` for a damaged one.
+        """
+        path = self.folder / "run.json"
         try:
-            state: dict[str, object] = json.loads((self.folder / "run.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        told = state.get("stages") if isinstance(state, dict) else None
-        whole = isinstance(told, dict) and all(isinstance(each, dict) for each in told.values())
-        return state if whole else {}
+            return RunState.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return RunState(run=self.id)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RunUnreadable(
+                f"{path} is damaged", why=f"{place + ': ' if place else ''}{first['msg']}"
+            ) from error

@@ -6,24 +6,20 @@ docs/adr/0001-serving-is-a-room-of-its-own.md says why it is not below driver/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from contracts.errors import EngineUnavailable, ModelMissing, SettingsInvalid
-from serving.engine import Answer, ChatServer, Engine, Model, full_tag
+from contracts.errors import SettingsInvalid
+from serving.engine import Answer, Engine, Model, full_tag
 
 __all__ = [
     "Answer",
     "Engine",
     "Model",
-    "TeacherServer",
     "connect",
-    "connect_teachers",
     "full_tag",
     "ollama_address",
-    "teacher_model",
 ]
 
 _DEFAULT_PORT = 11434
@@ -47,70 +43,6 @@ def connect(environ: Mapping[str, str], workspace: Path) -> Engine:
         home = Path(environ.get("LLAMACPP_HOME") or workspace / "serving")
         return LlamaCpp(home, parallel=_slots(environ.get("LLAMACPP_PARALLEL") or "1"))
     raise SettingsInvalid(f"RETRAIN_ENGINE={engine} is unknown", why="known: ollama, llamacpp")
-
-
-@dataclass(frozen=True)
-class TeacherServer:
-    """A server that labels, and what the teacher is called there."""
-
-    server: ChatServer
-    address: str
-    tag: str
-
-    def model(self) -> Model:
-        """Return the teacher as this server has it; raises `ModelMissing`."""
-        models = self.server.models()
-        if self.tag not in models:
-            known = ", ".join(sorted(models)) or "no model at all"
-            raise ModelMissing(
-                f"{self.address} has no teacher model {self.tag}",
-                why=f"it has {known}",
-                todo=f"ollama pull {self.tag}, or set label.teacher.",
-            )
-        return models[self.tag]
-
-
-def connect_teachers(environ: Mapping[str, str], workspace: Path, name: str) -> list[TeacherServer]:
-    """Return the servers that label with the teacher `name`; nothing is contacted yet.
-
-    RETRAIN_TEACHERS names them, one a word: an address of an Ollama as OLLAMA_HOST has it, or
-    `openai+URL[#MODEL]` for a server of the OpenAI protocol (its key: OPENAI_API_KEY). Without
-    it, the serving engine labels.
-    """
-    found = []
-    for word in (environ.get("RETRAIN_TEACHERS") or "").split():
-        if word.startswith("openai+"):
-            from serving.openai import OpenAiServer
-
-            address, _, model = word.removeprefix("openai+").partition("#")
-            address = address.rstrip("/")
-            server = OpenAiServer(address, environ.get("OPENAI_API_KEY", ""))
-            found.append(TeacherServer(server, address, model or name))
-        else:
-            from serving.ollama import Ollama
-
-            address = ollama_address(word)
-            found.append(TeacherServer(Ollama(address), address, full_tag(name)))
-    if found:
-        return found
-    engine = connect(environ, workspace)
-    return [TeacherServer(engine, f"the serving engine ({engine.name})", full_tag(name))]
-
-
-def teacher_model(servers: Sequence[TeacherServer]) -> Model:
-    """Return the teacher as the first server that answers has it.
-
-    Servers that tell a digest come before the others, so that it does not hang on which of them
-    are up. Raises `ModelMissing` where that server has no such model, `EngineUnavailable` where
-    none answers.
-    """
-    failure: EngineUnavailable | None = None
-    for each in sorted(servers, key=lambda each: each.server.name == "openai"):
-        try:
-            return each.model()
-        except EngineUnavailable as error:
-            failure = failure or error
-    raise failure or EngineUnavailable("no server is named that could label")
 
 
 def ollama_address(host: str) -> str:

@@ -218,10 +218,11 @@ class LlamaCpp:
         self, tag: str, manifest: Manifest, num_ctx: int
     ) -> tuple[subprocess.Popen[bytes], str]:
         self.version()
+        blob = self._store.whole_blob(tag, manifest)
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "serving.llamacpp_server"),
-                *(str(self._store.blob(manifest).resolve()), str(num_ctx), str(self._parallel)),
+                *(str(blob.resolve()), str(num_ctx), str(self._parallel)),
             ],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

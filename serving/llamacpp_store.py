@@ -4,8 +4,11 @@
     manifests/NAME/TAG.json     {"gguf": HEX, "bytes": N, "modelfile": {…}}
 
 A model's digest is that of its manifest's content, in which the name does not occur: a copy has
-the digest of its source. Files are published by rename, so readers need no lock; writers take one,
-since a blob that no manifest names is removed, and one that is about to be named looks the same.
+the digest of its source. A blob that does not hold what its name says is no model: that is found
+out before it is loaded, and, where it was written to after its manifest, whenever it is listed.
+
+Files are published by rename, so readers need no lock; writers take one, since a blob that no
+manifest names is removed, and one that is about to be named looks the same.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ class ModelStore:
     def __init__(self, home: Path) -> None:
         self._blobs = home / "blobs"
         self._manifests = home / "manifests"
+        self._digests: dict[Path, files.KnownDigest] = {}
+        """Of blobs that were read, which takes half a minute for 15 GB."""
 
     def models(self) -> dict[str, Model]:
         """Return all models by full tag; one that vanishes meanwhile is left out."""
@@ -58,8 +63,8 @@ class ModelStore:
             tag = f"{name}:{path.name.removesuffix('.json')}"
             with contextlib.suppress(ModelMissing):
                 manifest = self.manifest(tag)
-                if not self.blob(manifest).is_file():
-                    continue  # its file was taken away: it can be made again under this name
+                if not self._looks_whole(manifest, path):
+                    continue  # taken away or damaged: it can be made again under this name
                 found[tag] = Model(tag, manifest.digest(), manifest.bytes)
         return found
 
@@ -85,12 +90,31 @@ class ModelStore:
         """Return the path of a model's GGUF file."""
         return self._blobs / f"sha256-{manifest.gguf}"
 
+    def whole_blob(self, tag: str, manifest: Manifest) -> Path:
+        """Return the path of a model's GGUF file, which holds what it was made of.
+
+        A damaged one is removed, so that the model can be made anew: raises `ModelMissing`.
+        """
+        blob = self.blob(manifest)
+        if not self._is_whole(manifest):
+            with self._writing():
+                if not self._is_whole(manifest):
+                    blob.unlink(missing_ok=True)
+            raise ModelMissing(
+                f"the GGUF file of {full_tag(tag)} is gone or damaged",
+                why=f"{blob} does not hold what its name says",
+                todo="`python -m driver run` makes the model anew.",
+            )
+        return blob
+
     def add(self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None) -> Model:
         """Publish a GGUF file under a name. `progress` counts bytes read for the digest."""
         digest, size = _digest(gguf, progress)
         manifest = Manifest(gguf=digest, bytes=size, modelfile=modelfile)
         with self._writing():
             self._link(gguf, manifest)
+            blob = self.blob(manifest)
+            self._digests[blob] = files.KnownDigest.of(blob, digest)
             files.write_json(self._path(tag), manifest.model_dump(mode="json"))
         return Model(full_tag(tag), manifest.digest(), size)
 
@@ -107,6 +131,30 @@ class ModelStore:
             self._path(tag).unlink()
             if manifest.gguf not in {self.manifest(other).gguf for other in self.models()}:
                 self.blob(manifest).unlink(missing_ok=True)
+
+    def _looks_whole(self, manifest: Manifest, path: Path) -> bool:
+        """Return whether the blob can be taken for whole; it is read only where it was written to
+        after the manifest at `path`.
+        """
+        try:
+            found = self.blob(manifest).stat()
+            if found.st_mtime_ns <= path.stat().st_mtime_ns:
+                return found.st_size == manifest.bytes
+        except FileNotFoundError:
+            return False
+        return self._is_whole(manifest)
+
+    def _is_whole(self, manifest: Manifest) -> bool:
+        """Return whether the blob holds what its name says; it is read once."""
+        blob = self.blob(manifest)
+        try:
+            if blob.stat().st_size != manifest.bytes:
+                return False
+            digest = files.digest_path(blob, self._digests)
+            self._digests[blob] = files.KnownDigest.of(blob, digest)
+        except FileNotFoundError:
+            return False
+        return digest == manifest.gguf
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -126,7 +174,7 @@ class ModelStore:
         The workspace's published files never change in place, so a link is safe.
         """
         blob = self.blob(manifest)
-        if blob.exists() and blob.stat().st_size == manifest.bytes:
+        if blob.exists() and (blob.samefile(gguf) or self._is_whole(manifest)):
             return
         folder = Path(tempfile.mkdtemp(dir=self._blobs, prefix=".new-"))
         try:

@@ -236,12 +236,13 @@ class Ollama:
         """Return the ids that the model reads, from the `context` of a generate call.
 
         Ollama has no call for it. A template that is the prompt alone passes a rendered text
-        through, and the `context` is then its ids and the answer's (as seen on 0.33.1; with `raw`
-        there is none).
+        through, and the `context` is then the ids of prompt and answer together (as seen on 0.33.1;
+        with `raw` there is none). A letter keeps the two apart: an answer that begins with a line
+        break would be one token with the break that the prompt ends with.
         """
         body = {
             "model": full_tag(tag),
-            "prompt": prompt,
+            "prompt": f"{prompt}X",
             "template": "{{ .Prompt }}",
             "system": "",
             "stream": False,
@@ -252,7 +253,7 @@ class Ollama:
         found = self._http.json("POST", "/api/generate", 600, body=body, model=full_tag(tag))
         try:
             ids = [int(each) for each in found["context"]]
-            return ids[: int(found["prompt_eval_count"])]
+            return ids[: int(found["prompt_eval_count"]) - 1]
         except (KeyError, TypeError, ValueError) as error:
             raise EngineUnavailable(
                 "Ollama did not say what tokens it reads",

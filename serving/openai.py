@@ -32,7 +32,7 @@ class OpenAiServer:
         """Return the served models by their ids; the digest is of the id, as no other is told."""
         listed = self._http.json("GET", "/models", SHORT_S).get("data") or []
         names = [str(row["id"]) for row in listed]
-        return {name: Model(name, hashlib.sha256(name.encode()).hexdigest(), 0) for name in names}
+        return {name: Model(name, digest_of_name(name), 0) for name in names}
 
     def chat(
         self,
@@ -62,6 +62,11 @@ class OpenAiServer:
 
     def close(self) -> None:
         """Nothing is held open between calls."""
+
+
+def digest_of_name(name: str) -> str:
+    """Return what stands for a model's digest where only its name is told."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _answer(found: dict[str, Any], seconds: float) -> Answer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,22 @@ def converted(base: Path, gguf: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return gguf
+
+
+def complete(gguf: Path, prompt: str) -> str:
+    """Return four tokens that llama.cpp's server adds to the prompt."""
+    command = [sys.executable, "-m", "serving.llamacpp_server", str(gguf), "256", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        address = json.loads(server.stdout.readline())["address"]
+        body = json.dumps({"prompt": prompt, "n_predict": 4, "temperature": 0}).encode()
+        request = urllib.request.Request(  # noqa: S310  # our own server
+            f"{address}/completion", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            content: str = json.load(answer)["content"]
+        server.stdin.close()
+    return content

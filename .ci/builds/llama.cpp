@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# builds/llama.cpp FOLDER VERSION: FOLDER/bin has llama-server and llama-quantize,
-# FOLDER/app the converter with the modules it brings along.
+# builds/llama.cpp FOLDER VERSION: FOLDER/bin has llama-server and the tools
+# that the gguf stage runs, FOLDER/app the converter with the modules it brings along.
 #
 # The source is llama.cpp's tree as vendored by the sdist of llama-cpp-python VERSION,
 # which comes from the package index like everything else.
@@ -19,11 +19,13 @@ source=$work/vendor/llama.cpp
 cmake -G Ninja -S "$source" -B "$work/build" -DCMAKE_BUILD_TYPE=Release \
   -DGGML_NATIVE=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
   -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF >"$work/log"
-cmake --build "$work/build" -j 2 --target llama-quantize llama-server \
+programs=(llama-imatrix llama-quantize llama-server)
+cmake --build "$work/build" -j 2 --target "${programs[@]}" \
   >>"$work/log" || { tail -n 50 "$work/log" >&2; exit 1; }
 
 mkdir -p "$folder/bin" "$folder/app"
-strip -s -o "$folder/bin/llama-quantize" "$work/build/bin/llama-quantize"
-strip -s -o "$folder/bin/llama-server" "$work/build/bin/llama-server"
+for program in "${programs[@]}"; do
+  strip -s -o "$folder/bin/$program" "$work/build/bin/$program"
+done
 cp -r "$source"/convert_*.py "$source/conversion" "$source/gguf-py" \
   "$source/.devops/tools.sh" "$folder/app"

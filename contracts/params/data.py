@@ -116,6 +116,8 @@ class LabelMetrics(Metrics):
     cached: int
     asked: int
     quarantined: int
+    imports: int = 0
+    """Number of the last import of labels that the stage knew of."""
 
     def summary(self) -> str:
         """Return the counts, most trusted first."""

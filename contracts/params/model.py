@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.errors import GpuUnavailable, SettingsInvalid
 from contracts.stage import Metrics, Params
@@ -180,20 +180,66 @@ class MergeMetrics(Metrics):
         return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{by}"
 
 
+OutType = Literal["q8_0", "f16", "bf16", "q4_k_m", "q5_k_m", "q6_k"]
+K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
+"""Output types that llama-quantize makes; the others are the converter's own."""
+
+BITS = {"q8_0": 8.5, "f16": 16, "bf16": 16, "q4_k_m": 4.9, "q5_k_m": 5.7, "q6_k": 6.6}
+"""Bits a weight, by output type (tools/quantize/README.md of llama.cpp, rounded up)."""
+
+
 class GgufParams(Params):
     """The conversion for the serving engine."""
 
-    outtype: Literal["q8_0"] = "q8_0"
-    """Quantization of the GGUF file."""
+    not_identity: ClassVar[frozenset[str]] = frozenset({"way"})  # both ways give the same bytes
+
+    outtype: tuple[OutType, ...] = Field(("q8_0",), min_length=1)
+    """Output type, or several: q8_0, f16, bf16, q4_k_m, q5_k_m, q6_k. The first is the one that is
+    evaluated and served, the others are kept beside it."""
+    way: Literal["auto", "one_pass", "two_step"] = "auto"
+    """`one_pass` converts base and adapter together and writes no merged model; `two_step` merges
+    first. `auto` takes one pass unless the adapter, or merge.dtype, asks for more."""
+    imatrix: bool = False
+    """Weigh the k-quants' rounding by an importance matrix from the training rows."""
+    imatrix_chunks: int = Field(100, ge=1)
+    """Blocks of 512 tokens of training rows that the importance matrix is measured on."""
+
+    @field_validator("outtype", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GgufParams:
+        if len(set(self.outtype)) < len(self.outtype):
+            raise ValueError("outtype names a type twice")
+        if self.imatrix and not set(self.outtype) & set(K_QUANTS):
+            raise ValueError(f"imatrix serves {', '.join(K_QUANTS)} only, and outtype has none")
+        return self
+
+    def programs(self) -> tuple[str, ...]:
+        """Return which of llama.cpp's programs are needed beside its converter."""
+        needed = {
+            "llama-quantize": bool(set(self.outtype) & set(K_QUANTS)),
+            "llama-imatrix": self.imatrix,
+        }
+        return tuple(name for name, wanted in needed.items() if wanted)
 
 
 class GgufMetrics(Metrics):
     """What was written."""
 
     bytes: int
+    """Of the file that is served."""
     tensors: int
     architecture: str
+    outtype: tuple[OutType, ...] = ("q8_0",)
+    way: Literal["one_pass", "two_step"] = "two_step"
 
     def summary(self) -> str:
-        """Return architecture and size."""
-        return f"{self.architecture}, {self.tensors} tensors, {self.bytes / 1e9:.2f} GB"
+        """Return architecture, size and types, and whether there was a merged model."""
+        types = ", ".join(self.outtype)
+        way = ", in one pass" if self.way == "one_pass" else ""
+        return (
+            f"{self.architecture}, {self.tensors} tensors, {self.bytes / 1e9:.2f} GB, {types}{way}"
+        )

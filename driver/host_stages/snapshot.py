@@ -124,7 +124,7 @@ def _rows(paths: Iterable[Path]) -> Iterator[tuple[str, Row]]:
         try:
             for number, row in enumerate(files.read_jsonl(path), 1):
                 yield f"{path}, line {number}", row
-        except (UnicodeDecodeError, OSError) as error:
+        except OSError as error:
             raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,13 +28,15 @@ from contracts.stage import Event, Result, Stage
 from driver.plan import Action, Step
 from driver.store import Run
 
-_QUIET_INTERVAL_S = 10.0
-"""Without a terminal: seconds between two lines of progress."""
+_QUIET_INTERVAL_S, _LONGEST_INTERVAL_S = 10.0, 60.0
+"""Without a terminal: seconds between two lines about a stage, of a short one and of a long one,
+whether there is progress or not."""
+_POLL_S = 1.0
 _NAME_WIDTH = 9
 
 
 class Display:
-    """A live bar on a terminal; plain lines, one every ten seconds, elsewhere."""
+    """A live bar on a terminal; elsewhere plain lines, every ten seconds, later every minute."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -55,6 +58,12 @@ class Display:
         self._said = 0.0
         self._first: tuple[float, float] | None = None
         """When the stage first told how far it was, and how far: loading is no part of its pace."""
+        self._event: Event | None = None
+        self._heard = 0.0
+        """When the last event came."""
+        self._ended = threading.Event()
+        """Tells the thread of the stage at work that it is no longer."""
+        self._saying = threading.Lock()
 
     # --- before and after ------------------------------------------------------------------------
     def nothing_to_do(self, plan: list[Step], last: Run | None) -> None:
@@ -83,30 +92,54 @@ class Display:
 
     def started(self, step: Step) -> None:
         """Begin the bar of a stage."""
-        self._first = None
-        self._started = self._said = time.monotonic()
+        self._clear()  # of an attempt that failed
+        self._first = self._event = None
+        self._started = self._said = self._heard = time.monotonic()
         self._line(">", step.stage.name, "", escape(step.reason))
         if self.console.is_terminal:
             self._task = self._bar.add_task(step.stage.name, total=None, unit="", metrics="")
             self._bar.start()
+        else:
+            self._ended = threading.Event()
+            at_work = (step.stage.name, self._ended)
+            threading.Thread(target=self._keep_saying, args=at_work, daemon=True).start()
 
     def event(self, event: Event) -> None:
         """Move the bar."""
         self._first = self._first or (time.monotonic(), event.done)
-        metrics = "  ".join(f"{name} {_short(value)}" for name, value in event.metrics.items())
         if self._task is not None:
             self._bar.update(
                 self._task,
                 completed=event.done,
                 total=event.total,
                 unit=event.unit,
-                metrics=metrics,
+                metrics=_metrics(event),
             )
-        elif time.monotonic() - self._said >= _QUIET_INTERVAL_S:
-            self._said = time.monotonic()
-            self._line(
-                " ", event.stage, self._elapsed(), f"{progress(event)}{self._eta(event)}  {metrics}"
-            )
+            return
+        self._event, self._heard = event, time.monotonic()
+        self._say_if_due(event.stage, self._ended)
+
+    def _keep_saying(self, stage: str, ended: threading.Event) -> None:
+        """Say how far a stage is while it tells nothing: a request can take minutes."""
+        while not ended.wait(_POLL_S):
+            self._say_if_due(stage, ended)
+
+    def _say_if_due(self, stage: str, ended: threading.Event) -> None:
+        with self._saying:
+            if ended.is_set():
+                return
+            now = time.monotonic()
+            interval_s = (now - self._started) / 10
+            interval_s = min(max(interval_s, _QUIET_INTERVAL_S), _LONGEST_INTERVAL_S)
+            if now - self._said < interval_s:
+                return
+            text = "at work"
+            if (event := self._event) is not None:
+                text = f"{progress(event)}{self._eta(event)}  {_metrics(event)}".rstrip()
+            if self._heard < self._said:
+                text += f", nothing new for {duration(now - self._heard)}"
+            self._said = now
+            self._line(" ", stage, self._elapsed(), escape(text))
 
     def finished(self, step: Step, result: Result, summary: str) -> None:
         """End the bar with the stage's result."""
@@ -142,6 +175,8 @@ class Display:
 
     # --- details ---------------------------------------------------------------------------------
     def _clear(self) -> None:
+        with self._saying:  # so that no line of its thread comes later
+            self._ended.set()
         if self._task is not None:
             self._bar.stop()
             self._bar.remove_task(self._task)
@@ -159,6 +194,10 @@ class Display:
             return ""
         pace = (time.monotonic() - self._first[0]) / (event.done - self._first[1])
         return f", {duration(pace * (event.total - event.done))} left"
+
+
+def _metrics(event: Event) -> str:
+    return "  ".join(f"{name} {_short(value)}" for name, value in event.metrics.items())
 
 
 def progress(event: Event) -> str:

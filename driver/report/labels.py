@@ -10,7 +10,7 @@ from typing import Any
 
 from contracts import files, stages
 from contracts.entrypoint import RESULT_FILE
-from contracts.errors import InputMissing
+from contracts.errors import FileUnusable, InputMissing
 from driver.report.display import duration
 from driver.report.page import meter, page, table
 
@@ -20,7 +20,8 @@ _Report = Mapping[str, Any]
 def write(workspace: Path, out: Path) -> Path:
     """Write the report on the last labelling, a failed one included, and return the folder of it.
 
-    Raises `InputMissing` where nothing was labelled yet.
+    Raises `InputMissing` where nothing was labelled yet, `FileUnusable` for a report that is
+    damaged or of another version.
     """
     found = (workspace / "store" / stages.LABEL.name).glob(f"**/{stages.LABEL_REPORT.filename}")
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
@@ -28,8 +29,14 @@ def write(workspace: Path, out: Path) -> Path:
         raise InputMissing(
             f"{workspace} holds no label report", todo="Run `python -m driver stage label` first."
         )
-    report = json.loads(newest.read_text(encoding="utf-8"))
-    body = section(report)
+    try:
+        body = section(json.loads(newest.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FileUnusable(
+            f"{newest} is damaged, or of another version",
+            why=f"{type(error).__name__}: {error}",
+            todo="`python -m driver stage label` writes it anew; what is known is not asked again.",
+        ) from error
     if not (newest.parents[1] / RESULT_FILE).is_file():
         body = f"<p>The stage failed; these are the labels that it had.</p>{body}"
     files.write_text(out, page("Labels", body))
@@ -120,13 +127,16 @@ def _agreement(report: _Report) -> str:
 
 
 def _cost(cost: _Report) -> str:
-    if not cost["asked_now"]:
-        return "The teacher was asked nothing: every answer was known."
-    speed = 60 * cost["asked_now"] / cost["elapsed_s"] if cost["elapsed_s"] else 0
+    if not cost["requests"]:
+        return "The teacher was asked nothing."
+    speed = 60 * cost["items"] / cost["elapsed_s"] if cost["elapsed_s"] else 0
+    untimed = f", {cost['untimed']} of them at times unknown" if cost["untimed"] else ""
     return (
-        f"The teacher answered for {cost['asked_now']} items in {duration(cost['elapsed_s'])} "
-        f"({speed:.1f} items a minute, {duration(cost['model_s'])} of model time): "
-        f"{cost['prompt_tokens']:,} tokens in, {cost['answer_tokens']:,} out."
+        f"The teacher's answers for {cost['items']} items cost {cost['requests']} requests"
+        f"{untimed}, {duration(cost['elapsed_s'])} in all starts of the stage together "
+        f"({speed:.1f} items a minute, {duration(cost['model_s'])} of model time), "
+        f"{cost['prompt_tokens']:,} tokens in and {cost['answer_tokens']:,} out. The last start "
+        f"asked for {cost['asked_now']} of these items."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -18,7 +17,10 @@ from driver.window import Window
 
 
 def show(workspace: Path) -> int:
-    """Print the newest run's stages and return 0; also where there is no run yet."""
+    """Print the newest run's stages and return 0; also where there is no run yet.
+
+    Raises `RunUnreadable` where the run's own notes are damaged.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if Window(workspace, None).is_open:
         console.print("[yellow]! the service is stopped for the GPU window[/yellow]")
@@ -26,19 +28,18 @@ def show(workspace: Path) -> int:
     if run is None:
         console.print(f"There is no run in {escape(str(workspace))} yet.")
         return 0
-    state = run.read_state()
-    stages: dict[str, dict[str, Any]] = state.get("stages", {})  # type: ignore[assignment]
+    stages = run.read_state().stages
     alive = locks.is_held(workspace)
     table = Table("stage", "state", "time", "result", title=f"Run {run.id}", title_justify="left")
-    for name, facts in stages.items():
-        shown = facts.get("state", "")
+    for name, noted in stages.items():
+        shown = noted.state
         if shown == "running" and not alive:
             shown = "interrupted"
-        text = facts.get("summary") or facts.get("error") or facts.get("reason", "")
+        text = noted.summary or noted.error or noted.reason
         if shown == "running":
             text = _last_progress(run, name) or text
-        seconds = facts.get("seconds")
-        table.add_row(name, shown, duration(seconds) if seconds else "", escape(str(text)))
+        took = duration(noted.seconds) if noted.seconds else ""
+        table.add_row(escape(name), escape(shown), took, escape(text))
     console.print(table)
     console.print(f"Run folder: {escape(str(run.folder))}")
     return 0
@@ -47,10 +48,10 @@ def show(workspace: Path) -> int:
 def _last_progress(run: Run, stage: str) -> str:
     """Return the newest progress of a stage, "" when it has told none."""
     try:
-        lines = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        text = (run.folder / "events.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    for line in reversed(lines):
+    for line in reversed(text.splitlines()):
         try:
             event = Event.model_validate_json(line)
         except ValidationError:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from contracts.errors import SettingsInvalid
 from contracts.stage import Frozen
+from driver import yaml_text
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -75,12 +75,12 @@ def read(file: Path, environ: Mapping[str, str]) -> dict[str, Service]:
     Raises `SettingsInvalid` for a file that is missing or says what this reader does not know.
     """
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml_text.load(file.read_text(encoding="utf-8"), str(file))
         services = _filled(document["services"], environ)
         return {name: Service.model_validate(body) for name, body in services.items()}
     except OSError as error:
         raise SettingsInvalid(f"cannot read {file}", why=str(error)) from error
-    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are of the last
         raise SettingsInvalid(
             f"{file} is not as the driver can read it",
             why=str(error),

@@ -25,7 +25,7 @@ _NEEDS = {
     "labeler": ("requests",),
     "trainer": ("torch", "transformers", "trl", "peft", "datasets"),
     "merger": ("torch", "transformers", "peft"),
-    "gguf": ("torch", "transformers"),
+    "gguf": ("torch", "transformers", "safetensors"),
 }
 """Packages that a stage imports, checked before anything is started."""
 _STOP_GRACE_S = 10

@@ -1,98 +1,154 @@
-"""Stage CONVERT: llama.cpp's own converter, watched, and its result looked at."""
+"""Stage CONVERT: the trained model in the format of the serving engine, by llama.cpp's own tools.
+
+Its converter writes q8_0, f16 and bf16 itself, from a merged model or, in one pass, from base and
+adapter; llama-quantize makes the k-quants from a file in the merged model's precision. Each file is
+read back, published by rename, and kept if the stage is killed later.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from contracts.converter import find_converter
 from contracts.entrypoint import StageContext
-from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.params import (
     GgufMetrics,
     GgufParams,
 )
+from contracts.params.model import K_QUANTS
 from contracts.stages import (
     GGUF,
-    MERGED,
+    GGUF_VARIANTS,
+    LORA_ADAPTER,
+    TRAIN_SPLIT,
 )
-from images.gguf.header import Q8_0, GgufInvalid, Header, read_header
+from images.gguf import programs
+from images.gguf.finished import Finished
+from images.gguf.header import (
+    FILE_TYPES,
+    TENSOR_TYPES,
+    GgufInvalid,
+    Header,
+    read_header,
+)
+from images.gguf.programs import Parts, Tell
+from images.gguf.source import Source, source_of
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
-_PERCENT = re.compile(r"Writing:\s*(\d+)%")
-_LAST_LINES = 20
-_KILLED = -9
+_NO_SPACE = 2**20
+"""Bytes free below which a program has failed for want of space; what it wrote is still there."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A file to be made, and how: `make` writes it under another name, `check` looks at that."""
+
+    target: Path
+    make: Callable[[Path, Tell], None]
+    check: Callable[[Path], object]
 
 
 def work(context: StageContext[GgufParams]) -> GgufMetrics:
-    """Convert the merged model and check what came out."""
-    merged, out = context.input(MERGED), context.output(GGUF)
-    converter = find_converter()
-    out.unlink(missing_ok=True)  # of an attempt that was killed
-    command = [
-        *(sys.executable, str(converter), str(merged)),
-        *("--outtype", context.params.outtype),
-        *("--outfile", str(out)),
-        *("--model-name", context.job.task),  # else it is guessed from the folder's name
-    ]
-    _convert(command, converter.parent, context)
-    header = _checked_header(out, merged)
+    """Make every file that an attempt before has not finished, and look at it."""
+    finished = Finished(context.work / "gguf.json", _made_of(context))
+    _remove_unfinished(context.work, finished)
+    context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
+    products = list(_products(context, source_of(context), finished))
+    parts = Parts(context, len(products))
+    for product in products:
+        if not finished.digest(product.target):
+            written = context.work / f"{product.target.name}.partial"
+            _make(product, written, parts.tell)
+            product.check(written)
+            finished.publish(written, product.target)
+        parts.finish_one()
+    for made in (context.output(GGUF), *context.output(GGUF_VARIANTS).iterdir()):
+        context.digested(made, finished.digest(made))
+    _remove_scaffold(context.work)
+    header = read_header(context.output(GGUF))
     return GgufMetrics(
-        bytes=out.stat().st_size,
+        bytes=context.output(GGUF).stat().st_size,
         tensors=len(header.tensors),
         architecture=str(header.values["general.architecture"]),
+        outtype=context.params.outtype,
+        way="one_pass" if LORA_ADAPTER.name in context.job.inputs else "two_step",
     )
 
 
-def _convert(command: list[str], folder: Path, context: StageContext[GgufParams]) -> None:
-    # Our own folder lies beside the converter in the image: without PYTHONPATH it cannot take
-    # one of our modules for one of its own.
-    ours = ("PYTHONPATH", "PYTHONSAFEPATH", "NO_LOCAL_GGUF")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        assert process.stdout is not None  # noqa: S101  # PIPE was asked for
-        try:
-            for line in _lines(process.stdout):
-                if percent := _PERCENT.match(line):
-                    context.progress(int(percent[1]), 100, "%")
-                else:
-                    last.append(line)
-                    print(line, file=sys.stderr)  # noqa: T201  # text for people
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode == _KILLED:
-        raise OutOfMemory("llama.cpp's converter was killed, most likely for memory")
-    if process.returncode:
-        raise StageFailed(
-            f"llama.cpp's converter failed with exit code {process.returncode}",
-            why="\n".join(last),
-        )
+def _make(product: _Product, written: Path, tell: Tell) -> None:
+    """Make a file; raise `DiskFull` for a failure that has left no space, whatever it was told."""
+    try:
+        product.make(written, tell)
+    except StageFailed as error:
+        if shutil.disk_usage(written.parent).free < _NO_SPACE:
+            raise DiskFull("the disk is full", why=error.what) from error
+        raise
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """Yield lines as they come; a progress bar ends its lines with a carriage return."""
-    rest = b""
-    while chunk := os.read(stream.fileno(), 65536):
-        *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
-        yield from (line.decode("utf-8", "replace") for line in whole if line.strip())
-    if rest.strip():
-        yield rest.decode("utf-8", "replace")
+def _products(
+    context: StageContext[GgufParams], source: Source, finished: Finished
+) -> Iterator[_Product]:
+    """Yield the files of these params in the order in which they need each other."""
+
+    def product(target: Path, outtype: str, make: Callable[[Path, Tell], None]) -> _Product:
+        check = partial(_checked_header, merged=source.folder, outtype=outtype)
+        return _Product(target, make, check)
+
+    def converted(target: Path, outtype: str) -> _Product:
+        make = partial(programs.convert, source, outtype, context.job.task)
+        return product(target, outtype, make)
+
+    params = context.params
+    first, variants = params.outtype[0], context.output(GGUF_VARIANTS)
+    targets: dict[str, Path] = {each: variants / f"model-{each}.gguf" for each in params.outtype}
+    targets[first] = context.output(GGUF)
+    for outtype, target in targets.items():
+        if outtype not in K_QUANTS:
+            yield converted(target, outtype)
+    k_quants = {each: target for each, target in targets.items() if each in K_QUANTS}
+    if all(finished.digest(target) for target in k_quants.values()):
+        return
+    exact = targets.get(source.exact_type, context.work / "exact.gguf")
+    if exact not in targets.values():
+        yield converted(exact, source.exact_type)
+    imatrix = variants / "imatrix.gguf" if params.imatrix else None
+    if imatrix:
+        rows = context.input(TRAIN_SPLIT)
+        make = partial(programs.measure, exact, rows, context.job.task, params.imatrix_chunks)
+        yield _Product(imatrix, make, read_header)
+    for outtype, target in k_quants.items():
+        yield product(target, outtype, partial(programs.quantize, exact, outtype, imatrix))
 
 
-def _checked_header(path: Path, merged: Path) -> Header:
+def _made_of(context: StageContext[GgufParams]) -> dict[str, Any]:
+    return {
+        "inputs": {name: given.digest for name, given in context.job.inputs.items()},
+        "code": context.job.code_digest,
+        "params": context.params.identity(),
+    }
+
+
+def _remove_unfinished(work: Path, finished: Finished) -> None:
+    """Remove what an attempt that was killed has not finished, or has made of something else."""
+    for path in [*work.glob("*.partial"), *(work / "out").rglob("*.gguf")]:
+        if not finished.digest(path):
+            path.unlink()
+
+
+def _remove_scaffold(work: Path) -> None:
+    """Remove what only the way to the files needed."""
+    (work / "exact.gguf").unlink(missing_ok=True)
+    shutil.rmtree(work / "merged", ignore_errors=True)
+
+
+def _checked_header(path: Path, merged: Path, outtype: str) -> Header:
     """Read the file back; raise `SentinelTripped` where it is not the merged model."""
     try:
         header = read_header(path)
@@ -111,8 +167,9 @@ def _checked_header(path: Path, merged: Path) -> Header:
     _same("end-of-turn token", found, found if found in known else known)
     layers = header.values.get(f"{architecture}.block_count")
     _same("number of layers", layers, config["num_hidden_layers"])
-    if not any(tensor.type == Q8_0 for tensor in header.tensors):
-        raise SentinelTripped("sentinel gguf: no tensor is quantised to q8_0")
+    _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
+    if not any(tensor.type in TENSOR_TYPES[outtype] for tensor in header.tensors):
+        raise SentinelTripped(f"sentinel gguf: no tensor is of type {outtype}")
     return header
 
 

@@ -13,8 +13,23 @@ from math import prod
 from pathlib import Path
 
 Value = int | float | bool | str
-Q8_0 = 8
-"""Number of the type: blocks of 32 int8 weights and one fp16 scale, 34 bytes."""
+F32, F16, BF16, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K = 0, 1, 30, 6, 7, 8, 12, 13, 14
+"""Numbers of tensor types (enum ggml_type in llama.cpp's ggml.h)."""
+
+FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
+"""By output type, what a file says in general.file_type (enum llama_ftype in llama.h)."""
+
+TENSOR_TYPES = {
+    "f32": {F32},
+    "f16": {F16},
+    "bf16": {BF16},
+    "q8_0": {Q8_0},
+    "q4_k_m": {Q4_K, Q5_0},
+    "q5_k_m": {Q5_K, Q5_1},
+    "q6_k": {Q6_K, Q8_0},
+}
+"""By output type, what its matrices are in. A k-quant has blocks of 256; the second type is what
+llama-quantize takes for rows of another length."""
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -31,7 +46,18 @@ _SCALARS = {
     11: "q",
     12: "d",
 }
-_BYTES_PER_BLOCK = {0: (1, 4), 1: (1, 2), Q8_0: (32, 34), 30: (1, 2)}  # F32, F16, Q8_0, BF16
+_BYTES_PER_BLOCK = {
+    F32: (1, 4),
+    F16: (1, 2),
+    BF16: (1, 2),
+    Q5_0: (32, 22),
+    Q5_1: (32, 24),
+    Q8_0: (32, 34),
+    Q4_K: (256, 144),
+    Q5_K: (256, 176),
+    Q6_K: (256, 210),
+}
+"""By tensor type, weights in a block and its bytes (ggml-common.h)."""
 
 
 class GgufInvalid(ValueError):

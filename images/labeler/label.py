@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from dataclasses import asdict, replace
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
-from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
@@ -30,8 +31,8 @@ from images.labeler.teacher import (
     remembered,
     verdict_of,
 )
-from serving import TeacherServer, connect_teachers, teacher_model
 from serving.engine import Answer
+from serving.teachers import TeacherServer, connect_teachers, identify_teacher
 from tasks import load_task
 from tasks.definition import Item, Task
 
@@ -45,6 +46,7 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
+    imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
     state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
     _take_reviewed(state)
     _tell(context, state)
@@ -64,6 +66,7 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
         cached=state.cached,
         asked=state.asked,
         quarantined=len(items) - len(origins),
+        imports=imports,
     )
 
 
@@ -87,9 +90,10 @@ def _ask_teacher(
     params = context.params
     wanted = [item for key, item in state.items.items() if key not in state.reviewed]
     wanted += _some_reviewed(state, params.gold_sample)
-    digest = teacher_model(servers).digest
-    teacher = Teacher(servers[0].tag, digest, state.task, params, wanted)
     with LabelCache(context.root / CACHE_FILE) as cache:
+        tag, digest, told = identify_teacher(servers, cache.teachers())
+        cache.put_teachers(told)
+        teacher = Teacher(tag, digest, state.task, params, wanted)
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
         state.begin_asking()
         _tell(context, state)
@@ -185,12 +189,9 @@ def _pool(
 
 
 def _require_same(each: TeacherServer, digest: str) -> None:
-    """Raise `ModelMissing` for a server whose teacher is another model under the same name.
-
-    Servers of the OpenAI protocol do not tell a digest: there the name has to be enough.
-    """
+    """Raise `ModelMissing` for a server whose teacher is another model under the same name."""
     found = each.model()
-    if each.server.name == "ollama" and found.digest != digest:
+    if each.tells_digest and found.digest != digest:
         raise ModelMissing(
             f"{each.tag} at {each.address} is not the teacher of the other servers",
             why=f"its digest is {found.digest[:12]}, not {digest[:12]}",
@@ -200,7 +201,7 @@ def _require_same(each: TeacherServer, digest: str) -> None:
 
 def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answer) -> Question:
     """Keep an answer before anything is made of it."""
-    attempt = Attempt.of(len(question.attempts), answer)
+    attempt = Attempt.of(len(question.attempts), answer, time.time())
     attempts = (*question.attempts, attempt)
     cache.put(question.key, [asdict(each) for each in attempts])
     judgement = judge(state.task, question.item, attempt)

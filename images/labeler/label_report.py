@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from contracts import files
 from contracts.entrypoint import RESULT_FILE
+from contracts.errors import ItemsInvalid
+from images.labeler.cost import cost
 from images.labeler.fields import describe
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.measures import agreement
@@ -44,12 +46,9 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
             for fault in (each.deciding.faults if each.deciding else {each.failure})
         ),
         "cost": {
-            "requests": sum(len(each.attempts) for each in asked),
+            "items": len(asked) + len(state.checked),
             "asked_now": state.asked,
-            "prompt_tokens": state.prompt_tokens,
-            "answer_tokens": state.answer_tokens,
-            "model_s": round(state.seconds, 1),
-            "elapsed_s": round(state.elapsed_s, 1),
+            **cost(state.conversations),
         },
         "agreement": {
             "reviewed": _agreement(state.task, state.reviewed, state.checked),
@@ -62,7 +61,8 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
 def previous_labels(folder: Path, task: Task, items: dict[str, Item]) -> dict[str, BaseModel]:
     """Return the labels of the stage's last other execution, of the items that are still there.
 
-    They only show what has changed, so a result of another task definition counts as none.
+    They only show what has changed, so a result that is damaged, or of another task definition,
+    counts as none.
     """
     results = (p for p in folder.parent.glob(f"*/{RESULT_FILE}") if p.parent != folder)
     newest = max(results, key=lambda path: path.stat().st_mtime, default=None)
@@ -71,7 +71,7 @@ def previous_labels(folder: Path, task: Task, items: dict[str, Item]) -> dict[st
     try:
         rows = list(files.read_jsonl(newest.parent / "out" / "labels.jsonl"))
         return {r["id"]: task.parse(json.dumps(r["label"])) for r in rows if r["id"] in items}
-    except (OSError, KeyError, InvalidAnswer):
+    except (OSError, KeyError, TypeError, InvalidAnswer, ItemsInvalid):
         return {}
 
 

@@ -47,14 +47,14 @@ class Labelling:
     decisions: dict[str, Decision] = field(default_factory=dict)
     checked: dict[str, BaseModel | None] = field(default_factory=dict)
     """The teacher's answers to reviewed items; they change no label."""
+    conversations: list[tuple[Attempt, ...]] = field(default_factory=list)
+    """All that the teacher was asked, in whatever start, each once: items may share one."""
     labelled: int = 0
     cached: int = 0
     asked: int = 0
     prompt_tokens: int = 0
-    """Of this start's requests, as the two below."""
+    """Of this start's requests, as the two below: the pace. label_report tells the cost."""
     answer_tokens: int = 0
-    seconds: float = 0.0
-    """Model time; requests that run at the same time count each."""
     elapsed_s: float = 0.0
     _positive: int = 0
     _faults: Counter[str] = field(default_factory=Counter)
@@ -69,6 +69,7 @@ class Labelling:
 
     def settle(self, question: Question, *, cached: bool = False, failure: str = "") -> None:
         """Decide all items of a question by the attempts at it."""
+        self.conversations.append(question.attempts)
         for item in question.items:
             if item.id in self.reviewed:
                 self.checked[item.id] = question.accepted
@@ -86,7 +87,6 @@ class Labelling:
         """Count the answer to a request."""
         self.prompt_tokens += attempt.prompt_tokens
         self.answer_tokens += attempt.answer_tokens
-        self.seconds += attempt.seconds
         self._faults.update(judgement.faults)
         if self._began is not None:
             self.elapsed_s = time.monotonic() - self._began

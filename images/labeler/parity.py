@@ -78,6 +78,12 @@ def _same_ids(row: str, tokenizer: Any, expected: Sequence[int], served: Sequenc
     if list(served) == list(expected):
         return
     at = _first_difference(expected, served)
+    if at == len(expected):
+        raise SentinelTripped(
+            f"sentinel token_parity: row {row} is read with tokens that it was not trained with",
+            why=f"{len(served) - at} more than the {at} of the prompt, added by the engine",
+            todo="The GGUF most likely asks for a BOS token (tokenizer.ggml.add_bos_token).",
+        )
     trained, read = (list(ids[at : at + _SHOWN_TOKENS]) for ids in (expected, served))
     words = (repr(tokenizer.decode(ids, skip_special_tokens=False)) for ids in (trained, read))
     said = [f"{ids} ({text})" for ids, text in zip((trained, read), words, strict=True)]

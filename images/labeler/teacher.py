@@ -21,7 +21,7 @@ from tasks.chat import UnrenderableMessages
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
 _FORMAT = "attempts 2"
-"""Changes with the fields of `Attempt`, which the cache holds."""
+"""Changes with the fields of `Attempt` that a cached answer cannot be read without."""
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
 _BYTES_PER_TOKEN = 2.5
@@ -42,10 +42,14 @@ class Attempt:
     prompt_tokens: int
     answer_tokens: int
     seconds: float
+    """How long the model worked."""
+    began_at: float | None = None
+    """When the request was sent, in seconds since the epoch; None where nobody noted it."""
+    ended_at: float | None = None
 
     @classmethod
-    def of(cls, seed: int, answer: Answer) -> Attempt:
-        """Return what is kept of an answer."""
+    def of(cls, seed: int, answer: Answer, ended_at: float) -> Attempt:
+        """Return what is kept of an answer that came at `ended_at`."""
         return cls(
             seed=seed,
             text=answer.text,
@@ -54,6 +58,8 @@ class Attempt:
             prompt_tokens=answer.prompt_tokens,
             answer_tokens=answer.answer_tokens,
             seconds=round(answer.seconds - (answer.waited_s or 0), 3),
+            began_at=round(ended_at - answer.seconds, 3),
+            ended_at=round(ended_at, 3),
         )
 
     @classmethod

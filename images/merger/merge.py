@@ -6,19 +6,17 @@ the base any more, and a merge into them once answered in garbage.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import BaseModelMissing, SentinelTripped
+from contracts.errors import SentinelTripped
 from contracts.params import (
     MergeMetrics,
     MergeParams,
@@ -29,9 +27,10 @@ from contracts.stages import (
     MERGED,
 )
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
-from images.weights.lora import NotCovered, Update, plan_updates, read_config, touched_modules
+from images.weights.checks import check_changed, check_pair
+from images.weights.lora import NotCovered, Update
+from images.weights.model_files import DTYPES, write_the_rest
 from images.weights.shards import (
-    FLOATS,
     INDEX,
     NAMES,
     SINGLE,
@@ -41,26 +40,7 @@ from images.weights.shards import (
     read_header,
 )
 
-COPIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""What a merge does not touch, byte for byte from the base where the base has it."""
-
 PROGRESS = "merge.json"
-BASE_BY_DIGEST = "base@sha256:"
-"""What the trainer writes in front of the digest of its base, as the adapter's base model."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_SMALL = ("I8", "U8", "I4", "U4", "F8", "F6", "F4")  # types of quantised matrices
 _log = logging.getLogger(__name__)
 
 Shards = dict[str, list[Entry]]
@@ -70,28 +50,22 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
     """Merge, write, and look at what was written."""
     base, adapter = context.input(BASE), context.input(LORA_ADAPTER)
     out, dtype = context.output(MERGED), DTYPES[context.params.dtype]
-    config = _base_config(base)
-    shards = model_shards(base)
-    tensors = {entry.name: entry for entries in shards.values() for entry in entries}
-    _check_unquantised(config, tensors)
-    _check_commit(adapter, context.job.inputs[BASE.name].digest)
     with spared_threads():
-        touched = touched_modules(adapter)
+        pair = check_pair(base, adapter, context.job.inputs[BASE.name].digest)
 
     why = ""
     try:
-        _check_streamable(tensors)
-        updates = plan_updates(adapter, tensors, config)
+        updates = pair.updates()
         with spared_threads():
-            changed = _streamed(context, shards, updates)
+            changed = _streamed(context, pair.shards, updates)
     except NotCovered as reason:
         why = str(reason)
-        changed = _by_peft(context, why, touched)
-    _check_written(tensors, out, dtype)
-    _check_changed(changed, touched)
-    _write_the_rest(base, out, config, dtype)
+        changed = _by_peft(context, why, pair.touched)
+    _check_written(pair.tensors, out, dtype)
+    check_changed(changed, pair.touched)
+    write_the_rest(base, out, pair.config, dtype)
     return MergeMetrics(
-        merged_modules=len(touched),
+        merged_modules=len(pair.touched),
         bytes=files.size_of(out),
         way="peft" if why else "streamed",
         why=why,
@@ -174,43 +148,6 @@ def _read(path: Path, name: str) -> torch.Tensor:
 
 
 # --- what has to hold ----------------------------------------------------------------------------
-def _base_config(base: Path) -> dict[str, Any]:
-    path = base / "config.json"
-    if not path.is_file():
-        raise BaseModelMissing(f"{base} has no config.json")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
-
-
-def _check_unquantised(config: Mapping[str, Any], tensors: Mapping[str, Entry]) -> None:
-    small = [e.name for e in tensors.values() if e.dtype.startswith(_SMALL) and len(e.shape) > 1]
-    if "quantization_config" in config or small:
-        raise SentinelTripped(
-            "sentinel unquantised_base: the base model is quantised",
-            why="a merge into quantised weights rounds the training away",
-            todo="Set fetch.model to the original model in bf16.",
-        )
-
-
-def _check_commit(adapter: Path, digest: str) -> None:
-    """Raise if the adapter names the base that it was trained on, and it is not this one."""
-    trained_on = str(read_config(adapter).get("base_model_name_or_path") or "")
-    if not trained_on.startswith(BASE_BY_DIGEST):
-        _log.warning("the adapter does not say by digest what base it was trained on")
-    elif trained_on != BASE_BY_DIGEST + digest:
-        raise SentinelTripped(
-            "sentinel base_commit: the adapter was trained on another base model",
-            why=f"on {trained_on}, and this is {BASE_BY_DIGEST}{digest}",
-            todo="Train again on this base, or merge into the one that it was trained on.",
-        )
-
-
-def _check_streamable(tensors: Mapping[str, Entry]) -> None:
-    for entry in tensors.values():
-        if entry.dtype not in FLOATS:
-            raise NotCovered(f"{entry.name} is {entry.dtype} in the base")
-
-
 def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> None:
     """Compare the headers: the same names (so a tied head stays tied), shapes, the asked type."""
     after = {entry.name: entry for found in model_shards(out).values() for entry in found}
@@ -224,34 +161,3 @@ def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> 
             raise SentinelTripped(f"sentinel shapes: {name} was written as {entry.shape}")
         if entry.dtype != NAMES[dtype]:
             raise SentinelTripped(f"sentinel dtype: {name} was written in {entry.dtype}")
-
-
-def _check_changed(changed: set[str], touched: set[str]) -> None:
-    """Raise unless there are changes, and only in modules that the adapter has something for."""
-    of_adapter = {
-        name: module for name in changed for module in _and_parents(name) if module in touched
-    }
-    if stray := changed - set(of_adapter):
-        raise SentinelTripped(
-            "sentinel untouched_tensors: tensors without a LoRA have changed",
-            why=", ".join(sorted(stray)[:5]),
-        )
-    if not changed:
-        raise SentinelTripped("sentinel weights_changed: the merge has changed no weight")
-    if same := touched - set(of_adapter.values()):
-        _log.warning("%d modules are unchanged: their update is below one rounding", len(same))
-
-
-def _and_parents(name: str) -> list[str]:
-    """Return a dotted name, and all that it lies in."""
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-
-
-def _write_the_rest(base: Path, out: Path, config: Mapping[str, Any], dtype: torch.dtype) -> None:
-    for name in COPIED:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
-    # The base's own words, since transformers would write a newer form of them.
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    files.write_json(out / "config.json", {**config, key: str(dtype).removeprefix("torch.")})

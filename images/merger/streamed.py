@@ -1,15 +1,8 @@
 """The streaming merge: one shard after the other, tensor by tensor, in blocks.
 
-Per tensor W' = round(W + scaling * (B @ A)), all in fp32, rounded once to the output's type. That
-is bit for bit what PEFT's merge_and_unload(safe_merge=False) leaves on a CPU when the base is in
-the output's type: `bf16 += fp32` adds in fp32 and rounds the sum. safe_merge=True rounds the update
-too: all 21 merged tensors of a small model came out otherwise. Where the base is in another type
-PEFT rounds at loading as well; then this is PEFT's merge of the base loaded in fp32, rounded at the
-end.
-tests/unit/test_merge_against_peft.py holds both to the bit.
-
-A shard is written under a temporary name, flushed, renamed, and noted with its digest; a merge
-that was killed goes on behind the last shard noted.
+What is computed stands in images/weights/arithmetic.py. A shard is written under a temporary name,
+flushed, renamed, and noted with its digest; a merge that was killed goes on behind the last shard
+noted.
 """
 
 from __future__ import annotations
@@ -31,12 +24,9 @@ import torch
 
 from contracts import files
 from contracts.errors import BaseModelMissing
-from images.weights.lora import Trained, Update
+from images.weights.arithmetic import BLOCK, merge_block, unscaled
+from images.weights.lora import Update
 from images.weights.shards import FLOATS, Entry, layout
-
-_BLOCK = 2**18
-"""Elements worked on at a time: 1 MiB in fp32, which a core's cache holds. Eight times as many took
-twice as long, half as many no less."""
 
 _IN_FLIGHT = 4  # blocks that may wait to be digested and written
 _QUIET_S = 0.5
@@ -114,7 +104,7 @@ def write_shard(
         stream = stack.enter_context(partial.open("wb"))
         read = stack.enter_context(source.open("rb", buffering=0))
         os.posix_fadvise(read.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        sink = stack.enter_context(_Sink(stream, _BLOCK * dtype.itemsize, advance))
+        sink = stack.enter_context(_Sink(stream, BLOCK * dtype.itemsize, advance))
         sink.send(bytearray(header), len(header))
         for place in places:
             name = place.name
@@ -149,15 +139,11 @@ def _write_tensor(
 ) -> bool:
     """Send one merged tensor, block by block; return whether it differs from the base's."""
     stored = FLOATS[entry.dtype]
-    value: torch.Tensor | None = None
-    if isinstance(update, Trained):
-        value = update.value().float().view(-1)
-    elif update is not None:
-        value = update.product().view(-1)
+    value = unscaled(update)
     changed = False
-    before = bytearray(_BLOCK * stored.itemsize)
-    for start in range(0, entry.elements, _BLOCK):
-        count = min(_BLOCK, entry.elements - start)
+    before = bytearray(BLOCK * stored.itemsize)
+    for start in range(0, entry.elements, BLOCK):
+        count = min(BLOCK, entry.elements - start)
         offset, out = entry.begin + start * stored.itemsize, sink.take()
         if value is None and stored == dtype:
             _read_exactly(source, memoryview(out)[: count * stored.itemsize], offset)
@@ -168,19 +154,10 @@ def _write_tensor(
             if value is None:
                 new.copy_(old)
             else:
-                new.copy_(_updated(old, value[start : start + count], update))
-                changed = changed or not torch.equal(new, old.to(dtype))
+                differs = merge_block(old, value[start : start + count], update, new)
+                changed = changed or differs
         sink.send(out, count * dtype.itemsize)
     return changed
-
-
-def _updated(old: torch.Tensor, value: torch.Tensor, update: Update | None) -> torch.Tensor:
-    """Return old + scaling * value in fp32: two roundings to fp32, as PEFT's two operations."""
-    if update is None or isinstance(update, Trained):
-        return value
-    if update.scaling != 1:
-        value.mul_(update.scaling)
-    return value.add_(old)
 
 
 def _read_exactly(source: int, into: memoryview, offset: int) -> None:

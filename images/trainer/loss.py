@@ -85,22 +85,22 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tenso
 
 
 def learnt_positions(
-    model: Any, batch: dict[str, torch.Tensor]
+    model: Any, batch: dict[str, torch.Tensor], *, packed: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the hidden states [n, h] that predict the n answer tokens, and those tokens [n].
 
     `model` is a causal language model, or a PEFT model around one. `batch` holds input_ids,
     attention_mask and labels, each [rows, tokens], padded right. Its rows are packed if the
-    model's attention can keep them apart.
+    model's attention can keep them apart, and `packed` does not forbid it.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if packs(causal) and len(batch["input_ids"]) > 1:
-        packed = pack(batch)
-        labels = packed.labels
+    if packed and packs(causal) and len(batch["input_ids"]) > 1:
+        together = pack(batch)
+        labels = together.labels
         read = causal.model(
-            input_ids=packed.ids,
-            position_ids=packed.positions,
-            attention_mask={"full_attention": packed.layout},
+            input_ids=together.ids,
+            position_ids=together.positions,
+            attention_mask={"full_attention": together.layout},
             use_cache=False,
         )
     else:

@@ -62,8 +62,12 @@ class Packed:
     layout: Layout
 
 
-def choose_packing(backend: str, base: Path, params: TrainParams) -> bool:
-    """Return whether rows are packed, and say so; raise `SettingsInvalid` if they cannot be."""
+def choose_packing(backend: str, base: Path, params: TrainParams, *, bucket: int) -> bool:
+    """Return whether rows are packed, and say so; raise `SettingsInvalid` if they cannot be.
+
+    `bucket` are the rows that the order puts together: what is chosen here holds also where less
+    memory makes micro-batches smaller, since the order of rows follows from it.
+    """
     hindrance = _hindrance(backend, base)
     if params.packing == "on" and hindrance:
         raise SettingsInvalid(
@@ -71,7 +75,7 @@ def choose_packing(backend: str, base: Path, params: TrainParams) -> bool:
             why=hindrance,
             todo="Set train.packing=auto, or train.backend=transformers.",
         )
-    if params.micro_batch_size == 1:
+    if bucket == 1:
         _log.warning("one row at a time: nothing to pack, nothing to pad")
         return False
     if params.packing == "off" or hindrance:

@@ -68,7 +68,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         )
     )
     params = batching.params
-    packed = choose_packing(backend, context.input(BASE), params)
+    packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
     ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
 
@@ -78,8 +78,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
     with batching.loading():
         model = _model(backend, context.input(BASE), params, world, divided=divided)
-    if packed:
-        enable_packing(model)
+        if packed:
+            enable_packing(model)
     with batching.computing():
         from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
 
@@ -97,9 +97,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         run = run_training(trainer, resumed, params)
         seconds = time.monotonic() - started
     state = run.state
-    done = ordered[_step(resumed) * params.batch_size : state.global_step * params.batch_size]
 
     seen = ordered[: state.global_step * params.batch_size]
+    done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
         backend=backend,
         steps=state.global_step,

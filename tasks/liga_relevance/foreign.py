@@ -86,6 +86,10 @@ _OF_GERMAN = re.compile(
     r"|[a-z]{2,}(?:en|ern|eln)|.{2,}(?:ung|ungen|heit|heiten|keit|keiten|schaft|schaften"
     r"|lich|liche[nrsm]?|isch|ische[nrsm]?|ige[nrsm]?|iert|ierte[nrsm]?|zig)"
 )
+# Nouns, which German would write with a capital, and adjectives.
+_OF_ENGLISH = re.compile(
+    r".{3,}(?:ity|ities|ness|tions?|ments?|ous|ful|less|ship|ively)|.{2,}[^fghr]ing"
+)
 # What looks like it and is English.
 _ENGLISH_ENDINGS = word_set(
     """
@@ -139,9 +143,10 @@ def is_english(sentence: str) -> bool:
             return False
         if word in _NEITHER:
             continue
-        if word in _ENGLISH and (place == 0 or token[0].islower()):
+        small = token[0].islower()
+        if (word in _ENGLISH and (place == 0 or small)) or (small and _OF_ENGLISH.fullmatch(word)):
             english += 1
-        elif token[0].islower():
+        elif small:
             others += 1
         elif place > 0:
             names += 1

@@ -160,7 +160,12 @@ def test_the_trainer_keeps_the_torch_of_its_base(
 
 def test_gguf_has_the_tools_where_upstream_has_them(run_in: Callable[..., str]) -> None:
     assert "--outtype" in run_in("gguf", "python3", "/app/convert_hf_to_gguf.py", "--help")
-    assert run_in("gguf", "test", "-x", "/app/llama-quantize") == ""
+    for program in ("llama-quantize", "llama-imatrix"):
+        assert run_in("gguf", "test", "-x", f"/app/{program}") == ""
+
+
+def test_gguf_can_merge_what_it_converts(run_in: Callable[..., str]) -> None:
+    assert run_in("gguf", "python3", "-c", "import images.gguf.merging") == ""
 
 
 @pytest.mark.parametrize("stage", STAGES)

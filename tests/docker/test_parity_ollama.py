@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -31,18 +32,23 @@ __all__ = ["tiny_gguf"]
 pytestmark = pytest.mark.docker
 
 TASK = load_task("liga_relevance")
-TAG = "parity:candidate"
 SAMPLE = ROOT / "examples" / "liga-sample" / "items.jsonl"
 ODD = "Zwei Zeilen\r\nund <|im_end|>, \u0301Akut, 株式会社 und 👩\u200d🚀, {{ .Prompt }} <think>"
 
 
 @pytest.fixture(scope="module")
-def engine(ollama_server: str) -> Iterator[Ollama]:
-    made = Ollama(ollama_server)
-    yield made
-    for tag in [tag for tag in made.models() if tag.startswith("parity:")]:
-        made.unload(tag)
-        made.delete(tag)
+def engine(ollama_server: str) -> Ollama:
+    return Ollama(ollama_server)
+
+
+@pytest.fixture
+def tag(engine: Ollama) -> Iterator[str]:
+    """Return a name of the test's own: a loaded model whose name is given to another one cannot be
+    unloaded any more."""
+    name = f"parity:{uuid4().hex[:8]}"
+    yield name
+    engine.unload(name)
+    engine.delete(name)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ def questions() -> list[Question]:
 
 
 @pytest.fixture
-def check(tiny_base: Path, tmp_path: Path, engine: Ollama) -> Callable[..., None]:
+def check(tiny_base: Path, tmp_path: Path, engine: Ollama, tag: str) -> Callable[..., None]:
     (tmp_path / "base").symlink_to(tiny_base)
 
     def checked(asked: Sequence[Question]) -> None:
@@ -65,15 +71,15 @@ def check(tiny_base: Path, tmp_path: Path, engine: Ollama) -> Callable[..., None
             inputs={"base": InputRef(path="base", digest="", bytes=0)},
         )  # fmt: skip
         context = StageContext(EVALUATE, job, EvaluateParams(), tmp_path, tmp_path, lambda _: None)
-        parity.check(context, engine, TAG, TASK, asked)
+        parity.check(context, engine, tag, TASK, asked)
 
     return checked
 
 
 def test_it_holds_for_every_row(
-    engine: Ollama, tiny_gguf: Path, questions: list[Question], check: Callable[..., None]
+    engine: Ollama, tag: str, tiny_gguf: Path, questions: list[Question], check: Callable[..., None]
 ) -> None:
-    engine.create(TAG, tiny_gguf, TASK.modelfile())
+    engine.create(tag, tiny_gguf, TASK.modelfile())
     check(questions)
 
 
@@ -95,6 +101,7 @@ TEMPLATE = TASK.modelfile().template
 )
 def test_another_modelfile_is_refused_with_the_first_difference(
     engine: Ollama,
+    tag: str,
     tiny_gguf: Path,
     questions: list[Question],
     check: Callable[..., None],
@@ -102,7 +109,7 @@ def test_another_modelfile_is_refused_with_the_first_difference(
     named: str,
     shown: str,
 ) -> None:
-    engine.create(TAG, tiny_gguf, _modelfile(**changed))
+    engine.create(tag, tiny_gguf, _modelfile(**changed))
     with pytest.raises(SentinelTripped, match=f"prompt_parity: row (.|\n)*{shown}") as caught:
         check(questions[:2])
     assert named in caught.value.what
@@ -111,16 +118,17 @@ def test_another_modelfile_is_refused_with_the_first_difference(
 def test_thinking_left_on_is_refused(
     ollama_server: str,
     engine: Ollama,
+    tag: str,
     tiny_gguf: Path,
     questions: list[Question],
     check: Callable[..., None],
 ) -> None:
     """Without our parser the GGUF's own template counts, which thinks unless it is told not to."""
-    engine.create(TAG, tiny_gguf, TASK.modelfile())
-    shown = requests.post(f"{ollama_server}/api/show", json={"model": TAG}, timeout=60).json()
+    engine.create(tag, tiny_gguf, TASK.modelfile())
+    shown = requests.post(f"{ollama_server}/api/show", json={"model": tag}, timeout=60).json()
     blob = shown["modelfile"].split("\nFROM ")[1].split("\n")[0].rsplit("sha256-", 1)[1]
     body = {**TASK.modelfile().model_dump(mode="json"), "parser": "", "stream": False}
-    body |= {"model": TAG, "files": {"model.gguf": f"sha256:{blob}"}}
+    body |= {"model": tag, "files": {"model.gguf": f"sha256:{blob}"}}
     made = requests.post(f"{ollama_server}/api/create", json=body, timeout=120)
     assert made.json() == {"status": "success"}
     with pytest.raises(SentinelTripped, match="prompt_parity") as caught:
@@ -131,6 +139,7 @@ def test_thinking_left_on_is_refused(
 
 def test_a_bos_token_is_refused(
     engine: Ollama,
+    tag: str,
     tiny_base: Path,
     tmp_path: Path,
     questions: list[Question],
@@ -141,8 +150,8 @@ def test_a_bos_token_is_refused(
     config = json.loads((base / "tokenizer_config.json").read_text())
     config |= {"add_bos_token": True, "bos_token": "<|endoftext|>"}
     (base / "tokenizer_config.json").write_text(json.dumps(config))
-    engine.create(TAG, converted(base, tmp_path / "bos.gguf"), TASK.modelfile())
+    engine.create(tag, converted(base, tmp_path / "bos.gguf"), TASK.modelfile())
     with pytest.raises(SentinelTripped, match="token_parity: row") as caught:
         check(questions[:2])
-    assert "from token 0" in caught.value.why
-    assert "<|endoftext|>" in caught.value.why
+    assert "1 more than the" in caught.value.why
+    assert "BOS" in caught.value.todo

@@ -217,6 +217,22 @@ def test_a_server_that_is_gone_for_good_leaves_it_to_the_other(
     teacher.start()  # so that it can be stopped
 
 
+@pytest.mark.parametrize("down", BOTH)
+def test_a_server_that_is_down_at_the_start_makes_no_other_teacher(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], down: str
+) -> None:
+    with SimulatedTeacher(answer, slots=2) as other:
+        use(other.word("openai"), teacher.word("ollama"))
+        assert stage.label(max_attempts=1) == set(range(ITEMS))
+        gone = {"openai": other, "ollama": teacher}[down]
+        gone.stop()
+        teacher.reset()
+        other.reset()
+        assert stage.label(max_attempts=2) == set(range(ITEMS))
+        assert teacher.load.requests + other.load.requests == 0
+        gone.start()  # so that it can be stopped
+
+
 @pytest.mark.parametrize("protocol", BOTH)
 def test_an_item_that_crashes_the_model_takes_no_other_with_it(
     tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str

@@ -9,16 +9,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from contracts import files
 from contracts.stage import Result
-from driver.pipeline import PIPELINE
+from driver.pipeline import stages_for
+from driver.settings import load
 from driver.store import Run, Store
 
 SAMPLE = files.ROOT / "examples/liga-sample"
+STAGES = stages_for(load(SAMPLE / "demo.yaml", (), {}))
 pytestmark = pytest.mark.slow
 
 
@@ -93,7 +94,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
 
 
 def test_every_stage_left_a_valid_result(host: Host) -> None:
-    for stage in PIPELINE:
+    for stage in STAGES:
         result = host.result(stage.name)
         assert stage.metrics.model_validate(result.metrics).summary()
         for artifact in stage.outputs:
@@ -103,7 +104,7 @@ def test_every_stage_left_a_valid_result(host: Host) -> None:
 
 def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
     shown = (host.folder / "stdout.txt").read_text(encoding="utf-8")
-    for stage in PIPELINE:
+    for stage in STAGES:
         assert stage.name in shown
     answer = json.loads(shown[shown.index("\n{\n") : shown.index("\n}\n") + 2])
     assert answer == host.result("verify").metrics["answer"]
@@ -113,8 +114,7 @@ def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
 def test_the_run_folder_tells_the_story(host: Host) -> None:
     run = Run.last(host.workspace)
     assert run is not None
-    stages: dict[str, Any] = run.read_state()["stages"]  # type: ignore[assignment]
-    assert {facts["state"] for facts in stages.values()} == {"done"}
+    assert {noted.state for noted in run.read_state().stages.values()} == {"done"}
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]
     assert trained[-1]["done"] == trained[-1]["total"] == 70
@@ -136,7 +136,6 @@ def test_another_learning_rate_repeats_training_and_what_follows(host: Host) -> 
     plan = host.plan("train.learning_rate=0.001")
     assert [stage for stage, (action, _) in plan.items() if action == "run"] == [
         "train",
-        "merge",
         "gguf",
         "evaluate",
         "deploy",
@@ -144,7 +143,7 @@ def test_another_learning_rate_repeats_training_and_what_follows(host: Host) -> 
         "verify",
     ]
     assert plan["train"][1] == "learning_rate: 0.005 → 0.001"
-    assert plan["merge"][1] == "train will run"
+    assert plan["gguf"][1] == "train will run"
     assert plan["split"] == ("reuse", "nothing has changed")
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -20,6 +16,7 @@ from contracts.stages import (
 )
 from images.gguf import convert, fetch_converter
 from images.gguf.header import GgufInvalid, read_header
+from tests.tiny_gguf import complete
 from tests.unit.model_stages import folder_of, run
 
 CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
@@ -29,7 +26,7 @@ def converted(root: Path, model: Path, events: list[Event]) -> Path:
     (root / "in").mkdir(parents=True)
     (root / "in" / "merged").symlink_to(model)
     run(root, CONVERT, convert.work, {"merged": root / "in" / "merged"}, {}, events.append)
-    return folder_of(root, CONVERT) / "out" / "model-q8_0.gguf"
+    return folder_of(root, CONVERT) / "out" / "model.gguf"
 
 
 def script(folder: Path, text: str) -> None:
@@ -64,25 +61,6 @@ def test_the_file_reads_back_as_qwen3_and_is_served(
         read_header(beginning)
 
     assert complete(gguf, "Guten Tag")
-
-
-def complete(gguf: Path, prompt: str) -> str:
-    """Return four tokens that llama.cpp's server adds to the prompt."""
-    command = [sys.executable, "-m", "serving.llamacpp_server", str(gguf), "256", "1"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as server:
-        assert server.stdout is not None
-        assert server.stdin is not None
-        address = json.loads(server.stdout.readline())["address"]
-        body = json.dumps({"prompt": prompt, "n_predict": 4, "temperature": 0}).encode()
-        request = urllib.request.Request(  # noqa: S310  # our own server
-            f"{address}/completion", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            content: str = json.load(answer)["content"]
-        server.stdin.close()
-    return content
 
 
 def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

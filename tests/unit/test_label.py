@@ -1,14 +1,8 @@
-"""Labelling: reviewed first, one item a request, retries with reasons, quarantine, the cache."""
+"""Labelling: reviewed first, one item a request, retries with reasons, quarantine."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,54 +10,11 @@ from typing import Any
 import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
-from contracts.files import ROOT
-from contracts.label_cache import CACHE_FILE, Imported, LabelCache
-from contracts.stages import LABEL
-from images.labeler import label as label_stage
-from serving import TeacherServer, full_tag
-from tasks import load_task
-from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
+from tests.unit.labeler_stage import label, write_jsonl
+from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, items, stage
 from tests.unit.scripted_engine import ScriptedEngine, answer
 
-DEFAULTS = {"teacher": "teacher", "min_labelled": 0, "patience_s": 0, "concurrency": 1}
-GOOD = json.dumps(label("high"), ensure_ascii=False)
-PLACEHOLDER = json.dumps(label("high", summary="Keine Zusammenfassung verfügbar."))
-
-
-def items(count: int) -> list[dict[str, Any]]:
-    return [
-        {"id": f"i{n}", "title": f"Kürzung {n}", "content": f"Das Land kürzt Mittel, Fall {n}."}
-        for n in range(count)
-    ]
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
-    double = ScriptedEngine(lambda _messages, _number: GOOD)
-    monkeypatch.setattr(
-        label_stage,
-        "connect_teachers",
-        lambda _environ, _workspace, name: [TeacherServer(double, "scripted", full_tag(name))],
-    )
-    return double
-
-
-class Labelling(StageRun):
-    def __init__(self, folder: Path, count: int = 3) -> None:
-        super().__init__(LABEL, folder)
-        write_jsonl(folder / "items.jsonl", items(count))
-        write_jsonl(folder / "reviewed.jsonl", [])
-
-    def label(self, **params: Any) -> Any:
-        return self.run(label_stage.work, **{**DEFAULTS, **params})
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        return read_jsonl(self.out / f"{name}.jsonl")
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Labelling:
-    return Labelling(tmp_path)
+__all__ = ["engine", "stage"]
 
 
 def test_each_item_is_asked_alone_with_the_schema(stage: Labelling, engine: ScriptedEngine) -> None:
@@ -174,42 +125,6 @@ def test_what_stays_invalid_is_quarantined_with_every_attempt(
     assert [row["id"] for row in stage.rows("labels")] == ["i0", "i2"]
 
 
-def test_a_second_run_asks_nothing_and_a_changed_teacher_everything(
-    stage: Labelling, engine: ScriptedEngine
-) -> None:
-    engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
-    first = stage.label(max_attempts=2)
-    before = [stage.rows(name) for name in ("labels", "quarantine")]
-    asked = len(engine.asked)
-    second = stage.label(max_attempts=2)
-    assert (first.asked, second.asked, second.cached) == (3, 0, 3)
-    assert len(engine.asked) == asked
-    assert [stage.rows(name) for name in ("labels", "quarantine")] == before
-
-    more = stage.label(max_attempts=3)  # goes on where the quarantined row stood
-    assert (more.cached, more.asked, len(engine.asked)) == (2, 1, asked + 1)
-
-    engine.tags["teacher:latest"] = type(engine.tags["teacher:latest"])("teacher:latest", "d9", 1)
-    assert stage.label(max_attempts=2).asked == 3
-
-
-def test_an_engine_that_goes_away_stops_the_stage_and_keeps_the_rows(
-    stage: Labelling, engine: ScriptedEngine
-) -> None:
-    def dies(messages: list[dict[str, str]], number: int) -> Any:
-        if number == 2:
-            engine.alive = False
-            return EngineUnavailable("connection refused")
-        return GOOD
-
-    engine.script = dies
-    with pytest.raises(EngineUnavailable, match="the engine is gone"):
-        stage.label()
-    engine.alive = True
-    metrics = stage.label()
-    assert (metrics.cached, metrics.asked) == (2, 1)
-
-
 def test_one_time_out_is_that_items_failure_and_is_asked_again_next_time(
     stage: Labelling, engine: ScriptedEngine
 ) -> None:
@@ -260,121 +175,6 @@ def test_a_missing_teacher_is_named(stage: Labelling, engine: ScriptedEngine) ->
         stage.label(teacher="qwen3:32b")
 
 
-def test_items_with_the_same_text_are_asked_once(stage: Labelling, engine: ScriptedEngine) -> None:
-    same = [{**items(1)[0], "id": f"copy{n}"} for n in range(3)]
-    write_jsonl(stage.folder / "items.jsonl", same)
-    assert stage.label().asked == 3
-    assert len(engine.asked) == 1
-    assert [row["id"] for row in stage.rows("labels")] == ["copy0", "copy1", "copy2"]
-
-
-def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
-    stage: Labelling, engine: ScriptedEngine
-) -> None:
-    task = load_task("liga_relevance")
-    digests = [task.item_digest(task.item.model_validate(row)) for row in items(2)]
-    answers = (json.dumps(label(None)), PLACEHOLDER)
-    with LabelCache(stage.folder / CACHE_FILE) as cache:
-        cache.put_imported(
-            Imported(digest, answer, "old") for digest, answer in zip(digests, answers, strict=True)
-        )
-    metrics = stage.label()
-    assert (metrics.imported, metrics.asked) == (1, 2)
-    assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
-
-
-def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:
-    engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
-    assert stage.label(max_attempts=2).quarantined == 1
-    task = load_task("liga_relevance")
-    digest = task.item_digest(task.item.model_validate(items(2)[1]))
-    with LabelCache(stage.folder / CACHE_FILE) as cache:
-        cache.put_imported([Imported(digest, json.dumps(label(None)), "by hand")])
-    mended = stage.label(max_attempts=2)
-    assert (mended.imported, mended.asked, mended.quarantined) == (1, 0, 0)
-
-
-@pytest.mark.parametrize("damage", ['[{"reasons": []}]', "[{}, {}]", "[5]", "{"])
-def test_a_damaged_verdict_is_judged_anew(
-    stage: Labelling, engine: ScriptedEngine, damage: str
-) -> None:
-    stage.label()
-    before = stage.rows("labels")
-    with sqlite3.connect(stage.folder / CACHE_FILE) as database:
-        database.execute("UPDATE verdicts SET verdicts = ?", (damage,))
-    again = stage.label()
-    assert again.asked == 0
-    assert stage.rows("labels") == before
-    assert len(engine.asked) == 3
-
-
-def test_an_edited_correction_prompt_asks_again(
-    stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.label()
-    task = load_task("liga_relevance")
-    edited = dataclasses.replace(task, correction_prompt=task.correction_prompt + "\nSorgfältig!")
-    monkeypatch.setattr(label_stage, "load_task", lambda _: edited)
-    assert stage.label().asked == 3
-
-
-def test_a_sample_of_the_reviews_is_asked_too_and_changes_no_label(
-    stage: Labelling, engine: ScriptedEngine
-) -> None:
-    reviews = [{"id": f"i{n}", "label": label(None)} for n in range(2)]
-    write_jsonl(stage.folder / "reviewed.jsonl", reviews)
-    metrics = stage.label(gold_sample=1)
-    assert (metrics.reviewed, metrics.asked, len(engine.asked)) == (2, 1, 2)
-    assert [row["origin"] for row in stage.rows("labels")] == ["reviewed", "reviewed", "teacher"]
-    report = json.loads((stage.out / "label_report.json").read_text())
-    assert report["agreement"]["reviewed"]["rows"] == 1
-    assert report["agreement"]["reviewed"]["scores"]["relevant"] == 0
-    assert report["look_at"][0]["why"] == ["reviewed as irrelevant, the teacher says high"]
-
-
-def test_the_report_tells_breaks_before_and_after_retry_and_the_cost(
-    stage: Labelling, engine: ScriptedEngine
-) -> None:
-    def script(messages: list[dict[str, str]], _: int) -> str:
-        if "Fall 0." in messages[1]["content"]:
-            return PLACEHOLDER
-        return GOOD if len(messages) > 2 else PLACEHOLDER
-
-    engine.script = script
-    stage.label(max_attempts=2)
-    report = json.loads((stage.out / "label_report.json").read_text())
-    assert report["rules"][0] == {
-        "rule": "placeholder",
-        "severity": "error",
-        "before_retry": 3,
-        "after_retry": 1,
-    }
-    assert report["cost"]["requests"] == 6
-    assert (report["cost"]["prompt_tokens"], report["cost"]["answer_tokens"]) == (60, 120)
-    assert report["quarantine_reasons"] == {"placeholder": 1}
-    assert report["look_at"][0]["id"] == "i0"
-    figures = stage.events[-1].metrics
-    assert figures["broken"] == "placeholder 4"
-    assert figures["positive"] == "100%"
-    assert figures["quarantined"] == 1
-
-
-def test_the_report_compares_with_the_labels_before(tmp_path: Path, engine: ScriptedEngine) -> None:
-    before = Labelling(tmp_path / "store/label/f0")
-    before.label()
-    before.out.rename(before.folder / "out")
-    (before.folder / "result.json").write_text("{}")
-    engine.script = lambda messages, _: (
-        json.dumps(label(None)) if "Fall 1." in messages[1]["content"] else GOOD
-    )
-    now = Labelling(tmp_path / "store/label/f1")
-    now.label()
-    report = json.loads((now.out / "label_report.json").read_text())
-    assert report["agreement"]["previous"]["rows"] == 3
-    assert report["agreement"]["previous"]["scores"]["relevant"] == pytest.approx(0.6667)
-    assert report["look_at"][0]["why"] == ["was high, is now irrelevant"]
-
-
 def test_the_context_holds_the_longest_item(stage: Labelling, engine: ScriptedEngine) -> None:
     stage.label(num_predict=1000)
     short = engine.asked[0]["options"]["num_ctx"]
@@ -383,42 +183,3 @@ def test_the_context_holds_the_longest_item(stage: Labelling, engine: ScriptedEn
     long = engine.asked[-1]["options"]["num_ctx"]
     assert short % 2048 == long % 2048 == 0
     assert long - short + 2048 >= 6000 / 2.5
-
-
-def test_another_context_asks_nothing_again(stage: Labelling, engine: ScriptedEngine) -> None:
-    stage.label(num_ctx=4096)
-    assert stage.label(num_ctx=8192).cached == 3
-
-
-_KILLED = """
-import sys, time, threading
-from pathlib import Path
-from images.labeler import label as stage
-from tests.unit.scripted_engine import ScriptedEngine
-from serving import TeacherServer
-from tests.unit.test_label import GOOD, Labelling
-def script(messages, number):
-    if number == 5:
-        print("five", flush=True)
-        time.sleep(60)
-    return GOOD
-double = TeacherServer(ScriptedEngine(script), "scripted", "teacher:latest")
-stage.connect_teachers = lambda *_: [double]
-Labelling(Path(sys.argv[1]), count=8).label()
-"""
-
-
-def test_rows_survive_a_sigkill(tmp_path: Path, engine: ScriptedEngine) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout
-    assert child.stdout.readline() == b"five\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    metrics = Labelling(tmp_path, count=8).label()
-    assert (metrics.cached, metrics.asked) == (5, 3)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import InputMissing, LabelsMissing
+from contracts.errors import FileUnusable, InputMissing, LabelsMissing
 from contracts.stages import LABEL
 from driver.report import labels
 from images.labeler import label as label_stage
-from serving import TeacherServer
+from serving.teachers import TeacherServer
 from tests.unit.labeler_stage import StageRun, label, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine
 
@@ -51,7 +51,8 @@ def test_the_page_shows_what_the_report_holds(stage: StageRun, tmp_path: Path) -
     assert '<td>placeholder<td class="number">1' in text, "the reason of the quarantine"
     assert "The teacher and the reviews: 1 items" in text
     assert "<b>i3</b>: reviewed as irrelevant, the teacher says high" in text
-    assert "The teacher answered for 3 items" in text
+    assert "The teacher's answers for 4 items cost 6 requests" in text
+    assert "The last start asked for 3 of these items" in text
     assert "&lt;b&gt;Mittel" in text
     assert "<b>Mittel" not in text
     assert "The stage failed" not in text
@@ -63,6 +64,15 @@ def test_a_failed_stage_has_a_page_too(stage: StageRun, tmp_path: Path) -> None:
     assert "labels report" in caught.value.todo
     labels.write(tmp_path, tmp_path / "labels.html")
     assert "The stage failed" in (tmp_path / "labels.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["{", '{"items": 3}', "[]", "5"])
+def test_a_report_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "store/label/f1/out/label_report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(FileUnusable, match=r"label_report\.json"):
+        labels.write(tmp_path, tmp_path / "labels.html")
 
 
 def test_without_a_report_it_says_what_to_do(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ import pytest
 
 from contracts.errors import ItemsInvalid
 from contracts.files import ROOT
-from contracts.label_cache import CACHE_FILE, Imported, LabelCache
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
+from contracts.params import LabelMetrics
+from contracts.stage import Result
+from contracts.stages import LABEL
 from driver import labels
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
 from tasks import load_task
 from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
 
@@ -40,14 +48,34 @@ def fill(workspace: Path) -> None:
 
 def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
     fill(tmp_path / "a")
-    assert labels.export(tmp_path / "a", tmp_path / "out.jsonl") == 2
+    assert labels.export(tmp_path / "a", tmp_path / "out.jsonl") == (2, 0)
     found = labels.take(tmp_path / "b", TASK, [tmp_path / "out.jsonl"])
     assert (found.taken, found.refused) == (2, {})
     labels.export(tmp_path / "b", tmp_path / "again.jsonl")
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("changed", [{"text": 5}, {"seconds": "1"}, {"more": 1}])
+@pytest.mark.parametrize("damage", ["'['", "'5'", "'[]'", "'[5]'", "x'ff00'", "5", "''"])
+def test_damaged_rows_are_left_out_of_an_export(tmp_path: Path, damage: str) -> None:
+    fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / CACHE_FILE)) as database, database:
+        database.execute(f"UPDATE answers SET attempts = {damage}")  # noqa: S608
+        database.execute("UPDATE imported SET answer = x'ff'")
+        database.execute("INSERT INTO imported VALUES ('d2', '{}', 'x')")
+    assert labels.export(tmp_path, tmp_path / "out.jsonl") == (1, 2)
+    assert [row["item"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["d2"]
+
+
+def test_rows_tell_times_or_not(tmp_path: Path) -> None:
+    timed = {**ATTEMPTS[0], "began_at": 1.5, "ended_at": None}
+    write_jsonl(tmp_path / "in.jsonl", [{"key": "k1", "attempts": [timed, ATTEMPTS[0]]}])
+    assert labels.take(tmp_path, TASK, [tmp_path / "in.jsonl"]).taken == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"text": 5}, {"seconds": "1"}, {"seconds": float("nan")}, {"more": 1}, {"ended_at": "1"}],
+)
 def test_an_odd_exported_row_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     row = {"key": "k1", "attempts": [{**ATTEMPTS[0], **changed}]}
     write_jsonl(tmp_path / "odd.jsonl", [row])
@@ -55,13 +83,82 @@ def test_an_odd_exported_row_is_refused(tmp_path: Path, changed: dict[str, Any])
     assert (found.taken, sum(found.refused.values())) == (0, 1)
 
 
-def test_what_is_there_wins_over_an_exported_row(tmp_path: Path) -> None:
+def attempt(seed: int, text: str = "{}") -> dict[str, Any]:
+    return {**ATTEMPTS[0], "seed": seed, "text": text}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([attempt(0, "other")], ATTEMPTS),
+        ([attempt(0, "other"), attempt(1)], ATTEMPTS),
+        ([attempt(0)], ATTEMPTS),
+        ([attempt(0), attempt(1)], [attempt(0), attempt(1)]),
+    ],
+    ids=["another", "another and more", "the same", "goes on"],
+)
+def test_an_exported_row_never_undoes_what_is_here(
+    tmp_path: Path, given: list[dict[str, Any]], kept: list[dict[str, Any]]
+) -> None:
     fill(tmp_path)
-    other = [{"key": "k1", "attempts": []}]
-    write_jsonl(tmp_path / "other.jsonl", other)
-    labels.take(tmp_path, TASK, [tmp_path / "other.jsonl"])
+    write_jsonl(tmp_path / "other.jsonl", [{"key": "k1", "attempts": given}])
+    found = labels.take(tmp_path, TASK, [tmp_path / "other.jsonl"])
+    assert (found.answers, found.known) == ((0, 1) if kept == ATTEMPTS else (1, 0))
     with LabelCache(tmp_path / CACHE_FILE) as cache:
-        assert cache.attempts(["k1"]) == {"k1": ATTEMPTS}
+        assert cache.attempts(["k1"]) == {"k1": kept}
+
+
+def test_an_exported_row_mends_a_damaged_one(tmp_path: Path) -> None:
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        cache.put("k1", [{"seed": 0}])
+    write_jsonl(tmp_path / "in.jsonl", [{"key": "k1", "attempts": ATTEMPTS}])
+    assert labels.take(tmp_path, TASK, [tmp_path / "in.jsonl"]).answers == 1
+
+
+def test_an_import_counts_once(tmp_path: Path) -> None:
+    assert imports_of(tmp_path) == 0
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label("high")}] * 2)
+    first = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    number = imports_of(tmp_path)
+    assert number > 0
+    second = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (first.rows, first.labels, first.known) == (2, 1, 1)
+    assert (second.taken, second.known) == (0, 2)
+    assert imports_of(tmp_path) == number
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label(None)}])
+    labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert imports_of(tmp_path) > number
+
+
+def test_the_label_stage_runs_again_after_an_import(tmp_path: Path) -> None:
+    given = {"snapshot": {"items": ["x.jsonl"]}, "fetch": {"path": "base"}, "workspace": tmp_path}
+    session = Session(Settings.model_validate(given), Display())
+
+    def labelled(imports: int) -> Result:
+        metrics = LabelMetrics(reviewed=0, cached=0, asked=1, quarantined=0, imports=imports)
+        return Result(
+            stage="label",
+            fingerprint="f",
+            outputs={},
+            metrics=metrics.model_dump(),
+            seconds=1,
+            finished_at="2026-01-01",
+        )
+
+    assert session.still_true(LABEL, labelled(0)) == ""
+    write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label("high")}])
+    labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert session.still_true(LABEL, labelled(0)) == "labels have been imported since"
+    now = imports_of(tmp_path)
+    assert session.still_true(LABEL, labelled(now)) == ""
+    (tmp_path / CACHE_FILE).unlink()  # a lost cache costs nothing as long as the labels are there
+    assert session.still_true(LABEL, labelled(now)) == ""
+
+
+def test_files_without_rows_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(ItemsInvalid, match="holds no rows"):
+        labels.take(tmp_path, TASK, [tmp_path / "empty.jsonl"])
 
 
 @pytest.mark.parametrize(
@@ -88,14 +185,16 @@ def test_a_foreign_row_is_taken_for_its_item(tmp_path: Path, row: dict[str, Any]
     ("row", "kind"),
     [
         ({**ITEM, "label": label("critical")}, "format"),
-        ({**ITEM, "label": None}, "format"),
-        ({**ITEM}, "format"),
+        ({**ITEM, "label": None}, "no label"),
+        ({**ITEM}, "no label"),
+        ({**ITEM, "origin": "teacher", "attempts": ATTEMPTS, "failure": ""}, "no label"),
         (
             {**ITEM, "label": label("high", summary="Keine Zusammenfassung verfügbar.")},
             "placeholder",
         ),
         ({"id": "nobody", "label": label("high")}, "unknown item"),
-        ({"key": "k", "attempts": "none"}, "unknown item"),
+        ({"key": "k", "attempts": "none"}, "format"),
+        ({"key": "k", "attempts": []}, "format"),
     ],
 )
 def test_a_row_that_is_no_label_is_refused_with_its_place(
@@ -126,7 +225,10 @@ def test_the_commands_say_what_they_did(tmp_path: Path) -> None:
         command += ["-c", str(config), "-w", str(tmp_path / "w")]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
-    assert "1 labels taken" in driver("import", str(tmp_path / "old.jsonl"))
-    assert "refused, format: 1" in driver("import", str(tmp_path / "old.jsonl"))
+    said = driver("import", str(tmp_path / "old.jsonl"))
+    assert "2 rows: 1 labels and 0 answers of a teacher are new" in said
+    assert "refused, no label: 1" in said
+    assert "asked about up to label.max_attempts times" in said
+    assert "known already: 1" in driver("import", str(tmp_path / "old.jsonl"))
     assert driver("export", str(tmp_path / "out.jsonl")).startswith("1 rows written")
     assert [row["source"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["old.jsonl, line 1"]

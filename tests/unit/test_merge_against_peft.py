@@ -16,6 +16,8 @@ from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
 from images.merger import merge, streamed
 from images.trainer.backends import PROJECTIONS
+from images.weights import checks
+from images.weights.checks import BASE_BY_DIGEST
 from images.weights.lora import plan_updates
 from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base, merged_by_peft, save_adapter
@@ -74,7 +76,7 @@ def assert_same_bits(out: Path, expected: dict[str, torch.Tensor]) -> None:
 def test_the_same_bits_as_peft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, dtype: str
 ) -> None:
-    monkeypatch.setattr(streamed, "_BLOCK", 1000)  # no tensor ends where a block does
+    monkeypatch.setattr(streamed, "BLOCK", 1000)  # no tensor ends where a block does
     kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     base, adapter = made(tmp_path, PLAIN[case])
     out, metrics = merged(tmp_path / "ws", base, adapter, dtype=dtype)
@@ -191,7 +193,7 @@ def test_a_setting_that_is_not_known_goes_to_peft(tmp_path: Path) -> None:
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     base, adapter = made(tmp_path, {})
     config = json.loads((adapter / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = merge.BASE_BY_DIGEST + "0" * 64
+    config["base_model_name_or_path"] = BASE_BY_DIGEST + "0" * 64
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(SentinelTripped, match="base_commit"):
         merged(tmp_path / "ws", base, adapter)
@@ -214,7 +216,7 @@ def test_an_update_of_the_wrong_tensor_is_found_out(
     def astray(*given: Any) -> dict[str, Any]:
         return {name.replace("k_proj", "v_proj"): u for name, u in plan_updates(*given).items()}
 
-    monkeypatch.setattr(merge, "plan_updates", astray)
+    monkeypatch.setattr(checks, "plan_updates", astray)
     with pytest.raises(SentinelTripped, match="untouched_tensors"):
         merged(tmp_path / "ws", base, adapter)
 

@@ -22,6 +22,7 @@ from contracts.files import ROOT
 from contracts.stage import Event
 from contracts.stages import MERGE
 from images.merger import merge, streamed
+from images.weights.model_files import DTYPES
 from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, job, run
@@ -227,7 +228,7 @@ def test_a_full_disk_comes_up_from_the_thread_that_writes(
             base / name,
             model_shards(base)[name],
             tmp_path / name,
-            merge.DTYPES["bf16"],
+            DTYPES["bf16"],
             {},
             lambda _count: None,
         )

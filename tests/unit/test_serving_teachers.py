@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from serving import TeacherServer, connect_teachers, teacher_model
 from serving.engine import Model
+from serving.openai import digest_of_name
+from serving.teachers import TeacherServer, connect_teachers, identify_teacher
 from tests.unit.scripted_engine import ScriptedEngine
 
 TAG = "teacher:latest"
@@ -36,25 +37,60 @@ def test_without_names_the_serving_engine_labels(tmp_path: Path) -> None:
     assert (found.server.name, found.tag) == ("ollama", "qwen3:32b")
 
 
-def test_the_teacher_is_whose_digest_is_told_whichever_comes_first() -> None:
-    servers = [server("openai", "of the name"), server("ollama", "d1")]
-    assert teacher_model(servers).digest == "d1"
-    assert teacher_model(servers[::-1]).digest == "d1"
-    assert teacher_model(servers[:1]).digest == "of the name"
+def test_the_digest_is_told_by_an_ollama_whichever_comes_first() -> None:
+    silent, telling = server("openai", "of the name"), server("ollama", "d1")
+    for servers in ([silent, telling], [telling, silent], [telling]):
+        assert identify_teacher(servers, {})[:2] == (TAG, "d1")
+    assert identify_teacher([silent], {}).digest == digest_of_name(TAG)
 
 
-def test_a_server_that_is_down_leaves_it_to_the_next() -> None:
-    servers = [server("ollama", "d1", alive=False), server("ollama", "d2")]
-    assert teacher_model(servers).digest == "d2"
+@pytest.mark.parametrize("down", ["ollama", "openai"])
+def test_the_digest_is_the_same_with_a_server_down(down: str) -> None:
+    names = ("openai", "ollama")
+    told = identify_teacher([server(name) for name in names], {}).told
+    servers = [server(name, alive=name != down) for name in names]
+    assert identify_teacher(servers, told).digest == "d1"
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_an_ollama_that_never_told_its_digest_is_waited_for() -> None:
+    servers = [server("ollama", alive=False), server("openai")]
+    with pytest.raises(EngineUnavailable, match="no Ollama has told yet") as caught:
+        identify_teacher(servers, {})
+    assert "the engine is gone" in caught.value.why
+
+
+def test_of_servers_of_the_protocol_alone_the_first_names_the_model() -> None:
+    first, second = server("openai", alive=False), server("openai")
+    second = TeacherServer(second.server, "other", TAG)
+    first = TeacherServer(first.server, "first", "Qwen/Qwen3-32B")
+    assert identify_teacher([first, second], {}).digest == digest_of_name("Qwen/Qwen3-32B")
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["up", "down"])
+def test_servers_that_differ_are_named(alive: bool) -> None:
+    servers = [server("ollama", "d1", alive=alive), server("ollama", "d2")]
+    known = {} if alive else {servers[0].place: "d1"}
+    with pytest.raises(ModelMissing, match="do not hold the same teacher") as caught:
+        identify_teacher(servers, known)
+    for digest in ("d1", "d2"):
+        assert f"{digest} is teacher:latest at ollama-{digest}" in caught.value.why
+
+
+def test_what_a_server_says_now_counts_more_than_what_it_said() -> None:
+    telling = server("ollama", "d2")
+    assert identify_teacher([telling], {telling.place: "d1"}).digest == "d2"
+    without = server("ollama", "")
+    assert identify_teacher([telling, without], {without.place: "d1"}).digest == "d2"
+
+
+def test_nobody_answers() -> None:
+    servers = [server("ollama", alive=False), server("openai", alive=False)]
     with pytest.raises(EngineUnavailable, match="the engine is gone"):
-        teacher_model([server("ollama", alive=False), server("openai", alive=False)])
+        identify_teacher(servers, {servers[0].place: "d1"})
 
 
 def test_a_server_without_the_teacher_says_what_it_has() -> None:
     with pytest.raises(ModelMissing) as caught:
-        teacher_model([server("ollama", "")])
+        identify_teacher([server("ollama", "")], {})
     assert "no model at all" in caught.value.why
     assert "ollama pull teacher:latest" in caught.value.todo

@@ -44,6 +44,13 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("engine: llamacpp", [], "use runner=process"),
         ("fetch: {path: '', model: a/b, revision: main}", [], "must be the commit"),
         ("snapshot: {source: backend}", [], "needs the section backend"),
+        ("teachers: ['']", [], "is no address, nor openai+http"),
+        ("teachers: [gpu1, 'gpu2 gpu3']", [], "is no address, nor openai+http"),
+        ("teachers: ['openai+']", [], "is no address, nor openai+http"),
+        ("teachers: ['openai+gpu1:8000/v1']", [], "is no address, nor openai+http"),
+        ("teachers: ['openai+http:///v1#m']", [], "is no address, nor openai+http"),
+        ("teachers: ['gpu1#qwen3']", [], "is no address, nor openai+http"),
+        ("teachers: [gpu1, gpu1]", [], "teachers: a server is named twice"),
         ("evaluate: {min_valid: 1.5}", [], "evaluate.min_valid"),
     ],
 )
@@ -55,6 +62,17 @@ def test_bad_settings_name_the_key(
         load(tmp_path, whole, *overrides, RETRAIN__TASK="liga_relevance")
     assert message in str(caught.value)
     assert caught.value.todo
+
+
+def test_teachers_are_addresses_and_urls(tmp_path: Path) -> None:
+    named = [
+        "gpu1",
+        "http://[::1]:11434",
+        "openai+https://gpu2/v1/#Qwen/Qwen3-32B",
+        "openai+http://gpu3:80",
+        "openai+http://gpu3:80#m",
+    ]
+    assert load(tmp_path, _merged(f"teachers: {named}")).teachers == tuple(named)
 
 
 def _merged(text: str) -> str:

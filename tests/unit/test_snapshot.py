@@ -113,6 +113,7 @@ def test_absolute_patterns(here: Path) -> None:
         ('{"id": "x", "title": "", "content": null}\n', "neither title nor content"),
         ('{"title": "t"}\n', "line 1 is no item"),
         ('{"id": "x", "title": "t"}\n{"id": "x", "title": "u"}\n', "line 2 has the id x a second"),
+        ('{"id": "x", "title": "t", "id": "y"}\n', "line 1 is not JSON"),
         ("", "there are no items"),
     ],
 )
@@ -123,8 +124,9 @@ def test_a_bad_file_is_named(here: Path, content: str, message: str) -> None:
 
 
 def test_a_file_that_is_no_text(here: Path) -> None:
-    (here / "bad.jsonl").write_bytes(b'{"id": "\xff"}\n')
-    with pytest.raises(ItemsInvalid, match=r"bad\.jsonl cannot be read"):
+    good = json.dumps(_item(1)).encode()
+    (here / "bad.jsonl").write_bytes(good + b'\n{"id": "\xff"}\n')
+    with pytest.raises(ItemsInvalid, match=r"bad\.jsonl, line 2 is not UTF-8"):
         _check(items=["bad.jsonl"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from contracts.stage import Event, InputRef, Job, Result
 from contracts.stages import (
     CONVERT,
     GGUF,
+    GGUF_VARIANTS,
     MERGED,
 )
 from driver.store import Run, Store
@@ -52,6 +54,7 @@ def job(workspace: Path) -> Job:
 
 def copies(context: StageContext[GgufParams]) -> GgufMetrics:
     context.output(GGUF).write_bytes(context.input(MERGED).read_bytes())
+    context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
     context.progress(1, 1, "files")
     return METRICS
 
@@ -85,6 +88,10 @@ def test_a_finished_stage_is_found_with_its_outputs(tmp_path: Path) -> None:
         "result no text",
         "metrics gone",
         "outputs gone",
+        "stage other",
+        "job gone",
+        "job cut",
+        "job of another",
     ],
 )
 def test_a_damaged_result_does_not_count(
@@ -101,6 +108,17 @@ def test_a_damaged_result_does_not_count(
         case "output other":
             output.chmod(0o644)
             output.write_text("abx", encoding="utf-8")
+        case "stage other":
+            told = {**result.model_dump(mode="json"), "stage": "train"}
+            files.write_json(store.place("gguf", "f" * 16) / "result.json", told)
+        case "job gone":
+            (store.place("gguf", "f" * 16) / "job.json").unlink()
+        case "job cut":
+            (store.place("gguf", "f" * 16) / "job.json").write_bytes(b'{"stage": "gguf"')
+        case "job of another":
+            other = job(tmp_path).model_copy(update={"fingerprint": "0" * 16})
+            place = store.place("gguf", "f" * 16)
+            files.write_json(place / "job.json", other.model_dump(mode="json"))
         case "metrics gone" | "outputs gone":
             told = {**result.model_dump(mode="json"), damage.removesuffix(" gone"): {}}
             files.write_json(store.place("gguf", "f" * 16) / "result.json", told)
@@ -109,6 +127,30 @@ def test_a_damaged_result_does_not_count(
             (store.place("gguf", "f" * 16) / "result.json").write_bytes(text)
     assert store.result("gguf", "f" * 16) is None
     assert "damaged" in capsys.readouterr().err
+    if damage.startswith("job"):
+        assert store.latest("gguf") is None
+    _, again = run(tmp_path)
+    assert store.result("gguf", "f" * 16) == again
+
+
+def test_a_large_output_is_read_only_when_it_was_written_to_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("driver.store._SMALL", 0)
+    store, result = run(tmp_path)
+    output = tmp_path / result.outputs[GGUF.name].path
+    output.chmod(0o644)
+    written = output.stat().st_mtime_ns
+    output.write_bytes(b"abx")
+    os.utime(output, ns=(written, written))
+    assert store.result("gguf", "f" * 16) == result, "as old as it was: taken for what it was"
+    later = written + 10_000_000_000
+    os.utime(output, ns=(later, later))
+    assert store.result("gguf", "f" * 16) is None
+    assert "holds something else" in capsys.readouterr().err
+    output.write_bytes(b"abc")
+    os.utime(output, ns=(later, later))
+    assert store.result("gguf", "f" * 16) == result
 
 
 def test_no_result_without_every_output(tmp_path: Path) -> None:

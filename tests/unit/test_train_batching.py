@@ -177,6 +177,18 @@ def test_an_unknown_shape_means_one_row_at_once(tmp_path: Path) -> None:
     assert (settled.params.micro_batch_size, settled.training) == (1, None)
 
 
+@pytest.mark.parametrize(
+    ("setting", "device", "on"),
+    [("auto", "cpu", False), ("auto", "cuda", True), ("on", "cpu", True), ("off", "cuda", False)],
+)
+def test_checkpointing_is_as_set(setting: str, device: str, on: bool, tmp_path: Path) -> None:
+    params = TrainParams(**{**SETTINGS, "gradient_checkpointing": setting, "device": device})
+    assert params.checkpointing is on
+    if device == "cpu":
+        config = sft.config("transformers", params, steps=4, folder=tmp_path)
+        assert config.gradient_checkpointing is on
+
+
 def test_free_memory_is_within_the_machine_s() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
     assert 0 < batching.free_mib("cpu") <= total

@@ -43,6 +43,7 @@ def _unsure_name(case: Case) -> Findings:
     known = case.vocabulary
     for name, text in case.prose:
         likely = {person for person in likely_people(text) if not known.has_any(person)}
+        likely -= set(people(text))
         for found in sorted({*_unsure(text, known), *_half_known(text, known), *likely}):
             yield f"{name} nennt {excerpt(found)}"
 

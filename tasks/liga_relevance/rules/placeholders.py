@@ -42,13 +42,16 @@ _ADVERBS = (
     r"|an dieser stelle|weiter|automatische?) ?){0,2}"
 )
 _ABOUT = (
-    r"(?:(?:zu|zum|zur|über|für|in|im|aus|mit|auf) (?:diese[mnrs]?|de[mnr]|das|die)? ?"
-    r"(?:artikel|text|beitrag|thema|meldung|bericht|quelle|inhalt|seite)\w{0,3} ?)?"
+    r"(?:(?:zu|zum|zur|über|für|in|im|aus|mit|auf)? ?(?:diese[mnrs]?|de[mnr]|das|die|eine[rnm]?)? ?"
+    r"(?:artikel|text|beitrag|thema|meldung|bericht|quelle|inhalt|seite|zusammenfassung|analyse"
+    r"|bewertung|einschätzung)\w{0,3} ?)?"
+    r"(?:(?:aufgrund|wegen|mangels|ohne|anhand|auf basis|auf grundlage) (?:\w{1,30} ){1,5})?"
 )
 _STATE = (
     r"(?:verfügbar|vorhanden|möglich|bekannt|erforderlich|notwendig|nötig|enthalten|gegeben|vor"
-    r"|vorliegend|zur verfügung(?: gestellt)?|angegeben|(?:erstellt|gefunden|erzeugt|ermittelt"
-    r"|abgeleitet|generiert|durchgeführt|vorgenommen)(?: werden)?)"
+    r"|zu entnehmen|ersichtlich|vorliegend|zur verfügung(?: gestellt)?|angegeben"
+    r"|(?:erstellt|gefunden|erzeugt|ermittelt|abgeleitet|generiert|durchgeführt|vorgenommen)"
+    r"(?: werden)?)"
 )
 _ARTICLE = r"(?:eine|einen|die|der|das|ein) "
 _IS = (
@@ -63,6 +66,11 @@ _THERE_IS_NONE = rf"{_ADVERBS}{_ABOUT}(?:es )?{_IS} {_ADVERBS}{_ABOUT}{_NONE}"
 # Eine ausführliche Bewertung ist derzeit nicht möglich. Weitere Details sind nicht bekannt.
 _IS_NOT = (
     rf"(?:{_ARTICLE})?{_ADJECTIVES}{_NOUN} ?{_ABOUT}(?:{_IS} )?{_ADVERBS}{_ABOUT}nicht {_STATE}"
+)
+# Derzeit ist eine Bewertung nicht möglich.
+_NOT_IS = (
+    rf"{_ADVERBS}{_ABOUT}{_IS} {_ADVERBS}(?:{_ARTICLE})?{_ADJECTIVES}{_NOUN} ?{_ABOUT}{_ADVERBS}"
+    rf"nicht {_STATE}"
 )
 # Die Analyse wird nachgereicht. Wird ergänzt.
 _FOLLOWS = (
@@ -87,7 +95,7 @@ _ENGLISH = (
 # Whole sentences, in small letters and without marks around.
 _EMPTY_SENTENCES = tuple(
     re.compile(pattern)
-    for pattern in (_NONE, _THERE_IS_NONE, _IS_NOT, _FOLLOWS, _SEE, _HERE_STANDS, _ENGLISH)
+    for pattern in (_NONE, _THERE_IS_NONE, _IS_NOT, _NOT_IS, _FOLLOWS, _SEE, _HERE_STANDS, _ENGLISH)
 )
 _MISSING = re.compile(r"\b(?:kein|nicht|siehe|vgl|wie|wird|werden|folg|hier|no|not)", re.IGNORECASE)
 # The article's own words about itself: filler in a summary, a reason in the reasoning.

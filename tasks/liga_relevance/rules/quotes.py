@@ -44,6 +44,9 @@ _VERB = (
 _SPOKEN_AFTER = re.compile(rf"\s?,?\s*{_VERB}\b")
 _SPOKEN_BEFORE = re.compile(rf"\b{_VERB}\b[^.!?:„\"]{{0,60}}:\s*$")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:–]\s+|\n\s*)$")
+_MOST_INFLECTED = 5  # words of a passage: more are somebody's sentence
+_LEAST_LETTERS = 5
+_ENDING = re.compile(r"(?:e[nrsm]?|n|s)$")
 _MOST_UNCLOSED = 20  # of a text are judged: where there are more, some of these are found
 _LONGEST_SENTENCE = 400  # characters of an unclosed passage that are looked at
 _UNCLOSED_TERM = re.compile(rf"\s*\w\S*(?: \w\S*)?(?<=,)(?!\s*{_VERB}\b)")
@@ -172,7 +175,14 @@ def _spoken(text: str, passage: Passage) -> bool:
 
 
 def _occurs(passage: str, given: str) -> bool:
-    """Return whether the parts of a passage stand in `given`, in their order."""
+    """Return whether the parts of a passage stand in `given`, in their order.
+
+    A few words may be inflected as their new sentence wants it.
+    """
+    words = words_of(passage)
+    if len(words) <= _MOST_INFLECTED and not _CUTS.search(passage):
+        pattern = " ".join(_inflected(word) for word in words)
+        return re.search(rf" {pattern} ", given) is not None
     position = 0
     for part in _CUTS.split(passage):
         words = words_of(part)
@@ -183,6 +193,13 @@ def _occurs(passage: str, given: str) -> bool:
             return False
         position += 1
     return True
+
+
+def _inflected(word: str) -> str:
+    """Return a pattern for a word and its declined forms."""
+    if len(word) < _LEAST_LETTERS:
+        return word
+    return rf"{_ENDING.sub('', word)}(?:e[nrsm]?|n|s)?"
 
 
 UNGROUNDED_QUOTE = Rule(

@@ -2,8 +2,9 @@
 
 Two sentences are nearly the same if at least 85 % of their words, or 92 % of their letters, stand
 in both in the same order, or 90 % of their words in any order, or of those without articles and
-fillers ("zudem", "vor allem") in the same order; and no figure, no negation and no pair of nouns
-tells them apart: "In Fulda fehlen 3 Plätze" and "In Kassel fehlen 4 Plätze" are two facts.
+fillers ("zudem", "vor allem") in the same order, some synonyms being one; and no figure, negation,
+antonym or pair of nouns tells them apart: "In Fulda fehlen 3 Plätze" and "In Kassel fehlen 4
+Plätze" are two facts.
 """
 
 import re
@@ -37,8 +38,54 @@ _FILLERS = word_set(
     deutlich erneut inzwischen mittlerweile dringend zusätzlich so dazu hierbei eben gerade
     """
 )
-_OPPOSED = {"für": "gegen", "mit": "ohne", "vor": "nach", "ab": "bis", "über": "unter"}
-_OPPOSED |= {opposite: word for word, opposite in _OPPOSED.items()}
+_SYNONYMS = {
+    "benötigen": "brauchen",
+    "benötigt": "braucht",
+    "verlangen": "fordern",
+    "verlangt": "fordert",
+    "verlangte": "forderte",
+    "erforderlich": "nötig",
+    "notwendig": "nötig",
+    "unverzichtbar": "nötig",
+    "unerlässlich": "nötig",
+    "gewährleisten": "sichern",
+    "sicherstellen": "sichern",
+    "sichergestellt": "gesichert",
+    "gewährleistet": "gesichert",
+    "zunehmen": "steigen",
+    "wachsen": "steigen",
+    "wächst": "steigt",
+    "erhalten": "bekommen",
+    "erhält": "bekommt",
+    "beginnt": "startet",
+    "beginnen": "starten",
+    "unterstützen": "fördern",
+    "unterstützt": "fördert",
+    "auskömmliche": "ausreichende",
+}
+# One of them here and another there makes two facts.
+_OPPOSED = tuple(
+    word_set(words)
+    for words in (
+        "für gegen",
+        "mit ohne",
+        "vor nach",
+        "ab bis",
+        "über unter",
+        "steigt sinkt fällt stieg sank fiel",
+        "steigen sinken fallen",
+        "erhöht senkt kürzt streicht",
+        "erhöhen senken kürzen streichen",
+        "öffnet schließt eröffnet",
+        "öffnen schließen eröffnen",
+        "lobt begrüßt kritisiert bemängelt",
+        "loben begrüßen kritisieren bemängeln",
+        "hohe niedrige",
+        "alte neue",
+        "alle einige manche viele wenige",
+        "heute morgen gestern",
+    )
+)
 _NEGATIONS = word_set(
     """
     nicht nie kein keine keinen keinem keiner ohne weder noch kaum weniger mehr
@@ -112,7 +159,7 @@ class _Words(NamedTuple):
 def _words(sentence: str) -> _Words:
     written = _WORD.findall(_ABOVE_ALL.sub(" ", sentence))
     lower = tuple(word.casefold() for word in written)
-    bare = tuple(word for word in lower if word not in _FILLERS)
+    bare = tuple(_SYNONYMS.get(word, word) for word in lower if word not in _FILLERS)
     return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower))
 
 
@@ -142,7 +189,7 @@ def _alike(first: _Words, second: _Words) -> bool:
 
 
 def _told_apart(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether a figure, a negation, or a noun against another noun makes two facts."""
+    """Return whether a figure, a negation, an antonym or another noun makes two facts."""
     from rapidfuzz import fuzz
 
     one, other = {w.casefold() for w in first}, {w.casefold() for w in second}
@@ -150,7 +197,7 @@ def _told_apart(first: Sequence[str], second: Sequence[str]) -> bool:
     if figures - {"1"} or not _NEGATIONS.isdisjoint(one ^ other):  # "ein" is no figure
         return True
     only_one, only_other = one - other, other - one
-    if any(_OPPOSED.get(word) in only_other for word in only_one):
+    if any(words & only_one and words & only_other for words in _OPPOSED):
         return True
     mine, theirs = _nouns(first) - other, _nouns(second) - one
     return any(

@@ -56,7 +56,8 @@ _WEIGHS = re.compile(
     r"\b(?=[acdefghklmprsvw])"  # their first letters: most words are passed at once
     r"(?:könnt|dürft|vermut|wahrscheinlich|möglich|womöglich|wohl\b|droh|voraussichtlich|erwart"
     r"|rechne[nt]|befürcht|eventuell|evtl|prognos|gefährde|gefahr|risiko|risiken|vielleicht|mutmaßlich"
-    r"|angeblich|würde|hoff|absehbar|sorge|fürcht|may\b|might\b|could\b|expect|likely)",
+    r"|angeblich|würde|hoff|absehbar|sorge|fürcht|steh(?:t|en) vor\b|vor dem aus\b"
+    r"|may\b|might\b|could\b|expect|likely)",
     re.IGNORECASE,
 )
 # Reported speech turns "wir können" into "sie könnten".

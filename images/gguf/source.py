@@ -1,0 +1,47 @@
+"""What is converted: a merged model, or base and adapter, which become one on the way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts import files
+from contracts.converter import find_converter
+from contracts.entrypoint import StageContext
+from contracts.params import GgufParams
+from contracts.stages import BASE, LORA_ADAPTER, MERGED
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's folder, and the program that converts it."""
+
+    folder: Path
+    """With config.json and tokenizer; in one pass not before the first conversion."""
+    program: tuple[str, ...]
+    """What stands in front of the converter's options."""
+    home: Path
+    """The folder to call it from."""
+    exact_type: str
+    """The output type that holds the model's weights as they are."""
+
+
+def source_of(context: StageContext[GgufParams]) -> Source:
+    """Return what the job gives: MERGED, or BASE and LORA_ADAPTER."""
+    converter = find_converter()
+    if LORA_ADAPTER.name not in context.job.inputs:
+        folder = context.input(MERGED)
+        program = (sys.executable, str(converter), str(folder))
+        return Source(folder, program, converter.parent, _exact_type(folder))
+    folder, digest = context.work / MERGED.filename, context.job.inputs[BASE.name].digest
+    given = (context.input(BASE), digest, context.input(LORA_ADAPTER), folder)
+    module = ("-m", "images.gguf.merging", str(converter))
+    # `-m` looks for our modules in the folder that it is called from.
+    return Source(folder, (sys.executable, *module, *map(str, given)), files.ROOT, "bf16")
+
+
+def _exact_type(merged: Path) -> str:
+    config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    return "f32" if "float32" in (config.get("dtype"), config.get("torch_dtype")) else "bf16"

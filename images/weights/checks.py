@@ -1,0 +1,110 @@
+"""What has to hold of base, adapter and their merge, whichever way it is made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import SentinelTripped
+from images.weights.lora import (
+    NotCovered,
+    Update,
+    plan_updates,
+    read_config,
+    touched_modules,
+)
+from images.weights.model_files import base_config
+from images.weights.shards import FLOATS, Entry, model_shards
+
+BASE_BY_DIGEST = "base@sha256:"
+"""What the trainer writes in front of the digest of its base, as the adapter's base model."""
+
+_SMALL = ("I8", "U8", "I4", "U4", "F8", "F6", "F4")  # types of quantised matrices
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A base and an adapter that may be merged."""
+
+    adapter: Path
+    config: dict[str, Any]
+    """The base's config.json."""
+    shards: dict[str, list[Entry]]
+    """The base's tensors by file."""
+    touched: set[str]
+    """The modules that the adapter has something for."""
+
+    @property
+    def tensors(self) -> dict[str, Entry]:
+        """Return the base's tensors by name."""
+        return {entry.name: entry for entries in self.shards.values() for entry in entries}
+
+    def updates(self) -> dict[str, Update]:
+        """Return what the adapter does to each tensor; raise `NotCovered` for PEFT's part."""
+        tensors = self.tensors
+        for entry in tensors.values():
+            if entry.dtype not in FLOATS:
+                raise NotCovered(f"{entry.name} is {entry.dtype} in the base")
+        return plan_updates(self.adapter, tensors, self.config)
+
+
+def check_pair(base: Path, adapter: Path, digest: str) -> Pair:
+    """Return base and adapter as far as a merge has to know them; `digest` is the base's.
+
+    Raises `BaseModelMissing`, and `SentinelTripped` for a quantised base, an adapter of another
+    base, and one that holds nothing, NaN or infinity.
+    """
+    config, shards = base_config(base), model_shards(base)
+    check_unquantised(config, {entry.name: entry for found in shards.values() for entry in found})
+    check_commit(adapter, digest)
+    return Pair(adapter, config, shards, touched_modules(adapter))
+
+
+def check_unquantised(config: Mapping[str, Any], tensors: Mapping[str, Entry]) -> None:
+    """Raise for a base that says so, or whose matrices are in a small type."""
+    small = [e.name for e in tensors.values() if e.dtype.startswith(_SMALL) and len(e.shape) > 1]
+    if "quantization_config" in config or small:
+        raise SentinelTripped(
+            "sentinel unquantised_base: the base model is quantised",
+            why="a merge into quantised weights rounds the training away",
+            todo="Set fetch.model to the original model in bf16.",
+        )
+
+
+def check_commit(adapter: Path, digest: str) -> None:
+    """Raise if the adapter names the base that it was trained on, and it is not this one."""
+    trained_on = str(read_config(adapter).get("base_model_name_or_path") or "")
+    if not trained_on.startswith(BASE_BY_DIGEST):
+        _log.warning("the adapter does not say by digest what base it was trained on")
+    elif trained_on != BASE_BY_DIGEST + digest:
+        raise SentinelTripped(
+            "sentinel base_commit: the adapter was trained on another base model",
+            why=f"on {trained_on}, and this is {BASE_BY_DIGEST}{digest}",
+            todo="Train again on this base, or merge into the one that it was trained on.",
+        )
+
+
+def check_changed(changed: set[str], touched: set[str]) -> None:
+    """Raise unless there are changes, and only in modules that the adapter has something for."""
+    of_adapter = {
+        name: module for name in changed for module in _and_parents(name) if module in touched
+    }
+    if stray := changed - set(of_adapter):
+        raise SentinelTripped(
+            "sentinel untouched_tensors: tensors without a LoRA have changed",
+            why=", ".join(sorted(stray)[:5]),
+        )
+    if not changed:
+        raise SentinelTripped("sentinel weights_changed: the merge has changed no weight")
+    if same := touched - set(of_adapter.values()):
+        _log.warning("%d modules are unchanged: their update is below one rounding", len(same))
+
+
+def _and_parents(name: str) -> list[str]:
+    """Return a dotted name, and all that it lies in."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]

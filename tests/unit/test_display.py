@@ -1,0 +1,89 @@
+"""Without a terminal: a stage that tells nothing for a while is still spoken of."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from contracts.stage import Event, Result
+from contracts.stages import EVALUATE
+from driver.plan import Action, Request, Step
+from driver.report import display as display_module
+from driver.report.display import Display
+
+STEP = Step(Request(EVALUATE, {}, {}, "", "", ""), Action.RUN, "gguf has changed")
+RESULT = Result(
+    stage="evaluate", fingerprint="f", outputs={}, metrics={}, seconds=1, finished_at="2026-01-01"
+)
+
+
+def answered(done: int) -> Event:
+    return Event(stage="evaluate", done=done, total=30, unit="items", metrics={"valid": done})
+
+
+@pytest.fixture
+def text() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def display(text: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Display:
+    monkeypatch.setattr(display_module, "_POLL_S", 0.01)
+    monkeypatch.setattr(display_module, "_QUIET_INTERVAL_S", 0.05)
+    return Display(Console(file=text, highlight=False, soft_wrap=True))
+
+
+def wait_for(words: str, text: io.StringIO) -> str:
+    """Return the first line with these words."""
+    deadline = time.monotonic() + 20
+    while words not in text.getvalue():
+        assert time.monotonic() < deadline, text.getvalue()
+        time.sleep(0.01)
+    return next(line for line in text.getvalue().splitlines() if words in line)
+
+
+def test_a_stage_that_has_told_nothing_yet_is_at_work(display: Display, text: io.StringIO) -> None:
+    display.started(STEP)
+    assert "evaluate" in wait_for("at work", text)
+    display.failed(EVALUATE)
+
+
+def test_silence_is_named_with_what_was_told_last(display: Display, text: io.StringIO) -> None:
+    display.started(STEP)
+    display.event(answered(0))
+    assert "0/30 items  valid 0" in wait_for("nothing new for", text)
+    display.event(answered(3))
+    assert "valid 3" in wait_for("3/30 items", text)
+    display.finished(STEP, RESULT, "3 of 30")
+
+
+def test_after_the_stage_nothing_more_is_said(display: Display, text: io.StringIO) -> None:
+    before = threading.active_count()
+    display.started(STEP)
+    display.started(STEP)  # tried again
+    display.finished(STEP, RESULT, "3 of 30")
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert text.getvalue().splitlines()[-1].startswith("+ evaluate")
+
+
+def test_lines_become_rarer(
+    display: Display, text: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display_module, "_POLL_S", 60)  # only events speak
+    display.started(STEP)
+    display._started -= 300  # an interval of 30 s
+    lines = len(text.getvalue().splitlines())
+    for done in range(5):
+        display.event(answered(done))
+    assert len(text.getvalue().splitlines()) == lines
+    display._said -= 31
+    display.event(answered(5))
+    assert "5/30 items" in text.getvalue().splitlines()[-1]
+    display.failed(EVALUATE)

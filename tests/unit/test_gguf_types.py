@@ -1,0 +1,206 @@
+"""Several output types in one run: what is kept after a kill, and the importance matrix."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import files
+from contracts.converter import CONVERTER, find_program
+from contracts.errors import DiskFull, SentinelTripped, StageFailed
+from contracts.files import ROOT
+from contracts.stage import Event, Result
+from contracts.stages import CONVERT, convert_stage
+from images.gguf import convert, programs
+from images.gguf.header import read_header
+from images.gguf.source import Source
+from tests.unit.model_stages import chat_row, folder_of, run
+
+TOOLS = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
+WITH_ROWS = convert_stage(one_pass=False, imatrix=True)
+
+
+def has_programs() -> bool:
+    try:
+        return bool(find_program("llama-imatrix") and find_program("llama-quantize"))
+    except StageFailed:
+        return False
+
+
+needs_programs = pytest.mark.skipif(not has_programs(), reason="LLAMA_CPP_BIN has no programs")
+pytestmark = pytest.mark.skipif(
+    not (TOOLS / CONVERTER).is_file(), reason="LLAMA_CPP_DIR has no converter"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA_CPP_DIR", str(TOOLS))
+        yield
+
+
+@pytest.fixture(scope="module")
+def known(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the tiny base as the converter writes it."""
+    program = (sys.executable, str(TOOLS / CONVERTER), str(tiny_base))
+    source = Source(tiny_base, program, TOOLS, "bf16")
+    folder = tmp_path_factory.mktemp("known")
+    made = {outtype: folder / f"{outtype}.gguf" for outtype in ("q8_0", "bf16")}
+    for outtype, path in made.items():
+        programs.convert(source, outtype, "liga_relevance", path, lambda _share: None)
+    return made
+
+
+class Stopped(Exception):
+    """Stands for a kill while a file is written."""
+
+
+class Converter:
+    """Gives the known files again, in the place of a conversion of seconds."""
+
+    def __init__(self, known: dict[str, Path], stop_at: str = "") -> None:
+        self.made: list[str] = []
+        self._known, self._stop_at = known, stop_at
+
+    def __call__(self, _source: Source, outtype: str, _name: str, out: Path, _tell: Any) -> None:
+        if outtype == self._stop_at:
+            out.write_bytes(self._known[outtype].read_bytes()[:1000])
+            raise Stopped
+        shutil.copyfile(self._known[outtype], out)
+        self.made.append(outtype)
+
+
+def converted(
+    root: Path, model: Path, converter: Converter, events: list[Event] | None = None, **params: Any
+) -> Result | None:
+    """Run the stage with this converter; None if it was stopped."""
+    (root / "in").mkdir(parents=True, exist_ok=True)
+    inputs = {"merged": root / "in" / "merged", "train_split": root / "in" / "train.jsonl"}
+    inputs["merged"].unlink(missing_ok=True)
+    inputs["merged"].symlink_to(model)
+    if not params.get("imatrix"):
+        del inputs["train_split"]
+    emit = (lambda _event: None) if events is None else events.append
+    stage = WITH_ROWS if params.get("imatrix") else CONVERT
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
+        patch.setattr(programs, "convert", converter)
+        return run(root, stage, convert.work, inputs, params, emit)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", ["nothing", "the model", "the file", "the types"])
+def test_a_finished_type_is_kept_after_a_kill_unless_something_has_changed(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path], changed: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_base, model)
+    types = ["q8_0", "bf16"]
+    assert converted(tmp_path, model, Converter(known, "bf16"), outtype=types) is None
+    work = folder_of(tmp_path, CONVERT) / "work"
+    kept = work / "out" / "model.gguf"
+    assert kept.read_bytes() == known["q8_0"].read_bytes()
+    assert not (work / "out" / "variants" / "model-bf16.gguf").exists()
+    if changed == "the model":
+        (model / "generation_config.json").write_text("{}")
+    elif changed == "the file":
+        kept.write_bytes(kept.read_bytes()[:-1])
+    elif changed == "the types":
+        types = ["bf16", "q8_0"]
+
+    again = Converter(known)
+    events: list[Event] = []
+    result = converted(tmp_path, model, again, events, outtype=types)
+    assert again.made == (["bf16"] if changed == "nothing" else types)
+    assert result is not None
+    out = folder_of(tmp_path, CONVERT) / "out"
+    assert files.digest_path(out / "model.gguf") == files.digest_path(known[types[0]])
+    for name, path in (("gguf", "model.gguf"), ("gguf_variants", "variants")):
+        assert result.outputs[name].digest == files.digest_path(out / path)
+    assert result.metrics["outtype"] == types
+    assert [path.name for path in work.iterdir()] == ["gguf.json"]
+
+
+@pytest.mark.slow
+def test_a_file_of_another_type_than_asked_for_is_refused(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path]
+) -> None:
+    swapped = Converter({"q8_0": known["bf16"]})
+    with pytest.raises(SentinelTripped, match="file type is 32 instead of 7"):
+        converted(tmp_path, tiny_base, swapped)
+    assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
+
+
+def test_a_converter_that_fails_on_a_full_disk_is_told_apart(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of the disk's free space: filling a disk needs one of its own (tests/faults)."""
+
+    def fails(*_given: Any) -> None:
+        raise StageFailed("llama.cpp's converter failed with exit code 1")
+
+    converter: Any = fails
+    with pytest.raises(StageFailed):
+        converted(tmp_path, tiny_base, converter)
+    full = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+    with pytest.raises(DiskFull) as named:
+        converted(tmp_path, tiny_base, converter)
+    assert "converter failed" in named.value.why
+
+
+def test_a_missing_program_is_named_and_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_BIN", str(tmp_path))
+    with pytest.raises(StageFailed, match="llama-quantize is missing") as refused:
+        find_program("llama-quantize")
+    assert str(tmp_path) in refused.value.why
+    assert "LLAMA_CPP_BIN" in refused.value.todo
+    (tmp_path / "llama-quantize").write_text("#!/bin/sh\n")
+    (tmp_path / "llama-quantize").chmod(0o755)
+    assert find_program("llama-quantize") == str(tmp_path / "llama-quantize")
+
+
+# --- the importance matrix -----------------------------------------------------------------------
+@pytest.mark.slow
+@needs_programs
+def test_an_importance_matrix_comes_from_the_training_rows_and_changes_the_k_quant(
+    tmp_path: Path,
+    tiny_base: Path,
+    known: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [chat_row(f"r{i}", f"Frage {i}: " + "wie, wo, was? " * 20, "Ja.") for i in range(20)]
+    plain = tmp_path / "plain"
+    assert converted(plain, tiny_base, Converter(known), outtype="q4_k_m")
+    made = []
+    for threads in (1, 2):
+        root = tmp_path / str(threads)
+        (root / "in").mkdir(parents=True)
+        # in another order, which changes nothing
+        files.write_jsonl(root / "in" / "train.jsonl", rows[:: 1 if threads == 1 else -1])
+        monkeypatch.setattr(programs, "_threads", lambda count=threads: count)
+        events: list[Event] = []
+        given = {"outtype": "q4_k_m", "imatrix": True, "imatrix_chunks": 2}
+        assert converted(root, tiny_base, Converter(known), events, **given)
+        assert events[-1].done == 100
+        assert [event.done for event in events] == sorted(event.done for event in events)
+        made.append(folder_of(root, CONVERT) / "out")
+    one, two = made
+    for name in ("model.gguf", "variants/imatrix.gguf"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    without = folder_of(plain, CONVERT) / "out" / "model.gguf"
+    assert (one / "model.gguf").read_bytes() != without.read_bytes()
+    values = read_header(one / "model.gguf").values
+    assert values["quantize.imatrix.file"] == "imatrix.gguf"
+    assert values["quantize.imatrix.chunks_count"] == 2
+    assert [path.name for path in (one.parent / "work").iterdir()] == ["gguf.json"]

@@ -1,0 +1,147 @@
+"""The label report: what was broken, what it cost, and what a person should look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import EngineUnavailable
+from images.labeler.cost import cost
+from images.labeler.teacher import Attempt
+from tests.unit.labeler_stage import label, write_jsonl
+from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, stage
+from tests.unit.scripted_engine import ScriptedEngine
+
+__all__ = ["engine", "stage"]
+
+
+def test_a_sample_of_the_reviews_is_asked_too_and_changes_no_label(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    reviews = [{"id": f"i{n}", "label": label(None)} for n in range(2)]
+    write_jsonl(stage.folder / "reviewed.jsonl", reviews)
+    metrics = stage.label(gold_sample=1)
+    assert (metrics.reviewed, metrics.asked, len(engine.asked)) == (2, 1, 2)
+    assert [row["origin"] for row in stage.rows("labels")] == ["reviewed", "reviewed", "teacher"]
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["agreement"]["reviewed"]["rows"] == 1
+    assert report["agreement"]["reviewed"]["scores"]["relevant"] == 0
+    assert report["look_at"][0]["why"] == ["reviewed as irrelevant, the teacher says high"]
+
+
+def test_the_report_tells_breaks_before_and_after_retry_and_the_cost(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    def script(messages: list[dict[str, str]], _: int) -> str:
+        if "Fall 0." in messages[1]["content"]:
+            return PLACEHOLDER
+        return GOOD if len(messages) > 2 else PLACEHOLDER
+
+    engine.script = script
+    stage.label(max_attempts=2)
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["rules"][0] == {
+        "rule": "placeholder",
+        "severity": "error",
+        "before_retry": 3,
+        "after_retry": 1,
+    }
+    assert report["cost"]["requests"] == 6
+    assert (report["cost"]["prompt_tokens"], report["cost"]["answer_tokens"]) == (60, 120)
+    assert report["quarantine_reasons"] == {"placeholder": 1}
+    assert report["look_at"][0]["id"] == "i0"
+    figures = stage.events[-1].metrics
+    assert figures["broken"] == "placeholder 4"
+    assert figures["positive"] == "100%"
+    assert figures["quarantined"] == 1
+
+
+def test_the_report_compares_with_the_labels_before(tmp_path: Path, engine: ScriptedEngine) -> None:
+    before = Labelling(tmp_path / "store/label/f0")
+    before.label()
+    before.out.rename(before.folder / "out")
+    (before.folder / "result.json").write_text("{}")
+    engine.script = lambda messages, _: (
+        json.dumps(label(None)) if "Fall 1." in messages[1]["content"] else GOOD
+    )
+    now = Labelling(tmp_path / "store/label/f1")
+    now.label()
+    report = json.loads((now.out / "label_report.json").read_text())
+    assert report["agreement"]["previous"]["rows"] == 3
+    assert report["agreement"]["previous"]["scores"]["relevant"] == pytest.approx(0.6667)
+    assert report["look_at"][0]["why"] == ["was high, is now irrelevant"]
+
+
+@pytest.mark.parametrize("row", ["{", '{"id": []}', '{"id": "i0", "label": 5}', "\xff"])
+def test_damaged_labels_of_before_count_as_none(
+    tmp_path: Path, engine: ScriptedEngine, row: str
+) -> None:
+    before = tmp_path / "store/label/f0"
+    (before / "out").mkdir(parents=True)
+    (before / "result.json").write_text("{}")
+    (before / "out/labels.jsonl").write_text(row, encoding="latin-1")
+    now = Labelling(tmp_path / "store/label/f1")
+    now.label()
+    report = json.loads((now.out / "label_report.json").read_text())
+    assert report["agreement"]["previous"] is None
+
+
+def test_the_cost_is_that_of_all_starts(stage: Labelling, engine: ScriptedEngine) -> None:
+    def dies(_messages: list[dict[str, str]], number: int) -> str | EngineUnavailable:
+        engine.alive = number < 2
+        return GOOD if engine.alive else EngineUnavailable("connection refused")
+
+    engine.script = dies
+    with pytest.raises(EngineUnavailable):
+        stage.label()
+    engine.alive, engine.script = True, lambda _messages, _number: GOOD
+    assert stage.label().asked == 1
+    whole = cost_of(stage)
+    assert (whole["items"], whole["requests"], whole["asked_now"]) == (3, 3, 1)
+    assert (whole["prompt_tokens"], whole["answer_tokens"], whole["model_s"]) == (30, 60, 0.3)
+    assert whole["untimed"] == 0
+    assert stage.label().asked == 0
+    assert cost_of(stage) == {**whole, "asked_now": 0}
+
+
+def test_what_several_items_share_costs_once(stage: Labelling, engine: ScriptedEngine) -> None:
+    same = [{"id": f"copy{n}", "title": "Kürzung", "content": "Fall 0."} for n in range(3)]
+    write_jsonl(stage.folder / "items.jsonl", same)
+    stage.label()
+    assert (cost_of(stage)["items"], cost_of(stage)["requests"]) == (3, 1)
+
+
+def cost_of(stage: Labelling) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((stage.out / "label_report.json").read_text())["cost"]
+    return found
+
+
+def attempt(began_at: float | None, ended_at: float | None) -> Attempt:
+    return Attempt(0, "{}", True, "stop", 1, 2, 0.5, began_at, ended_at)
+
+
+@pytest.mark.parametrize(
+    ("spans", "elapsed_s"),
+    [
+        ([], 0),
+        ([(10, 12)], 2),
+        ([(10, 12), (11, 15), (14, 14.5)], 5),
+        ([(10, 12), (1000, 1003)], 5),
+        ([(5, 5)], 0),
+        ([(12, 10)], 0),
+    ],
+    ids=["none", "one", "at once", "a pause", "no time", "a clock set back"],
+)
+def test_elapsed_is_the_time_with_a_request_under_way(
+    spans: list[tuple[float, float]], elapsed_s: float
+) -> None:
+    assert cost([[attempt(*span)] for span in spans])["elapsed_s"] == elapsed_s
+
+
+def test_requests_without_times_are_counted_apart() -> None:
+    found = cost([[attempt(None, None), attempt(1, 2)], [attempt(None, None)]])
+    assert (found["requests"], found["untimed"], found["elapsed_s"]) == (3, 2, 1)
+    assert (found["prompt_tokens"], found["answer_tokens"], found["model_s"]) == (3, 6, 1.5)
