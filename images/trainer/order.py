@@ -16,7 +16,7 @@ import random
 
 from contracts.pace import steps_for
 
-__all__ = ["steps_for", "training_order"]
+__all__ = ["for_processes", "steps_for", "training_order"]
 
 
 def training_order(
@@ -71,7 +71,7 @@ def _epoch(lengths: list[int], size: int, source: random.Random) -> list[int]:
     return [index for group in whole for index in group] + rest
 
 
-def dealt(
+def for_processes(
     order: list[int],
     lengths: list[int],
     *,
@@ -79,7 +79,7 @@ def dealt(
     micro_batch_size: int,
     processes: int,
 ) -> list[int]:
-    """Return the order with each step's micro-batches dealt out to `processes` in turn.
+    """Return the order with each step's micro-batches for `processes` that take them in turn.
 
     The rows of a micro-batch and the micro-batches of a step stay what they were. Within a step,
     process p takes the micro-batches p, p + processes, …; they are put so that those side by side

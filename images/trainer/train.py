@@ -34,7 +34,7 @@ from images.trainer.backends import Backend, choose_backend, load_model
 from images.trainer.batching import settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
-from images.trainer.order import dealt, steps_for, training_order
+from images.trainer.order import for_processes, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.rows import Row, Split, read_split
 from images.trainer.sentinels import check_loss_fell
@@ -49,26 +49,21 @@ _log = logging.getLogger(__name__)
 
 def work(context: StageContext[TrainParams]) -> TrainMetrics:
     """Train the adapter; go on from the newest whole checkpoint if there is one."""
-    params, world = context.params, World.here()
+    params, base, world = context.params, context.input(BASE), World.here()
     backend = choose_backend(params)
 
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
-    tokenizer = _tokenizer(context.input(BASE))
+    tokenizer = _tokenizer(base)
     train, validation = _splits(context, tokenizer)
     longest = max(len(row.ids) for row in (*train.rows, *validation.rows))
-    divided = divides(params, context.input(BASE), world, longest=longest)
+    divided = divides(params, base, world, longest=longest)
     batching = world.decided(
         lambda: settle(
-            context.work,
-            params,
-            context.input(BASE),
-            longest=longest,
-            processes=world.size,
-            divided=divided,
+            context.work, params, base, longest=longest, processes=world.size, divided=divided
         )
     )
     params = batching.params
-    packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
+    packed = choose_packing(backend, base, params, bucket=batching.bucket)
     ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
 
@@ -77,7 +72,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     how = f"{backend}, divided among {world.size}" if divided else backend
     _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
     with batching.loading():
-        model = _model(backend, context.input(BASE), params, world, divided=divided)
+        model = _model(backend, base, params, world, divided=divided)
         if packed:
             enable_packing(model)
     with batching.computing():
@@ -158,7 +153,7 @@ def _in_order(
         seed=params.seed,
         packed=packed,
     )
-    order = dealt(
+    order = for_processes(
         order,
         lengths,
         batch_size=params.batch_size,

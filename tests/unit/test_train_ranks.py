@@ -22,7 +22,7 @@ from contracts.stage import Event
 from contracts.stages import TRAIN
 from contracts.vram import Shape, Training
 from images.trainer import batching, ranks
-from images.trainer.order import dealt, training_order
+from images.trainer.order import for_processes, training_order
 from images.trainer.sharding import divides
 from images.trainer.supervisor import supervise as run_ranks
 from images.trainer.world import World
@@ -141,7 +141,7 @@ supervise([sys.executable, "-S", "-c", {script!r}], [{{}}, {{}}], print)
 def test_a_step_is_dealt_out_evenly_and_stays_the_same_rows() -> None:
     lengths = [10 + (7 * i) % 90 for i in range(64)]
     order = training_order(lengths, steps=4, batch_size=16, micro_batch_size=2, seed=1)
-    got = dealt(order, lengths, batch_size=16, micro_batch_size=2, processes=2)
+    got = for_processes(order, lengths, batch_size=16, micro_batch_size=2, processes=2)
 
     def micro_batches(rows: list[int]) -> list[tuple[int, ...]]:
         return [tuple(rows[i : i + 2]) for i in range(0, len(rows), 2)]
@@ -153,7 +153,7 @@ def test_a_step_is_dealt_out_evenly_and_stays_the_same_rows() -> None:
             sum(lengths[row] for rows in after[process::2] for row in rows) for process in (0, 1)
         ]
         assert max(tokens) - min(tokens) <= 40, "a micro-batch has 120 tokens in the mean"
-    assert dealt(order, lengths, batch_size=16, micro_batch_size=2, processes=1) == order
+    assert for_processes(order, lengths, batch_size=16, micro_batch_size=2, processes=1) == order
 
 
 @pytest.mark.parametrize(
