@@ -88,8 +88,9 @@ def execute(
 ) -> Result:
     """Run a stage's work on a job and publish its outputs, result.json last.
 
-    Safe against a kill at any point: outputs are built under work/out, moved to out/ by one
-    rename, and count only once result.json is there. Raises the stage's error as it comes.
+    Safe against a kill or a power cut at any point: outputs are built under work/out, moved to
+    out/ by one rename, and count only once result.json is there. Raises the stage's error as it
+    comes.
     """
     started = time.monotonic()
     _check_inputs(job, root)
@@ -112,9 +113,11 @@ def execute(
         for artifact in stage.outputs
     }
     (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier execution, until this one counts
+    files.fsync_path(folder)  # before what it tells of goes
     shutil.rmtree(published, ignore_errors=True)
     building.rename(published)
     files.fsync_path(folder)
+    files.fsync_path(context.work)
     result = Result(
         stage=stage.name,
         fingerprint=job.fingerprint,

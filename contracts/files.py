@@ -1,8 +1,9 @@
-"""Files that survive a kill: atomic publish, digests, JSON lines.
+"""Files that survive a kill and a power cut: atomic publish, digests, JSON lines.
 
 Everything that is published goes through a temporary name in the same folder, an fsync and a
 rename, so a reader sees either the old content or the whole new one (rename(2) is atomic within
-one file system).
+one file system). After a power cut only that is sure which was flushed: a file's content by an
+fsync of the file, its name by one of its folder (fsync(2)).
 """
 
 from __future__ import annotations
@@ -100,9 +101,18 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably: what lies in one is lost with its name."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_path(path.parent)
+
+
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Publish a text under `path` atomically and durably; by default everybody may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

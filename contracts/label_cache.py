@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from contracts import files
 from contracts.errors import FileUnusable
 
 CACHE_FILE = "cache/labels.sqlite"
@@ -73,16 +74,19 @@ def is_attempt(row: Mapping[str, Any]) -> bool:
 class LabelCache:
     """Attempts by request key, in one SQLite file; for one thread.
 
-    A row is committed, and on the disk, before `put` returns, so a SIGKILL loses the request in
-    flight and nothing else. SQLite's default rollback journal does that; its WAL mode would need
+    A row is committed, and on the disk, before `put` returns, so a SIGKILL or a power cut loses the
+    request in flight and nothing else. SQLite's default rollback journal does that with
+    synchronous=EXTRA; with its default FULL a power cut can bring the journal of the last commit
+    back, which undoes it (sqlite.org/pragma.html#pragma_synchronous). Its WAL mode would need
     shared memory between the host and containers, and a row takes seconds to come anyway.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         self._path = path
         with self._named_errors():
             self._database = sqlite3.connect(path, timeout=60)
+            self._database.execute("PRAGMA synchronous=EXTRA")
             self._database.executescript(_TABLES)
 
     def __enter__(self) -> Self:

@@ -45,6 +45,7 @@ LEAKAGE_REPORT = Artifact("leakage_report", "leakage_report.json")
 LORA_ADAPTER = Artifact("lora_adapter", "lora_adapter")
 TRAINING_LOG = Artifact("training_log", "training_log.json")
 LOSS_CURVE = Artifact("loss_curve", "loss_curve.svg")
+REFERENCE = Artifact("reference", "reference.json")
 MERGED = Artifact("merged", "merged")
 GGUF = Artifact("gguf", "model.gguf")
 """The file that is served, of the first of gguf.outtype."""
@@ -97,16 +98,16 @@ TRAIN = Stage(
     image="trainer",
     gpu=GpuMode.EXCLUSIVE,
     inputs=(BASE, TRAIN_SPLIT, VALIDATION_SPLIT),
-    outputs=(LORA_ADAPTER, TRAINING_LOG, LOSS_CURVE),
+    outputs=(LORA_ADAPTER, TRAINING_LOG, LOSS_CURVE, REFERENCE),
     task="all",
-    code=("images/trainer", "contracts"),
+    code=("images/trainer", "images/weights", "contracts"),
 )
 MERGE = Stage(
     "merge",
     MergeParams,
     MergeMetrics,
     image="merger",
-    inputs=(BASE, LORA_ADAPTER),
+    inputs=(BASE, LORA_ADAPTER, REFERENCE),
     outputs=(MERGED,),
     code=("images/merger", "images/weights", "contracts"),
 )
@@ -115,7 +116,7 @@ CONVERT = Stage(
     GgufParams,
     GgufMetrics,
     image="gguf",
-    inputs=(MERGED,),
+    inputs=(MERGED, REFERENCE),
     outputs=(GGUF, GGUF_VARIANTS),
     code=("images/gguf", "images/weights", "contracts"),
 )
@@ -125,7 +126,7 @@ EVALUATE = Stage(
     EvaluateMetrics,
     image="labeler",
     gpu=GpuMode.SERVING,
-    inputs=(BASE, GGUF, TEST_SPLIT),
+    inputs=(BASE, GGUF, TEST_SPLIT, REFERENCE),
     outputs=(SCORES, ANSWERS, VERDICT),
     task="all",
     code=_LABELER,
@@ -164,7 +165,7 @@ VERIFY = Stage(
 
 def convert_stage(*, one_pass: bool, imatrix: bool) -> Stage:
     """Return CONVERT with what it takes that way; an importance matrix needs rendered rows."""
-    inputs = (BASE, LORA_ADAPTER) if one_pass else (MERGED,)
+    inputs = (BASE, LORA_ADAPTER, REFERENCE) if one_pass else (MERGED, REFERENCE)
     if imatrix:
         return replace(CONVERT, inputs=(*inputs, TRAIN_SPLIT), task="all")
     return replace(CONVERT, inputs=inputs)

@@ -96,8 +96,8 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
         if session.settings.backend or session.settings.train.device == "cuda":
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
-        _take_over(session)
         try:
+            _take_over(session)
             yield session
         finally:
             session.bring_back()
@@ -292,7 +292,7 @@ def _take_over(session: Session) -> None:
         )
         return
     session.display.warn("a run that died has left the service stopped; bringing it back first")
-    session.window.close()
+    session.close_window()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,8 +62,9 @@ def _held(path: Path, busy: str, folder: Path) -> Iterator[None]:
                 busy, why=f"the lock {path} is held by {holder or 'an unknown process'}"
             ) from error
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} since {now}, workspace {folder}".encode(), 0)
+        with suppress(OSError):  # a full disk must not keep `recover` from its work
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"pid {os.getpid()} since {now}, workspace {folder}".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -53,4 +53,4 @@ def _stop_stages(workspace: Path) -> list[str]:
     try:
         return StageContainers(workspace).drop()
     except DockerUnavailable:
-        return []  # stages ran as processes, or the engine is down and they with it
+        return []  # stages ran as processes, or the engine is down: the service comes first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -21,78 +22,96 @@ _REPROCESS_DONE = "Reprocessing complete:"
 class Service(Protocol):
     """What the window does with the backend."""
 
-    def state(self) -> ContainerState:
-        """Return its container as it is now; `BackendUnavailable` where there is none."""
+    def state(self, container_id: str = "") -> ContainerState:
+        """Return its container, or that very one, as it is now; `BackendUnavailable` where there
+        is none."""
 
-    def reprocessing(self) -> bool:
-        """Return whether it seems to be in the middle of a bulk reprocess, which a stop loses."""
+    def reprocessing(self) -> bool | None:
+        """Return whether it seems to be in the middle of a bulk reprocess, which a stop loses; None
+        where that cannot be told."""
 
     def stop(self, timeout_s: int) -> Stopped:
         """Stop it and return how it ended."""
 
-    def start(self, container_id: str) -> None:
-        """Start the very container that was stopped, or what has taken its place since."""
+    def start(self, container_id: str) -> str:
+        """Start the very container that was stopped, or what has taken its place since; return
+        its id or name."""
 
-    def renew(self, container_id: str) -> None:
-        """Start it with the settings of now: compose makes a changed container anew."""
+    def renew(self, container_id: str) -> str:
+        """Start it with the settings of now: compose makes a changed container anew. Return the
+        id or name."""
 
 
-def service_for(settings: BackendSettings) -> Service:
-    """Return the backend's service; raises `DockerUnavailable` when its engine does not answer."""
+def service_for(settings: BackendSettings, patience_s: float = 0.0) -> Service:
+    """Return the backend's service; raises `DockerUnavailable` when its engine does not answer.
+
+    `patience_s` is how long one that is being restarted is waited for, now and in every call.
+    """
     if settings.compose:
-        return ComposeService(settings.compose, settings.docker_host)
-    return ContainerService(settings.container, settings.docker_host)
+        return ComposeService(settings.compose, settings.docker_host, patience_s)
+    return ContainerService(settings.container, settings.docker_host, patience_s)
 
 
 class ContainerService:
     """A container by its name."""
 
-    def __init__(self, name: str, docker_host: str) -> None:
-        self._containers = ContainerHost(docker_host)
+    def __init__(self, name: str, docker_host: str, patience_s: float = 0.0) -> None:
+        self._containers = ContainerHost(docker_host, patience_s)
         self._name = name
 
     def name(self) -> str:
         """Return the name or id by which the engine knows the container."""
         return self._name
 
-    def state(self) -> ContainerState:
-        """Return its container as it is now."""
-        return self._containers.state(self.name())
+    def state(self, container_id: str = "") -> ContainerState:
+        """Return its container, or that very one, as it is now."""
+        return self._containers.state(container_id or self.name())
 
-    def reprocessing(self) -> bool:
+    def reprocessing(self) -> bool | None:
         """Compare how many bulk reprocesses were asked for with how many are done, by the log."""
         state = self.state()
         since = datetime.fromisoformat(state.started_at).timestamp()
         asked = done = 0
-        for line in self._containers.log_lines(state.id, since):
-            asked += _REPROCESS_ASKED.search(line) is not None
-            done += _REPROCESS_DONE in line
+        try:
+            for line in self._containers.log_lines(state.id, since):
+                asked += _REPROCESS_ASKED.search(line) is not None
+                done += _REPROCESS_DONE in line
+        except BackendUnavailable:  # `docker logs` is not for every log driver
+            return None
         return asked > done
 
     def stop(self, timeout_s: int) -> Stopped:
         """Stop its container."""
         return self._containers.stop(self.name(), timeout_s)
 
-    def start(self, container_id: str) -> None:
+    def start(self, container_id: str) -> str:
         """Start the container by its id, or by its name if it was made anew meanwhile."""
-        known = self._containers.exists(container_id)
-        self._containers.start(container_id if known else self.name())
+        known = container_id if self._containers.exists(container_id) else self.name()
+        self._containers.start(known)
+        return known
 
-    def renew(self, container_id: str) -> None:
+    def renew(self, container_id: str) -> str:
         """Start it; a plain container keeps the settings it was made with."""
-        self.start(container_id)
+        return self.start(container_id)
 
 
 class ComposeService(ContainerService):
     """A service of a compose project, which may have to be made anew for a new environment."""
 
-    def __init__(self, settings: ComposeSettings, docker_host: str) -> None:
-        super().__init__(settings.service, docker_host)
+    def __init__(
+        self, settings: ComposeSettings, docker_host: str, patience_s: float = 0.0
+    ) -> None:
+        super().__init__(settings.service, docker_host, patience_s)
         self._settings = settings
 
     def name(self) -> str:
-        """Return the id of the service's container; `BackendUnavailable` where it has none."""
-        ids = self._compose("ps", "--all", "--quiet", self._settings.service).split()
+        """Return the id of the service's container; `BackendUnavailable` where it has none.
+
+        One that runs comes first: an `up` that was killed leaves the one before it beside it.
+        """
+        ids: list[str] = []
+        for which in ([], ["--all"]):
+            ids = ids or self._compose("ps", *which, "--quiet", self._settings.service).split()
         if not ids:
             raise BackendUnavailable(
                 f"the compose service {self._settings.service} has no container",
@@ -101,23 +120,37 @@ class ComposeService(ContainerService):
             )
         return ids[0]
 
-    def start(self, container_id: str) -> None:
-        """Start the container by its id; without one, let compose make it."""
-        if self._containers.exists(container_id):
-            self._containers.start(container_id)
-        else:
-            self._up()
+    def start(self, container_id: str) -> str:
+        """Start the container by its id; without one, let compose make it.
 
-    def renew(self, container_id: str) -> None:  # noqa: ARG002  # compose knows which one it is
+        The id is enough: at a boot, variables that the compose files demand may be missing.
+        """
+        if not self._containers.exists(container_id):
+            return self._up()
+        self._containers.start(container_id)
+        return container_id
+
+    def renew(self, container_id: str) -> str:  # noqa: ARG002  # compose knows which one it is
         """Let compose start it, with the environment of the settings; it replaces a changed one."""
-        self._up()
+        return self._up()
 
-    def _up(self) -> None:
+    def _up(self) -> str:
         self._compose("up", "--detach", "--no-deps", self._settings.service)
+        return self.name()
 
     def _compose(self, *arguments: str) -> str:
+        """Call compose; again, where the engine was restarted meanwhile."""
+        while True:
+            self._containers.wait()
+            try:
+                return self._call(arguments)
+            except BackendUnavailable:
+                if self._containers.answers():
+                    raise
+
+    def _call(self, arguments: Sequence[str]) -> str:
         settings = self._settings
-        engine = ["--host", self._containers.host] if self._containers.host else []
+        engine = ["--host", self._containers.host]  # whatever `docker context` is in use
         files = [part for file in settings.files for part in ("--file", file)]
         command = ["docker", *engine, "compose", "--project-directory", str(settings.folder)]
         try:
@@ -129,6 +162,7 @@ class ComposeService(ContainerService):
                 text=True,
                 check=True,
                 timeout=_COMPOSE_TIMEOUT_S,
+                start_new_session=True,  # a Ctrl-C in our terminal is not meant for it
             )
         except subprocess.CalledProcessError as error:
             raise BackendUnavailable(

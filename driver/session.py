@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import OutputMissing, RetrainError, VerifyFailed
-from contracts.params import (
-    DeployMetrics,
-    RestoreMetrics,
-)
+from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
+from contracts.params import DeployMetrics, RestoreMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -53,6 +50,7 @@ class Session:
         self._state: dict[str, dict[str, Any]] = {}
         self._deployed: tuple[Result, str] | None = None
         """What this run's deploy has given, and the digest of its GGUF."""
+        self._gave_up = False
         self._started = time.monotonic()
 
     # --- what the plan asks ----------------------------------------------------------------------
@@ -129,11 +127,22 @@ class Session:
 
     def bring_back(self) -> None:
         """Bring the service back; a stage that is at work all the same would hold its GPU."""
-        if self.window.is_open:
-            if self.containers:
-                self.containers.drop()
-            self.window.close()
+        if self.window.is_open and not self._gave_up:
+            try:
+                if self.containers:
+                    self.containers.drop()
+            except DockerUnavailable as error:  # the service may live on another engine
+                self.window.warnings.append(f"a stage may be at work still: {error.what}")
+            self.close_window()
         self.tell_warnings()
+
+    def close_window(self) -> None:
+        """Bring the service back, and do not wait for it a second time if it does not come."""
+        try:
+            self.window.close()
+        except RetrainError:
+            self._gave_up = True
+            raise
 
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from contracts.errors import Interrupted
@@ -27,8 +27,10 @@ class Signals:
         self._shields = 0
 
     def install(self) -> None:
-        """Take over the signals that end a process."""
+        """Take over the signals that end a process; under nohup(1), a hang-up stays ignored."""
         for number in _ENDING:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             signal.signal(number, self._handle)
 
     @contextmanager
@@ -47,11 +49,17 @@ class Signals:
         if self._received > 1:
             # Not an exception: whatever hangs must not be asked first. What is stopped is on the
             # record, a container runs on, and a process of ours dies with us.
-            os.write(2, b"\nstopped at once; `python -m driver recover` brings the service back\n")
+            _say(b"\nstopped at once; `python -m driver recover` brings the service back\n")
             os._exit(Interrupted.exit_code)
-        os.write(2, b"\nending in order, and bringing the service back; again: at once\n")
+        _say(b"\nending in order, and bringing the service back; again: at once\n")
         if not self._shields:
             raise KeyboardInterrupt
+
+
+def _say(text: bytes) -> None:
+    """Write to stderr, from a handler; a terminal that was lost (SIGHUP) is no reason to fail."""
+    with suppress(OSError):
+        os.write(2, text)
 
 
 SIGNALS = Signals()

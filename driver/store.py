@@ -181,11 +181,13 @@ class Run:
         stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         for suffix in ("", *(f"-{n}" for n in range(2, 100))):
             run = cls(workspace, stem + suffix)
+            files.make_folder(run.folder.parent)
             try:
-                run.folder.mkdir(parents=True)
+                run.folder.mkdir()
             except FileExistsError:
                 continue
-            (run.folder / "logs").mkdir()
+            files.make_folder(run.folder / "logs")
+            files.fsync_path(run.folder.parent)
             return run
         raise WorkspaceBusy(f"cannot name a run in {workspace}", why="100 runs in one second")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from contracts import files
@@ -18,11 +20,12 @@ _UNIT = """\
 Description=Bring back what a retraining run left stopped in {workspace}
 Wants=network-online.target
 After=network-online.target docker.service ollama.service
+RequiresMountsFor={mounts}
 ConditionPathExists={workspace}
 
 [Service]
 Type=oneshot
-WorkingDirectory={checkout}
+{as_now}WorkingDirectory={checkout}
 ExecStart={command}
 # The engine and the backend may take their time after a boot; nothing else tries again.
 Restart=on-failure
@@ -46,7 +49,9 @@ def render(workspace: Path) -> str:
     words = [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
     return _UNIT.format(
         name=unit_name(workspace),
+        mounts=" ".join(_listed(path) for path in (workspace, files.ROOT)),
         workspace=_raw(workspace),
+        as_now="".join(f"{line}\n" for line in _as_now(workspace)),
         checkout=_raw(files.ROOT),
         command=" ".join(map(_quoted, words)),
     )
@@ -72,6 +77,23 @@ def install(workspace: Path, folder: Path = SYSTEM_UNITS) -> tuple[Path, str]:
                 f"systemctl {arguments[0]} failed", why=why.strip(), todo=by_hand
             ) from error
     return path, ""
+
+
+def _as_now(workspace: Path) -> Iterator[str]:
+    """Yield the settings by which it runs as a run does: for whom, and with which engine.
+
+    The backend's engine is on the record; of an ssh:// one, the user's own keys are needed.
+    """
+    if workspace.is_dir() and (owner := workspace.stat().st_uid):
+        yield f"User={owner}"
+    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+        if value := os.environ.get(name):
+            yield f"Environment={_quoted(f'{name}={value}').replace('$$', '$')}"
+
+
+def _listed(path: Path) -> str:
+    """Return a path for a setting that takes several."""
+    return _quoted(str(path)).replace("$$", "$")
 
 
 def _raw(path: Path) -> str:

@@ -14,8 +14,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, ModelMissing, WindowOpen
 from contracts.stage import Frozen
@@ -35,6 +33,8 @@ _SLOW_STOP_S = 30
 """Longer than an idle backend takes. Gunicorn gives up on busy workers after 60 s, and then
 exits with 0 all the same."""
 _POLL_S = 2.0
+_STARTS_AGAIN = 2
+"""How often a backend that ends while it is waited for is started once more."""
 
 
 class Other(Frozen):
@@ -82,9 +82,10 @@ class World:
 
     def service(self, settings: BackendSettings) -> Service:
         """Return the backend's service."""
+        from driver.adapters.containers import AWAY_S
         from driver.service import service_for
 
-        return service_for(settings)
+        return service_for(settings, AWAY_S)
 
     def backend(self, settings: BackendSettings) -> Backend:
         """Return the backend's API."""
@@ -94,9 +95,15 @@ class World:
 
     def containers(self, host: str) -> ContainerHost:
         """Return an engine with containers of others."""
-        from driver.adapters.containers import ContainerHost
+        from driver.adapters.containers import AWAY_S, ContainerHost
 
-        return ContainerHost(host)
+        return ContainerHost(host, AWAY_S)
+
+    def default_engine(self) -> str:
+        """Return the engine that is asked where the settings name none."""
+        from driver.adapters.containers import LOCAL
+
+        return os.environ.get("DOCKER_HOST") or LOCAL
 
     def ollama(self, address: str) -> Ollama:
         """Return the engine."""
@@ -139,7 +146,7 @@ class Window:
         """Return what has to come back; `WindowOpen` for a record that cannot be read."""
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             raise WindowOpen(
                 f"cannot read {self._path}",
                 why=str(error),
@@ -191,7 +198,7 @@ class Window:
 
     def _survey(self, settings: BackendSettings) -> Record | None:
         """Return what runs now; None where the backend does not run, and is to be left alone."""
-        engine = settings.docker_host or os.environ.get("DOCKER_HOST", "")
+        engine = settings.docker_host or self._world.default_engine()
         settings = settings.model_copy(update={"docker_host": engine})
         state = self._world.service(settings).state()
         if not state.running:
@@ -236,18 +243,23 @@ class Window:
         ended = service.stop(settings.stop_timeout_s)
         self._tell(state, ended, busy=busy)
 
-    def _wait_until_idle(self, settings: BackendSettings, service: Service) -> bool:
-        """Return whether a bulk reprocess is still under way when waiting is over."""
+    def _wait_until_idle(self, settings: BackendSettings, service: Service) -> bool | None:
+        """Return whether a bulk reprocess is under way when waiting is over; None: unknown."""
         deadline = time.monotonic() + settings.wait_for_reprocess_s
-        while service.reprocessing():
+        while busy := service.reprocessing():
             if time.monotonic() >= deadline:
-                return True
+                break
             time.sleep(_POLL_S)
-        return False
+        return busy
 
-    def _tell(self, state: ContainerState, ended: Stopped, *, busy: bool) -> None:
+    def _tell(self, state: ContainerState, ended: Stopped, *, busy: bool | None) -> None:
         how = f"exit {ended.exit_code} after {ended.seconds:.0f} s"
-        if busy:
+        if busy is None:
+            self.warnings.append(
+                f"whether {state.name} was in the middle of a bulk reprocess cannot be told, since "
+                f"its log cannot be read; it was stopped ({how})"
+            )
+        elif busy:
             self.warnings.append(
                 f"{state.name} was stopped in the middle of a bulk reprocess ({how}), which is "
                 "lost: start it again afterwards, or set backend.wait_for_reprocess_s"
@@ -288,13 +300,32 @@ class Window:
     def _start(self, record: Record, *, renew: bool) -> None:
         settings = record.settings
         service = self._world.service(settings)
-        if renew:
-            service.renew(record.container_id)
-        else:
-            service.start(record.container_id)
-        before = service.state()
-        self._world.backend(settings).wait_healthy(timeout_s=settings.healthy_timeout_s)
-        after = service.state()
+        try:
+            start = service.renew if renew else service.start
+            started = start(record.container_id)
+            before = service.state(started)
+        except BackendUnavailable as error:
+            name = record.container_name
+            raise BackendUnavailable(
+                f"{name} was stopped for the GPU, and does not start again",
+                why=f"{error.what}: {error.why}" if error.why else error.what,
+                todo=f"`docker start {name}` says more; one that was removed has to be made again. "
+                "Then `python -m driver recover`. If it is to stay away for good, remove "
+                f"{self._path}.",
+            ) from error
+        starts = _STARTS_AGAIN
+
+        def see_that_it_runs() -> None:
+            """Start it again if it has ended: an engine that is shut down takes it along."""
+            nonlocal starts
+            if starts and not service.state(started).running:
+                starts -= 1
+                service.start(record.container_id)
+
+        self._world.backend(settings).wait_healthy(
+            timeout_s=settings.healthy_timeout_s, meanwhile=see_that_it_runs
+        )
+        after = service.state(started)
         if (after.id, after.restarts) != (before.id, before.restarts):
             raise BackendUnavailable(
                 f"{record.container_name} restarts again and again",

@@ -23,6 +23,16 @@ Options = Mapping[str, float | int | list[str]]
 Progress = Callable[[float, float], None]
 """Told (done, total) in bytes."""
 
+LIKELIEST = 20
+"""How many tokens `next_token` tells; Ollama gives no more."""
+DRAWS: tuple[dict[str, float | int], ...] = (
+    {"temperature": 0.0},
+    *({"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": n} for n in range(1, 6)),
+)
+"""Ways to draw a token. An engine tells no probabilities where the token that it draws shows
+nothing (markup, a part of a character); then another is drawn, which the probabilities do not
+depend on."""
+
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 _TAG = re.compile(rf"(?:{_PART}/)?{_PART}(?::{_PART})?")
 
@@ -62,6 +72,27 @@ class Answer:
     seconds: float
     waited_s: float | None = None
     """How long the request waited until the model began; None where the server does not say."""
+
+
+@dataclass(frozen=True)
+class TokenChance:
+    """A token that may come next, and the natural logarithm of its probability."""
+
+    text: str
+    """What it adds to the text; "" for markup and for a part of a character."""
+    logprob: float
+    number: int | None
+    """Its number in the vocabulary, where the engine tells it."""
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """What a model expects behind a text."""
+
+    prompt_tokens: int
+    """How many tokens the engine made of the text."""
+    chances: tuple[TokenChance, ...]
+    """The likeliest tokens, likeliest first; empty where the engine does not tell."""
 
 
 class ChatServer(Protocol):
@@ -141,6 +172,13 @@ class Engine(ChatServer, Protocol):
         engine adds included.
 
         `options` as in `chat`, so that the model is not loaded once more.
+        """
+        ...
+
+    def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:
+        """Return what comes next behind a text, which is taken as it is: markup counts.
+
+        The probabilities are the model's own, before any sampling. `options` as for `chat`.
         """
         ...
 

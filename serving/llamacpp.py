@@ -28,11 +28,15 @@ from typing import Any
 from contracts.errors import EngineUnavailable, InputMissing
 from contracts.files import ROOT
 from serving.engine import (
+    DRAWS,
+    LIKELIEST,
     Answer,
     Messages,
     Model,
+    NextToken,
     Options,
     Progress,
+    TokenChance,
     full_tag,
     require_options,
 )
@@ -177,6 +181,19 @@ class LlamaCpp:
         answer = self._post(f"{address}/completion", request, timeout_s)
         return _answer(answer, time.monotonic() - started)
 
+    def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:
+        """Return what comes next behind a text, loading the model first if need be."""
+        require_options(options)
+        manifest = self._store.manifest(tag)
+        address = self._serve(full_tag(tag), manifest, int(options["num_ctx"]))  # type: ignore[arg-type]
+        url, found = f"{address}/completion", NextToken(0, ())
+        for draw in DRAWS:
+            request = {"prompt": text, "cache_prompt": True, "n_predict": 1, "n_probs": LIKELIEST}
+            found = _next_token(self._post(url, {**request, **draw}, timeout_s))
+            if found.chances:
+                break
+        return found
+
     def _post(self, url: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         import requests
 
@@ -293,3 +310,12 @@ def _answer(found: Mapping[str, Any], seconds: float) -> Answer:
         seconds=seconds,
         waited_s=waited_s(found, seconds),
     )
+
+
+def _next_token(found: Mapping[str, Any]) -> NextToken:
+    first = (found.get("completion_probabilities") or [{}])[0]
+    chances = tuple(
+        TokenChance(str(each["token"]), float(each["logprob"]), int(each["id"]))
+        for each in first.get("top_logprobs") or []
+    )
+    return NextToken(int(found["tokens_evaluated"]), chances)

@@ -18,12 +18,16 @@ from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
 from serving.engine import (
+    DRAWS,
+    LIKELIEST,
     Answer,
     Messages,
     Model,
+    NextToken,
     Options,
     Progress,
     Resident,
+    TokenChance,
     full_tag,
     require_options,
 )
@@ -261,6 +265,34 @@ class Ollama:
                 todo="Use Ollama 0.33, or a later one that still tells it.",
             ) from error
 
+    def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:
+        """Return what comes next behind a text; tokens come without their numbers.
+
+        Nothing is told before Ollama 0.12.11.
+        """
+        require_options(options)
+        body: dict[str, Any] = {
+            "model": full_tag(tag),
+            "prompt": text,
+            "raw": True,
+            "stream": False,
+            "truncate": False,
+            "shift": False,
+            "keep_alive": _KEEP_ALIVE,
+            "logprobs": True,
+            "top_logprobs": LIKELIEST,
+        }
+        found = NextToken(0, ())
+        for draw in DRAWS:
+            body["options"] = {**options, **draw, "num_predict": 1, "repeat_penalty": 1.0}
+            answer = self._http.json(
+                "POST", "/api/generate", timeout_s, body=body, model=full_tag(tag)
+            )
+            found = _next_token(answer)
+            if found.chances:
+                break
+        return found
+
     def close(self) -> None:
         """Nothing is held open between calls."""
 
@@ -372,6 +404,16 @@ def _answer(found: dict[str, Any], seconds: float) -> Answer:
             seconds=seconds,
             waited_s=_waited_s(found, seconds),
         )
+
+
+def _next_token(found: dict[str, Any]) -> NextToken:
+    with expected_shape("Ollama"):
+        first = (found.get("logprobs") or [{}])[0]
+        chances = tuple(
+            TokenChance(str(each["token"]), float(each["logprob"]), None)
+            for each in first.get("top_logprobs") or []
+        )
+        return NextToken(int(found.get("prompt_eval_count") or 0), chances)
 
 
 def _until(expires_at: str) -> float | None:

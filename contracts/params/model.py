@@ -59,6 +59,9 @@ class TrainParams(Params):
     min_loss_fall: float = Field(0.05, ge=0, lt=1)
     """Share by which the validation loss has to fall below the untrained model's, else the run is
     refused. The form of the answer alone, which every row repeats, brings more. 0: no check."""
+    reference_tokens: int = Field(2048, ge=0)
+    """Tokens of validation rows on which later stages are compared with what was trained (see
+    docs/reference/sentinels.md); the cost of it is in proportion. 0 leaves the comparison out."""
     seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
     processes: int | None = Field(None, ge=1)
@@ -147,6 +150,12 @@ class TrainMetrics(Metrics):
     tokens_per_s: float = 0
     """Of all tokens, padding not counted, from the last (re)start on; evaluations and checkpoints
     took their time as well."""
+    reference_positions: int = 0
+    """At how many places of validation answers the predictions were kept."""
+    effect: float | None = None
+    """KL divergence (nats) that the training made there."""
+    held_drift: float | None = None
+    """KL divergence of the model as it was held in training from that on the original base."""
 
     def summary(self) -> str:
         """Return the losses (nats per answer token)."""
@@ -162,6 +171,9 @@ class MergeParams(Params):
 
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Type of the merged weights; always merged into a fresh load of the unquantised base."""
+    check_drift: bool = True
+    """Compare what the merged model predicts with what was trained. It costs minutes of CPU for
+    14B, and memory for one matrix; `train.reference_tokens` bounds it."""
 
 
 class MergeMetrics(Metrics):
@@ -173,11 +185,16 @@ class MergeMetrics(Metrics):
     """Tensor by tensor, or by PEFT with the whole model in memory."""
     why: str = ""
     """What of the adapter only PEFT can merge; empty when it was streamed."""
+    drift: float | None = None
+    """KL divergence (nats) of the merged model from base and adapter; None: not compared."""
+    agreement: float | None = None
+    """Share of the places at which both hold the same token for the likeliest."""
 
     def summary(self) -> str:
-        """Return modules, size and, unless it was streamed, why not."""
+        """Return modules, size, drift and, unless it was streamed, why not."""
         by = f", by PEFT: {self.why}" if self.way == "peft" else ""
-        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{by}"
+        drift = f", drift {self.drift:.1e}" if self.drift is not None else ""
+        return f"{self.merged_modules} modules merged, {self.bytes / 1e9:.2f} GB{drift}{by}"
 
 
 OutType = Literal["q8_0", "f16", "bf16", "q4_k_m", "q5_k_m", "q6_k"]

@@ -44,6 +44,9 @@ class EvaluateParams(Params):
     margin: float = Field(0.1, gt=0, le=1)
     """How much worse than the champion a candidate must be shown not to be, in each measure; 1
     demands nothing of the kind, which suits a small test set."""
+    drift_positions: int = Field(128, ge=0)
+    """Most places of validation answers at which the candidate's probabilities are compared with
+    what was trained, one request each; 0 leaves it out. See docs/reference/sentinels.md."""
 
 
 class EvaluateMetrics(Metrics):
@@ -56,6 +59,10 @@ class EvaluateMetrics(Metrics):
     reasons: tuple[str, ...] = ()
     models: dict[str, str] = {}
     """Digest of each model that was asked, by its role: candidate, champion, baseline."""
+    drift: float | None = None
+    """KL divergence (nats) of the candidate from base and adapter; None: not compared."""
+    agreement: float | None = None
+    """Share of the places at which both hold the same token for the likeliest."""
 
     def summary(self) -> str:
         """Return the share of valid answers, the verdict, and the scores."""

@@ -8,7 +8,7 @@ that comes before the database is there, and analyses that fail without an error
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,16 @@ class Backend:
         return self._unhealthy_because() is None
 
     def wait_healthy(
-        self, needed: int = 3, timeout_s: float = 120.0, *, pause_s: float = 1.0
+        self,
+        needed: int = 3,
+        timeout_s: float = 120.0,
+        *,
+        pause_s: float = 1.0,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Return after `needed` good answers in a row; raise `BackendUnavailable` on time-out.
+
+        `meanwhile` is called after each bad one.
 
         One answer proves nothing: on a fresh database the workers race each other to create the
         tables, and the container answered 200 before it exited.
@@ -106,6 +113,8 @@ class Backend:
                     f"the backend {self.url} did not become healthy within {timeout_s:.0f} s",
                     why=f"seen last: {seen}; {needed} good answers in a row are needed",
                 )
+            if problem:
+                meanwhile()
             time.sleep(pause_s)
 
     def admin_health(self) -> AdminHealth:

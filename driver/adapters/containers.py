@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import docker
 import docker.errors
+import requests
+import urllib3.exceptions
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from contracts.stage import Frozen
 
+T = TypeVar("T")
+
+LOCAL = "unix:///var/run/docker.sock"
+"""The engine that the SDK asks where DOCKER_HOST is not set."""
+AWAY_S = 40.0
+"""How long an engine that is being restarted is waited for; `recover` has a minute in all."""
 _PING_TIMEOUT_S = 10
-_STOP_MARGIN_S = 30
-"""How much longer than its own time-out the engine may take to answer a stop."""
+_ANSWER_S = 120
+"""How long an engine may take to answer, a stop's own time-out on top; one that hangs is away."""
+_PAUSE_S = 0.5
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, DockerUnavailable, OSError)
+"""What a connection to the engine fails with. An APIError is an answer, although an OSError too."""
 
 
 class ContainerState(Frozen):
@@ -51,16 +62,19 @@ class Stopped(Frozen):
 def connect(host: str = "") -> docker.DockerClient:
     """Return a client for an engine (`ssh://user@host`, `unix://…`); "" means DOCKER_HOST.
 
-    Raises `DockerUnavailable` when no engine answers.
+    DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count for `tcp://`. Raises `DockerUnavailable` when no
+    engine answers.
     """
+    environment = dict(os.environ)
+    if host:
+        environment["DOCKER_HOST"] = host
+        if not host.startswith("tcp://"):
+            environment |= {"DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}
     try:
-        if host:
-            # The system's own ssh, for its config, agent and known hosts.
-            client = docker.DockerClient(
-                base_url=host, timeout=_PING_TIMEOUT_S, use_ssh_client=host.startswith("ssh://")
-            )
-        else:
-            client = docker.from_env(timeout=_PING_TIMEOUT_S, use_ssh_client=True)
+        # The system's own ssh, for its config, agent and known hosts.
+        client = docker.from_env(
+            environment=environment, timeout=_PING_TIMEOUT_S, use_ssh_client=True
+        )
         client.ping()
         # A create waits on the disk and a log stream on the stage: no time-out from here on.
         client.api.timeout = None
@@ -71,11 +85,50 @@ def connect(host: str = "") -> docker.DockerClient:
 
 
 class ContainerHost:
-    """One engine, for containers that somebody else made."""
+    """One engine, for containers that somebody else made.
 
-    def __init__(self, host: str = "") -> None:
-        self.host = host or os.environ.get("DOCKER_HOST", "")
-        self._client = connect(host)
+    Every call raises `DockerUnavailable` when the engine does not answer.
+    """
+
+    def __init__(self, host: str = "", patience_s: float = 0.0) -> None:
+        """`patience_s` is how long an engine that is away is waited for, at every call."""
+        self.host = host or os.environ.get("DOCKER_HOST", "") or LOCAL
+        self._patience_s = patience_s
+        self._client: docker.DockerClient | None = None
+        self.wait()
+
+    def wait(self) -> None:
+        """Return once the engine answers."""
+        self._patiently(lambda client: client.ping())
+
+    def answers(self) -> bool:
+        """Return whether the engine answers now."""
+        try:
+            connect(self.host).close()
+        except DockerUnavailable:
+            return False
+        return True
+
+    def _patiently(self, ask: Callable[[docker.DockerClient], T]) -> T:
+        """Return what the engine says; where it goes away meanwhile, it is asked again."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                if self._client is None:
+                    self._client = connect(self.host)
+                    self._client.api.timeout = _ANSWER_S
+                return ask(self._client)
+            except docker.errors.APIError:
+                raise
+            except _BROKEN as error:
+                self._client = None  # by ssh, it is a process that has ended
+                if time.monotonic() >= deadline:
+                    if isinstance(error, DockerUnavailable):
+                        raise
+                    raise DockerUnavailable(
+                        f"the Docker engine at {self.host} went away", why=str(error)
+                    ) from error
+                time.sleep(_PAUSE_S)
 
     def state(self, name: str) -> ContainerState:
         """Return how a container is, by its name or id.
@@ -106,40 +159,59 @@ class ContainerHost:
 
     def stop(self, name: str, timeout_s: int) -> Stopped:
         """Stop a container; after `timeout_s` the engine kills it, and its exit code is 137."""
-        container = self._get(name)
         started = time.monotonic()
         try:
-            container.stop(timeout=timeout_s)
+            self._patiently(lambda client: client.api.stop(name, timeout=timeout_s))
+        except docker.errors.NotFound as error:
+            raise _missing(name) from error
         except docker.errors.APIError as error:
             raise BackendUnavailable(
                 f"the container {name} cannot be stopped", why=str(error)
             ) from error
-        container.reload()
         return Stopped(
-            exit_code=int(container.attrs["State"]["ExitCode"]),
+            exit_code=int(self._get(name).attrs["State"]["ExitCode"]),
             seconds=round(time.monotonic() - started, 1),
         )
 
     def start(self, name: str) -> None:
         """Start a container; one that runs already is left alone."""
         try:
-            self._get(name).start()
+            self._patiently(lambda client: client.api.start(name))
+        except docker.errors.NotFound as error:
+            if "No such container" in str(error):  # else of a network or device that it wants
+                raise _missing(name) from error
+            raise BackendUnavailable(
+                f"the container {name} does not start", why=str(error)
+            ) from error
         except docker.errors.APIError as error:
             raise BackendUnavailable(
                 f"the container {name} does not start", why=str(error)
             ) from error
 
     def log_lines(self, name: str, since: float) -> Iterator[str]:
-        """Yield what a container has said since a time (seconds since the epoch)."""
-        for line in self._get(name).logs(stream=True, follow=False, since=since):
-            yield line.decode("utf-8", errors="replace").rstrip("\n")
+        """Yield what a container has said since a time (seconds since the epoch).
+
+        Raises `BackendUnavailable` where its log cannot be read.
+        """
+        container = self._get(name)
+        try:
+            for line in container.logs(stream=True, follow=False, since=since):
+                yield line.decode("utf-8", errors="replace").rstrip("\n")
+        except (docker.errors.APIError, *_BROKEN) as error:
+            raise BackendUnavailable(
+                f"the log of the container {name} cannot be read", why=str(error)
+            ) from error
 
     def _get(self, name: str) -> Any:
         try:
-            return self._client.containers.get(name)
+            return self._patiently(lambda client: client.containers.get(name))
         except docker.errors.NotFound as error:
-            raise BackendUnavailable(
-                f"there is no container {name}",
-                why="backend.container names none on this engine",
-                todo="`docker ps -a` lists them; set backend.container.",
-            ) from error
+            raise _missing(name) from error
+
+
+def _missing(name: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"there is no container {name}",
+        why="backend.container names none on this engine",
+        todo="`docker ps -a` lists them; set backend.container.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from contracts.errors import InputMissing
 from driver import locks
@@ -21,7 +21,8 @@ def show(
     """Give `say` each line of a run's logs, in the stages' order, named by stage.
 
     `stage` and `run_id` may be "": every stage, the last run. With `follow` it goes on until no
-    driver is at work in the workspace any more. Raises `InputMissing` for what is not there.
+    driver is at work in the workspace any more, also to the run that a driver begins meanwhile.
+    Raises `InputMissing` for what is not there.
     """
     run = _run(workspace, run_id)
     names = [each.name for each in PIPELINE if stage in ("", each.name)]
@@ -34,12 +35,16 @@ def show(
     tails = [_Tail(name, run.log(name)) for name in names]
     while True:
         last_round = not follow or not locks.is_held(workspace)
+        newest = (Run.last(workspace) if follow and not run_id else None) or run
         for tail in tails:
-            for line in tail.lines(to_the_end=last_round):
+            for line in tail.lines(to_the_end=last_round or newest.id != run.id):
                 say(f"{tail.name}: {line}" if len(tails) > 1 else line)
-        if last_round:
+        if newest.id != run.id:
+            run, tails = newest, [_Tail(name, newest.log(name)) for name in names]
+        elif last_round:
             return
-        time.sleep(_POLL_S)
+        else:
+            time.sleep(_POLL_S)
 
 
 def _run(workspace: Path, run_id: str) -> Run:
@@ -64,17 +69,18 @@ class _Tail:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self._path = path
-        self._stream: TextIO | None = None
-        self._pending = ""
+        self._stream: BinaryIO | None = None
+        self._pending = b""
 
     def lines(self, *, to_the_end: bool) -> Iterator[str]:
         """Yield the new lines; `to_the_end` takes an unfinished last one too."""
         if self._stream is None:
             if not self._path.exists():
                 return
-            self._stream = self._path.open(encoding="utf-8", errors="replace", newline="\n")
-        *whole, self._pending = (self._pending + self._stream.read()).split("\n")
-        yield from whole
+            self._stream = self._path.open("rb")
+        *whole, self._pending = (self._pending + self._stream.read()).split(b"\n")
         if to_the_end and self._pending:
-            yield self._pending
-            self._pending = ""
+            whole.append(self._pending)
+            self._pending = b""
+        # As bytes until here: what is being written may end within a letter.
+        yield from (line.decode("utf-8", errors="replace") for line in whole)

@@ -30,6 +30,13 @@ class Build(Frozen):
     labels: dict[str, str] = {}
 
 
+class Logging(Frozen):
+    """Where the engine keeps what a container says."""
+
+    driver: str
+    options: dict[str, str] = {}
+
+
 class Service(Frozen):
     """How one stage's container is run. Names are Compose's own."""
 
@@ -49,6 +56,7 @@ class Service(Frozen):
     volumes: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     profiles: tuple[str, ...] = ()
+    logging: Logging | None = None
     deploy: dict[str, Any] = Field(default={})
 
     @property

@@ -104,7 +104,8 @@ class DockerRunner:
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether a container of this very stage runs, or waits to be collected."""
-        return bool(self._containers.of(stage, fingerprint))
+        published = (self._workspace / "store" / stage.name / fingerprint / RESULT_FILE).exists()
+        return any(_usable(each, published) for each in self._containers.of(stage, fingerprint))
 
     def run(
         self,
@@ -145,18 +146,12 @@ class DockerRunner:
             put_away(container)
 
     def _left_behind(self, stage: Stage, job: Path) -> Any | None:
-        """Return the container that a dead driver has left of this job, if it can be gone on with.
-
-        One that was never started cannot. One that ended is collected: its failure is told once.
-        But with a result there is nothing to collect, and the job is to be done again.
-        """
+        """Return the container that a dead driver has left of this job, if it can be gone on with;
+        put away all others of it."""
         found = None
         published = (job.parent / RESULT_FILE).exists()
         for container in self._containers.of(stage, job.parent.name):
-            usable = container.status != "created" and not (
-                published and container.status == "exited"
-            )
-            if found is None and usable:
+            if found is None and _usable(container, published):
                 found = container
             else:
                 put_away(container)
@@ -175,6 +170,10 @@ class DockerRunner:
             )
         except docker.errors.ImageNotFound as error:
             raise ImageStale(f"the image {service.image} is not built") from error
+        except KeyboardInterrupt:  # the engine may have made it all the same
+            for made in self._containers.of(stage, job.parent.name):
+                put_away(made)
+            raise
         try:
             container.start()
         except KeyboardInterrupt:
@@ -191,6 +190,16 @@ class DockerRunner:
                 ) from error
             raise StageFailed(f"stage {stage.name} did not start", why=str(error)) from error
         return container
+
+
+def _usable(container: Any, published: bool) -> bool:
+    """Return whether a job's container can be gone on with.
+
+    One that was never started cannot. One that ended is collected: its failure is told once. But
+    with a result there is nothing to collect, and the job is to be done again.
+    """
+    ended = container.status in {"exited", "dead", "removing"}
+    return container.status != "created" and not (published and ended)
 
 
 def _kill(container: Any) -> str:
@@ -230,6 +239,9 @@ def container_options(
             for name, limit in service.ulimits.items()
         ],
     }
+    if service.logging is not None:
+        driver, config = service.logging.driver, service.logging.options
+        options["log_config"] = docker.types.LogConfig(type=driver, config=config)
     if gpu and service.gpus:
         options["device_requests"] = [_request(device, devices) for device in service.gpus]
     return {name: value for name, value in options.items() if value is not None}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import IO, Any
 
@@ -89,25 +89,45 @@ def follow(container: Any, listener: Listener, log: IO[str]) -> int:
     """Pass the container's stdout to the listener and its stderr to the log; return its exit code.
 
     From the container's beginning, so that nothing is lost before the attach. Raises
-    `DockerUnavailable` for an engine that stays away, `StageKilled` for a container that is gone.
+    `DockerUnavailable` for an engine that stays away, `StageKilled` for a container that is gone,
+    OSError for a log that cannot be written.
     """
     lines = _Lines(listener)
     stdout = _Skipping("stdout", lines.take)
     stderr = _Skipping("stderr", _Text(log).take)
     # A connection each: one that carries both is an attach, and that does not repeat what a
     # container has said before the engine was restarted.
-    beside = threading.Thread(target=_follow_beside, args=(container, stderr), daemon=True)
+    beside = _Beside(container, stderr)
     beside.start()
     _follow_one(container, stdout)
     beside.join()
     lines.end()
+    if beside.failed:
+        raise beside.failed
     return int(container.attrs["State"]["ExitCode"])
 
 
-def _follow_beside(container: Any, stream: _Skipping) -> None:
-    """Follow in a thread; what fails here fails for the other stream too, and is told there."""
-    with suppress(RetrainError):
-        _follow_one(container, stream)
+class _Cut(Exception):
+    """A connection broke; not what happened while its pieces were taken, which is no reason to
+    connect again: a full disk would be taken for one for hours."""
+
+
+class _Beside(threading.Thread):
+    """Follows in a thread; what the engine fails with fails for the other stream too, and is told
+    there."""
+
+    def __init__(self, container: Any, stream: _Skipping) -> None:
+        super().__init__(daemon=True)
+        self._followed = (container, stream)
+        self.failed: Exception | None = None
+        """What failed on our side."""
+
+    def run(self) -> None:
+        try:
+            with suppress(RetrainError):
+                _follow_one(*self._followed)
+        except Exception as error:  # noqa: BLE001  # raised again where it is joined
+            self.failed = error
 
 
 def _follow_one(container: Any, stream: _Skipping) -> None:
@@ -117,18 +137,25 @@ def _follow_one(container: Any, stream: _Skipping) -> None:
         ended = not is_running(container)
         stream.begin_again()
         try:
-            for piece in container.logs(stream=True, follow=not ended, **stream.wanted):
+            for piece in _pieces(container, stream, follow=not ended):
                 stream.feed(piece)
                 heard_at = time.monotonic()
-        except BROKEN as error:
+        except _Cut as error:
             if ended and time.monotonic() - heard_at > _PATIENCE_S:
                 raise DockerUnavailable(
-                    "the Docker engine does not give a stage's output", why=str(error)
+                    "the Docker engine does not give a stage's output", why=str(error.__cause__)
                 ) from error
         else:
             if ended:
                 return
         time.sleep(_PAUSE_S)
+
+
+def _pieces(container: Any, stream: _Skipping, *, follow: bool) -> Iterator[bytes]:
+    try:
+        yield from container.logs(stream=True, follow=follow, **stream.wanted)
+    except BROKEN as error:
+        raise _Cut from error
 
 
 def is_running(container: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import docker.errors
 
+from contracts.errors import DockerUnavailable
 from contracts.stage import Stage
 from driver.adapters.containers import connect
 from driver.runners.follow import BROKEN
@@ -20,6 +21,8 @@ LABEL_WORKSPACE = "retrain.workspace"
 LABEL_FINGERPRINT = "retrain.fingerprint"
 LABEL_PROBE = "retrain.probe"
 """On containers that only look into an image: the workspace."""
+_AT_WORK = {"running", "paused", "restarting"}
+"""States in which a container holds its memory, and a GPU's."""
 _KEPT = "retrain-kept-"
 _STOP_GRACE_S = 10
 _AWAY_S = 30.0
@@ -55,17 +58,19 @@ class StageContainers:
     def at_work(self) -> list[str]:
         """Return the stages that run although no driver of this workspace does."""
         ours = self._listed({LABEL_WORKSPACE: self._workspace})
-        return [c.labels[LABEL_STAGE] for c in ours if c.status == "running"]
+        return [c.labels[LABEL_STAGE] for c in ours if c.status in _AT_WORK]
 
     def elsewhere(self) -> list[str]:
         """Return the other workspaces of this engine in which a stage runs now."""
-        running = self._client.containers.list(filters={"label": LABEL_WORKSPACE})
+        filters = {"label": LABEL_WORKSPACE}
+        running = self._client.containers.list(filters=filters, ignore_removed=True)
         return sorted({c.labels[LABEL_WORKSPACE] for c in running} - {self._workspace})
 
     def drop(self, *, keep: Sequence[str] = ()) -> list[str]:
         """Put away the containers of all jobs but those fingerprints; return their stages.
 
-        They are of runs that died, and nobody will collect them.
+        They are of runs that died, and nobody will collect them. Raises `DockerUnavailable` for an
+        engine that stays away.
         """
         for container in self._listed({LABEL_PROBE: self._workspace}):
             put_away(container)
@@ -79,7 +84,17 @@ class StageContainers:
 
     def _listed(self, labels: dict[str, str]) -> list[Any]:
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
-        return list(self._client.containers.list(all=True, filters=filters, ignore_removed=True))
+        deadline = time.monotonic() + _AWAY_S
+        while True:
+            try:
+                found = self._client.containers.list(all=True, filters=filters, ignore_removed=True)
+                return list(found)
+            except BROKEN as error:
+                if time.monotonic() > deadline:
+                    raise DockerUnavailable(
+                        "the Docker engine went away", why=str(error) or type(error).__name__
+                    ) from error
+                time.sleep(_PAUSE_S)
 
 
 def keeps_containers() -> bool:

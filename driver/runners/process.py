@@ -84,7 +84,7 @@ class ProcessRunner:
                 env=env,
                 text=True,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, resolved before
+                preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509  # two system calls
             ) as process,
         ):
             watchdog = Watchdog(stage, limits, log, partial(_kill, process))
@@ -102,12 +102,14 @@ class ProcessRunner:
             raise failure(stage, exit_code, listener.told, log)
 
 
-def _die_with_parent() -> None:
+def _die_with(driver: int) -> None:
     """Ask the kernel to kill this process when the driver dies, even by SIGKILL (prctl(2)).
 
     An orphan would go on writing where the next run of the same stage writes.
     """
     _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != driver:  # it has died before it was asked
+        os._exit(1)
 
 
 def _python_path() -> str:

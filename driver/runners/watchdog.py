@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts.errors import StageTimedOut
@@ -60,8 +60,9 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(_POLL_S):
             now = time.monotonic()
-            if (size := self._log.stat().st_size) != self._size:
-                self._size, self._last = size, now
+            with suppress(OSError):  # somebody may have removed the run's folder
+                if (size := self._log.stat().st_size) != self._size:
+                    self._size, self._last = size, now
             if now - self._last > self._limits.silence_s:
                 self._why = f"it said nothing for {self._limits.silence_s:g} s"
             elif self._limits.whole_s is not None and now - self._began > self._limits.whole_s:

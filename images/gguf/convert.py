@@ -17,6 +17,13 @@ from typing import Any
 
 from contracts.entrypoint import StageContext
 from contracts.errors import DiskFull, SentinelTripped, StageFailed
+from contracts.gguf_header import (
+    FILE_TYPES,
+    TENSOR_TYPES,
+    GgufInvalid,
+    Header,
+    read_header,
+)
 from contracts.params import (
     GgufMetrics,
     GgufParams,
@@ -30,15 +37,9 @@ from contracts.stages import (
 )
 from images.gguf import programs
 from images.gguf.finished import Finished
-from images.gguf.header import (
-    FILE_TYPES,
-    TENSOR_TYPES,
-    GgufInvalid,
-    Header,
-    read_header,
-)
 from images.gguf.programs import Parts, Tell
 from images.gguf.source import Source, source_of
+from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
@@ -98,8 +99,7 @@ def _products(
     """Yield the files of these params in the order in which they need each other."""
 
     def product(target: Path, outtype: str, make: Callable[[Path, Tell], None]) -> _Product:
-        check = partial(_checked_header, merged=source.folder, outtype=outtype)
-        return _Product(target, make, check)
+        return _Product(target, make, partial(_checked_header, source, outtype))
 
     def converted(target: Path, outtype: str) -> _Product:
         make = partial(programs.convert, source, outtype, context.job.task)
@@ -148,15 +148,17 @@ def _remove_scaffold(work: Path) -> None:
     shutil.rmtree(work / "merged", ignore_errors=True)
 
 
-def _checked_header(path: Path, merged: Path, outtype: str) -> Header:
-    """Read the file back; raise `SentinelTripped` where it is not the merged model."""
+def _checked_header(source: Source, outtype: str, path: Path) -> Header:
+    """Read the file back; raise `SentinelTripped` where it is not the merged model, or is not
+    served as it was trained.
+    """
     try:
-        header = read_header(path)
+        header = read_header(path, VOCABULARY)
     except (GgufInvalid, OSError) as error:
         raise SentinelTripped(
             "sentinel gguf: the file cannot be read back", why=str(error)
         ) from error
-    config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     architecture = config["model_type"]
     _same("architecture", header.values.get("general.architecture"), architecture)
     if pre := _PRE_TOKENIZER.get(architecture):
@@ -170,6 +172,8 @@ def _checked_header(path: Path, merged: Path, outtype: str) -> Header:
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
     if not any(tensor.type in TENSOR_TYPES[outtype] for tensor in header.tensors):
         raise SentinelTripped(f"sentinel gguf: no tensor is of type {outtype}")
+    check_metadata(header, source.trained)
+    check_vocabulary(header, source.folder, source.trained)
     return header
 
 

@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts import files
+from contracts import files, reference
 from contracts.converter import find_converter
 from contracts.entrypoint import StageContext
 from contracts.params import GgufParams
-from contracts.stages import BASE, LORA_ADAPTER, MERGED
+from contracts.reference import Trained
+from contracts.stages import BASE, LORA_ADAPTER, MERGED, REFERENCE
+from images.weights.tokenizer import check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,29 @@ class Source:
     """The folder to call it from."""
     exact_type: str
     """The output type that holds the model's weights as they are."""
+    trained: Trained
+    """What the files have to say of themselves."""
 
 
 def source_of(context: StageContext[GgufParams]) -> Source:
-    """Return what the job gives: MERGED, or BASE and LORA_ADAPTER."""
+    """Return what the job gives: MERGED, or BASE and LORA_ADAPTER.
+
+    Raises `SentinelTripped` for a tokenizer that is not the one of the training.
+    """
     converter = find_converter()
-    if LORA_ADAPTER.name not in context.job.inputs:
+    trained = reference.read(context.input(REFERENCE)).trained
+    one_pass = LORA_ADAPTER.name in context.job.inputs
+    check_tokenizer(context.input(BASE if one_pass else MERGED), trained)
+    if not one_pass:
         folder = context.input(MERGED)
         program = (sys.executable, str(converter), str(folder))
-        return Source(folder, program, converter.parent, _exact_type(folder))
+        return Source(folder, program, converter.parent, _exact_type(folder), trained)
     folder, digest = context.work / MERGED.filename, context.job.inputs[BASE.name].digest
     given = (context.input(BASE), digest, context.input(LORA_ADAPTER), folder)
     module = ("-m", "images.gguf.merging", str(converter))
     # `-m` looks for our modules in the folder that it is called from.
-    return Source(folder, (sys.executable, *module, *map(str, given)), files.ROOT, "bf16")
+    merging = (sys.executable, *module, *map(str, given))
+    return Source(folder, merging, files.ROOT, "bf16", trained)
 
 
 def _exact_type(merged: Path) -> str:

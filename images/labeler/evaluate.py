@@ -23,6 +23,7 @@ from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
 from images.labeler import parity
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
+from images.labeler.drift import check_candidate
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
 from images.labeler.resampling import Difference, differences, intervals
@@ -37,7 +38,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     """Write answers.jsonl, scores.json and verdict.json.
 
     Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
-    for a candidate that would read other prompts than it was trained on.
+    for a candidate that would read other prompts than it was trained on, or is another model.
     """
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
@@ -49,6 +50,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
             contestants(context, engine, task) as who,
         ):
             parity.check(context, engine, who[0].tag, task, questions)
+            drift = check_candidate(context, engine, who[0].tag, task)
             replies = {each: ask(context, engine, each, task, questions, cache) for each in who}
     finally:
         engine.close()
@@ -85,6 +87,8 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         scores={name: scores[name] for name in (*matters, *(scores.keys() - set(matters)))},
         reasons=tuple(reasons),
         models=digests,
+        drift=drift.divergence if drift else None,
+        agreement=drift.agreement if drift else None,
     )
 
 

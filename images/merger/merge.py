@@ -26,6 +26,7 @@ from contracts.stages import (
     LORA_ADAPTER,
     MERGED,
 )
+from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.checks import check_changed, check_pair
 from images.weights.lora import NotCovered, Update
@@ -64,11 +65,14 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
     _check_written(pair.tensors, out, dtype)
     check_changed(changed, pair.touched)
     write_the_rest(base, out, pair.config, dtype)
+    found = check_against_training(context)
     return MergeMetrics(
         merged_modules=len(pair.touched),
         bytes=files.size_of(out),
         way="peft" if why else "streamed",
         why=why,
+        drift=found.divergence if found else None,
+        agreement=found.agreement if found else None,
     )
 
 

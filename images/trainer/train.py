@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 
-from contracts import files
+from contracts import files, reference
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -26,6 +26,7 @@ from contracts.stages import (
     BASE,
     LORA_ADAPTER,
     LOSS_CURVE,
+    REFERENCE,
     TRAIN_SPLIT,
     TRAINING_LOG,
     VALIDATION_SPLIT,
@@ -36,6 +37,7 @@ from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import for_processes, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
+from images.trainer.reference import Recorder
 from images.trainer.rows import Row, Split, read_split
 from images.trainer.sentinels import check_loss_fell
 from images.trainer.sharding import divide, divides
@@ -66,6 +68,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     packed = choose_packing(backend, base, params, bucket=batching.bucket)
     ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
+    chat = load_task(context.job.task).chat
+    recorder = Recorder(base, validation.rows, tokenizer, chat, params)
 
     checkpoints = context.work / "checkpoints"
     resumed = world.decided(lambda: newest_whole(checkpoints))
@@ -73,6 +77,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
     with batching.loading():
         model = _model(backend, base, params, world, divided=divided)
+        recorder.look_before(model)
         if packed:
             enable_packing(model)
     with batching.computing():
@@ -91,8 +96,13 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         started = time.monotonic()
         run = run_training(trainer, resumed, params)
         seconds = time.monotonic() - started
-    state = run.state
+        state = run.state
 
+        best = checkpoints / f"checkpoint-{state.best_global_step}"
+        adapter, digest = context.output(LORA_ADAPTER), context.job.inputs[BASE.name].digest
+        world.decided(lambda: _publish_adapter(best, adapter, base_digest=digest))
+        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+        recorded = recorder.record(model, adapter)
     seen = ordered[: state.global_step * params.batch_size]
     done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
@@ -108,12 +118,12 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         packed=packed,
         micro_batch_size=params.rows_at_once,
         tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
+        reference_positions=recorded.reference.positions(),
+        effect=recorded.effect,
+        held_drift=recorded.held_drift,
     )
     if world.rank == 0:  # the others have learnt the same
-        best = checkpoints / f"checkpoint-{state.best_global_step}"
-        digest = context.job.inputs[BASE.name].digest
-        _publish_adapter(best, context.output(LORA_ADAPTER), base_digest=digest)
-        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
+        reference.write(context.output(REFERENCE), recorded.reference)
         _publish_log(context, metrics, state, train, validation)
     return metrics
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from contracts import files
 from contracts.errors import BackendUnavailable, DockerUnavailable
-from driver.adapters.containers import ContainerHost
+from driver.adapters.containers import LOCAL, ContainerHost
 from driver.service import ComposeService, ContainerService, service_for
 from driver.settings import BackendSettings, ComposeSettings
 from tests.docker.engine import docker
@@ -132,6 +136,63 @@ def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
     assert service.state().id == new.id, "nothing has changed since"
 
 
+def test_compose_starts_it_where_a_variable_is_missing_by_now(project: ComposeSettings) -> None:
+    """As at a boot, where nobody has set what the compose file demands."""
+    service = ComposeService(project, "")
+    before = service.state()
+    service.stop(10)
+    file = project.folder / project.files[0]
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("${OLLAMA_MODEL:-unset}", "${OLLAMA_MODEL:?}"), encoding="utf-8")
+    bare = ComposeService(project.model_copy(update={"environment": {}}), "")
+    with pytest.raises(BackendUnavailable, match="OLLAMA_MODEL"):
+        bare.state()
+    assert bare.state(bare.start(before.id)).running
+    file.write_text(text, encoding="utf-8")
+
+
+_CTRL_C = """
+import os, pathlib, signal, sys
+from driver.service import ComposeService
+from driver.settings import ComposeSettings
+signal.signal(signal.SIGINT, lambda *_: None)  # as within the shield
+print(ComposeService(ComposeSettings.model_validate_json(sys.argv[1]), "").renew(""), flush=True)
+"""
+
+
+def test_a_ctrl_c_while_compose_is_at_work_is_not_for_compose(
+    project: ComposeSettings, tmp_path: Path
+) -> None:
+    """A terminal sends it to the whole process group; `docker` in front tells when it is called."""
+    called, go_on, folder = tmp_path / "called", tmp_path / "go-on", tmp_path / "bin"
+    folder.mkdir()
+    docker_path = shutil.which("docker")
+    script = folder / "docker"
+    script.write_text(
+        f"#!/bin/sh\n: > {called}\nwhile [ ! -e {go_on} ]; do sleep 0.05; done\n"
+        f'exec {docker_path} "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", _CTRL_C, project.model_dump_json()],
+        cwd=files.ROOT,
+        env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            while not called.exists():
+                assert process.poll() is None
+            os.killpg(process.pid, signal.SIGINT)
+            go_on.touch()
+            assert process.stdout is not None
+            assert ComposeService(project, "").state().id == process.stdout.read().strip()
+        finally:
+            process.kill()
+
+
 def test_compose_says_what_is_wrong(project: ComposeSettings) -> None:
     other = project.model_copy(update={"service": "front"})
     with pytest.raises(BackendUnavailable, match="`docker compose ps` failed for front") as caught:
@@ -187,3 +248,12 @@ def test_compose_on_another_host(project: ComposeSettings, ssh_double: Path) -> 
 def test_a_host_that_is_away_is_named() -> None:
     with pytest.raises(DockerUnavailable, match=r"at ssh://deploy@away\.example"):
         ContainerHost("ssh://deploy@away.example")
+
+
+def test_certificates_are_for_tcp_alone(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/nowhere")
+    assert ContainerHost(LOCAL).state(plain).running
+    with pytest.raises(DockerUnavailable, match="at tcp://127") as caught:
+        ContainerHost("tcp://127.0.0.1:9")
+    assert "TLS" in caught.value.why

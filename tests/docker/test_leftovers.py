@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from contracts.stages import TRAIN
+from driver.runners.docker import DockerRunner
 from driver.runners.leftovers import StageContainers
 from tests.docker.engine import docker
+from tests.docker.stage_compose import ROOT
 
 pytestmark = pytest.mark.docker
 
@@ -47,6 +49,30 @@ def test_stages_and_probes_of_this_workspace_are_removed(
     assert ours.drop(keep=["f2"]) == ["train"]
     assert [exists(each) for each in (dropped, probe)] == [False, False]
     assert all(map(exists, [wanted, *others]))
+
+
+def test_what_was_never_started_is_no_survivor_and_what_is_paused_is_at_work(
+    made: list[str], stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    """The one would have the stage begin beside the engine's models, the other the service."""
+    ours = StageContainers(tmp_path)
+    runner = DockerRunner(tmp_path, ROOT / "compose.retrain.yml", gpu=False)
+    created = create(made, stage_images["labeler"], ours.labels(TRAIN, "f1"))
+    assert not runner.survives(TRAIN, "f1")
+    assert ours.at_work() == []
+    sleeping = ("--entrypoint=sleep", *labelled(ours, "f1"), stage_images["labeler"], "600")
+    made.append(docker("run", "--detach", *sleeping))
+    assert runner.survives(TRAIN, "f1")
+    docker("pause", made[-1])
+    assert runner.survives(TRAIN, "f1")
+    assert ours.at_work() == ["train"]
+    assert StageContainers(tmp_path / "other").elsewhere() == [str(tmp_path.resolve())]
+    assert ours.drop() == ["train", "train"]
+    assert not any(map(exists, [created, made[-1]]))
+
+
+def labelled(ours: StageContainers, fingerprint: str) -> list[str]:
+    return [f"--label={name}={value}" for name, value in ours.labels(TRAIN, fingerprint).items()]
 
 
 def test_kept_containers_are_not_collected_again(

@@ -7,6 +7,7 @@ new version of Ollama that breaks one shows here first.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from serving.engine import Answer
 from serving.llamacpp import LlamaCpp
 from serving.ollama import Ollama
 from tasks import load_task
+from tasks.chat import QWEN3
 from tests.tiny_gguf import tiny_gguf
 
 __all__ = ["tiny_gguf"]
@@ -251,6 +253,20 @@ def test_delete_does_not_unload(engine: Ollama, tiny_gguf: Path) -> None:
     engine.unload("contract:gone")
     assert not engine.loaded()
     engine.delete("contract:gone")
+
+
+def test_probabilities_are_told_at_every_place(engine: Ollama) -> None:
+    """And a text is taken as it is: no template, and markup is markup."""
+    prompt = QWEN3.render_prompt(QUESTION)
+    found = engine.next_token("contract:v1", prompt, options=OPTIONS, timeout_s=120)
+    again = engine.next_token("contract:v1", prompt, options=OPTIONS, timeout_s=120)
+    assert len(found.chances) == 20
+    assert again.prompt_tokens == found.prompt_tokens  # what is cached is counted too
+    logprobs = [chance.logprob for chance in found.chances]
+    assert logprobs == sorted(logprobs, reverse=True)
+    assert 0 < sum(math.exp(value) for value in logprobs) <= 1.001
+    longer = engine.next_token("contract:v1", f"{prompt}{{<|im_end|>", options=OPTIONS, timeout_s=9)
+    assert longer.prompt_tokens == found.prompt_tokens + 2  # markup is one token
 
 
 def test_a_requests_waiting_is_in_its_times(engine: Ollama) -> None:

@@ -17,22 +17,28 @@ from serving import connect
 from tests.e2e.host import TASK, TEACHER, Host, choose_labelled, running_backend
 from tests.e2e.teacher import train_teacher
 from tests.faults.machine import merged_model
-
-FAULTS = pytest.StashKey[list[str]]()
-"""Lines about the faults that were survived, shown at the end."""
+from tests.faults.tally import TALLY, Tally
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for the lines."""
-    config.stash.setdefault(FAULTS, [])
+    """Begin to count."""
+    config.stash.setdefault(TALLY, Tally())
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show what was survived."""
-    for line in config.stash[FAULTS]:
+    """Show what was survived, and how long the longest recovery took."""
+    for number, line in enumerate(config.stash[TALLY].lines()):
+        if not number:
+            terminalreporter.section("faults")
         terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Return what counts the faults of this session."""
+    return pytestconfig.stash[TALLY]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,10 +24,13 @@ from contracts.errors import StageKilled
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stage import Event, InputRef, Job, Result
 from contracts.stages import LABEL
+from driver.adapters.backend import Backend
 from driver.runners.docker import DockerRunner
 from driver.runners.outcome import Limits
+from driver.settings import BackendSettings
+from driver.window import Window
 from tests.docker.stage_compose import ROOT
-from tests.faults.conftest import FAULTS
+from tests.faults.tally import Tally
 from tests.services.ollama_double import OllamaDouble
 from tests.unit.labeler_stage import TASK, label, write_jsonl
 
@@ -38,6 +42,16 @@ ANSWER_S = 0.2
 RESTART_AT = 10
 ANSWER = json.dumps(label(None), ensure_ascii=False)
 LIMITS = Limits(silence_s=600)
+HEALTHY = """
+import http.server, json, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"status": "healthy", "database_ok": True}).encode())
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+"""A DOUBLE of the backend, as far as its health goes: what is stopped and started is real."""
 
 
 class Engine:
@@ -55,9 +69,10 @@ class Engine:
             *options,
         ]
         self._log = (folder / "log").open("ab")
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
         self._process = subprocess.Popen(
             self._command, stdout=self._log, stderr=self._log, start_new_session=True
         )
@@ -75,7 +90,7 @@ class Engine:
     def restart(self) -> None:
         """Stop it as an update does, and start it again."""
         self.stop()
-        self._start()
+        self.start()
 
     def stop(self) -> None:
         """Stop it in order."""
@@ -206,12 +221,13 @@ def test_the_engine_is_restarted_in_the_middle_of_a_stage(
     teacher: OllamaDouble,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    pytestconfig: pytest.Config,
+    tally: Tally,
 ) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     job, log = make_job(workspace), tmp_path / "label.log"
-    options = ["--live-restore"] if live_restore else []
+    # Its default would throw away most of what the stage says.
+    options = ["--log-opt=max-size=1k", *(["--live-restore"] if live_restore else [])]
     with engine(stage_images["labeler"], *options) as running:
         monkeypatch.setenv("DOCKER_HOST", running.address)
         monkeypatch.setenv("RETRAIN_KEEP_CONTAINERS", "1")
@@ -237,5 +253,38 @@ def test_the_engine_is_restarted_in_the_middle_of_a_stage(
     assert metrics.asked + metrics.cached == ITEMS
     assert metrics.quarantined == 0
     assert len(teacher.asked) <= ITEMS + 1, "only what was in flight is asked again"
-    how = "lives on" if live_restore else "goes on from its last row"
-    pytestconfig.stash[FAULTS].append(f"survived: a restart of the engine; the stage {how}")
+    tally.survived("restarts of the Docker engine in the middle of a stage")
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a free port of this host's loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def test_an_engine_that_is_restarted_is_waited_for_by_the_service_window(
+    stage_images: dict[str, str], tmp_path: Path, port: int, tally: Tally
+) -> None:
+    """It is away when the backend is to be stopped, and again when it is to be started."""
+    image = stage_images["labeler"]
+    with engine(image, "--live-restore") as running:
+        shell = ("--init", "--entrypoint=python3", image, "-c", HEALTHY, str(port))
+        running.docker("run", "--detach", "--name=news", "--network=host", *shell)
+        url = f"http://127.0.0.1:{port}"
+        backend = BackendSettings(url=url, container="news", docker_host=running.address)
+        Backend(url).wait_healthy()
+        window = Window(tmp_path, backend)
+        for act, runs in ((window.open, b"false"), (window.close, b"true")):
+            running.stop()
+            acting = threading.Thread(target=act)
+            acting.start()
+            running.start()
+            acting.join(120)
+            state = running.docker("inspect", "--format={{.State.Running}}", "news").stdout
+            assert state.strip() == runs
+            tally.survived("restarts of the Docker engine under the service window")
+        assert not window.is_open
+        assert Backend(url).healthy()

@@ -15,13 +15,13 @@ import pytest
 
 from contracts.stages import TRAINING_LOG
 from tests.e2e.host import Host
-from tests.faults.conftest import FAULTS
 from tests.faults.machine import (
     at_work,
     published,
     recover,
     require_service,
 )
+from tests.faults.tally import Tally
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -38,11 +38,11 @@ TIMED = {TRAINING_LOG.name}
 class Campaign:
     """Kills one driver after the other; whole runs in between begin anew."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, tally: Tally) -> None:
         self.host = host
+        self.tally = tally
         self.random = random.Random(SEED)  # noqa: S311  # repeatable, no secret
-        self.kills = self.runs = self.recoveries = 0
-        self.longest_recovery_s = 0.0
+        self.kills = self.runs = 0
         self._seen: dict[tuple[str, str, str], str] = {}
 
     def go(self) -> None:
@@ -56,8 +56,8 @@ class Campaign:
                 self.kills += 1
             self._compare()
             if self.random.random() < 0.4:
-                self.recoveries += 1
-                self.longest_recovery_s = max(self.longest_recovery_s, recover(self.host))
+                self.tally.recovered(recover(self.host))
+            self.tally.survived("kills of the driver")
         with at_work(self.host, "run") as driver:
             exit_code = driver.wait()
         assert exit_code == 0, driver.said()
@@ -79,14 +79,10 @@ class Campaign:
                 assert self._seen.setdefault(key, digest) == digest, f"{key} differs"
 
 
-def test_the_driver_is_killed_at_random_moments(host: Host, pytestconfig: pytest.Config) -> None:
-    campaign = Campaign(host)
-    try:
-        campaign.go()
-    finally:
-        pytestconfig.stash[FAULTS].append(
-            f"FAULT_SEED={SEED}: {campaign.kills} kills of the driver, {campaign.runs} whole runs, "
-            f"{campaign.recoveries} recoveries, the longest {campaign.longest_recovery_s:.1f} s"
-        )
+def test_the_driver_is_killed_at_random_moments(host: Host, tally: Tally) -> None:
+    campaign = Campaign(host, tally)
+    tally.note(f"FAULT_SEED={SEED} for {KILLS} kills of the driver")
+    campaign.go()
+    tally.note(f"  between them, {campaign.runs} runs came to their end")
     assert campaign.kills == KILLS
     assert campaign.runs >= 1

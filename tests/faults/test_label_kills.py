@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from contracts.params import LabelParams
-from tests.faults.conftest import FAULTS
+from tests.faults.tally import Tally
 from tests.faults.test_label_faults import answer, case
 from tests.services import label_job
 from tests.services.simulated_teacher import Asked, Pace, SimulatedTeacher
@@ -91,12 +91,9 @@ def script(asked: Asked) -> str:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_costs_what_is_in_flight(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_kill_at_any_moment_costs_what_is_in_flight(tmp_path: Path, tally: Tally) -> None:
     seed = int(os.environ.get("LABEL_KILL_SEED") or time.time_ns() % 1_000_000)
-    told = request.config.stash[FAULTS]
-    told.append(f"killing the label stage {KILLS} times, LABEL_KILL_SEED={seed}")
+    tally.note(f"LABEL_KILL_SEED={seed} for {KILLS} kills of the label stage")
     chance = random.Random(seed)  # noqa: S311  # not for secrets
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     with SimulatedTeacher(script, slots=SLOTS, pace=Pace(first_token_s=0.02)) as teacher:
@@ -112,7 +109,7 @@ def test_a_kill_at_any_moment_costs_what_is_in_flight(
         before = teacher.load.requests
         finish(job, teacher)
         again = teacher.load.requests - needed.total()
-        told.append(
+        tally.note(
             f"  {at_work} met it at work, {before} requests until the last; "
             f"{needed.total()} were needed, {again} made again"
         )
@@ -128,3 +125,4 @@ def test_a_kill_at_any_moment_costs_what_is_in_flight(
     ids = [[row["id"] for row in read_jsonl(path)] for path in quarantine]
     assert ids[0] == ids[1]
     assert len(ids[0]) == sum(number % 50 == 3 for number in range(COUNT))
+    tally.survived("kills of the label stage", at_work)

@@ -9,6 +9,8 @@ from typing import Any
 
 from contracts.entrypoint import StageContext
 from contracts.stage import Event, InputRef, Job, Metrics, Params, Stage
+from contracts.stages import REFERENCE
+from tests.unit.references import write_empty
 
 TASK = "liga_relevance"
 
@@ -52,6 +54,8 @@ class StageRun:
         self.events: list[Event] = []
         self.out = folder / "work" / "out"
         folder.mkdir(parents=True, exist_ok=True)
+        if REFERENCE in stage.inputs:
+            write_empty(folder / REFERENCE.filename)
 
     def run(
         self,

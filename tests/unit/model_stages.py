@@ -9,6 +9,8 @@ from typing import Any
 from contracts import files
 from contracts.entrypoint import StageContext, execute
 from contracts.stage import Event, InputRef, Job, Result, Stage
+from contracts.stages import REFERENCE
+from tests.unit.references import write_empty
 
 TASK = "liga_relevance"
 TRAINING = {
@@ -60,7 +62,9 @@ def workspace(root: Path, base: Path, train: list[dict[str, Any]]) -> dict[str, 
 
 
 def job(root: Path, stage: Stage, inputs: dict[str, Path], params: dict[str, Any]) -> Job:
-    """Return a job on inputs below `root`."""
+    """Return a job on inputs below `root`; a record of the training is empty unless given."""
+    if REFERENCE in stage.inputs and REFERENCE.name not in inputs:
+        inputs = {**inputs, REFERENCE.name: write_empty(root / "in" / REFERENCE.filename)}
     references = {
         name: InputRef(
             path=path.relative_to(root).as_posix(),

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from serving.engine import Answer, Messages, Model, Options, Progress, full_tag, require_options
+from serving.engine import (
+    Answer,
+    Messages,
+    Model,
+    NextToken,
+    Options,
+    Progress,
+    full_tag,
+    require_options,
+)
 from tasks import load_task
 from tasks.definition import Modelfile
 
@@ -109,6 +118,9 @@ class ScriptedEngine:
 
     def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
         return [0]  # what one_word_tokenizer makes of any text
+
+    def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:
+        raise NotImplementedError
 
     def close(self) -> None:
         self.calls.append("close")

@@ -5,6 +5,7 @@ The container is a DOUBLE; tests/faults/test_engine_restart.py has a real engine
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,22 @@ def test_every_byte_once_over_any_cuts(
     assert events == said
     assert text.splitlines() == [line.rstrip("\n") for line in printed]
     assert errors == words
+
+
+class Full(io.StringIO):
+    """A log on a disk that has become full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_disk_is_no_broken_connection(stream: str) -> None:
+    said = {"stdout": b"", "stderr": b"", stream: b"text for people\n"}
+    container = Container(said["stdout"], said["stderr"], {"stdout": [], "stderr": []})
+    printed, errors = (Full() if name == stream else io.StringIO() for name in said)
+    with pytest.raises(OSError, match="No space left"):
+        following.follow(container, Listener(TRAIN, lambda _: None, printed), errors)
 
 
 def test_a_container_that_is_gone_was_killed() -> None:

@@ -10,12 +10,12 @@ import pytest
 from contracts.converter import find_converter
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
 from contracts.files import ROOT
+from contracts.gguf_header import GgufInvalid, read_header
 from contracts.stage import Event
 from contracts.stages import (
     CONVERT,
 )
 from images.gguf import convert, fetch_converter
-from images.gguf.header import GgufInvalid, read_header
 from tests.tiny_gguf import complete
 from tests.unit.model_stages import folder_of, run
 

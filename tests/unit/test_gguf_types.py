@@ -16,10 +16,10 @@ from contracts import files
 from contracts.converter import CONVERTER, find_program
 from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.files import ROOT
+from contracts.gguf_header import read_header
 from contracts.stage import Event, Result
 from contracts.stages import CONVERT, convert_stage
 from images.gguf import convert, programs
-from images.gguf.header import read_header
 from images.gguf.source import Source
 from tests.unit.model_stages import chat_row, folder_of, run
 

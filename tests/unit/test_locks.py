@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from contracts import files
 from contracts.errors import WorkspaceBusy
-from driver import locks
+from driver import locks, recover
+from driver.window import RECORD_FILE
 
 _HOLDER = """
 import pathlib, sys
@@ -53,6 +55,43 @@ def test_a_workspace_is_held_until_its_holder_is_killed(tmp_path: Path, shared: 
         assert f"pid {process.pid} since " in caught.value.why
     with locks.workspace(tmp_path):
         assert (tmp_path / "lock").read_text(encoding="utf-8").startswith("pid ")
+
+
+def test_what_a_file_says_holds_nothing_after_a_reboot(tmp_path: Path) -> None:
+    """Its holder's process id may be another's by then."""
+    said = f"pid {os.getpid()} since 2026-01-01T00:00:00+00:00, workspace {tmp_path}"
+    (tmp_path / "lock").write_text(said, encoding="utf-8")
+    assert not locks.is_held(tmp_path)
+    with locks.workspace(tmp_path):
+        assert locks.is_held(tmp_path)
+        assert (tmp_path / "lock").read_text(encoding="utf-8") != said
+    assert not locks.is_held(tmp_path)
+
+
+def test_recover_is_refused_while_a_driver_is_at_work(tmp_path: Path, shared: Path) -> None:
+    """Also while another recover is: the second has nothing to do but to wait."""
+    (tmp_path / RECORD_FILE).write_text("{}", encoding="utf-8")
+    with (
+        holder("workspace", shared, tmp_path) as process,
+        pytest.raises(WorkspaceBusy) as caught,
+    ):
+        recover.recover(tmp_path, print)
+    assert f"pid {process.pid} " in caught.value.why
+    assert (tmp_path / RECORD_FILE).read_text(encoding="utf-8") == "{}"
+
+
+def test_recover_needs_the_workspace_alone(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "driver", "recover", "-w", "workspace"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Nothing to recover" in done.stdout
 
 
 def test_another_workspace_cannot_have_the_host(tmp_path: Path, shared: Path) -> None:

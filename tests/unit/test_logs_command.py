@@ -94,6 +94,31 @@ def test_following_ends_with_the_driver(
     assert [line for line in lines[3:] if line.startswith("train")] == ["train: vier"]
 
 
+def test_following_goes_on_to_the_run_that_begins_meanwhile_and_cuts_no_letter(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As told by `say`, so that every piece is read before the next is written."""
+    monkeypatch.setattr(logs, "_POLL_S", 0)
+    lines: list[str] = []
+    pieces = iter([b"gr\xc3", b"\xbc\xc3\x9f", b"e\n"])
+    later: list[Run] = []
+
+    def is_held(_: Path) -> bool:
+        """Let the driver do its next step, between two rounds of reading."""
+        if not later and lines:
+            later.append(Run.create(tmp_path))
+        elif later and (piece := next(pieces, None)):
+            with later[0].log("train").open("ab") as log:
+                log.write(piece)
+        else:
+            return not later
+        return True
+
+    monkeypatch.setattr(locks, "is_held", is_held)
+    logs.show(tmp_path, "train", "", follow=True, say=lines.append)
+    assert lines == ["drei", "vier", "grüße"]
+
+
 def test_the_command(run: Run, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "driver", "logs", "label", "-w", str(tmp_path)],

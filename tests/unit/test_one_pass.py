@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from contracts.converter import CONVERTER, find_program
 from contracts.errors import OnePassNotCovered, SentinelTripped, StageFailed
 from contracts.files import ROOT
+from contracts.gguf_header import FILE_TYPES, read_header
 from contracts.stage import Result
 from contracts.stages import CONVERT, MERGE, convert_stage
 from images.gguf import convert, merging
-from images.gguf.header import FILE_TYPES, read_header
 from images.merger import merge
 from images.weights.arithmetic import merge_tensor
 from images.weights.checks import BASE_BY_DIGEST, check_pair

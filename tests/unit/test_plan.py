@@ -91,7 +91,7 @@ def test_a_first_run_runs_everything_and_says_why() -> None:
     assert Memory().plan(PIPELINE) == {
         "train": (Action.RUN, "it has never finished"),
         "merge": (Action.RUN, "train will run"),
-        "gguf": (Action.RUN, "merge will run"),
+        "gguf": (Action.RUN, "merge and train will run"),
     }
 
 
@@ -108,7 +108,7 @@ def test_a_changed_param_is_named_and_runs_what_follows() -> None:
     assert store.plan(changed) == {
         "train": (Action.RUN, "learning_rate: 0.0002 → 0.0001"),
         "merge": (Action.RUN, "train will run"),
-        "gguf": (Action.RUN, "merge will run"),
+        "gguf": (Action.RUN, "merge and train will run"),
     }
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
 from serving import ollama_address
+from serving.engine import NextToken, TokenChance
 from serving.ollama import Ollama
 from tasks import load_task
 
@@ -244,6 +245,22 @@ def test_a_chat_sends_what_older_defaults_would_change(double: Double, engine: O
     assert sent["model"] == "m:latest"
     with pytest.raises(ValueError, match="repeat_penalty"):
         engine.chat("m", QUESTION, options={"num_ctx": 1, "num_predict": 1}, timeout_s=5)
+
+
+def test_a_token_that_shows_nothing_is_drawn_again(double: Double, engine: Ollama) -> None:
+    told = {"token": "a", "logprob": -0.5}
+    silent: dict[str, Any] = {"done": True, "prompt_eval_count": 7}
+    replies = [silent, {**silent, "logprobs": [{**told, "top_logprobs": [told]}]}]
+    double.replies["POST /api/generate"] = lambda _: (200, json.dumps(replies.pop(0)).encode())
+    found = engine.next_token("m", "Text", options=OPTIONS, timeout_s=5)
+    assert found == NextToken(7, (TokenChance("a", -0.5, None),))
+    first, second = (json.loads(body) for _, body in double.sent[-2:])
+    assert (first["raw"], first["prompt"], first["options"]["num_predict"]) == (True, "Text", 1)
+    assert first["options"]["temperature"] == 0
+    assert second["options"]["temperature"] > 1
+
+    double.says("POST /api/generate", 200, json.dumps(silent).encode())
+    assert engine.next_token("m", "Text", options=OPTIONS, timeout_s=5) == NextToken(7, ())
 
 
 def test_a_missing_model_is_named(double: Double, engine: Ollama, gguf: Path) -> None:

@@ -30,6 +30,18 @@ def test_the_command_survives_every_character(workspace: Path) -> None:
     assert shown == [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
 
 
+def test_it_runs_for_whom_the_workspace_is_and_with_the_same_engine(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://deploy@50%.example")
+    monkeypatch.delenv("DOCKER_CERT_PATH", raising=False)
+    os.chown(workspace, 4711 if os.geteuid() == 0 else -1, -1)
+    lines = unit_file.render(workspace).splitlines()
+    assert f"User={workspace.stat().st_uid}" in lines
+    assert 'Environment="DOCKER_HOST=ssh://deploy@50%%.example"' in lines
+    assert not [line for line in lines if "CERT" in line]
+
+
 def test_installing_twice_is_the_same_and_says_what_is_left(
     workspace: Path, tmp_path: Path
 ) -> None:

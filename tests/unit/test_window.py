@@ -147,6 +147,38 @@ def test_a_bulk_reprocess_that_is_lost_is_said(tmp_path: Path, outside: Outside)
     assert "in the middle of a bulk reprocess" in opened.warnings[0]
 
 
+def test_a_log_that_cannot_be_read_is_said(tmp_path: Path, outside: Outside) -> None:
+    outside.silent = True
+    opened = window(tmp_path, outside)
+    opened.open()
+    assert not outside.running
+    assert "cannot be told, since its log cannot be read" in opened.warnings[0]
+
+
+def test_a_backend_that_was_removed_meanwhile_is_said_and_kept_on_the_record(
+    tmp_path: Path, outside: Outside
+) -> None:
+    window(tmp_path, outside).open()
+    outside.removed = True
+    with pytest.raises(BackendUnavailable, match=r"news was stopped .* does not start") as caught:
+        Window(tmp_path, None, world=outside).close()
+    assert "there is no container" in caught.value.why
+    assert str(tmp_path / RECORD_FILE) in caught.value.todo
+    outside.removed, outside.container = False, "c2"  # made again, by hand
+    Window(tmp_path, None, world=outside).close()
+    assert outside.running
+    assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_the_record_names_the_engine_whatever_is_in_effect_later(
+    tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    opened = window(tmp_path, outside)
+    opened.open()
+    assert opened.record().settings.docker_host == "unix:///var/run/docker.sock"
+
+
 def test_a_backend_that_does_not_come_back_keeps_the_record(
     tmp_path: Path, outside: Outside
 ) -> None:
@@ -156,6 +188,23 @@ def test_a_backend_that_does_not_come_back_keeps_the_record(
     with pytest.raises(BackendUnavailable):
         opened.close()
     assert opened.is_open
+
+
+@pytest.mark.parametrize(("ends", "comes_back"), [(1, True), (2, True), (3, False)])
+def test_a_backend_that_ends_while_it_is_waited_for_is_started_again(
+    tmp_path: Path, outside: Outside, ends: int, *, comes_back: bool
+) -> None:
+    """Its engine may be shut down just then; one that ends again and again is not back."""
+    opened = window(tmp_path, outside)
+    opened.open()
+    outside.ends = ends
+    if comes_back:
+        opened.close()
+    else:
+        with pytest.raises(BackendUnavailable):
+            opened.close()
+    assert outside.running is comes_back
+    assert opened.is_open is not comes_back
 
 
 def test_a_backend_that_restarts_while_it_answers_is_not_back(
@@ -169,8 +218,9 @@ def test_a_backend_that_restarts_while_it_answers_is_not_back(
     assert opened.is_open
 
 
-def test_a_damaged_record_says_what_to_do(tmp_path: Path, outside: Outside) -> None:
-    (tmp_path / RECORD_FILE).write_text("{", encoding="utf-8")
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b""])
+def test_a_damaged_record_says_what_to_do(tmp_path: Path, outside: Outside, damage: bytes) -> None:
+    (tmp_path / RECORD_FILE).write_bytes(damage)
     with pytest.raises(WindowOpen, match=r"by hand"):
         window(tmp_path, outside).close()
     assert outside.calls == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +35,14 @@ class Outside(World):
     models: tuple[Resident, ...] = (MODEL,)
     busy: int = 0
     """How often it says that it is in the middle of a bulk reprocess."""
+    silent: bool = False
+    """Whether its log cannot be read."""
+    removed: bool = False
+    """Whether its container is gone, and none has its name."""
     ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
     healthy: bool = True
+    ends: int = 0
+    """How often its container ends while its health is waited for."""
     restarts: int = 0
     restarts_while_asked: bool = False
     other: str | None = None
@@ -83,8 +89,10 @@ class Outside(World):
         return self
 
     # --- Service ---
-    def state(self) -> ContainerState:
+    def state(self, container_id: str = "") -> ContainerState:
         self.step()
+        if container_id not in {"", self.container} or self.removed:
+            raise BackendUnavailable(f"there is no container {container_id or 'news'}")
         return ContainerState(
             id=self.container,
             name="news",
@@ -94,7 +102,9 @@ class Outside(World):
             started_at="2026-01-01T00:00:00Z",
         )
 
-    def reprocessing(self) -> bool:
+    def reprocessing(self) -> bool | None:
+        if self.silent:
+            return None
         self.busy -= 1
         return self.busy >= 0
 
@@ -103,24 +113,31 @@ class Outside(World):
             self.running = False
         return self.ended
 
-    def start(self, container_id: str) -> None:
+    def start(self, container_id: str) -> str:
         for _ in self.change(f"start {container_id}"):
             self._start()
+        return self.container
 
-    def renew(self, container_id: str) -> None:
+    def renew(self, container_id: str) -> str:
         for _ in self.change(f"renew {container_id}"):
             self.container += "+"
             self._start()
+        return self.container
 
     def _start(self) -> None:
+        if self.removed:
+            raise BackendUnavailable("there is no container news")
         if not self.running and self.forgets_switch:
             self.llm = True
         self.running = True
 
     # --- Backend ---
-    def wait_healthy(self, *, timeout_s: float) -> None:
+    def wait_healthy(self, *, timeout_s: float, meanwhile: Callable[[], None]) -> None:
         assert timeout_s > 0
         self.step()
+        for _ in range(self.ends):
+            self.running = False
+            meanwhile()
         if not self.healthy or not self.running:
             raise BackendUnavailable("not healthy")
         self.restarts += self.restarts_while_asked

@@ -1,13 +1,15 @@
 """Reads what a GGUF file says about itself: key-value pairs and the list of tensors.
 
-A reader of our own, since the gguf package has to match the converter and is not installed in
-its image. Format: ggml/docs/gguf.md in llama.cpp, versions 2 and 3, little endian.
+For the stage that writes such a file, and the one that judges it. A reader of our own, since the
+gguf package has to match the converter, and neither image installs it. Format: ggml/docs/gguf.md in
+llama.cpp, versions 2 and 3, little endian.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -81,27 +83,31 @@ class Header:
     version: int
     values: dict[str, Value]
     tensors: list[Tensor]
+    arrays: dict[str, list[Value]]
+    """The elements of the arrays that were asked for."""
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Return the header, having checked that the data of every tensor lies within the file.
 
-    Raises `GgufInvalid`.
+    `arrays` are keys of arrays to read whole. Raises `GgufInvalid`.
     """
     with (
         path.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         try:
-            return _Reader(data).header()
+            return _Reader(data, arrays).header()
         except (struct.error, UnicodeDecodeError, KeyError) as error:
             raise GgufInvalid(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
 class _Reader:
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, wanted: Collection[str]) -> None:
         self._data = data
         self._at = 0
+        self._wanted = wanted
+        self._arrays: dict[str, list[Value]] = {}
 
     def header(self) -> Header:
         if self._data[:4] != _MAGIC:
@@ -110,8 +116,9 @@ class _Reader:
         version, tensors, pairs = (self._scalar(kind) for kind in "IQQ")
         if version not in {2, 3}:
             raise GgufInvalid(f"version {version} is not known")
-        values = {self._string(): self._value(int(self._scalar("I"))) for _ in range(int(pairs))}
-        header = Header(int(version), values, [self._tensor() for _ in range(int(tensors))])
+        values = dict(self._pair() for _ in range(int(pairs)))
+        found = [self._tensor() for _ in range(int(tensors))]
+        header = Header(int(version), values, found, self._arrays)
         alignment = int(values.get("general.alignment", 32))
         start = -(-self._at // alignment) * alignment
         for tensor in header.tensors:
@@ -132,18 +139,26 @@ class _Reader:
         self._at += length
         return text
 
-    def _value(self, kind: int) -> Value:
-        if kind == _STRING:
-            return self._string()
+    def _pair(self) -> tuple[str, Value]:
+        key, kind = self._string(), int(self._scalar("I"))
         if kind == _ARRAY:
-            return self._skip_array()
-        return self._scalar(_SCALARS[kind])
+            return key, self._array(key)
+        return key, self._value(kind)
 
-    def _skip_array(self) -> int:
-        """Step over an array and return its length; a vocabulary has 151,936 strings."""
+    def _value(self, kind: int) -> Value:
+        return self._string() if kind == _STRING else self._scalar(_SCALARS[kind])
+
+    def _array(self, key: str) -> int:
+        """Return an array's length; keep it if it was asked for, else step over it.
+
+        A vocabulary has 151,936 strings.
+        """
         kind, length = int(self._scalar("I")), int(self._scalar("Q"))
         if kind == _ARRAY:
             raise GgufInvalid("it holds an array of arrays")
+        if key in self._wanted:
+            self._arrays[key] = [self._value(kind) for _ in range(length)]
+            return length
         if kind != _STRING:
             self._at += struct.calcsize(f"<{_SCALARS[kind]}") * length
             return length

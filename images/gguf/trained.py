@@ -1,0 +1,103 @@
+"""What a GGUF says of itself, held against what was trained.
+
+An engine takes its tokenizer, the token that ends an answer, the context and the template from
+here, and no weight is wrong when one of them is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from contracts import files
+from contracts.errors import SentinelTripped
+from contracts.gguf_header import Header
+from contracts.reference import Trained
+
+_TOKENS, _TYPES, _MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
+VOCABULARY = (_TOKENS, _TYPES, _MERGES)
+"""The arrays of a header that `check_vocabulary` looks at."""
+
+_NORMAL = 1  # enum llama_token_type in llama.h: such a token is never made from its own text
+_TODO = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
+
+
+def check_metadata(header: Header, trained: Trained) -> None:
+    """Raise `SentinelTripped` where context, end of turn or template are not those of the training.
+
+    Only what the record of the training has is compared.
+    """
+    architecture = header.values.get("general.architecture")
+    expected: dict[str, Any] = {f"{architecture}.context_length": trained.context_length}
+    if trained.turn_end in trained.control_tokens:
+        end = trained.control_tokens[trained.turn_end]
+        expected["tokenizer.ggml.eos_token_id"] = end
+    for key, wanted in expected.items():
+        if (found := header.values.get(key)) != wanted:
+            raise SentinelTripped(
+                f"sentinel gguf_metadata: {key} is {found!r}, and {wanted!r} in training",
+                todo=_TODO,
+            )
+    if header.values.get("tokenizer.ggml.add_bos_token") is True:
+        raise SentinelTripped(
+            "sentinel gguf_metadata: an engine would put a token in front of every prompt",
+            why="tokenizer.ggml.add_bos_token is true; training rows have no such token",
+            todo=_TODO,
+        )
+    template = header.values.get("tokenizer.chat_template", "")
+    if trained.chat_template and files.digest_text(str(template)) != trained.chat_template:
+        raise SentinelTripped(
+            "sentinel gguf_metadata: the chat template is not the one of the training",
+            why=f"it begins with {str(template)[:60]!r}" if template else "there is none",
+            todo=_TODO,
+        )
+
+
+def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
+    """Raise `SentinelTripped` unless tokens, merges and markup are those of tokenizer.json.
+
+    `header` has the arrays of `VOCABULARY`; `folder` is the model that was converted. A tokenizer
+    that is no byte-pair encoding is not looked at.
+    """
+    path = folder / "tokenizer.json"
+    if not trained.tokenizer or not path.is_file():
+        return
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    if tokenizer["model"].get("type") != "BPE":
+        return
+    tokens, merges = header.arrays.get(_TOKENS, []), header.arrays.get(_MERGES, [])
+    for text, number in _vocabulary(tokenizer):
+        if number >= len(tokens) or tokens[number] != text:
+            found = repr(tokens[number]) if number < len(tokens) else "missing"
+            raise SentinelTripped(
+                f"sentinel gguf_vocabulary: token {number} is {found}, and {text!r} in training",
+                todo=_TODO,
+            )
+    wanted = [each if isinstance(each, str) else " ".join(each) for each in _merges(tokenizer)]
+    if merges != wanted:
+        raise SentinelTripped(
+            f"sentinel gguf_vocabulary: the {len(merges)} merges are not the {len(wanted)} of the "
+            "training",
+            why="the same text would become other tokens",
+            todo=_TODO,
+        )
+    types = header.arrays.get(_TYPES, [])
+    for text, number in trained.control_tokens.items():
+        if number >= len(types) or types[number] == _NORMAL:
+            raise SentinelTripped(
+                f"sentinel gguf_vocabulary: {text} is an ordinary token",
+                why="an engine would split this markup into letters",
+                todo=_TODO,
+            )
+
+
+def _vocabulary(tokenizer: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    yield from tokenizer["model"]["vocab"].items()
+    yield from ((each["content"], each["id"]) for each in tokenizer.get("added_tokens") or [])
+
+
+def _merges(tokenizer: dict[str, Any]) -> list[str | list[str]]:
+    found: list[str | list[str]] = tokenizer["model"].get("merges") or []
+    return found

@@ -1,0 +1,132 @@
+"""The disk fills up: nothing is half written, nothing is stopped that could not be remembered, and
+the service comes back all the same.
+
+On a small tmpfs of the test's own; test_service_faults.py fills the disk of a whole run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.errors import DiskFull, WorkspaceBusy
+from driver import locks
+from driver.settings import BackendSettings
+from driver.store import Run
+from driver.window import RECORD_FILE, Window
+from tests.faults.tally import Tally
+from tests.unit.window_world import Outside
+
+BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
+
+
+class SmallDisk:
+    """A file system of 1 MiB."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        _call("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+
+    def fill(self) -> None:
+        """Leave not one byte of it, and none in the files that are there."""
+        ballast = (self.folder / "ballast").open("ab", buffering=0)
+        with ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+        assert shutil.disk_usage(self.folder).free == 0
+
+    def empty(self) -> None:
+        """Give the space back."""
+        (self.folder / "ballast").unlink()
+
+
+def _call(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, tally: Tally) -> Iterator[SmallDisk]:
+    made = SmallDisk(tmp_path / "small")
+    try:
+        yield made
+        tally.survived("full disks")
+    finally:
+        _call("umount", str(made.folder))
+
+
+def test_nothing_is_stopped_that_cannot_be_remembered(disk: SmallDisk) -> None:
+    outside = Outside()
+    disk.fill()
+    window = Window(disk.folder, BACKEND, "http://ollama", outside)
+    with pytest.raises(OSError, match="No space left"):
+        window.open()
+    assert outside.calls == []
+    assert [path.name for path in disk.folder.iterdir()] == ["ballast"]
+    disk.empty()
+    window.open()
+    window.close()
+    assert outside.running
+
+
+def test_the_service_comes_back_on_a_full_disk(disk: SmallDisk) -> None:
+    """As `recover` does it: under the lock, whose file cannot be written either."""
+    outside = Outside()
+    with locks.workspace(disk.folder):
+        Window(disk.folder, BACKEND, "http://ollama", outside).open()
+    (disk.folder / "lock").write_text("", encoding="utf-8")
+    disk.fill()
+    with locks.workspace(disk.folder):
+        with pytest.raises(WorkspaceBusy), locks.workspace(disk.folder):
+            pass
+        Window(disk.folder, None, world=outside).close()
+    assert outside.running
+    assert not (disk.folder / RECORD_FILE).exists()
+
+
+def test_the_state_of_a_run_is_the_last_that_fitted(disk: SmallDisk) -> None:
+    run = Run.create(disk.folder)
+    run.write_state({"run": run.id, "stages": {"train": {"state": "running"}}})
+    disk.fill()
+    with pytest.raises(OSError, match="No space left") as caught:
+        run.write_state({"run": run.id, "stages": {"train": {"state": "done"}}})
+    assert caught.value.errno == errno.ENOSPC
+    assert run.read_state().stages["train"].state == "running"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["logs", "run.json"]
+
+
+def test_a_run_says_it_and_goes_on_once_there_is_space(disk: SmallDisk, tmp_path: Path) -> None:
+    sample = files.ROOT / "examples/liga-sample"
+    items = tmp_path / "items.jsonl"
+    files.write_jsonl(items, list(files.read_jsonl(sample / "items.jsonl"))[:3])
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        json.dumps(
+            {
+                "workspace": str(disk.folder / "workspace"),
+                "runner": "process",
+                "min_free_gb": 0,
+                "snapshot": {"items": [str(items)]},
+                "fetch": {"path": str(tmp_path)},
+            }
+        ),
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "driver", "stage", "snapshot", "-c", str(settings)]
+    (disk.folder / "workspace").mkdir()
+    disk.fill()
+    full = subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True, check=False)
+    assert full.returncode == DiskFull.exit_code, full.stdout + full.stderr
+    assert "the disk is full" in full.stderr
+    disk.empty()
+    done = subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,217 @@
+"""After a power cut, all that was said to be done is there, and nothing is half there.
+
+The disk is a MODEL (power_cut.py): strict, and cut at every single change. FAULT_SEED repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import RESULT_FILE, StageContext, execute
+from contracts.params import GgufMetrics, GgufParams
+from contracts.stage import Job, Result
+from contracts.stages import CONVERT, GGUF
+from contracts.test_set import TestSet, path_of
+from driver.host_stages import deploy
+from driver.settings import BackendSettings
+from driver.store import Run, Store
+from driver.window import RECORD_FILE, Window
+from tests.unit.power_cut import Check, cut_everywhere
+from tests.unit.window_world import Outside
+
+Cut = Callable[[Check], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cut(workspace: Path, tmp_path: Path) -> Cut:
+    """Return `cut_everywhere` for the workspace; the seed is shown if the test fails."""
+    seed = int(os.environ.get("FAULT_SEED", time.time_ns() % 1_000_000))
+    logging.getLogger(__name__).warning("FAULT_SEED=%d", seed)
+    scratch = tmp_path / "states"
+    scratch.mkdir()
+    return lambda check: cut_everywhere(workspace, scratch, seed, check)
+
+
+def test_a_published_file_is_there_and_whole(workspace: Path, cut: Cut) -> None:
+    done: list[int] = []
+
+    def check(found: Path) -> None:
+        path = found / "a/b/value.json"
+        if not path.exists():
+            assert not done
+            return
+        number = json.loads(path.read_text(encoding="utf-8"))["number"]
+        assert number in {len(done) - 1, len(done)}
+
+    with cut(check):
+        for number in range(3):
+            files.write_json(workspace / "a/b/value.json", {"number": number, "fill": "x" * 99})
+            done.append(number)
+
+
+@pytest.mark.parametrize("forgets", ["the file", "its folder"])
+def test_the_model_finds_what_is_not_flushed(workspace: Path, cut: Cut, forgets: str) -> None:
+    done = False
+
+    def check(found: Path) -> None:
+        path = found / "value"
+        assert path.read_text("utf-8") == "whole" if path.exists() else not done
+
+    def publish() -> None:
+        nonlocal done
+        with (workspace / "new").open("w", encoding="utf-8") as stream:
+            stream.write("whole")
+            stream.flush()
+            if forgets != "the file":
+                os.fsync(stream.fileno())
+        (workspace / "new").rename(workspace / "value")
+        if forgets != "its folder":
+            files.fsync_path(workspace)
+        done = True
+
+    with pytest.raises((AssertionError, UnicodeDecodeError)), cut(check):
+        publish()
+
+
+def gguf_job(number: int) -> Job:
+    return Job(
+        stage="gguf",
+        run=f"r{number}",
+        fingerprint="f1",
+        code_digest="c",
+        environment="",
+        task="t",
+        task_digest="",
+        params=GgufParams().model_dump(mode="json"),
+        inputs={},
+    )
+
+
+def test_a_result_tells_of_whole_artifacts_also_when_a_stage_runs_again(
+    workspace: Path, cut: Cut
+) -> None:
+    """The second execution gives other bytes of the same size, as training on a GPU may."""
+    result: Result | None = None
+
+    def check(found: Path) -> None:
+        path = Store(found).place("gguf", "f1") / RESULT_FILE
+        if not path.exists():
+            assert result is None
+            return
+        told = Result.model_validate_json(path.read_text(encoding="utf-8"))
+        output = told.outputs[GGUF.name]
+        assert files.digest_path(found / output.path) == output.digest
+        assert result is None or result == told
+
+    def work(context: StageContext[GgufParams]) -> GgufMetrics:
+        context.output(GGUF).write_text(f"weights {context.job.run}", encoding="utf-8")
+        return GgufMetrics(bytes=10, tensors=1, architecture="qwen3")
+
+    with cut(check):
+        for number in range(2):
+            job = gguf_job(number)
+            folder = Store(workspace).prepare(job).parent
+            result = None
+            result = execute(CONVERT, job, workspace, folder, work, lambda _: None)
+
+
+class _Cutting(Outside):
+    """Checks what a power cut would leave before and after each change of the outside, too."""
+
+    look: Callable[[], None]
+
+    def step(self) -> None:
+        super().step()
+        self.look()
+
+    __hash__ = Outside.__hash__
+
+
+@pytest.mark.parametrize("way", ["stop", "switch off", "the backend made anew"])
+def test_what_is_stopped_is_on_the_record(workspace: Path, cut: Cut, way: str) -> None:
+    outside = _Cutting()
+    closed = False
+
+    def check(found: Path) -> None:
+        record = found / RECORD_FILE
+        if not record.exists():
+            assert (outside.running, outside.llm) == (True, True), "nothing would bring it back"
+            return
+        assert not closed
+        told = Window(found, None, world=outside).record()
+        assert told.container_name == "news"
+        assert told.stop or outside.running
+        assert outside.running or told.container_id == outside.container
+
+    outside.look = lambda: os.fsync(root)
+    root = os.open(workspace.parent, os.O_RDONLY)  # beside it: cuts, and flushes nothing of it
+    try:
+        with cut(check):
+            backend = BackendSettings(url="http://127.0.0.1:9", container="news")
+            window = Window(workspace, backend, "http://ollama", outside)
+            window.open(stop=way != "switch off")
+            if way == "the backend made anew":
+                outside.running, outside.container = True, "c2"
+                window.open()
+            window.close()
+            closed = True
+    finally:
+        os.close(root)
+
+
+def test_the_frozen_test_set_never_loses_what_it_had(workspace: Path, cut: Cut) -> None:
+    kept = TestSet()
+
+    def check(found: Path) -> None:
+        held = TestSet.read(path_of(found, "t", "default"))
+        assert held.tested >= kept.tested
+        assert held.tested | held.seen >= kept.seen
+
+    with cut(check):
+        for name in ("a", "b"):
+            more = kept.with_more(tested=[name], seen=[f"seen {name}"])
+            more.write(path_of(workspace, "t", "default"))
+            kept = more
+
+
+def test_a_run_shows_the_state_that_it_told_last(workspace: Path, cut: Cut) -> None:
+    told = -1
+
+    def check(found: Path) -> None:
+        run = Run.last(found)
+        stages = run.read_state().stages if run else {}
+        assert told < 0 or (stages["train"].seconds or 0) >= told
+
+    with cut(check):
+        run = Run.create(workspace)
+        for step in range(2):
+            run.write_state({"run": run.id, "stages": {"train": {"seconds": step}}})
+            told = step
+
+
+def test_a_rejected_model_stays_rejected(workspace: Path, cut: Cut) -> None:
+    names: set[str] = set()
+
+    def check(found: Path) -> None:
+        assert set(deploy.rejected(found)) >= names
+
+    with cut(check):
+        for name in ("g1", "g2"):
+            deploy.reject(workspace, name, f"tag {name}")
+            names |= {name, f"tag {name}"}

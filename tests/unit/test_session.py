@@ -1,0 +1,67 @@
+"""What a run does at its end, whatever has become of the engine that its stages ran on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import BackendUnavailable, DockerUnavailable
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
+from driver.window import Window
+from tests.unit.window_world import Outside
+
+
+class Away:
+    """A DOUBLE of the stage containers, on an engine that has gone away."""
+
+    def drop(self) -> list[str]:
+        raise DockerUnavailable("the Docker engine went away")
+
+
+@pytest.fixture
+def outside() -> Outside:
+    return Outside()
+
+
+@pytest.fixture
+def session(tmp_path: Path, outside: Outside) -> Session:
+    """Return a session whose window is open."""
+    settings = Settings.model_validate(
+        {
+            "workspace": str(tmp_path),
+            "snapshot": {"items": ["items.jsonl"]},
+            "fetch": {"path": str(tmp_path)},
+            "backend": {"url": "http://127.0.0.1:9", "container": "news"},
+        }
+    )
+    made = Session(settings, Display())
+    containers: Any = Away()
+    made.containers = containers
+    made.window = Window(tmp_path, settings.backend, "http://ollama", outside)
+    made.window.open()
+    return made
+
+
+def test_the_service_comes_back_although_the_stages_engine_is_away(
+    session: Session, outside: Outside, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.bring_back()
+    assert outside.running
+    assert not session.window.is_open
+    assert "a stage may be at work still: the Docker engine went away" in capsys.readouterr().out
+
+
+def test_a_service_that_does_not_come_back_is_waited_for_once(
+    session: Session, outside: Outside
+) -> None:
+    outside.healthy = False
+    with pytest.raises(BackendUnavailable):
+        session.bring_back()
+    calls = list(outside.calls)
+    session.bring_back()
+    assert outside.calls == calls
+    assert session.window.is_open
