@@ -87,25 +87,26 @@ def test_two_processes_train_as_one_whatever_happens(
     def kill_one() -> None:
         os.kill(ranks_of(os.getpid())[1], signal.SIGKILL)
 
-    # From the start, each process with the whole base; the second one is killed.
+    # From the start with a divided base; the second process is killed.
     with pytest.raises(StageKilled, match="rank 1 of 2 was killed"):
-        run(two, TRAIN, ranks.work, inputs, DATA_PARALLEL, at_step(4, kill_one))
+        run(two, TRAIN, ranks.work, inputs, DIVIDED, at_step(4, kill_one))
     assert ranks_of(os.getpid()) == {}
+    assert {each.name for each in checkpoints.glob("checkpoint-*")} >= {"checkpoint-2"}
+    assert "divided among 2, 10 rows, 8 steps, from" in capfd.readouterr().err
 
     def stop() -> None:
         raise Stopped
 
-    # On from there with a divided base; all of it is stopped.
-    assert {each.name for each in checkpoints.glob("checkpoint-*")} >= {"checkpoint-2"}
+    # On from there, each with the whole base; all of it is stopped.
     with pytest.raises(Stopped):
-        run(two, TRAIN, ranks.work, inputs, DIVIDED, at_step(7, stop))
+        run(two, TRAIN, ranks.work, inputs, DATA_PARALLEL, at_step(7, stop))
     assert ranks_of(os.getpid()) == {}
-    assert "divided among 2, 10 rows, 8 steps, from" in capfd.readouterr().err
+    assert "divided" not in capfd.readouterr().err
 
-    # And to the end from the divided one's checkpoint.
+    # And to the end from that checkpoint, divided again.
     steps: list[float] = []
-    run(two, TRAIN, ranks.work, inputs, DATA_PARALLEL, lambda event: steps.append(event.done))
-    assert min(steps) == 7
+    run(two, TRAIN, ranks.work, inputs, DIVIDED, lambda event: steps.append(event.done))
+    assert min(step for step in steps if step) == 7
 
     (log, adapter), (other_log, other_adapter) = result(one), result(two)
     for name, points in (("loss", 8), ("eval_loss", 4), ("grad_norm", 8)):
@@ -114,6 +115,7 @@ def test_two_processes_train_as_one_whatever_happens(
         assert got == pytest.approx(expected, rel=1e-5)
     assert log["best_step"] == other_log["best_step"]
     assert log["metrics"]["trained_tokens"] == other_log["metrics"]["trained_tokens"]
+    assert other_log["metrics"]["held_drift"] < 1e-6, "the divided model is base and adapter"
     assert adapter.keys() == other_adapter.keys()
     for name, tensor in adapter.items():
         assert_close(other_adapter[name], tensor, rtol=1e-4, atol=1e-5)
