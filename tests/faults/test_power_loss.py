@@ -121,7 +121,7 @@ class Small:
 
     def __init__(self, place: Path, base: Path, workspace: Path) -> None:
         labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
-        # Short ones of one class: that much a model of this size learns in half a minute.
+        # Short ones of one class: that much a model of this size learns in a few steps.
         items = [
             row
             for row in files.read_jsonl(SAMPLE / "items.jsonl")
@@ -136,8 +136,8 @@ class Small:
             f"snapshot.reviewed=[{place / 'labels.jsonl'}]",
             f"fetch.path={base}",
             "min_free_gb=0",
-            "train.max_steps=70",
-            "train.eval_steps=7",
+            "train.max_steps=50",
+            "train.eval_steps=10",
             "evaluate.limit=1",
             "evaluate.min_valid=0",
         )

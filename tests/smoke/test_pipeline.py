@@ -186,8 +186,20 @@ def test_a_new_name_is_verified_and_its_items_are_reprocessed(host: Host) -> Non
     assert running["verify"] == "deploy.name has changed"
 
 
+def test_a_file_that_was_changed_in_the_store_is_made_anew(host: Host) -> None:
+    (gguf,) = host.workspace.glob("store/gguf/*/out/*.gguf")
+    kept = gguf.with_name("whole")
+    gguf.rename(kept)
+    gguf.write_bytes(bytes(kept.stat().st_size))
+    try:
+        assert host.plan()["gguf"] == ("run", "its result is missing or damaged")
+    finally:
+        kept.rename(gguf)
+    assert host.plan()["gguf"][0] == "reuse"
+
+
 def test_a_model_that_cannot_be_loaded_does_not_go_live(host: Host) -> None:
-    """A GGUF that is damaged in the store, without a change of its size."""
+    """A GGUF that is damaged in the store, without a change of its size or its time."""
     alias = host.workspace / "serving" / "manifests" / "liga-demo" / "latest.json"
     before = alias.read_bytes()
     versions = sorted(path.name for path in alias.parent.iterdir())
@@ -196,6 +208,7 @@ def test_a_model_that_cannot_be_loaded_does_not_go_live(host: Host) -> None:
     kept = gguf.with_name("whole")
     gguf.rename(kept)  # it is linked to what the engine serves
     gguf.write_bytes(bytes(len(whole)))
+    os.utime(gguf, ns=(kept.stat().st_mtime_ns,) * 2)
     for stage in ("deploy", "verify"):
         for place in (host.workspace / "store" / stage).iterdir():
             (place / "result.json").rename(place / "aside")

@@ -21,6 +21,7 @@ from contracts.stage import Event, Result
 from contracts.stages import CONVERT, convert_stage
 from images.gguf import convert, programs
 from images.gguf.source import Source
+from tests.unit import references
 from tests.unit.model_stages import chat_row, folder_of, run
 
 TOOLS = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
@@ -51,7 +52,7 @@ def _tools() -> Iterator[None]:
 def known(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the tiny base as the converter writes it."""
     program = (sys.executable, str(TOOLS / CONVERTER), str(tiny_base))
-    source = Source(tiny_base, program, TOOLS, "bf16")
+    source = Source(tiny_base, program, TOOLS, "bf16", references.empty().trained)
     folder = tmp_path_factory.mktemp("known")
     made = {outtype: folder / f"{outtype}.gguf" for outtype in ("q8_0", "bf16")}
     for outtype, path in made.items():
