@@ -27,6 +27,7 @@ from contracts.errors import (
     OutOfMemory,
     OutputMissing,
     RetrainError,
+    StageFailed,
     from_os_error,
 )
 from contracts.stage import Artifact, Event, Job, Metrics, OutputRef, Params, Result, Stage
@@ -141,7 +142,7 @@ def main(
     events = sys.stdout
     # Libraries print what they like; stdout carries events and nothing else.
     with contextlib.redirect_stdout(sys.stderr):
-        return _run(argv, works or {}, lambda event: _print_event(event, events))
+        return _run(argv, works or {}, lambda event: print_event(event, events))
 
 
 def _run(
@@ -158,26 +159,29 @@ def _run(
         stage, work = _find(job, works)
         _check_code(stage, job)
         execute(stage, job, path.parents[3], path.parent, work, emit)
-    except RetrainError as error:
-        _report(stage_name, error, emit)
-        return error.exit_code
-    except MemoryError as error:
-        ran_out = OutOfMemory(f"stage {stage_name} ran out of memory", why=str(error))
-        _report(stage_name, ran_out, emit)
-        return OutOfMemory.exit_code
-    except OSError as error:
-        traceback.print_exc()
-        named = from_os_error(error)
-        _report(stage_name, named, emit)
-        return named.exit_code
     except Exception as error:  # noqa: BLE001  # the last frame before the exit code
-        traceback.print_exc()
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 20
+        return tell(stage_name, error, emit)
     return 0
 
 
-def _print_event(event: Event, stream: TextIO) -> None:
+def tell(stage: str, error: Exception, emit: Emit) -> int:
+    """Say what a stage fails of, to the driver and to people; return the exit code for it."""
+    if isinstance(error, RetrainError):
+        named = error
+    elif isinstance(error, MemoryError):
+        named = OutOfMemory(f"stage {stage} ran out of memory", why=str(error))
+    else:
+        traceback.print_exception(error)
+        if not isinstance(error, OSError):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return StageFailed.exit_code
+        named = from_os_error(error)
+    _report(stage, named, emit)
+    return named.exit_code
+
+
+def print_event(event: Event, stream: TextIO) -> None:
+    """Write an event as its line."""
     print(event.model_dump_json(exclude_none=True), file=stream, flush=True)
 
 

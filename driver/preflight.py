@@ -265,7 +265,8 @@ def gpu_is_here(session: Session) -> bool:
 def check_gpu(session: Session) -> None:
     """Raise `GpuUnavailable` for GPUs that are not there, too small, or of too old a driver.
 
-    Who holds them is not asked yet: training may be hours away. A remote host is not asked at all.
+    `SettingsInvalid` where training could not share its batch among them. Who holds them is not
+    asked yet: training may be hours away. A remote host is not asked at all.
     """
     if not gpu_is_here(session):
         return
@@ -273,7 +274,9 @@ def check_gpu(session: Session) -> None:
     from driver.adapters import gpu
 
     host = gpu.survey()
-    for each in lease.devices(session, host):
+    devices = lease.devices(session, host)
+    session.settings.train.processes_on(len(devices))
+    for each in devices:
         needed = lease.needed_mib(each, session.settings.gpu)
         if needed > each.total_mib:
             raise GpuUnavailable(

@@ -6,12 +6,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from contracts.errors import GpuUnavailable, SettingsInvalid
 from contracts.stage import Metrics, Params
 
 
 # --- train ----------------------------------------------------------------------------------------
 class TrainParams(Params):
     """The LoRA training. Defaults are the production configuration for a 24 GB card."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"processes", "sharding"})
 
     backend: Literal["auto", "unsloth", "transformers"] = "auto"
     """`auto` takes Unsloth on CUDA where it is installed, else transformers with PEFT."""
@@ -61,6 +64,12 @@ class TrainParams(Params):
     docs/reference/sentinels.md); the cost of it is in proportion. 0 leaves the comparison out."""
     seed: int = Field(17, ge=0, lt=1 << 32)
     """Seed of the adapter's start and of the order of rows."""
+    processes: int | None = Field(None, ge=1)
+    """How many processes train, each on a GPU of its own; None: one for each GPU that training sees
+    (`gpu.devices`), and one on a CPU. Up to rounding, the result does not depend on it."""
+    sharding: Literal["auto", "none", "fsdp"] = "auto"
+    """What several processes hold of the base: `none`, each all of it; `fsdp`, each a share;
+    `auto`, a share where one card cannot hold all."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainParams:
@@ -68,7 +77,43 @@ class TrainParams(Params):
             raise ValueError("micro_batch_size must divide batch_size")
         if self.device == "cpu" and self.backend == "unsloth":
             raise ValueError("backend=unsloth needs device=cuda")
+        self._fits_processes()
         return self
+
+    def _fits_processes(self) -> None:
+        if self.batch_size % ((self.processes or 1) * (self.micro_batch_size or 1)):
+            raise ValueError("processes times micro_batch_size must divide batch_size")
+        if self.backend == "unsloth" and (self.sharding == "fsdp" or (self.processes or 1) > 1):
+            raise ValueError("backend=unsloth is for one process; backend=auto takes another")
+        if self.sharding == "fsdp" and self.load_in in {"8bit", "4bit"}:
+            raise ValueError(
+                f"sharding=fsdp needs load_in=bf16 or fp32: bitsandbytes' {self.load_in} weights "
+                "cannot be divided (their scales belong to the whole); quantised, the base is held "
+                "whole by each process, with sharding=none"
+            )
+
+    def processes_on(self, gpus: int) -> int:
+        """Return how many processes train where training sees so many GPUs.
+
+        Raises `GpuUnavailable` for more processes than GPUs, `SettingsInvalid` for processes that
+        cannot share a batch.
+        """
+        if self.device == "cpu":
+            return self.processes or 1
+        size = self.processes or (1 if self.backend == "unsloth" else max(gpus, 1))
+        if size > max(gpus, 1):
+            raise GpuUnavailable(
+                f"train.processes={size}, and training sees {gpus} GPUs",
+                todo="Name as many GPUs in gpu.devices, or set fewer processes.",
+            )
+        at_once = self.micro_batch_size or 1
+        if self.batch_size % (size * at_once):
+            raise SettingsInvalid(
+                f"{size} processes cannot share a batch of {self.batch_size} rows, "
+                f"{at_once} at once",
+                todo="Make train.batch_size a multiple of both together, or set train.processes.",
+            )
+        return size
 
     @property
     def checkpointing(self) -> bool:

@@ -13,7 +13,7 @@ from contracts.entrypoint import main
 from contracts.stages import (
     TRAIN,
 )
-from images.trainer.train import work
+from images.trainer.ranks import work
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv, {TRAIN: work}))

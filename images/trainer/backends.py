@@ -18,6 +18,7 @@ from contracts.errors import GpuUnavailable, SentinelTripped, SettingsInvalid
 from contracts.params import (
     TrainParams,
 )
+from images.trainer.world import World
 
 Backend = Literal["unsloth", "transformers"]
 
@@ -49,23 +50,29 @@ def choose_backend(params: TrainParams) -> Backend:
     has_unsloth = importlib.util.find_spec("unsloth") is not None
     wanted = params.backend
     if wanted == "auto":
-        wanted = "unsloth" if params.device == "cuda" and has_unsloth else "transformers"
+        alone = World.here().size == 1  # Unsloth's loss over several processes is not proved here
+        takes = params.device == "cuda" and has_unsloth and alone
+        wanted = "unsloth" if takes else "transformers"
     if wanted == "unsloth":
         _require("unsloth", "train.backend=unsloth")
         import unsloth  # noqa: F401  # patches transformers and TRL, so before either of them
     return wanted
 
 
-def load_model(backend: Backend, base: Path, params: TrainParams) -> Any:
+def load_model(backend: Backend, base: Path, params: TrainParams, *, divide: bool = False) -> Any:
     """Return the frozen base with a fresh LoRA on all seven projections.
 
-    Raises `SentinelTripped` when the base is not held as asked: Unsloth's 8-bit was silently
-    16-bit for a while, which nothing but the memory tells.
+    To be divided among GPUs, it is loaded into the host's memory. Raises `SentinelTripped` when the
+    base is not held as asked: Unsloth's 8-bit was silently 16-bit for a while, which nothing but
+    the memory tells.
     """
     # It names every cast of every layer in every step.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    load = _load_unsloth if backend == "unsloth" else _load_transformers
-    model = load(base, params)
+    if backend == "unsloth":
+        model = _load_unsloth(base, params)
+    else:
+        on_gpu = params.device == "cuda" and not divide
+        model = _load_transformers(base, params, torch.cuda.current_device() if on_gpu else "cpu")
     check_precision(model, params.load_in)
     return model
 
@@ -113,7 +120,7 @@ def _load_unsloth(base: Path, params: TrainParams) -> Any:
     )
 
 
-def _load_transformers(base: Path, params: TrainParams) -> Any:
+def _load_transformers(base: Path, params: TrainParams, device: int | Literal["cpu"]) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
 
@@ -127,7 +134,7 @@ def _load_transformers(base: Path, params: TrainParams) -> Any:
         base,
         dtype=torch.float32 if params.load_in == "fp32" else torch.bfloat16,
         quantization_config=quantization() if quantization else None,
-        device_map={"": 0 if params.device == "cuda" else "cpu"},
+        device_map={"": device},
         attn_implementation="sdpa",
         local_files_only=True,
     )

@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -90,26 +90,35 @@ class Batching:
 
 
 def settle(
-    folder: Path, params: TrainParams, base: Path, *, longest: int, processes: int = 1
+    folder: Path,
+    params: TrainParams,
+    base: Path,
+    *,
+    longest: int,
+    processes: int = 1,
+    divided: bool = False,
 ) -> Batching:
     """Return the batching recorded in `folder`; else choose one, and record it.
 
-    `longest` is the length of the longest row in tokens. Of several processes one has to ask, and
-    tell the others. Raises `OutOfMemory` where not one such row fits, by estimate; a micro-batch of
-    the settings is tried without asking.
+    `longest` is the length of the longest row in tokens. Of several processes, which may have
+    `divided` the base, one has to ask, and tell the others; what fewer of them have recorded may be
+    too much for each of more, and is lowered. Raises `OutOfMemory` where not one such row fits, by
+    estimate; a micro-batch of the settings is tried without asking.
     """
     training = None
     try:
         training = Training.of(params, Shape.read(base), rows=1, length=longest)
+        training = replace(training, shares=processes if divided else 1)
     except UnknownShape as error:
         _log.warning("memory cannot be estimated: %s", error)
     kept = recorded(folder)
+    rows_a_step = params.batch_size // processes
     if kept is None:
-        rows_a_step = params.batch_size // processes
         rows = params.micro_batch_size or _choose(training, params, rows_a_step)
         kept = rows, rows
         _record(folder, *kept)
-    bucket, rows = kept
+    bucket, most = kept
+    rows = next(each for each in fit.divisors(rows_a_step) if each <= most and bucket % each == 0)
     settled = params.model_copy(update={"micro_batch_size": rows})
     return Batching(folder, settled, bucket, training, processes)
 

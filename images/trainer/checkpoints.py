@@ -15,7 +15,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 ADAPTER = "adapter_model.safetensors"
-_TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
+"""Each process writes a `rng_state` of its own; all of them are there before trainer_state.json."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,10 +46,12 @@ def fault_of(checkpoint: Path) -> str | None:
         with safe_open(checkpoint / ADAPTER, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
                 tensors.get_tensor(name)
-        for name in _TORCH_FILES:
-            with zipfile.ZipFile(checkpoint / name) as archive:  # torch.save writes a zip
-                if damaged := archive.testzip():
-                    return f"{name}: {damaged} is damaged"
+        for pattern in _TORCH_FILES:
+            # Without a match the pattern stands for the file that is missing.
+            for path in list(checkpoint.glob(pattern)) or [checkpoint / pattern]:
+                with zipfile.ZipFile(path) as archive:  # torch.save writes a zip
+                    if damaged := archive.testzip():
+                        return f"{path.name}: {damaged} is damaged"
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -16,7 +16,7 @@ import random
 
 from contracts.pace import steps_for
 
-__all__ = ["steps_for", "training_order"]
+__all__ = ["for_processes", "steps_for", "training_order"]
 
 
 def training_order(
@@ -69,3 +69,36 @@ def _epoch(lengths: list[int], size: int, source: random.Random) -> list[int]:
     if rest:  # repeats a few rows rather than shift all later micro-batches by one
         rest += source.choices(by_length, k=-len(rest) % size)
     return [index for group in whole for index in group] + rest
+
+
+def for_processes(
+    order: list[int],
+    lengths: list[int],
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    processes: int,
+) -> list[int]:
+    """Return the order with each step's micro-batches for `processes` that take them in turn.
+
+    The rows of a micro-batch and the micro-batches of a step stay what they were. Within a step,
+    process p takes the micro-batches p, p + processes, …; they are put so that those side by side
+    are of like length, and that no process has much more to do than another: at the end of a step,
+    and within one where the base is divided, all wait for the slowest.
+    """
+    if processes == 1:
+        return order
+    found: list[int] = []
+    for start in range(0, len(order), batch_size):
+        step = order[start : start + batch_size]
+        micro = [step[i : i + micro_batch_size] for i in range(0, len(step), micro_batch_size)]
+        micro.sort(key=lambda rows: -sum(lengths[row] for row in rows))
+        load = [0] * processes
+        for turn in range(0, len(micro), processes):
+            side_by_side = micro[turn : turn + processes]  # the longest first
+            idle_first = sorted(range(processes), key=lambda process: load[process])
+            taken = dict(zip(idle_first, side_by_side, strict=True))
+            for process in range(processes):
+                found += taken[process]
+                load[process] += sum(lengths[row] for row in taken[process])
+    return found

@@ -24,6 +24,7 @@ from contracts import drift, files
 from contracts.drift import Drift
 from contracts.params import TrainParams
 from contracts.reference import Position, ProbeRow, Reference, Trained
+from images.trainer import sharding
 from images.trainer.rows import Row
 from images.weights.forward import FromFiles, predict, tokens_in
 from images.weights.lora import WEIGHTS, NotCovered, plan_updates
@@ -177,7 +178,10 @@ def put_adapter(model: Any, adapter: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
+    if sharding.is_divided(model):
+        sharding.put_adapter(model, adapter)
+    else:
+        set_peft_model_state_dict(model, load_file(adapter / WEIGHTS))
 
 
 def of_original(base: Path, adapter: Path, rows: Sequence[ProbeRow], device: str) -> torch.Tensor:

@@ -29,6 +29,7 @@ from images.trainer.loss import answer_loss
 from images.trainer.packing import packs
 from images.trainer.rows import IGNORED, Row
 from images.trainer.sentinels import check_packing, check_untrained
+from images.trainer.world import World
 
 LOG_POINTS = 200
 """About how many points of the training loss are logged."""
@@ -40,6 +41,14 @@ Report = Callable[[int, int, dict[str, float]], None]
 class AnswerLossTrainer(TokenMeanTrainer):
     """The trainer with the loss of loss.py; Unsloth brings its own fast loss instead."""
 
+    def summed_loss(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        """Return (summed loss, answer tokens) of a micro-batch."""
+        return answer_loss(self.accelerator.unwrap_model(model), inputs)
+
+    def autocast(self) -> Any:
+        """Return the context to compute in: accelerate's sits on a forward that is not called."""
+        return torch.autocast(self.args.device.type, torch.bfloat16, self.args.bf16)
+
     def compute_loss(
         self,
         model: Any,
@@ -50,9 +59,8 @@ class AnswerLossTrainer(TokenMeanTrainer):
         """Return nats per answer token, over the whole batch when accumulating."""
         if return_outputs:
             raise NotImplementedError("this loss makes no outputs; metrics need the loss only")
-        # accelerate's autocast sits on the outer forward, which is not called here
-        with torch.autocast(inputs["input_ids"].device.type, torch.bfloat16, self.args.bf16):
-            loss, tokens = answer_loss(self.accelerator.unwrap_model(model), inputs)
+        with self.autocast():
+            loss, tokens = self.summed_loss(model, inputs)
         return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
 
 
@@ -110,6 +118,10 @@ def make_trainer(
 ) -> SFTTrainer:
     """Return a trainer that sees `train` once, in the order given, and writes checkpoints."""
     trainer_class = TokenMeanTrainer if backend == "unsloth" else AnswerLossTrainer
+    if World.here().size > 1:
+        from images.trainer.spread import SpreadTrainer
+
+        trainer_class = SpreadTrainer
     by_length = sorted(validation, key=lambda row: len(row.ids))  # neighbours pad little
     trainer = trainer_class(
         model=model,
@@ -145,7 +157,7 @@ def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams)
 
 def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -> SFTConfig:
     """Return the settings of the run in TRL's words."""
-    cuda = params.device == "cuda"
+    cuda, processes = params.device == "cuda", World.here().size
     quantised = params.load_in in {"8bit", "4bit"}
     more: dict[str, Any] = {}
     if backend == "transformers" or not params.checkpointing:  # Unsloth has its own, on by then
@@ -155,7 +167,7 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
         max_steps=steps,
         per_device_train_batch_size=params.rows_at_once,
         per_device_eval_batch_size=params.rows_at_once,
-        gradient_accumulation_steps=params.batch_size // params.rows_at_once,
+        gradient_accumulation_steps=params.batch_size // (params.rows_at_once * processes),
         learning_rate=params.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps

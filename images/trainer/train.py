@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from contracts import files, reference
 from contracts.entrypoint import StageContext
@@ -30,15 +31,17 @@ from contracts.stages import (
     TRAINING_LOG,
     VALIDATION_SPLIT,
 )
-from images.trainer.backends import choose_backend, load_model
+from images.trainer.backends import Backend, choose_backend, load_model
 from images.trainer.batching import settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
-from images.trainer.order import steps_for, training_order
+from images.trainer.order import for_processes, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.reference import Recorder
 from images.trainer.rows import Row, Split, read_split
 from images.trainer.sentinels import check_loss_fell
+from images.trainer.sharding import divide, divides
+from images.trainer.world import World
 from tasks import load_task
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -48,28 +51,32 @@ _log = logging.getLogger(__name__)
 
 def work(context: StageContext[TrainParams]) -> TrainMetrics:
     """Train the adapter; go on from the newest whole checkpoint if there is one."""
-    params = context.params
+    params, base, world = context.params, context.input(BASE), World.here()
     backend = choose_backend(params)
 
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
-    tokenizer = _tokenizer(context.input(BASE))
+    tokenizer = _tokenizer(base)
     train, validation = _splits(context, tokenizer)
     longest = max(len(row.ids) for row in (*train.rows, *validation.rows))
-    batching = settle(context.work, params, context.input(BASE), longest=longest)
+    divided = divides(params, base, world, longest=longest)
+    batching = world.decided(
+        lambda: settle(
+            context.work, params, base, longest=longest, processes=world.size, divided=divided
+        )
+    )
     params = batching.params
-    packed = choose_packing(backend, context.input(BASE), params, bucket=batching.bucket)
-    ordered = _in_order(train.rows, params, bucket=batching.bucket, packed=packed)
+    packed = choose_packing(backend, base, params, bucket=batching.bucket)
+    ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
     steps = len(ordered) // params.batch_size
     chat = load_task(context.job.task).chat
-    recorder = Recorder(context.input(BASE), validation.rows, tokenizer, chat, params)
+    recorder = Recorder(base, validation.rows, tokenizer, chat, params)
 
     checkpoints = context.work / "checkpoints"
-    resumed = newest_whole(checkpoints)
-    _log.warning(
-        "%s, %d rows, %d steps, from step %d", backend, len(train.rows), steps, _step(resumed)
-    )
+    resumed = world.decided(lambda: newest_whole(checkpoints))
+    how = f"{backend}, divided among {world.size}" if divided else backend
+    _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
     with batching.loading():
-        model = load_model(backend, context.input(BASE), params)
+        model = _model(backend, base, params, world, divided=divided)
         recorder.look_before(model)
         if packed:
             enable_packing(model)
@@ -92,11 +99,10 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         state = run.state
 
         best = checkpoints / f"checkpoint-{state.best_global_step}"
-        adapter = context.output(LORA_ADAPTER)
-        _publish_adapter(best, adapter, base_digest=context.job.inputs[BASE.name].digest)
+        adapter, digest = context.output(LORA_ADAPTER), context.job.inputs[BASE.name].digest
+        world.decided(lambda: _publish_adapter(best, adapter, base_digest=digest))
         check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
         recorded = recorder.record(model, adapter)
-    reference.write(context.output(REFERENCE), recorded.reference)
     seen = ordered[: state.global_step * params.batch_size]
     done = seen[_step(resumed) * params.batch_size :]
     metrics = TrainMetrics(
@@ -116,7 +122,9 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
         effect=recorded.effect,
         held_drift=recorded.held_drift,
     )
-    _publish_log(context, metrics, state, train, validation)
+    if world.rank == 0:  # the others have learnt the same
+        reference.write(context.output(REFERENCE), recorded.reference)
+        _publish_log(context, metrics, state, train, validation)
     return metrics
 
 
@@ -136,7 +144,9 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(rows: Sequence[Row], params: TrainParams, *, bucket: int, packed: bool) -> list[Row]:
+def _in_order(
+    rows: Sequence[Row], params: TrainParams, world: World, *, bucket: int, packed: bool
+) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
     steps = steps_for(
         len(rows),
@@ -144,15 +154,34 @@ def _in_order(rows: Sequence[Row], params: TrainParams, *, bucket: int, packed: 
         max_steps=params.max_steps,
         batch_size=params.batch_size,
     )
+    lengths = [len(row.ids) for row in rows]
     order = training_order(
-        [len(row.ids) for row in rows],
+        lengths,
         steps=steps,
         batch_size=params.batch_size,
         micro_batch_size=bucket,
         seed=params.seed,
         packed=packed,
     )
+    order = for_processes(
+        order,
+        lengths,
+        batch_size=params.batch_size,
+        micro_batch_size=params.rows_at_once,
+        processes=world.size,
+    )
     return [rows[index] for index in order]
+
+
+def _model(
+    backend: Backend, base: Path, params: TrainParams, world: World, *, divided: bool
+) -> Any:
+    """Return the base with its LoRA, or this process's share of them."""
+    if not divided:
+        return load_model(backend, base, params)
+    mesh = init_device_mesh(params.device, (world.size,))
+    with world.in_turn():  # each has the whole base in the host's memory for a while
+        return divide(load_model(backend, base, params, divide=True), mesh)
 
 
 def _tokenizer(base: Path) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from contracts import files, stages
-from contracts.errors import GpuUnavailable
+from contracts.errors import GpuUnavailable, SettingsInvalid
 from driver import doctor, lease, preflight, settings
 from driver.adapters import gpu
 from driver.runners import compose
@@ -58,6 +58,7 @@ def test_a_good_host_passes(session: Callable[..., Any], nvml: Callable[[Any], A
         ([], None, "built without CUDA"),
         (["gpu.devices=[2]"], (12, 8), "no GPU 2"),
         (["gpu.needed_mib=40000"], (12, 8), "has 24576 MiB in all"),
+        (["train.processes=2"], (12, 8), "training sees 1 GPUs"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_stopped(
@@ -71,6 +72,15 @@ def test_what_cannot_work_is_said_before_anything_is_stopped(
     with pytest.raises(GpuUnavailable, match=said) as caught:
         preflight.check_gpu(session(*overrides, cuda=cuda))
     assert caught.value.todo
+
+
+def test_gpus_that_cannot_share_a_batch_are_named(
+    session: Callable[..., Any], nvml: Callable[[Any], Any]
+) -> None:
+    nvml("rtx3090")
+    preflight.check_gpu(session("gpu.devices=[0, 1]"))
+    with pytest.raises(SettingsInvalid, match="2 processes cannot share a batch of 3 rows"):
+        preflight.check_gpu(session("gpu.devices=[0, 1]", "train.batch_size=3"))
 
 
 def test_an_older_minor_version_is_a_warning(
@@ -124,6 +134,11 @@ def test_a_missing_driver_is_one_finding(
         (["runner=process"], "", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f001"),
         (["runner=process"], "1", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f002"),
         (["runner=process", "gpu.devices=1"], "0", "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f002"),
+        (
+            ["runner=process", "gpu.devices=[1, 0]"],
+            "",
+            "GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f002,GPU-5f0a3c1e-8d2b-4c77-9a41-0b6de2c1f001",
+        ),
         (["runner=docker"], "", None),
         (["runner=process", "train.device=cpu"], "", None),
     ],
@@ -152,6 +167,7 @@ def test_a_process_sees_what_was_leased(
         ({}, (), (), None, (-1, None)),
         ({"device_ids": ["1", "GPU-x"]}, (), ("1", "GPU-x"), None, (None, ["1", "GPU-x"])),
         ({"count": 1}, ("GPU-y",), (), 1, (None, ["GPU-y"])),
+        ({"count": 1}, ("0", "GPU-y"), (), 1, (None, ["0", "GPU-y"])),
     ],
 )
 def test_a_container_gets_the_reserved_gpus_or_those_of_the_settings(

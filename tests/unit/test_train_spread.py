@@ -1,0 +1,121 @@
+"""Two processes train as one does: the same losses, the same adapter, from any checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from contracts import files
+from contracts.errors import StageKilled
+from contracts.stage import Event
+from contracts.stages import TRAIN
+from images.trainer import ranks
+from tests.unit.model_stages import TRAINING, folder_of, rows, run, workspace
+
+STEPS = {**TRAINING, "micro_batch_size": 1, "max_steps": 8}
+DATA_PARALLEL = {**STEPS, "processes": 2}
+DIVIDED = {**DATA_PARALLEL, "sharding": "fsdp"}
+
+
+class Stopped(BaseException):
+    """Stands for the end of the whole stage: nothing in it may catch it."""
+
+
+def prepared(root: Path, base: Path) -> dict[str, Path]:
+    """Return inputs with answers of very different length, and an odd number to validate on."""
+    train = rows(10)
+    for number, row in enumerate(train):
+        row["messages"][-1]["content"] += " und" * (number % 4) * 5
+    inputs = workspace(root, base, train)
+    files.write_jsonl(inputs["validation_split"], train[:5])
+    return inputs
+
+
+def ranks_of(parent: int) -> dict[int, int]:
+    """Return the processes that one has started to train, by their number."""
+    found = {}
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = each.read_text(encoding="utf-8").rpartition(")")[2].split()
+            environ = (each.parent / "environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if int(fields[1]) == parent and fields[0] != "Z" and b"WORLD_SIZE=2" in environ:
+            number = next(word for word in environ if word.startswith(b"RANK="))
+            found[int(number.removeprefix(b"RANK="))] = int(each.parent.name)
+    return found
+
+
+def at_step(step: int, act: Callable[[], None]) -> Callable[[Event], None]:
+    done: list[float] = []
+
+    def emit(event: Event) -> None:
+        if event.done == step and step not in done:
+            done.append(step)
+            act()
+
+    return emit
+
+
+def result(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    out = folder_of(root, TRAIN) / "out"
+    log = json.loads((out / "training_log.json").read_text(encoding="utf-8"))
+    return log, load_file(out / "lora_adapter" / "adapter_model.safetensors")
+
+
+def curve(log: dict[str, Any], name: str) -> dict[int, float]:
+    return {point["step"]: point[name] for point in log["log"] if name in point}
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_whatever_happens(
+    tiny_base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(one, TRAIN, ranks.work, prepared(one, tiny_base), STEPS)
+    inputs = prepared(two, tiny_base)
+    checkpoints = folder_of(two, TRAIN) / "work" / "checkpoints"
+
+    def kill_one() -> None:
+        os.kill(ranks_of(os.getpid())[1], signal.SIGKILL)
+
+    # From the start with a divided base; the second process is killed.
+    with pytest.raises(StageKilled, match="rank 1 of 2 was killed"):
+        run(two, TRAIN, ranks.work, inputs, DIVIDED, at_step(4, kill_one))
+    assert ranks_of(os.getpid()) == {}
+    assert {each.name for each in checkpoints.glob("checkpoint-*")} >= {"checkpoint-2"}
+    assert "divided among 2, 10 rows, 8 steps, from" in capfd.readouterr().err
+
+    def stop() -> None:
+        raise Stopped
+
+    # On from there, each with the whole base; all of it is stopped.
+    with pytest.raises(Stopped):
+        run(two, TRAIN, ranks.work, inputs, DATA_PARALLEL, at_step(7, stop))
+    assert ranks_of(os.getpid()) == {}
+    assert "divided" not in capfd.readouterr().err
+
+    # And to the end from that checkpoint, divided again.
+    steps: list[float] = []
+    run(two, TRAIN, ranks.work, inputs, DIVIDED, lambda event: steps.append(event.done))
+    assert min(step for step in steps if step) == 7
+
+    (log, adapter), (other_log, other_adapter) = result(one), result(two)
+    for name, points in (("loss", 8), ("eval_loss", 4), ("grad_norm", 8)):
+        expected, got = curve(log, name), curve(other_log, name)
+        assert len(expected) == points
+        assert got == pytest.approx(expected, rel=1e-5)
+    assert log["best_step"] == other_log["best_step"]
+    assert log["metrics"]["trained_tokens"] == other_log["metrics"]["trained_tokens"]
+    assert other_log["metrics"]["held_drift"] < 1e-6, "the divided model is base and adapter"
+    assert adapter.keys() == other_adapter.keys()
+    for name, tensor in adapter.items():
+        assert_close(other_adapter[name], tensor, rtol=1e-4, atol=1e-5)
