@@ -53,8 +53,8 @@ MERGED = {"fp32": Limit(1e-5, 0.99), "bf16": Limit(5e-4, 0.98)}
 fortieth of q8_0's squared error."""
 
 GGUF = {
-    "f16": Limit(2e-3, 0.97),
-    "bf16": Limit(2e-3, 0.97),
+    "f16": Limit(1e-3, 0.97),
+    "bf16": Limit(1e-3, 0.97),
     "q8_0": Limit(5e-3, 0.95),
     "q6_k": Limit(0.015, 0.93),
     "q5_k_m": Limit(0.03, 0.9),

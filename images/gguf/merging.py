@@ -80,6 +80,9 @@ class Merging:
 def main(argv: list[str]) -> int:
     """Convert, and look at what was merged on the way; return the exit code."""
     converter, base, adapter, folder = (Path(argv[at]) for at in (1, 2, 4, 5))
+    # PyTorch's threads wait for each other after every block: on two busy cores a matrix took ten
+    # times as long with both of them.
+    torch.set_num_threads(1)
     try:
         pair = check_pair(base, adapter, argv[3])
         updates = _covered_updates(pair, base)

@@ -17,7 +17,7 @@ from contracts.entrypoint import StageContext, execute
 from contracts.label_cache import LabelCache
 from contracts.params import GgufMetrics, GgufParams
 from contracts.stage import Job
-from contracts.stages import CONVERT, GGUF
+from contracts.stages import CONVERT, GGUF, GGUF_VARIANTS
 from contracts.test_set import TestSet, path_of
 from driver.settings import BackendSettings
 from driver.store import Run, Store
@@ -58,7 +58,7 @@ def _write_test_set(workspace: Path, number: int) -> None:
 
 def _write_run(workspace: Path, number: int) -> None:
     run = Run.create(workspace)
-    run.write_state({"stages": {"train": {"number": number}}})
+    run.write_state({"run": run.id, "stages": {"train": {"seconds": number}}})
 
 
 def _write_window(workspace: Path, number: int) -> None:
@@ -89,7 +89,9 @@ def _write_result(workspace: Path, number: int) -> None:
 
 
 def _work(context: StageContext[GgufParams]) -> GgufMetrics:
-    context.output(GGUF).write_bytes(weights(int(context.job.run)))
+    for path in (context.output(GGUF), context.output(GGUF_VARIANTS) / "other.gguf"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(weights(int(context.job.run)))
     return GgufMetrics(bytes=320_000, tensors=1, architecture="qwen3")
 
 

@@ -69,10 +69,8 @@ def require_promised(workspace: Path, told: dict[str, int]) -> None:
         assert cache.attempts(list(keys)) == keys
     tested = TestSet.read(path_of(workspace, "t", "default")).tested
     assert tested >= {f"tested {number}" for number in range(told["test_set"] + 1)}
-    states = [
-        Run(workspace, path.name).read_state() for path in sorted((workspace / "runs").iterdir())
-    ]
-    numbers = {state["stages"]["train"]["number"] for state in states if state}  # type: ignore[index]
+    states = (Run(workspace, path.name).read_state() for path in (workspace / "runs").iterdir())
+    numbers = {state.stages["train"].seconds for state in states if state.stages}
     assert numbers >= set(range(told["run"] + 1))
     _require_window(workspace, told)
     for number in range(max(0, told["result"] - 1), told["result"] + 1):

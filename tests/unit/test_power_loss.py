@@ -19,7 +19,7 @@ from contracts import files
 from contracts.entrypoint import RESULT_FILE, StageContext, execute
 from contracts.params import GgufMetrics, GgufParams
 from contracts.stage import Job, Result
-from contracts.stages import CONVERT, GGUF
+from contracts.stages import CONVERT, GGUF, GGUF_VARIANTS
 from contracts.test_set import TestSet, path_of
 from driver.host_stages import deploy
 from driver.settings import BackendSettings
@@ -115,12 +115,14 @@ def test_a_result_tells_of_whole_artifacts_also_when_a_stage_runs_again(
             assert result is None
             return
         told = Result.model_validate_json(path.read_text(encoding="utf-8"))
-        output = told.outputs[GGUF.name]
-        assert files.digest_path(found / output.path) == output.digest
+        for output in told.outputs.values():
+            assert files.digest_path(found / output.path) == output.digest
         assert result is None or result == told
 
     def work(context: StageContext[GgufParams]) -> GgufMetrics:
-        context.output(GGUF).write_text(f"weights {context.job.run}", encoding="utf-8")
+        for path in (context.output(GGUF), context.output(GGUF_VARIANTS) / "other.gguf"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"weights {context.job.run}", encoding="utf-8")
         return GgufMetrics(bytes=10, tensors=1, architecture="qwen3")
 
     with cut(check):

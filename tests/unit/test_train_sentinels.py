@@ -43,8 +43,8 @@ def altered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> N
     """Change the model after it was loaded and checked."""
     load = backends.load_model
 
-    def loaded(*arguments: Any) -> Any:
-        model = load(*arguments)
+    def loaded(*arguments: Any, **named: Any) -> Any:
+        model = load(*arguments, **named)
         change(model)
         return model
 
@@ -58,7 +58,9 @@ def test_precision_a_base_that_is_not_quantised(
     monkeypatch.setattr(
         backends,
         "_load_transformers",
-        lambda base, params: load(base, params.model_copy(update={"load_in": "bf16"})),
+        lambda base, params, device: load(
+            base, params.model_copy(update={"load_in": "bf16"}), device
+        ),
     )
     error = tripped(tmp_path, tiny_base, "precision", load_in="8bit")
     assert error.why == "projections found: 14 in bf16"
