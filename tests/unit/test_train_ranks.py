@@ -122,9 +122,11 @@ def test_an_error_while_listening_leaves_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_rank_outlives_its_supervisor(tmp_path: Path, how: signal.Signals) -> None:
     script = f"import os, time; open('{tmp_path}/' + str(os.getpid()), 'w'); time.sleep(60)"
+    # Whoever starts the tests in the background lets them ignore SIGINT, and so their children.
     supervisor = f"""
-import sys
+import signal, sys
 from images.trainer.supervisor import supervise
+signal.signal(signal.SIGINT, signal.default_int_handler)
 supervise([sys.executable, "-S", "-c", {script!r}], [{{}}, {{}}], print)
 """
     process = subprocess.Popen(
