@@ -107,26 +107,38 @@ class Ollama:
         self._http.json("POST", "/api/generate", _LOAD_TIMEOUT_S, body=body, model=resident.tag)
 
     def create(
-        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+        self,
+        tag: str,
+        gguf: Path,
+        modelfile: Modelfile,
+        progress: Progress | None = None,
+        *,
+        base: str = "",
     ) -> Model:
         """Upload a GGUF file and make a model of it; `progress` counts bytes uploaded.
 
         Repeating it is safe and gives the same digest: the upload is left out where the server
-        has the file, and create itself is deterministic. It rewrites the file, so the server's
-        disk peaks near three times its size.
+        has the file, and create itself is deterministic. It rewrites a whole model, so the server's
+        disk peaks near three times its size. An adapter on `base` shares the base's weights.
         """
         self._require_version()
+        if base:
+            self._require_local(base)
         digest, size = _digest(gguf)
         self._upload(gguf, digest, size, progress)
-        fields = {
-            "model": full_tag(tag),
-            "files": {"model.gguf": f"sha256:{digest}"},
-            **modelfile.model_dump(mode="json"),
-        }
+        blob = {"model.gguf": f"sha256:{digest}"}
+        content = {"from": full_tag(base), "adapters": blob} if base else {"files": blob}
+        fields = {"model": full_tag(tag), **content, **modelfile.model_dump(mode="json")}
         self._stream("/api/create", fields)
         if (made := self.models().get(full_tag(tag))) is None:
             raise EngineUnavailable(f"Ollama says it made {full_tag(tag)}, but does not have it")
         return made
+
+    def quantization(self, tag: str) -> str:
+        """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
+        body = {"model": full_tag(tag)}
+        found = self._http.json("POST", "/api/show", SHORT_S, body=body, model=full_tag(tag))
+        return ollama_answers.quantization(found)
 
     def create_from(self, tag: str, source: str, modelfile: Modelfile) -> Model:
         """Make a model of one that the server has, with another Modelfile.

@@ -27,6 +27,12 @@ def resident(row: dict[str, Any]) -> Resident:
     )
 
 
+def quantization(found: dict[str, Any]) -> str:
+    """Return what /api/show says of the weights' type, in small letters."""
+    with expected_shape("Ollama"):
+        return str((found.get("details") or {}).get("quantization_level") or "").lower()
+
+
 def answer(found: dict[str, Any], seconds: float) -> Answer:
     """Return the answer to a chat that took `seconds`; raises `EngineUnavailable` without one."""
     if found.get("done") is not True:
