@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 SOURCE = "llama-cpp-python==0.3.36"
 _TREE = ("vendor", "llama.cpp")
-_WANTED = (
+WANTED = (
     "convert_hf_to_gguf.py",
     "convert_lora_to_gguf.py",
     "conversion",
@@ -33,7 +33,7 @@ def fetch(destination: Path) -> bool:
     """
     marker = destination / _COMPLETE
     ours = marker.is_file() and marker.read_text(encoding="utf-8").strip() == SOURCE
-    if ours and all((destination / name).exists() for name in _WANTED):
+    if ours and all((destination / name).exists() for name in WANTED):
         return False
     if destination.exists() and not ours:
         raise FileExistsError(f"{destination} exists and is not the converter of {SOURCE}")
@@ -47,7 +47,7 @@ def fetch(destination: Path) -> bool:
         tree = folder / "tree"
         tree.mkdir()
         _extract(archive, tree)
-        for name in _WANTED:
+        for name in WANTED:
             if not (tree / name).exists():
                 raise FileNotFoundError(f"{archive.name} has no {name}")
         (tree / _COMPLETE).write_text(SOURCE + "\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def _extract(archive: Path, tree: Path) -> None:
     with tarfile.open(archive) as source:
         for member in source:
             parts = PurePosixPath(member.name).parts
-            if parts[1:3] == _TREE and len(parts) > 3 and parts[3] in _WANTED and member.isfile():
+            if parts[1:3] == _TREE and len(parts) > 3 and parts[3] in WANTED and member.isfile():
                 member.name = "/".join(parts[3:])
                 source.extract(member, tree, filter="data")
 
