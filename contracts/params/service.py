@@ -61,7 +61,8 @@ class EvaluateMetrics(Metrics):
     scores: dict[str, float]
     reasons: tuple[str, ...] = ()
     models: dict[str, str] = {}
-    """Digest of each model that was asked, by its role: candidate, champion, baseline."""
+    """Digest of each model that was asked, by its role: candidate, champion, baseline; and under
+    `base` that of the model that the candidate is an adapter on."""
     drift: float | None = None
     """KL divergence (nats) of the candidate from base and adapter; None: not compared."""
     agreement: float | None = None

@@ -143,7 +143,7 @@ def test_it_goes_live_on_the_base_that_it_was_evaluated_on_and_on_no_other(
 ) -> None:
     engine.copy(BASE, "adapter-moving")
     params = DeployParams(name="adapter-live", form="adapter", base="adapter-moving")
-    candidate = engine.create("adapter-made:v4", made.gguf, TASK.modelfile(), base=BASE)
+    candidate = engine.create("adapter-made:v4", made.gguf, TASK.modelfile(), base=params.base)
     verdict = tmp_path / "verdict.json"
     verdict.write_text(json.dumps({"promote": True, "candidate": candidate.digest}))
     (tmp_path / "first").mkdir()

@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from contracts import drift, stages
 from contracts.errors import ModelMissing, SentinelTripped, SettingsInvalid
 from contracts.gguf_header import F32, read_header
-from driver import preflight
+from contracts.params import EvaluateMetrics
+from driver import agreement, preflight
 from driver.pipeline import PIPELINE, stages_for
 from driver.settings import Settings, load
 from images.gguf import adapter as conversion
 from images.labeler.drift import _limit, _served_type
 from images.weights.lora import WEIGHTS
+from serving.engine import Model
 from tests.unit.adapters import adapter_of, converted_adapter, needs_converter
 from tests.unit.references import empty
 from tests.unit.scripted_engine import ScriptedEngine
@@ -74,6 +76,18 @@ def test_a_base_that_the_engine_has_not_is_named_before_anything_is_stopped(
     preflight.check_base(session, {"qwen3:14b-q8_0"})
     session.settings = settings(tmp_path, ADAPTER[1])  # form=merged takes no notice of it
     preflight.check_base(session, {})
+
+
+def test_another_model_under_the_name_of_the_base_is_evaluated_anew(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda *_: "")
+    engine.tags["qwen3:14b-q8_0"] = Model("qwen3:14b-q8_0", "old", 1)
+    session: Any = SimpleNamespace(settings=settings(tmp_path, *ADAPTER), engine=engine)
+    metrics = EvaluateMetrics(rows=1, valid=1, promote=True, scores={}, models={"base": "old"})
+    result: Any = SimpleNamespace(metrics=metrics.model_dump())
+    assert agreement.still_true(session, stages.EVALUATE, result) == ""
+    engine.tags["qwen3:14b-q8_0"] = Model("qwen3:14b-q8_0", "new", 1)
+    said = agreement.still_true(session, stages.EVALUATE, result)
+    assert said == "qwen3:14b-q8_0 is another model now"
 
 
 def test_it_takes_next_to_no_disk(tmp_path: Path) -> None:
