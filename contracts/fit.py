@@ -10,8 +10,12 @@ from contracts.errors import OutOfMemory
 from contracts.vram import LoadIn, Training
 
 _SMALLER: dict[LoadIn, LoadIn] = {"fp32": "bf16", "bf16": "8bit", "8bit": "4bit"}
+_QUANTISED: frozenset[LoadIn] = frozenset({"8bit", "4bit"})
+"""What cannot be divided among devices (docs/how-to/several-gpus.md)."""
 _LENGTH_STEP = 64
 """Tokens by which a shorter `train.max_length` is looked for."""
+_CARD_SHARE = 0.95
+"""Of a card's memory that training can have: a display takes some."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ def fits(training: Training, rows: int, free_mib: int) -> bool:
     return training.with_rows(rows).memory().total <= free_mib
 
 
+def has_to_be_divided(training: Training, card_mib: int) -> bool:
+    """Return whether a base that can be divided is too large for a card of this size by itself.
+
+    That is so where a training with one row at once does not fit it.
+    """
+    whole = replace(training, shares=1)
+    return training.load_in not in _QUANTISED and not fits(whole, 1, int(_CARD_SHARE * card_mib))
+
+
 def savings(training: Training, free_mib: int) -> list[Saving]:
     """Return what one row at once could still save, most first; all of it together as the last."""
     single = training.with_rows(1)
@@ -66,6 +79,8 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
         load_in = _SMALLER[load_in]
         if single.cuda or load_in == "bf16":  # on a CPU quantised weights are for tests
             changes[f"train.load_in={load_in}"] = {"load_in": load_in}
+            if load_in in _QUANTISED:
+                changes[f"train.load_in={load_in}"]["shares"] = 1
     if not single.checkpointing:
         changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
     changes[f"train.max_length={length}"] = {"length": length}

@@ -8,12 +8,12 @@ and decides anew, with what is really free.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, fit, pace, stages
-from contracts.errors import GpuUnavailable, OutOfMemory
+from contracts.errors import GpuUnavailable, OutOfMemory, SettingsInvalid
 from contracts.params import TrainParams
 from contracts.stage import OutputRef, Stage
 from contracts.vram import QWEN3_14B, Breakdown, Shape, Training, UnknownShape
@@ -41,6 +41,8 @@ class Device:
     """What the training can have of it."""
     place: str
     """In words, for a message."""
+    count: int = 1
+    """How many GPUs the training sees, of which this is the smallest."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,16 @@ def forecast(session: Session) -> Forecast | None:
     longest = min(lengths.longest, params.max_length) if lengths else params.max_length
     training = Training.of(params, shape, rows=params.micro_batch_size or 1, length=longest)
     device = _device(session)
+    processes = _processes(params, device)
+    training = _divided(training, params, device, processes)
     if params.micro_batch_size is None and device:
         try:
-            rows = fit.choose(training, rows_a_step=params.batch_size, free_mib=device.usable_mib)
+            rows_a_step = params.batch_size // processes
+            rows = fit.choose(training, rows_a_step=rows_a_step, free_mib=device.usable_mib)
         except OutOfMemory:
             raise fit.does_not_fit(training, device.usable_mib, where=device.place) from None
         training = training.with_rows(rows)
-    rate = _rate(session, shape, device, lengths)
+    rate = _rate(session, shape, device, lengths, processes)
     return Forecast(
         training=training,
         memory=training.memory(),
@@ -167,7 +172,25 @@ def _device(session: Session) -> Device | None:
     smallest = min(chosen, key=lambda each: each.total_mib)
     usable = session.settings.gpu.needed_mib or int(smallest.total_mib * _FREE_SHARE)
     place = f"GPU {smallest.index} ({smallest.name})"
-    return Device(smallest.name, smallest.total_mib, usable, place)
+    return Device(smallest.name, smallest.total_mib, usable, place, len(chosen))
+
+
+def _processes(params: TrainParams, device: Device | None) -> int:
+    """Return how many processes will train."""
+    try:
+        return params.processes_on(device.count) if device else params.processes or 1
+    except (GpuUnavailable, SettingsInvalid):
+        return 1  # refused by the preflight
+
+
+def _divided(
+    training: Training, params: TrainParams, device: Device | None, processes: int
+) -> Training:
+    """Return the training with the share of the base that each process will hold."""
+    divided = params.sharding == "fsdp"
+    if params.sharding == "auto" and training.cuda and device:
+        divided = fit.has_to_be_divided(training, device.total_mib)
+    return replace(training, shares=processes if divided else 1)
 
 
 def _lengths(session: Session) -> Lengths | None:
@@ -209,16 +232,23 @@ def _newest(session: Session, stage: Stage, artifact: str) -> Path | None:
 
 
 def _rate(
-    session: Session, shape: Shape, device: Device | None, lengths: Lengths | None
+    session: Session,
+    shape: Shape,
+    device: Device | None,
+    lengths: Lengths | None,
+    processes: int,
 ) -> pace.Pace | None:
-    """Return the rate of the last training if it was like this one, else an estimate."""
+    """Return the rate of the last training if it was like this one, else an estimate.
+
+    Of several processes each is taken to be as fast as one alone.
+    """
     params: TrainParams = session.settings.train
     trained, fetched = (session.store.latest(each.name) for each in (stages.TRAIN, stages.FETCH))
     if trained and fetched:
         job, result = trained
         like = all(
             job.params.get(name) == getattr(params, name)
-            for name in ("backend", "device", "load_in", "gradient_checkpointing")
+            for name in ("backend", "device", "load_in", "gradient_checkpointing", "processes")
         )
         base = job.inputs[stages.BASE.name].digest
         rate = float(result.metrics.get("tokens_per_s", 0))
@@ -226,7 +256,8 @@ def _rate(
             return pace.Pace(rate, "measured")
     if device is None or lengths is None:
         return None
-    return pace.estimated(shape, params, card=device.name, length=lengths.mean)
+    one = pace.estimated(shape, params, card=device.name, length=lengths.mean)
+    return replace(one, tokens_per_s=one.tokens_per_s * processes) if one else None
 
 
 def _seconds(

@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,17 @@ from images.weights.shards import INDEX, SINGLE, index_of, read_header
 MERGED_DTYPE = torch.bfloat16
 """What the merged model would be written in: merge.dtype, whose other value takes two steps."""
 
+_AHEAD = 2  # tensors that may be merged before they are asked for
+
 Item = tuple[str, Callable[[], Any]]
+Merged = tuple[torch.Tensor, bool]
 
 
 class Merging:
-    """Makes the converter's model classes load the merged model's tensors."""
+    """Makes the converter's model classes load the merged model's tensors.
+
+    While the converter quantises and writes one, a thread reads and merges those that follow.
+    """
 
     def __init__(self, updates: Mapping[str, Update], lazy: Any) -> None:
         self.merged: set[str] = set()
@@ -46,6 +53,11 @@ class Merging:
         """Those of them that differ from the base's."""
         self._updates = updates
         self._lazy = lazy
+        self._waiting: dict[str, Any] = {}
+        """The base's tensors with an update, in the order in which they will be written."""
+        self._started: dict[str, Future[Merged]] = {}
+        # The number of threads is each thread's own.
+        self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def subclass(self, model_class: Any) -> type:
         """Return a subclass that hands each tensor of the base on as that of the merged model."""
@@ -64,17 +76,31 @@ class Merging:
         return type(model_class.__name__, (model_class,), members)
 
     def _tensor(self, name: str, base: Any) -> Any:
+        if name in self._updates:
+            self._waiting[name] = base
         meta = self._lazy.meta_with_dtype_and_shape(MERGED_DTYPE, tuple(base.shape))
         return self._lazy(meta=meta, args=(base,), func=lambda old: self._merge(name, old))
 
     def _merge(self, name: str, old: torch.Tensor) -> torch.Tensor:
-        update = self._updates.get(name)
-        new, differs = merge_tensor(old, update, MERGED_DTYPE)
-        if update is not None:
-            self.merged.add(name)
+        if name not in self._updates:
+            return merge_tensor(old, None, MERGED_DTYPE)[0]
+        self._waiting.pop(name, None)
+        started = self._started.pop(name, None)
+        self._start_more()
+        update = self._updates[name]
+        new, differs = started.result() if started else merge_tensor(old, update, MERGED_DTYPE)
+        self.merged.add(name)
         if differs:
             self.changed.add(name)
         return new
+
+    def _start_more(self) -> None:
+        for name in list(self._waiting)[: _AHEAD - len(self._started)]:
+            base = self._waiting.pop(name)
+            self._started[name] = self._thread.submit(self._ahead, name, base)
+
+    def _ahead(self, name: str, base: Any) -> Merged:
+        return merge_tensor(self._lazy.to_eager(base), self._updates[name], MERGED_DTYPE)
 
 
 def main(argv: list[str]) -> int:

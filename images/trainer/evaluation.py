@@ -24,8 +24,13 @@ class TokenMeanTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         """Evaluate; the loss among the metrics is summed nats by tokens."""
         self._nats, self._tokens = 0.0, 0
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
-        output.metrics[f"{metric_key_prefix}_loss"] = self._nats / max(self._tokens, 1)
+        nats, tokens = self.in_all(self._nats, self._tokens)
+        output.metrics[f"{metric_key_prefix}_loss"] = nats / max(tokens, 1)
         return output
+
+    def in_all(self, nats: float, tokens: int) -> tuple[float, int]:
+        """Return both sums over all processes; there is one."""
+        return nats, tokens
 
     def prediction_step(
         self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **more: Any

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from contracts.errors import SentinelTripped
+from images.trainer.sharding import whole
 
 WATCHED_STEPS = 3
 """Steps in which each module has to get a gradient once; counted anew after a resume."""
@@ -48,7 +49,8 @@ class GradientWatch(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
 
 def _has_gradient(weight: torch.nn.Parameter) -> bool:
-    return weight.grad is not None and bool(weight.grad.any())
+    # Whole: of a divided gradient, `any` would tell of this process's share alone.
+    return weight.grad is not None and bool(whole(weight.grad).any())
 
 
 def _by_projection(names: Iterable[str]) -> str:

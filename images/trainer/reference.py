@@ -26,6 +26,7 @@ from contracts.params import TrainParams
 from contracts.reference import Position, ProbeRow, Reference, Trained
 from images.trainer import sharding
 from images.trainer.rows import Row
+from images.trainer.world import World
 from images.weights.forward import FromFiles, predict, tokens_in
 from images.weights.lora import WEIGHTS, NotCovered, plan_updates
 from images.weights.predictions import Predicted, compare, likeliest, packed_rows
@@ -84,13 +85,17 @@ class Recorder:
     def record(self, model: Any, adapter: Path) -> Recorded:
         """Return the record for a published adapter, which the model in memory gets too.
 
-        Raises `SentinelTripped` where the training saw another model than the original base and
-        the adapter are together.
+        Of several processes each has to call: all compute, as a divided base needs it, and the
+        first compares. Raises `SentinelTripped` where the training saw another model than the
+        original base and the adapter are together.
         """
         if not self.rows:
             return Recorded(self.filled([], of="original"))
         put_adapter(model, adapter)
         held = as_held(model, self.rows, self._params)
+        return World.here().decided(lambda: self._compared(held, adapter))
+
+    def _compared(self, held: torch.Tensor, adapter: Path) -> Recorded:
         effect = compare(self._untrained, held).divergence
         try:
             predicted = of_original(self._base, adapter, self.rows, self._params.device)

@@ -45,10 +45,6 @@ class AnswerLossTrainer(TokenMeanTrainer):
         """Return (summed loss, answer tokens) of a micro-batch."""
         return answer_loss(self.accelerator.unwrap_model(model), inputs)
 
-    def autocast(self) -> Any:
-        """Return the context to compute in: accelerate's sits on a forward that is not called."""
-        return torch.autocast(self.args.device.type, torch.bfloat16, self.args.bf16)
-
     def compute_loss(
         self,
         model: Any,
@@ -59,7 +55,8 @@ class AnswerLossTrainer(TokenMeanTrainer):
         """Return nats per answer token, over the whole batch when accumulating."""
         if return_outputs:
             raise NotImplementedError("this loss makes no outputs; metrics need the loss only")
-        with self.autocast():
+        # accelerate's autocast sits on the outer forward, which is not called here
+        with torch.autocast(self.args.device.type, torch.bfloat16, self.args.bf16):
             loss, tokens = self.summed_loss(model, inputs)
         return loss / max(int(tokens if num_items_in_batch is None else num_items_in_batch), 1)
 

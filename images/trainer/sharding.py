@@ -24,9 +24,6 @@ from contracts.vram import MIB, Shape, Training, UnknownShape
 from images.trainer.checkpoints import ADAPTER
 from images.trainer.world import World
 
-_SHARE = 0.95
-"""Of a card's memory that training can have: a display takes some."""
-
 
 def divides(params: TrainParams, base: Path, world: World, *, longest: int) -> bool:
     """Return whether the base is divided: as set, or where the smallest card cannot hold it.
@@ -39,19 +36,16 @@ def divides(params: TrainParams, base: Path, world: World, *, longest: int) -> b
             "train.sharding=fsdp divides the base among processes, and there is one",
             todo="Name several GPUs in gpu.devices, or set train.processes.",
         )
-    quantised = params.load_in in {"8bit", "4bit"}
-    if world.size == 1 or params.sharding == "none" or quantised:
-        return False
-    if params.sharding == "fsdp":
-        return True
-    if params.device == "cpu":
+    if params.sharding != "auto":
+        return params.sharding == "fsdp"
+    if world.size == 1 or params.device == "cpu":
         return False
     cards = [torch.cuda.get_device_properties(i).total_memory for i in range(world.size)]
     try:
         training = Training.of(params, Shape.read(base), rows=1, length=longest)
     except UnknownShape:
         return False
-    return not fit.fits(training, 1, int(_SHARE * min(cards) / MIB))
+    return fit.has_to_be_divided(training, min(cards) // MIB)
 
 
 def divide(model: Any, mesh: DeviceMesh) -> Any:

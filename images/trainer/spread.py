@@ -13,9 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from transformers.trainer_utils import EvalLoopOutput
+from torch.utils.data import DataLoader
 
 from images.trainer.loss import answer_loss
+from images.trainer.rows import IGNORED
 from images.trainer.sft import AnswerLossTrainer
 from images.trainer.sharding import is_divided, put_adapter, share_of, trained, whole
 
@@ -46,40 +47,32 @@ class SpreadTrainer(AnswerLossTrainer):
         summed, tokens = model(inputs)
         return summed, tokens
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return this process's part of the loss, scaled up: the wrappers average gradients."""
-        return super().compute_loss(*args, **kwargs) * self.args.world_size
+        loss = super().compute_loss(model, *args, **kwargs)
+        return loss * self.args.world_size if model.training else loss
 
-    def evaluation_loop(
-        self, *_: Any, metric_key_prefix: str = "eval", **__: Any
-    ) -> EvalLoopOutput:
-        """Return the validation loss in nats per answer token, the same in all processes.
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return the batches of this process; together they hold every row once.
 
-        Every row counts once; accelerate would repeat some, for each process to have as many.
+        accelerate would repeat rows, for each process to have as many. Here one that has nothing
+        left computes a batch without an answer: all are needed to put a divided layer together.
         """
-        rows, size, processes = (
-            list(self.eval_dataset),
-            self.args.eval_batch_size,
-            dist.get_world_size(),
-        )
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        model = Loss(self.model).eval()
-        found = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        with torch.no_grad(), self.autocast():
-            for turn in range(0, len(batches), processes):
-                mine = turn + dist.get_rank()
-                # One that has nothing left computes all the same, and it does not count: all of
-                # them are needed to put a divided layer together.
-                batch = self.data_collator(batches[min(mine, len(batches) - 1)])
-                summed, tokens = model(self._prepare_inputs(batch))
-                if mine < len(batches):
-                    found += torch.stack([summed.double(), summed.new_tensor(tokens).double()])
-        dist.all_reduce(found)
-        nats, tokens = found.tolist()
-        metrics = {f"{metric_key_prefix}_loss": nats / max(tokens, 1)}
-        return EvalLoopOutput(None, None, metrics, num_samples=len(rows))
+        rows, size = list(eval_dataset or self.eval_dataset), self.args.eval_batch_size
+        batches = [self.data_collator(rows[i : i + size]) for i in range(0, len(rows), size)]
+        labels = torch.full_like(batches[-1]["labels"], IGNORED)
+        batches += [{**batches[-1], "labels": labels}] * (-len(batches) % self.args.world_size)
+        return DataLoader(batches[self.args.process_index :: self.args.world_size], batch_size=None)
+
+    def in_all(self, nats: float, tokens: int) -> tuple[float, int]:
+        """Return both sums over all processes, the same in each."""
+        sums = torch.tensor([nats, tokens], dtype=torch.float64, device=self.args.device)
+        dist.all_reduce(sums)
+        return float(sums[0]), int(sums[1])
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:  # noqa: ARG002
+        if not training:
+            return Loss(self.model)
         if self._parallel is None:
             loss = Loss(self.model)
             self._parallel = loss if is_divided(self.model) else _data_parallel(loss)

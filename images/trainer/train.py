@@ -7,9 +7,10 @@ import logging
 import resource
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,28 +33,71 @@ from contracts.stages import (
     VALIDATION_SPLIT,
 )
 from images.trainer.backends import Backend, choose_backend, load_model
-from images.trainer.batching import settle
+from images.trainer.batching import Batching, settle
 from images.trainer.checkpoints import ADAPTER, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import for_processes, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
-from images.trainer.reference import Recorder
+from images.trainer.reference import Recorded, Recorder
 from images.trainer.rows import Row, Split, read_split
 from images.trainer.sentinels import check_loss_fell
 from images.trainer.sharding import divide, divides
 from images.trainer.world import World
 from tasks import load_task
 
+if TYPE_CHECKING:
+    from images.trainer.sft import TrainingRun  # imports TRL, which Unsloth has to patch before
+
 ADAPTER_CONFIG = "adapter_config.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes")
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """All that is settled before the base is loaded; the same in every process."""
+
+    backend: Backend
+    tokenizer: Any
+    train: Split
+    validation: Split
+    batching: Batching
+    divided: bool
+    """Whether each process holds a share of the base only."""
+    packed: bool
+    order: list[Row]
+    """The rows as they are trained on, `batch_size` for each step."""
+    recorder: Recorder
+    resumed: Path | None
+    """The checkpoint to go on from."""
+
+    @property
+    def params(self) -> TrainParams:
+        """The settings, with the micro-batch settled."""
+        return self.batching.params
+
+
 def work(context: StageContext[TrainParams]) -> TrainMetrics:
-    """Train the adapter; go on from the newest whole checkpoint if there is one."""
+    """Train the adapter; go on from the newest whole checkpoint if there is one.
+
+    Each of several processes calls this. What one alone may do, the first does for all.
+    """
+    plan = _prepare(context)
+    with plan.batching.loading():
+        model = _load(context, plan)
+    with plan.batching.computing():
+        started = time.monotonic()
+        run = _fit(context, plan, model)
+        seconds = time.monotonic() - started
+        recorded = _keep_best(context, plan, model, run)
+    metrics = _metrics(plan, run, recorded, seconds)
+    World.here().decided(lambda: _publish(context, plan, run, recorded, metrics))
+    return metrics
+
+
+def _prepare(context: StageContext[TrainParams]) -> _Plan:
     params, base, world = context.params, context.input(BASE), World.here()
     backend = choose_backend(params)
-
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(base)
     train, validation = _splits(context, tokenizer)
@@ -64,68 +108,98 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
             context.work, params, base, longest=longest, processes=world.size, divided=divided
         )
     )
-    params = batching.params
     packed = choose_packing(backend, base, params, bucket=batching.bucket)
-    ordered = _in_order(train.rows, params, world, bucket=batching.bucket, packed=packed)
-    steps = len(ordered) // params.batch_size
     chat = load_task(context.job.task).chat
-    recorder = Recorder(base, validation.rows, tokenizer, chat, params)
-
-    checkpoints = context.work / "checkpoints"
-    resumed = world.decided(lambda: newest_whole(checkpoints))
-    how = f"{backend}, divided among {world.size}" if divided else backend
-    _log.warning("%s, %d rows, %d steps, from step %d", how, len(train.rows), steps, _step(resumed))
-    with batching.loading():
-        model = _model(backend, base, params, world, divided=divided)
-        recorder.look_before(model)
-        if packed:
-            enable_packing(model)
-    with batching.computing():
-        from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
-
-        trainer = make_trainer(
-            backend,
-            model,
-            tokenizer,
-            ordered,
-            validation.rows,
-            params,
-            checkpoints,
-            lambda step, total, figures: context.progress(step, total, "steps", **figures),
-        )
-        started = time.monotonic()
-        run = run_training(trainer, resumed, params)
-        seconds = time.monotonic() - started
-        state = run.state
-
-        best = checkpoints / f"checkpoint-{state.best_global_step}"
-        adapter, digest = context.output(LORA_ADAPTER), context.job.inputs[BASE.name].digest
-        world.decided(lambda: _publish_adapter(best, adapter, base_digest=digest))
-        check_loss_fell(run.untrained_loss, state.best_metric, share=params.min_loss_fall)
-        recorded = recorder.record(model, adapter)
-    seen = ordered[: state.global_step * params.batch_size]
-    done = seen[_step(resumed) * params.batch_size :]
-    metrics = TrainMetrics(
+    return _Plan(
         backend=backend,
+        tokenizer=tokenizer,
+        train=train,
+        validation=validation,
+        batching=batching,
+        divided=divided,
+        packed=packed,
+        order=_in_order(train.rows, batching, packed=packed),
+        recorder=Recorder(base, validation.rows, tokenizer, chat, batching.params),
+        resumed=world.decided(lambda: newest_whole(_checkpoints(context))),
+    )
+
+
+def _load(context: StageContext[TrainParams], plan: _Plan) -> Any:
+    """Return the base with its LoRA, or this process's share of them, ready to train."""
+    base, params, world = context.input(BASE), plan.params, World.here()
+    _log.warning(
+        "%s%s, %d rows, %d steps, from step %d",
+        plan.backend,
+        f", divided among {world.size}" if plan.divided else "",
+        len(plan.train.rows),
+        len(plan.order) // params.batch_size,
+        _step(plan.resumed),
+    )
+    if plan.divided:
+        mesh = init_device_mesh(params.device, (world.size,))
+        with world.in_turn():  # each has the whole base in the host's memory for a while
+            model = divide(load_model(plan.backend, base, params, divide=True), mesh)
+    else:
+        model = load_model(plan.backend, base, params)
+    plan.recorder.look_before(model)
+    if plan.packed:
+        enable_packing(model)
+    return model
+
+
+def _fit(context: StageContext[TrainParams], plan: _Plan, model: Any) -> TrainingRun:
+    from images.trainer.sft import make_trainer, run_training  # after Unsloth has patched TRL
+
+    trainer = make_trainer(
+        plan.backend,
+        model,
+        plan.tokenizer,
+        plan.order,
+        plan.validation.rows,
+        plan.params,
+        _checkpoints(context),
+        lambda step, total, figures: context.progress(step, total, "steps", **figures),
+    )
+    return run_training(trainer, plan.resumed, plan.params)
+
+
+def _keep_best(
+    context: StageContext[TrainParams], plan: _Plan, model: Any, run: TrainingRun
+) -> Recorded:
+    """Publish the best checkpoint's adapter, and return what the model predicts with it."""
+    best = _checkpoints(context) / f"checkpoint-{run.state.best_global_step}"
+    adapter, digest = context.output(LORA_ADAPTER), context.job.inputs[BASE.name].digest
+    World.here().decided(lambda: _publish_adapter(best, adapter, base_digest=digest))
+    trained, least = run.state.best_metric, plan.params.min_loss_fall
+    check_loss_fell(run.untrained_loss, trained, share=least)
+    return plan.recorder.record(model, adapter)
+
+
+def _metrics(plan: _Plan, run: TrainingRun, recorded: Recorded, seconds: float) -> TrainMetrics:
+    state, params = run.state, plan.params
+    seen = plan.order[: state.global_step * params.batch_size]
+    done = seen[_step(plan.resumed) * params.batch_size :]
+    return TrainMetrics(
+        backend=plan.backend,
         steps=state.global_step,
-        rows=len(train.rows),
-        dropped=len(train.dropped) + len(validation.dropped),
+        rows=len(plan.train.rows),
+        dropped=len(plan.train.dropped) + len(plan.validation.dropped),
         train_loss=round(_series(state.log_history, "loss")[-1][1], 5),
         validation_loss=round(state.best_metric, 5),
         trained_tokens=sum(row.trained_tokens for row in seen),
         peak_memory_mib=_peak_memory_mib(params.device),
         untrained_loss=round(run.untrained_loss, 5),
-        packed=packed,
+        packed=plan.packed,
         micro_batch_size=params.rows_at_once,
         tokens_per_s=round(sum(len(row.ids) for row in done) / seconds, 1),
         reference_positions=recorded.reference.positions(),
         effect=recorded.effect,
         held_drift=recorded.held_drift,
     )
-    if world.rank == 0:  # the others have learnt the same
-        reference.write(context.output(REFERENCE), recorded.reference)
-        _publish_log(context, metrics, state, train, validation)
-    return metrics
+
+
+def _checkpoints(context: StageContext[TrainParams]) -> Path:
+    return context.work / "checkpoints"
 
 
 def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, Split]:
@@ -144,10 +218,9 @@ def _splits(context: StageContext[TrainParams], tokenizer: Any) -> tuple[Split, 
     return train, validation
 
 
-def _in_order(
-    rows: Sequence[Row], params: TrainParams, world: World, *, bucket: int, packed: bool
-) -> list[Row]:
+def _in_order(rows: Sequence[Row], batching: Batching, *, packed: bool) -> list[Row]:
     """Return the rows as they are trained on, `batch_size` for each step, over all epochs."""
+    params = batching.params
     steps = steps_for(
         len(rows),
         epochs=params.epochs,
@@ -159,7 +232,7 @@ def _in_order(
         lengths,
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=bucket,
+        micro_batch_size=batching.bucket,
         seed=params.seed,
         packed=packed,
     )
@@ -168,20 +241,9 @@ def _in_order(
         lengths,
         batch_size=params.batch_size,
         micro_batch_size=params.rows_at_once,
-        processes=world.size,
+        processes=batching.processes,
     )
     return [rows[index] for index in order]
-
-
-def _model(
-    backend: Backend, base: Path, params: TrainParams, world: World, *, divided: bool
-) -> Any:
-    """Return the base with its LoRA, or this process's share of them."""
-    if not divided:
-        return load_model(backend, base, params)
-    mesh = init_device_mesh(params.device, (world.size,))
-    with world.in_turn():  # each has the whole base in the host's memory for a while
-        return divide(load_model(backend, base, params, divide=True), mesh)
 
 
 def _tokenizer(base: Path) -> Any:
@@ -213,22 +275,23 @@ def _publish_adapter(checkpoint: Path, out: Path, *, base_digest: str) -> None:
     files.write_json(out / ADAPTER_CONFIG, config)
 
 
-def _publish_log(
+def _publish(
     context: StageContext[TrainParams],
+    plan: _Plan,
+    run: TrainingRun,
+    recorded: Recorded,
     metrics: TrainMetrics,
-    state: Any,
-    train: Split,
-    validation: Split,
 ) -> None:
-    history = state.log_history
+    reference.write(context.output(REFERENCE), recorded.reference)
+    history = run.state.log_history
     log = {
         "metrics": metrics.model_dump(mode="json"),
         "params": context.params.model_dump(mode="json"),
-        "best_step": state.best_global_step,
-        "stopped_early": state.global_step < state.max_steps,
+        "best_step": run.state.best_global_step,
+        "stopped_early": run.state.global_step < run.state.max_steps,
         "base": context.job.inputs[BASE.name].digest,
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "dropped": {"train": train.dropped, "validation": validation.dropped},
+        "dropped": {"train": plan.train.dropped, "validation": plan.validation.dropped},
         "log": history,
     }
     files.write_json(context.output(TRAINING_LOG), log)

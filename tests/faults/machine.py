@@ -65,7 +65,7 @@ class Driver:
         """Return all that it said."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, timeout_s: float = 300) -> int:
+    def wait(self, timeout_s: float = 600) -> int:
         """Wait for its end and return the exit code."""
         try:
             return self.process.wait(timeout_s)
@@ -84,7 +84,7 @@ def at_work(host: Host, command: str, *overrides: str, **environ: str) -> Iterat
         driver.kill()
 
 
-def wait_for(driver: Driver, found: Callable[[], Any], timeout_s: float = 120) -> Any:
+def wait_for(driver: Driver, found: Callable[[], Any], timeout_s: float = 300) -> Any:
     """Return the first true value of `found`, while a driver is at work."""
     deadline = time.monotonic() + timeout_s
     while not (value := found()):

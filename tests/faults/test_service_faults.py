@@ -4,6 +4,7 @@ why not, and what is to be done.
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -92,20 +93,22 @@ def test_a_second_signal_ends_it_at_once_and_recover_mends(ready: Host, tally: T
 
 
 def test_a_killed_stage_goes_on_from_its_checkpoint(ready: Host) -> None:
-    with at_work(ready, "stage train", "train.max_steps=40", "train.seed=102") as driver:
+    with at_work(ready, "stage train", "train.max_steps=80", "train.seed=102") as driver:
         docker("kill", at_step(ready, driver, 6))
         assert driver.wait() == 0, driver.said()
     assert "was killed (exit 137)" in driver.said()
     assert "again in 0.5 s" in driver.said()
-    assert "from checkpoint-" in logged(ready, "train")
+    began, went_on = re.findall(r"from step (\d+)", logged(ready, "train"))
+    assert (began, int(went_on) > 0) == ("0", True)
 
 
 def test_a_paused_stage_is_stopped_for_its_silence(ready: Host) -> None:
-    limits = ("limits.silence_s=4", "retry.stages={train: 1}")
-    with at_work(ready, "stage train", "train.max_steps=40", "train.seed=103", *limits) as driver:
+    """The limit is longer than any start: what loads its libraries is silent, too."""
+    limits = ("limits.silence_s=40", "retry.stages={train: 1}")
+    with at_work(ready, "stage train", "train.max_steps=80", "train.seed=103", *limits) as driver:
         docker("pause", at_step(ready, driver, 4))
         assert driver.wait() == 0, driver.said()
-    assert "it said nothing for 4 s; its container was paused" in driver.said()
+    assert "it said nothing for 40 s; its container was paused" in driver.said()
 
 
 def test_a_stage_that_runs_out_of_memory_says_so_and_is_not_tried_again(ready: Host) -> None:
@@ -118,7 +121,7 @@ def test_a_stage_that_runs_out_of_memory_says_so_and_is_not_tried_again(ready: H
 
 
 def test_a_container_that_somebody_removes_is_made_again(ready: Host) -> None:
-    with at_work(ready, "stage train", "train.max_steps=40", "train.seed=105") as driver:
+    with at_work(ready, "stage train", "train.max_steps=80", "train.seed=105") as driver:
         docker("rm", "--force", at_step(ready, driver, 4))
         assert driver.wait() == 0, driver.said()
 
@@ -137,7 +140,9 @@ def test_a_surviving_stage_is_gone_on_with_while_the_service_stays_away(ready: H
         docker("unpause", container)
         assert driver.wait() == 0, driver.said()
     assert docker("inspect", "--format={{.State.FinishedAt}}", ready.container) == stopped
-    assert logged(ready, "train").count(" rows, 60 steps, from 0") == 1, "its log, once and whole"
+    assert logged(ready, "train").count(" rows, 60 steps, from step 0") == 1, (
+        "its log, once and whole"
+    )
 
 
 def test_a_stage_of_other_settings_is_dropped(ready: Host) -> None:
@@ -151,7 +156,7 @@ def test_a_stage_of_other_settings_is_dropped(ready: Host) -> None:
 
 
 def test_the_backend_that_somebody_starts_meanwhile_is_stopped_again(ready: Host) -> None:
-    with at_work(ready, "stage train", "train.max_steps=40", "train.seed=108") as driver:
+    with at_work(ready, "stage train", "train.max_steps=80", "train.seed=108") as driver:
         container = at_step(ready, driver, 4)
         docker("start", ready.container)
         docker("kill", container)

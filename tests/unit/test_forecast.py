@@ -225,6 +225,28 @@ def test_what_does_not_fit_is_refused_before_anything_is_stopped(
     assert "train.load_in=8bit (saves" in finding.mend
 
 
+def test_two_gpus_share_the_rows_and_what_one_cannot_hold(
+    session: Callable[..., Any], nvml: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    nvml("rtx3090")
+    split_is_there(tmp_path, ROWS)
+    two = "gpu.devices=[0, 1]"
+    one, both = (forecast.forecast(session(*some)) for some in ((), (two,)))
+    assert one is not None
+    assert both is not None
+    assert both.training.shares == 1, "in 8 bits the base fits each card"
+    assert both.training.rows == 2, "of the four of a step"
+    assert one.seconds is not None
+    assert both.seconds == pytest.approx((one.seconds - 59) / 2 + 59, rel=0.01)
+
+    divided = forecast.forecast(session(*TOO_MUCH, two))
+    assert divided is not None
+    assert divided.training.shares == 2
+    assert divided.memory.total < 24_576
+    with pytest.raises(OutOfMemory, match="does not fit GPU 0"):
+        forecast.forecast(session(*TOO_MUCH, two, "train.sharding=none"))
+
+
 def test_a_micro_batch_of_the_settings_is_tried_all_the_same(
     session: Callable[..., Any], nvml: Callable[[Any], Any]
 ) -> None:
