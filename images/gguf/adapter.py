@@ -40,6 +40,7 @@ def convert(context: StageContext[GgufParams], out: Path, tell: Tell) -> None:
     script = find_converter(LORA_CONVERTER)
     options = ("--base", str(base), "--outtype", "f32", "--outfile", str(out))
     run_converter((sys.executable, str(script), *options, str(named)), script.parent, tell)
+    shutil.rmtree(named.parent)
 
 
 def _named_folder(context: StageContext[GgufParams], adapter: Path) -> Path:
