@@ -16,11 +16,11 @@ export LLAMA_CPP_DIR ?= $(CURDIR)/.cache/llama.cpp
 .PHONY: demo test lint bench faults images
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
+demo: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
 	$(PY) -m examples.tiny_qwen3 .cache/tiny-qwen3
 	$(PY) -m driver run --config examples/liga-sample/$(if $(TASK),$(TASK),demo).yaml
 
-test: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py lint
+test: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py lint
 	$(PY) -m pytest
 
 lint: $(VENV)/.installed
@@ -28,16 +28,16 @@ lint: $(VENV)/.installed
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy .
 
-bench: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
+bench: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
 	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
 
-faults: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_hf_to_gguf.py
+faults: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
 	FAULTS=200 REQUIRE_DOCKER=1 $(PY) -m pytest tests/faults
 
 images:
 	GIT_COMMIT=$$(git rev-parse HEAD) docker compose -f compose.retrain.yml build
 
-$(LLAMA_CPP_DIR)/convert_hf_to_gguf.py: | $(VENV)/.installed
+$(LLAMA_CPP_DIR)/convert_lora_to_gguf.py: | $(VENV)/.installed
 	$(PY) -m images.gguf.fetch_converter $(LLAMA_CPP_DIR)
 
 # torch is gigabytes smaller without CUDA. In this order: a wheel that pip's own settings offer

@@ -10,24 +10,26 @@ from contracts.errors import StageFailed
 from contracts.files import ROOT
 
 CONVERTER = "convert_hf_to_gguf.py"
+LORA_CONVERTER = "convert_lora_to_gguf.py"
+"""The one for adapters, beside it and of the same version."""
 IMAGE_FOLDER = Path("/app")
 """Where llama.cpp's own image keeps its tools."""
 LOCAL_FOLDER = ROOT / ".cache" / "llama.cpp"
 """Where `make demo` puts them."""
 
 
-def find_converter() -> Path:
-    """Return the converter in LLAMA_CPP_DIR, else in llama.cpp's image, else of `make demo`.
+def find_converter(script: str = CONVERTER) -> Path:
+    """Return a converter in LLAMA_CPP_DIR, else in llama.cpp's image, else of `make demo`.
 
     Raises `StageFailed` if it is not there.
     """
     named = os.environ.get("LLAMA_CPP_DIR")
     folders = [Path(named).resolve()] if named else [IMAGE_FOLDER, LOCAL_FOLDER]
     for folder in folders:
-        if (folder / CONVERTER).is_file():
-            return folder / CONVERTER
+        if (folder / script).is_file():
+            return folder / script
     raise StageFailed(
-        f"llama.cpp's converter is missing: {folders[-1] / CONVERTER}",
+        f"llama.cpp's converter is missing: {folders[-1] / script}",
         todo="Point LLAMA_CPP_DIR to llama.cpp's tools; "
         "`python -m images.gguf.fetch_converter FOLDER` fetches them.",
     )

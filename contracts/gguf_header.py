@@ -102,6 +102,12 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
             raise GgufInvalid(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
+def file_type(header: Header) -> str:
+    """Return the output type that a file names as its own, "" for one not listed here."""
+    number = header.values.get("general.file_type")
+    return next((name for name, each in FILE_TYPES.items() if each == number), "")
+
+
 class _Reader:
     def __init__(self, data: mmap.mmap, wanted: Collection[str]) -> None:
         self._data = data

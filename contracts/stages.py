@@ -48,7 +48,7 @@ LOSS_CURVE = Artifact("loss_curve", "loss_curve.svg")
 REFERENCE = Artifact("reference", "reference.json")
 MERGED = Artifact("merged", "merged")
 GGUF = Artifact("gguf", "model.gguf")
-"""The file that is served, of the first of gguf.outtype."""
+"""The file that is served, of the first of gguf.outtype; with deploy.form=adapter the adapter."""
 GGUF_VARIANTS = Artifact("gguf_variants", "variants")
 """A folder of the other output types, model-TYPE.gguf, and of the importance matrix."""
 SCORES = Artifact("scores", "scores.json")

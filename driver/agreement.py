@@ -56,12 +56,18 @@ def _split(session: Session, result: Result) -> str:
 
 
 def _evaluate(session: Session, result: Result) -> str:
-    """Another model may be live than the candidate was compared with, or than itself."""
-    evaluated = EvaluateMetrics.model_validate(result.metrics)
+    """Another model may be live than the candidate was compared with, or than itself.
+
+    And under the name of an adapter's base there may be another model.
+    """
+    evaluated, deployed = EvaluateMetrics.model_validate(result.metrics), session.settings.deploy
     try:
-        live = session.engine.models().get(full_tag(session.settings.deploy.name))
+        models = session.engine.models()
     except RetrainError:
         return ""  # the stages that need the engine will say so
+    live, on = models.get(full_tag(deployed.name)), deployed.served_on
+    if on and (base := models.get(full_tag(on))) and base.digest != evaluated.models.get("base"):
+        return f"{on} is another model now"
     known = {digest for role, digest in evaluated.models.items() if role != "baseline"}
     return "another model is live now" if live and live.digest not in known else ""
 

@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts import files, stages
-from contracts.converter import find_converter, find_program
 from contracts.errors import GpuUnavailable, RetrainError, StageFailed
 from driver import forecast, lease, preflight
 from driver.adapters import gpu
@@ -151,8 +150,7 @@ def _converter(session: Session) -> Finding:
     name = "llama.cpp converter"
     if session.settings.runner == "docker":
         return Finding(name, ok=None, text="the gguf image holds it")
-    programs = [find_program(each) for each in session.settings.gguf.programs()]
-    return Finding(name, ok=True, text=", ".join([str(find_converter()), *programs]))
+    return Finding(name, ok=True, text=", ".join(preflight.find_tools(session.settings)))
 
 
 def _engine(session: Session) -> Finding:

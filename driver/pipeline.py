@@ -51,10 +51,11 @@ def stages_for(settings: Settings, *, covered: bool = True) -> tuple[Stage, ...]
     """
     way, dtype = settings.gguf.way, settings.merge.dtype
     one_pass = way == "one_pass" or (way == "auto" and covered and dtype == "bf16")
-    convert = convert_stage(one_pass=one_pass, imatrix=settings.gguf.imatrix)
+    unmerged = one_pass or settings.deploy.form == "adapter"
+    convert = convert_stage(one_pass=unmerged, imatrix=settings.gguf.imatrix)
     own = {CONVERT.name: convert}
     return tuple(
-        own.get(stage.name, stage) for stage in PIPELINE if not (one_pass and stage is MERGE)
+        own.get(stage.name, stage) for stage in PIPELINE if not (unmerged and stage is MERGE)
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from contracts import files, stages
-from contracts.converter import find_program
+from contracts.converter import LORA_CONVERTER, find_converter, find_program
 from contracts.errors import (
     CandidateRefused,
     DiskFull,
@@ -33,6 +33,7 @@ from serving.engine import full_tag
 if TYPE_CHECKING:
     from driver.plan import Step
     from driver.session import Session
+    from driver.settings import Settings
     from serving.teachers import TeacherServer
 
 _GB = 1_000_000_000
@@ -42,6 +43,8 @@ _BF16_BITS = 16
 _CHECKPOINTS = 0.06
 """Of the base model's size: three checkpoints of rank 16 with an 8-bit optimizer are 1.2 GB for
 Qwen3-14B (64 million weights in fp32, and two bytes of state for each)."""
+_ADAPTER = 0.01
+"""Of the base model's size: an adapter of rank 16 in fp32 is 0.26 GB for Qwen3-14B."""
 _SMALL_GB = 0.1
 """Items, labels, logs, reports and caches."""
 _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
@@ -66,6 +69,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         models = session.engine.models()
         if stages.EVALUATE in running:
             check_baseline(session, models)
+        check_base(session, models)
     if stages.LABEL in running and not session.settings.snapshot.reviewed:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
@@ -84,8 +88,14 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
     if stages.EVALUATE in running:
         check_scores(session)
     if session.settings.runner == "process" and stages.CONVERT.name in {s.name for s in running}:
-        for program in session.settings.gguf.programs():
-            find_program(program)
+        find_tools(session.settings)
+
+
+def find_tools(settings: Settings) -> list[str]:
+    """Return where llama.cpp's tools are that the gguf stage takes; raise `StageFailed`."""
+    if settings.deploy.form == "adapter":
+        return [str(find_converter(LORA_CONVERTER))]
+    return [str(find_converter()), *(find_program(each) for each in settings.gguf.programs())]
 
 
 def check_stage(session: Session, step: Step) -> None:
@@ -132,6 +142,17 @@ def check_baseline(session: Session, models: Collection[str]) -> None:
             f"{session.settings.engine} has no base model {name}",
             why="evaluate.baseline names it",
             todo=f'Pull it (`ollama pull {name}`), or set evaluate.baseline to "".',
+        )
+
+
+def check_base(session: Session, models: Collection[str]) -> None:
+    """Raise `ModelMissing` when the engine has not the base model that the adapter is served on."""
+    name = session.settings.deploy.served_on
+    if name and full_tag(name) not in models:
+        raise ModelMissing(
+            f"{session.settings.engine} has no base model {name}",
+            why="deploy.base names it, and deploy.form=adapter is served on it",
+            todo=f"Pull it (`ollama pull {name}`), or set deploy.form=merged.",
         )
 
 
@@ -231,6 +252,7 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
     """
     if session.settings.min_free_gb is not None:
         return session.settings.min_free_gb
+    adapter = session.settings.deploy.form == "adapter"
     types = set(session.settings.gguf.outtype)
     if types & set(K_QUANTS):
         types.add("bf16")
@@ -239,7 +261,7 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
         stages.FETCH.name: 0.0 if session.settings.fetch.path else 1.0,
         stages.TRAIN.name: _CHECKPOINTS,
         stages.MERGE.name: 1.0,
-        stages.CONVERT.name: sum(BITS[each] for each in types) / _BF16_BITS,
+        stages.CONVERT.name: _ADAPTER if adapter else sum(BITS[t] for t in types) / _BF16_BITS,
         stages.DEPLOY.name: _served_share(session) if copied else 0.0,
     }
     written = sum(shares.get(stage.name, 0.0) for stage in running)
@@ -248,6 +270,8 @@ def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
 
 def _served_share(session: Session) -> float:
     """Return the size of the GGUF that is served, to that of the base in bf16."""
+    if session.settings.deploy.form == "adapter":
+        return _ADAPTER
     return BITS[session.settings.gguf.outtype[0]] / _BF16_BITS
 
 

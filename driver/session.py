@@ -56,11 +56,14 @@ class Session:
     # --- what the plan asks ----------------------------------------------------------------------
     def request(self, stage: Stage) -> Request:
         """Return what the settings ask of a stage, with the digests that identify it."""
-        params = getattr(self.settings, stage.name)
+        params, deployed = getattr(self.settings, stage.name), self.settings.deploy
         if stage is stages.SNAPSHOT:
             params = params.model_copy(update={"source_digest": self._snapshot_source()})
         if stage is stages.EVALUATE:
-            params = params.model_copy(update={"champion": full_tag(self.settings.deploy.name)})
+            known = {"champion": full_tag(deployed.name), "base": deployed.served_on}
+            params = params.model_copy(update=known)
+        if stage.name == stages.CONVERT.name:
+            params = params.model_copy(update={"form": deployed.form})
         if stage is stages.FETCH:
             params = params.model_copy(update={"source_digest": fetch.source_digest(params)})
         return Request(

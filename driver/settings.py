@@ -201,12 +201,21 @@ class Settings(Params):
             raise ValueError("snapshot.source=backend needs the section backend")
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
+        self._fits_an_adapter()
         if self.gguf.way == "one_pass" and self.merge.dtype != "bf16":
             raise ValueError(
                 "gguf.way=one_pass rounds to bf16 as a merge does; "
                 f"merge.dtype={self.merge.dtype} needs gguf.way=two_step, or auto"
             )
         return self
+
+    def _fits_an_adapter(self) -> None:
+        if self.deploy.form == "merged":
+            return
+        if self.engine == "llamacpp":
+            raise ValueError("deploy.form=adapter needs engine=ollama, which has the base model")
+        if self.gguf.imatrix:
+            raise ValueError("gguf.imatrix is for quantising, and deploy.form=adapter does none")
 
 
 def load(

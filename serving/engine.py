@@ -141,9 +141,23 @@ class Engine(ChatServer, Protocol):
         ...
 
     def create(
-        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+        self,
+        tag: str,
+        gguf: Path,
+        modelfile: Modelfile,
+        progress: Progress | None = None,
+        *,
+        base: str = "",
     ) -> Model:
-        """Make a model of a GGUF file; the same content under the same tag changes nothing."""
+        """Make a model of a GGUF file; the same content under the same tag changes nothing.
+
+        With `base`, a model that the engine has, the file is a LoRA adapter on it. Raises
+        `ModelMissing` where there is no such base.
+        """
+        ...
+
+    def quantization(self, tag: str) -> str:
+        """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
         ...
 
     def copy(self, source: str, destination: str) -> None:

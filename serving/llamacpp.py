@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import EngineUnavailable, InputMissing
+from contracts.errors import EngineUnavailable, InputMissing, SettingsInvalid
 from contracts.files import ROOT
+from contracts.gguf_header import file_type, read_header
 from serving.engine import (
     DRAWS,
     LIKELIEST,
@@ -108,13 +109,29 @@ class LlamaCpp:
             return [running.model] if running else []
 
     def create(
-        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+        self,
+        tag: str,
+        gguf: Path,
+        modelfile: Modelfile,
+        progress: Progress | None = None,
+        *,
+        base: str = "",
     ) -> Model:
-        """Add a GGUF file to the store; the same content under the same tag changes nothing."""
+        """Add a GGUF file to the store; the same content under the same tag changes nothing.
+
+        Raises `SettingsInvalid` for an adapter on a `base`: this engine serves whole models.
+        """
+        if base:
+            raise SettingsInvalid("engine=llamacpp serves no adapter", todo="Use engine=ollama.")
         _chat_format(tag, modelfile)
         if not gguf.is_file():
             raise InputMissing(f"the GGUF file {gguf} is missing")
         return self._store.add(tag, gguf, modelfile, progress)
+
+    def quantization(self, tag: str) -> str:
+        """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
+        header = read_header(self._store.blob(self._store.manifest(tag)))
+        return file_type(header)
 
     def copy(self, source: str, destination: str) -> None:
         """Let `destination` name the same model as `source`."""

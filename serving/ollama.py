@@ -12,11 +12,11 @@ import json
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing
+from serving import ollama_answers
 from serving.engine import (
     DRAWS,
     LIKELIEST,
@@ -27,11 +27,10 @@ from serving.engine import (
     Options,
     Progress,
     Resident,
-    TokenChance,
     full_tag,
     require_options,
 )
-from serving.http import SHORT_S, Connection, expected_shape, text_in
+from serving.http import SHORT_S, Connection, expected_shape
 from tasks.definition import Modelfile
 
 _Row = TypeVar("_Row")
@@ -45,7 +44,6 @@ _START = (
 )
 _LOAD_TIMEOUT_S = 300
 _KEEP_ALIVE = "30m"
-_NEVER_S = 10 * 365 * 86400
 _CHUNK = 1 << 22
 _POLL_S = 0.25
 
@@ -78,18 +76,18 @@ class Ollama:
 
     def models(self) -> dict[str, Model]:
         """Return every model the server has, by full tag."""
-        return {model.tag: model for model in self._listed("/api/tags", _model)}
+        return {model.tag: model for model in self._listed("/api/tags", ollama_answers.model)}
 
     def loaded(self) -> list[Model]:
         """Return what holds memory now.
 
         Tags of one model share a runner, and it goes on under the name it was first asked by.
         """
-        return self._listed("/api/ps", _model)
+        return self._listed("/api/ps", ollama_answers.model)
 
     def resident(self) -> list[Resident]:
         """Return what is loaded, in a form that `load` brings back."""
-        return self._listed("/api/ps", _resident)
+        return self._listed("/api/ps", ollama_answers.resident)
 
     def _listed(self, path: str, read: Callable[[dict[str, Any]], _Row]) -> list[_Row]:
         with expected_shape("Ollama"):
@@ -109,26 +107,38 @@ class Ollama:
         self._http.json("POST", "/api/generate", _LOAD_TIMEOUT_S, body=body, model=resident.tag)
 
     def create(
-        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+        self,
+        tag: str,
+        gguf: Path,
+        modelfile: Modelfile,
+        progress: Progress | None = None,
+        *,
+        base: str = "",
     ) -> Model:
         """Upload a GGUF file and make a model of it; `progress` counts bytes uploaded.
 
         Repeating it is safe and gives the same digest: the upload is left out where the server
-        has the file, and create itself is deterministic. It rewrites the file, so the server's
-        disk peaks near three times its size.
+        has the file, and create itself is deterministic. It rewrites a whole model, so the server's
+        disk peaks near three times its size. An adapter on `base` shares the base's weights.
         """
         self._require_version()
+        if base:
+            self._require_local(base)
         digest, size = _digest(gguf)
         self._upload(gguf, digest, size, progress)
-        fields = {
-            "model": full_tag(tag),
-            "files": {"model.gguf": f"sha256:{digest}"},
-            **modelfile.model_dump(mode="json"),
-        }
+        blob = {"model.gguf": f"sha256:{digest}"}
+        content = {"from": full_tag(base), "adapters": blob} if base else {"files": blob}
+        fields = {"model": full_tag(tag), **content, **modelfile.model_dump(mode="json")}
         self._stream("/api/create", fields)
         if (made := self.models().get(full_tag(tag))) is None:
             raise EngineUnavailable(f"Ollama says it made {full_tag(tag)}, but does not have it")
         return made
+
+    def quantization(self, tag: str) -> str:
+        """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
+        body = {"model": full_tag(tag)}
+        found = self._http.json("POST", "/api/show", SHORT_S, body=body, model=full_tag(tag))
+        return ollama_answers.quantization(found)
 
     def create_from(self, tag: str, source: str, modelfile: Modelfile) -> Model:
         """Make a model of one that the server has, with another Modelfile.
@@ -216,7 +226,7 @@ class Ollama:
             body["format"] = schema
         started = time.monotonic()
         found = self._http.json("POST", "/api/chat", timeout_s, body=body, model=full_tag(tag))
-        return _answer(found, time.monotonic() - started)
+        return ollama_answers.answer(found, time.monotonic() - started)
 
     def render(self, tag: str, messages: Messages, *, think: bool | None = False) -> str:
         """Return the prompt that the model reads, as Ollama's template engine makes it.
@@ -288,7 +298,7 @@ class Ollama:
             answer = self._http.json(
                 "POST", "/api/generate", timeout_s, body=body, model=full_tag(tag)
             )
-            found = _next_token(answer)
+            found = ollama_answers.next_token(answer)
             if found.chances:
                 break
         return found
@@ -376,59 +386,3 @@ def _digest(gguf: Path) -> tuple[str, int]:
             return hashlib.file_digest(stream, "sha256").hexdigest(), gguf.stat().st_size
     except FileNotFoundError as error:
         raise InputMissing(f"the GGUF file {gguf} is missing") from error
-
-
-def _model(row: dict[str, Any]) -> Model:
-    return Model(full_tag(str(row["name"])), str(row["digest"]), int(row.get("size") or 0))
-
-
-def _resident(row: dict[str, Any]) -> Resident:
-    return Resident(
-        tag=full_tag(str(row["name"])),
-        num_ctx=int(row.get("context_length") or 0),
-        until=_until(str(row.get("expires_at") or "")),
-    )
-
-
-def _answer(found: dict[str, Any], seconds: float) -> Answer:
-    if found.get("done") is not True:
-        raise EngineUnavailable("Ollama's answer ended before it was done")
-    with expected_shape("Ollama"):
-        reason = str(found.get("done_reason") or "")
-        return Answer(
-            text=text_in(found.get("message") or {}),
-            finished=reason == "stop",
-            reason=reason,
-            prompt_tokens=int(found.get("prompt_eval_count") or 0),
-            answer_tokens=int(found.get("eval_count") or 0),
-            seconds=seconds,
-            waited_s=_waited_s(found, seconds),
-        )
-
-
-def _next_token(found: dict[str, Any]) -> NextToken:
-    with expected_shape("Ollama"):
-        first = (found.get("logprobs") or [{}])[0]
-        chances = tuple(
-            TokenChance(str(each["token"]), float(each["logprob"]), None)
-            for each in first.get("top_logprobs") or []
-        )
-        return NextToken(int(found.get("prompt_eval_count") or 0), chances)
-
-
-def _until(expires_at: str) -> float | None:
-    """Return when a model goes by itself; "never" is a date some centuries from now."""
-    try:
-        found = datetime.fromisoformat(expires_at).timestamp()
-    except ValueError:
-        return None
-    return found if found < time.time() + _NEVER_S else None
-
-
-def _waited_s(found: dict[str, Any], seconds: float) -> float | None:
-    """Return the part of the whole time (in ns) in which the model did nothing for a request."""
-    if "total_duration" not in found:
-        return None
-    worked = ("load_duration", "prompt_eval_duration", "eval_duration")
-    waited_ns = int(found["total_duration"]) - sum(int(found.get(name) or 0) for name in worked)
-    return min(seconds, max(0, waited_ns) / 1e9)

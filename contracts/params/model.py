@@ -216,6 +216,8 @@ class GgufParams(Params):
     way: Literal["auto", "one_pass", "two_step"] = "auto"
     """`one_pass` converts base and adapter together and writes no merged model; `two_step` merges
     first. `auto` takes one pass unless the adapter, or merge.dtype, asks for more."""
+    form: Literal["merged", "adapter"] = "merged"
+    """Set by the driver: deploy.form. The settings above are those of a merged model."""
     imatrix: bool = False
     """Weigh the k-quants' rounding by an importance matrix from the training rows."""
     imatrix_chunks: int = Field(100, ge=1)
@@ -251,10 +253,14 @@ class GgufMetrics(Metrics):
     tensors: int
     architecture: str
     outtype: tuple[OutType, ...] = ("q8_0",)
-    way: Literal["one_pass", "two_step"] = "two_step"
+    """Empty for an adapter, whose weights are as they were trained, in fp32."""
+    way: Literal["one_pass", "two_step", "adapter"] = "two_step"
 
     def summary(self) -> str:
         """Return architecture, size and types, and whether there was a merged model."""
+        if self.way == "adapter":
+            size = f"{self.bytes / 1e6:.1f} MB"
+            return f"{self.architecture}, an adapter of {self.tensors} tensors, {size}"
         types = ", ".join(self.outtype)
         way = ", in one pass" if self.way == "one_pass" else ""
         return (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contracts.stage import Metrics, Params
 
@@ -35,6 +35,9 @@ class EvaluateParams(Params):
     baseline: str = ""
     """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
     what the training has to beat. "" leaves the comparison out."""
+    base: str = ""
+    """Set by the driver: the model in the engine that the candidate is an adapter on, deploy.base;
+    "" where the candidate is a whole model."""
     champion: str = ""
     """Set by the driver: the name that is live, `deploy.name`."""
     measures: tuple[str, ...] = ()
@@ -58,7 +61,8 @@ class EvaluateMetrics(Metrics):
     scores: dict[str, float]
     reasons: tuple[str, ...] = ()
     models: dict[str, str] = {}
-    """Digest of each model that was asked, by its role: candidate, champion, baseline."""
+    """Digest of each model that was asked, by its role: candidate, champion, baseline; and under
+    `base` that of the model that the candidate is an adapter on."""
     drift: float | None = None
     """KL divergence (nats) of the candidate from base and adapter; None: not compared."""
     agreement: float | None = None
@@ -80,11 +84,30 @@ class DeployParams(Params):
     name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
     """Name of the model in the serving engine; versions are `name:RUN`, the alias
     `name:latest`."""
+    form: Literal["merged", "adapter"] = "merged"
+    """`merged`: a whole model. `adapter`: the LoRA alone, served on `base`: quicker to make, and
+    smaller (docs/how-to/adapter.md)."""
+    base: str = Field("", pattern=rf"^$|^({_NAME}/)?{_NAME}(:{_NAME})?$")
+    """With form=adapter: the base model as the serving engine names it, e.g. `qwen3:14b-q8_0`. It
+    has to be the one of `fetch`."""
     keep: int = Field(3, ge=1)
     """Versions made by earlier runs that are kept for `driver rollback`; older ones are removed."""
     force: str = ""
     """Why a model that the gate has refused goes live all the same; `run --force REASON` sets it,
     and the deployment keeps it, with the name of the user."""
+
+    @model_validator(mode="after")
+    def _names_a_base(self) -> DeployParams:
+        if self.form == "adapter" and not self.base:
+            raise ValueError("form=adapter needs base, the model that it is served on")
+        if self.base.partition(":")[0] == self.name:
+            raise ValueError(f"base={self.base} is what is deployed: it would be trained twice")
+        return self
+
+    @property
+    def served_on(self) -> str:
+        """The model that the adapter is served on, "" for a merged model."""
+        return self.base if self.form == "adapter" else ""
 
 
 class DeployMetrics(Metrics):

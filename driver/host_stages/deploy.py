@@ -45,13 +45,33 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
         context.input(GGUF),
         load_task(context.job.task).modelfile(),
         lambda done, total: context.progress(done, total, "bytes"),
+        base=context.params.served_on,
     )
+    _require_evaluated(context, engine, version, model.digest)
     _probe(context, engine, version, model.digest)
     previous = _keep_previous(engine, name, alias, model.digest)
     promotion.switch(context.root, engine, alias, version)
     _prune(engine, name, context.params.keep, {version, previous})
     return DeployMetrics(
         tag=version, alias=alias, digest=model.digest, previous=previous, forced=forced
+    )
+
+
+def _require_evaluated(
+    context: StageContext[DeployParams], engine: Engine, version: str, digest: str
+) -> None:
+    """Raise `CandidateRefused` for an adapter whose base is not the one it was evaluated on.
+
+    Somebody may have pulled another model under the base's name since. The version goes again.
+    """
+    said = json.loads(context.input(VERDICT).read_text(encoding="utf-8"))
+    if not context.params.served_on or said.get("candidate") == digest:
+        return
+    engine.delete(version)
+    raise CandidateRefused(
+        f"{context.params.served_on} is another model now than the adapter was evaluated on",
+        why=f"together they are {digest[:12]}, and were {str(said.get('candidate'))[:12]}",
+        todo="Evaluate anew: `python -m driver stage evaluate`.",
     )
 
 

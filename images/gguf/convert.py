@@ -2,7 +2,8 @@
 
 Its converter writes q8_0, f16 and bf16 itself, from a merged model or, in one pass, from base and
 adapter; llama-quantize makes the k-quants from a file in the merged model's precision. Each file is
-read back, published by rename, and kept if the stage is killed later.
+read back, published by rename, and kept if the stage is killed later. With deploy.form=adapter the
+adapter alone is converted (adapter.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from contracts.entrypoint import StageContext
 from contracts.errors import DiskFull, SentinelTripped, StageFailed
@@ -35,7 +36,7 @@ from contracts.stages import (
     LORA_ADAPTER,
     TRAIN_SPLIT,
 )
-from images.gguf import programs
+from images.gguf import adapter, programs
 from images.gguf.finished import Finished
 from images.gguf.programs import Parts, Tell
 from images.gguf.source import Source, source_of
@@ -61,7 +62,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     finished = Finished(context.work / "gguf.json", _made_of(context))
     _remove_unfinished(context.work, finished)
     context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
-    products = list(_products(context, source_of(context), finished))
+    products = list(_products_of(context, finished))
     parts = Parts(context, len(products))
     for product in products:
         if not finished.digest(product.target):
@@ -78,9 +79,23 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
         bytes=context.output(GGUF).stat().st_size,
         tensors=len(header.tensors),
         architecture=str(header.values["general.architecture"]),
-        outtype=context.params.outtype,
-        way="one_pass" if LORA_ADAPTER.name in context.job.inputs else "two_step",
+        outtype=() if context.params.form == "adapter" else context.params.outtype,
+        way=_way(context),
     )
+
+
+def _way(context: StageContext[GgufParams]) -> Literal["one_pass", "two_step", "adapter"]:
+    if context.params.form == "adapter":
+        return "adapter"
+    return "one_pass" if LORA_ADAPTER.name in context.job.inputs else "two_step"
+
+
+def _products_of(context: StageContext[GgufParams], finished: Finished) -> Iterator[_Product]:
+    if context.params.form == "merged":
+        yield from _products(context, source_of(context), finished)
+        return
+    make, check = partial(adapter.convert, context), partial(adapter.check, context)
+    yield _Product(context.output(GGUF), make, check)
 
 
 def _make(product: _Product, written: Path, tell: Tell) -> None:

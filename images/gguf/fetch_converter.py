@@ -7,7 +7,6 @@ set up with; nothing is built.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,7 +15,13 @@ from pathlib import Path, PurePosixPath
 
 SOURCE = "llama-cpp-python==0.3.36"
 _TREE = ("vendor", "llama.cpp")
-_WANTED = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+WANTED = (
+    "convert_hf_to_gguf.py",
+    "convert_lora_to_gguf.py",
+    "conversion",
+    "gguf-py",
+    "LICENSE",
+)
 _COMPLETE = ".complete"
 
 
@@ -27,9 +32,10 @@ def fetch(destination: Path) -> bool:
     where pip finds no package.
     """
     marker = destination / _COMPLETE
-    if marker.is_file() and marker.read_text(encoding="utf-8").strip() == SOURCE:
+    ours = marker.is_file() and marker.read_text(encoding="utf-8").strip() == SOURCE
+    if ours and all((destination / name).exists() for name in WANTED):
         return False
-    if destination.exists():
+    if destination.exists() and not ours:
         raise FileExistsError(f"{destination} exists and is not the converter of {SOURCE}")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".converter.") as temporary:
@@ -41,11 +47,13 @@ def fetch(destination: Path) -> bool:
         tree = folder / "tree"
         tree.mkdir()
         _extract(archive, tree)
-        for name in _WANTED:
+        for name in WANTED:
             if not (tree / name).exists():
                 raise FileNotFoundError(f"{archive.name} has no {name}")
         (tree / _COMPLETE).write_text(SOURCE + "\n", encoding="utf-8")
-        shutil.move(tree, destination)  # a rename: both are in one folder
+        if ours:  # of an older checkout, which wanted less
+            destination.rename(folder / "old")
+        tree.rename(destination)
     return True
 
 
@@ -54,7 +62,7 @@ def _extract(archive: Path, tree: Path) -> None:
     with tarfile.open(archive) as source:
         for member in source:
             parts = PurePosixPath(member.name).parts
-            if parts[1:3] == _TREE and len(parts) > 3 and parts[3] in _WANTED and member.isfile():
+            if parts[1:3] == _TREE and len(parts) > 3 and parts[3] in WANTED and member.isfile():
                 member.name = "/".join(parts[3:])
                 source.extract(member, tree, filter="data")
 

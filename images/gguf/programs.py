@@ -60,6 +60,11 @@ def convert(source: Source, outtype: str, name: str, out: Path, tell: Tell) -> N
         *(*source.program, "--outtype", outtype, "--outfile", str(out)),
         *("--model-name", name),  # else it is guessed from the folder's name
     ]
+    run_converter(command, source.home, tell)
+
+
+def run_converter(command: Sequence[str], home: Path, tell: Tell) -> None:
+    """Run one of llama.cpp's converters, or our own that drives it, in the folder `home`."""
     # Our own folder lies beside the converter in the image: without PYTHONPATH it cannot take one
     # of our modules for one of its own.
     ours = ("PYTHONPATH", "PYTHONSAFEPATH", "NO_LOCAL_GGUF")
@@ -78,7 +83,7 @@ def convert(source: Source, outtype: str, name: str, out: Path, tell: Tell) -> N
         return found is not None or bool(named)
 
     try:
-        _run("llama.cpp's converter", command, source.home, heard, environment)
+        _run("llama.cpp's converter", command, home, heard, environment)
     except StageFailed:
         if named:  # by images/gguf/merging.py
             raise named[0] from None

@@ -103,6 +103,7 @@ def contestants(
             context.input(GGUF),
             task.modelfile(),
             lambda done, total: context.progress(done, total, "bytes"),
+            base=context.params.base,
         )
         yield [Contestant("candidate", tag, made.digest), *others]
     finally:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from contracts import drift, reference
 from contracts.drift import Drift, Limit
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, SentinelTripped
-from contracts.gguf_header import FILE_TYPES, GgufInvalid, read_header
+from contracts.gguf_header import GgufInvalid, file_type, read_header
 from contracts.params import EvaluateParams
 from contracts.reference import Position, ProbeRow, Reference
 from contracts.stages import GGUF, REFERENCE
@@ -63,14 +62,16 @@ def check_candidate(
             f"{engine.name} tells probabilities at {len(pairs)} of {len(places)} positions",
             todo="Ollama tells them from 0.12.11 on; evaluate.drift_positions=0 leaves them out.",
         )
-    measured = drift.measure(pairs)
+    measured, base = drift.measure(pairs), context.params.base
     _log.warning("served against base and adapter: %s", measured)
     drift.check(
         "gguf_drift",
         measured,
-        _limit(context.input(GGUF), known),
+        _limit(_served_type(context, engine), known),
         what="the candidate, as served, does not predict what base and adapter do",
-        todo="Convert anew (`python -m driver stage gguf`), take a wider gguf.outtype, or set "
+        todo=f"{base} has to be the model of fetch, in one of {', '.join(drift.GGUF)}."
+        if base
+        else "Convert anew (`python -m driver stage gguf`), take a wider gguf.outtype, or set "
         "OLLAMA_KV_CACHE_TYPE=f16 if it is another.",
     )
     return measured
@@ -150,14 +151,22 @@ def _comparable(
     )
 
 
-def _limit(gguf: Path, known: Reference) -> Limit:
-    """Return what the type of the file allows, and more where the record is of a quantised base."""
+def _served_type(context: StageContext[EvaluateParams], engine: Engine) -> str:
+    """Return the type of the weights that are served: the file's, or those of an adapter's base."""
+    if context.params.base:
+        return engine.quantization(context.params.base)
     try:
-        number = read_header(gguf).values.get("general.file_type")
+        return file_type(read_header(context.input(GGUF)))
     except GgufInvalid as error:
         raise SentinelTripped("sentinel gguf: the file cannot be read", why=str(error)) from error
-    names = [name for name, each in FILE_TYPES.items() if each == number]
-    limit = drift.GGUF[names[0]] if names and names[0] in drift.GGUF else drift.GGUF["bf16"]
+
+
+def _limit(served: str, known: Reference) -> Limit:
+    """Return what a type of weights allows, and more where the record is of a quantised base.
+
+    A type without a limit of its own gets the strictest.
+    """
+    limit = drift.GGUF.get(served, drift.GGUF["bf16"])
     if known.of == "original":
         return limit
     held = drift.AS_TRAINED[known.trained.load_in]

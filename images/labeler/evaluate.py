@@ -27,7 +27,7 @@ from images.labeler.drift import check_candidate
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
 from images.labeler.resampling import Difference, differences, intervals
-from serving import connect
+from serving import Engine, connect, full_tag
 from tasks import load_task
 from tasks.definition import Task
 
@@ -49,6 +49,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
             AnswerCache(context.root / ANSWERS_FILE) as cache,
             contestants(context, engine, task) as who,
         ):
+            base = _base(engine, params.base)
             parity.check(context, engine, who[0].tag, task, questions)
             drift = check_candidate(context, engine, who[0].tag, task)
             replies = {each: ask(context, engine, each, task, questions, cache) for each in who}
@@ -86,10 +87,15 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         promote=promote,
         scores={name: scores[name] for name in (*matters, *(scores.keys() - set(matters)))},
         reasons=tuple(reasons),
-        models=digests,
+        models=digests | base,
         drift=drift.divergence if drift else None,
         agreement=drift.agreement if drift else None,
     )
+
+
+def _base(engine: Engine, name: str) -> dict[str, str]:
+    """Return the digest of the model that the candidate is an adapter on, {} for none."""
+    return {"base": engine.models()[full_tag(name)].digest} if name else {}
 
 
 def _require_known(params: EvaluateParams, task: Task) -> tuple[str, ...]:

@@ -159,7 +159,8 @@ def test_the_trainer_keeps_the_torch_of_its_base(
 
 
 def test_gguf_has_the_tools_where_upstream_has_them(run_in: Callable[..., str]) -> None:
-    assert "--outtype" in run_in("gguf", "python3", "/app/convert_hf_to_gguf.py", "--help")
+    for script in ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py"):
+        assert "--outtype" in run_in("gguf", "python3", f"/app/{script}", "--help")
     for program in ("llama-quantize", "llama-imatrix"):
         assert run_in("gguf", "test", "-x", f"/app/{program}") == ""
 

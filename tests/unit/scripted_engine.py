@@ -68,13 +68,22 @@ class ScriptedEngine:
         return []
 
     def create(
-        self, tag: str, gguf: Path, modelfile: Modelfile, progress: Progress | None = None
+        self,
+        tag: str,
+        gguf: Path,
+        modelfile: Modelfile,
+        progress: Progress | None = None,
+        *,
+        base: str = "",
     ) -> Model:
-        self.calls.append(f"create {tag}")
+        self.calls.append(f"create {tag}{f' on {base}' if base else ''}")
         if progress:
             progress(1, 1)
         self.tags[full_tag(tag)] = Model(full_tag(tag), "d2", 1)
         return self.tags[full_tag(tag)]
+
+    def quantization(self, tag: str) -> str:
+        return "q8_0"
 
     def copy(self, source: str, destination: str) -> None:
         self.tags[full_tag(destination)] = self.tags[full_tag(source)]

@@ -97,6 +97,12 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     assert first["answers"]["candidate"]["valid"] is True
 
 
+def test_an_adapter_is_asked_on_its_base(stage: Evaluation, engine: ScriptedEngine) -> None:
+    metrics = stage.evaluate(base="teacher")
+    assert engine.calls[0] == f"create {TAG} on teacher"
+    assert metrics.models == {"candidate": "d2", "base": "d1"}
+
+
 def test_a_refusal_is_a_result_that_names_what_was_missed(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:

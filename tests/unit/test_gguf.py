@@ -110,6 +110,8 @@ def test_progress_is_read_from_the_bar_and_garbage_is_found(
 
 def test_a_complete_converter_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".complete").write_text(fetch_converter.SOURCE + "\n")
+    for name in fetch_converter.WANTED:
+        (tmp_path / name).touch()
     assert fetch_converter.fetch(tmp_path) is False
     (tmp_path / ".complete").write_text("another\n")
     with pytest.raises(FileExistsError):

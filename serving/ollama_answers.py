@@ -1,0 +1,79 @@
+"""What Ollama's answers say, in the words of serving/engine.py."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from contracts.errors import EngineUnavailable
+from serving.engine import Answer, Model, NextToken, Resident, TokenChance, full_tag
+from serving.http import expected_shape, text_in
+
+_NEVER_S = 10 * 365 * 86400
+
+
+def model(row: dict[str, Any]) -> Model:
+    """Return a row of /api/tags or /api/ps."""
+    return Model(full_tag(str(row["name"])), str(row["digest"]), int(row.get("size") or 0))
+
+
+def resident(row: dict[str, Any]) -> Resident:
+    """Return a row of /api/ps, in the form that loads it again."""
+    return Resident(
+        tag=full_tag(str(row["name"])),
+        num_ctx=int(row.get("context_length") or 0),
+        until=_until(str(row.get("expires_at") or "")),
+    )
+
+
+def quantization(found: dict[str, Any]) -> str:
+    """Return what /api/show says of the weights' type, in small letters."""
+    with expected_shape("Ollama"):
+        return str((found.get("details") or {}).get("quantization_level") or "").lower()
+
+
+def answer(found: dict[str, Any], seconds: float) -> Answer:
+    """Return the answer to a chat that took `seconds`; raises `EngineUnavailable` without one."""
+    if found.get("done") is not True:
+        raise EngineUnavailable("Ollama's answer ended before it was done")
+    with expected_shape("Ollama"):
+        reason = str(found.get("done_reason") or "")
+        return Answer(
+            text=text_in(found.get("message") or {}),
+            finished=reason == "stop",
+            reason=reason,
+            prompt_tokens=int(found.get("prompt_eval_count") or 0),
+            answer_tokens=int(found.get("eval_count") or 0),
+            seconds=seconds,
+            waited_s=_waited_s(found, seconds),
+        )
+
+
+def next_token(found: dict[str, Any]) -> NextToken:
+    """Return what an answer of one token tells of it; nothing where it tells none."""
+    with expected_shape("Ollama"):
+        first = (found.get("logprobs") or [{}])[0]
+        chances = tuple(
+            TokenChance(str(each["token"]), float(each["logprob"]), None)
+            for each in first.get("top_logprobs") or []
+        )
+        return NextToken(int(found.get("prompt_eval_count") or 0), chances)
+
+
+def _until(expires_at: str) -> float | None:
+    """Return when a model goes by itself; "never" is a date some centuries from now."""
+    try:
+        found = datetime.fromisoformat(expires_at).timestamp()
+    except ValueError:
+        return None
+    return found if found < time.time() + _NEVER_S else None
+
+
+def _waited_s(found: dict[str, Any], seconds: float) -> float | None:
+    """Return the part of the whole time (in ns) in which the model did nothing for a request."""
+    if "total_duration" not in found:
+        return None
+    worked = ("load_duration", "prompt_eval_duration", "eval_duration")
+    waited_ns = int(found["total_duration"]) - sum(int(found.get(name) or 0) for name in worked)
+    return min(seconds, max(0, waited_ns) / 1e9)

@@ -1,0 +1,160 @@
+"""A LoRA on a base model in a real Ollama: served as trained, and refused on another base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from contracts import files, reference
+from contracts.entrypoint import StageContext
+from contracts.errors import CandidateRefused, ModelMissing, SentinelTripped
+from contracts.params import DeployParams, EvaluateParams
+from contracts.stage import InputRef, Job
+from contracts.stages import DEPLOY, EVALUATE
+from driver.host_stages import deploy
+from examples import tiny_qwen3
+from images.labeler import parity
+from images.labeler.contestants import Question
+from images.labeler.drift import check_candidate
+from serving.ollama import Ollama
+from tasks import load_task
+from tests.docker.stage_compose import ROOT
+from tests.tiny_gguf import converted, tiny_gguf
+from tests.unit.adapters import adapter_of, converted_adapter, needs_converter
+from tests.unit.model_stages import rows
+from tests.unit.references import recorded
+
+__all__ = ["tiny_gguf"]
+
+pytestmark = [pytest.mark.docker, needs_converter]
+
+TASK = load_task("liga_relevance")
+BASE, OTHER = "adapter-base:q8", "adapter-base:other"
+OPTIONS = {**TASK.modelfile().parameters, "num_predict": 12, "temperature": 0.0}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A base, an adapter on it as a GGUF, and the record of what both predict."""
+
+    base: Path
+    gguf: Path
+    record: Path
+
+
+@pytest.fixture(scope="module")
+def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("adapter")
+    lora = adapter_of(tiny_base, root / "lora_adapter")
+    reference.write(root / "reference.json", recorded(tiny_base, lora, rows(4)))
+    gguf, _ = converted_adapter(root / "ws", tiny_base, lora)
+    return Made(tiny_base, gguf, root / "reference.json")
+
+
+@pytest.fixture(scope="module")
+def engine(ollama_server: str, tiny_gguf: Path, tmp_path_factory: Any) -> Iterator[Ollama]:
+    """Return an engine that has the base, and a model of the same shape with other weights."""
+    server = Ollama(ollama_server)
+    before = set(server.models())
+    folder = tmp_path_factory.mktemp("other")
+    tiny_qwen3.make(folder / "base", hidden=32, layers=2, seed=18)
+    server.create(BASE, tiny_gguf, TASK.modelfile())
+    server.create(OTHER, converted(folder / "base", folder / "other.gguf"), TASK.modelfile())
+    yield server
+    for tag in set(server.models()) - before:
+        server.unload(tag)
+        server.delete(tag)
+
+
+def context(root: Path, made: Made, stage: Any, params: Any, **more: Path) -> StageContext[Any]:
+    """Return what a stage sees of these inputs in a workspace of its own."""
+    given = {"base": made.base, "gguf": made.gguf, "reference": made.record, **more}
+    for name, path in given.items():
+        (root / name).symlink_to(path)
+    inputs = {name: InputRef(path=name, digest="ab" * 32, bytes=0) for name in given}
+    job = Job(
+        stage=stage.name, run=f"r{uuid4().hex[:8]}", fingerprint="f", code_digest="",
+        environment="", task=TASK.name, task_digest="", params={}, inputs=inputs,
+    )  # fmt: skip
+    return StageContext(stage, job, params, root, root, lambda _: None)
+
+
+def drift_on(root: Path, made: Made, engine: Ollama, base: str) -> Any:
+    """Return the drift of the adapter on a base, as the evaluate stage measures it."""
+    tag = f"adapter-candidate:{uuid4().hex[:8]}"
+    engine.create(tag, made.gguf, TASK.modelfile(), base=base)
+    asked = context(root, made, EVALUATE, EvaluateParams(base=base))
+    try:
+        return check_candidate(asked, engine, tag, TASK)
+    finally:
+        engine.unload(tag)
+
+
+def test_base_and_adapter_are_served_as_they_were_trained(
+    made: Made, engine: Ollama, tmp_path: Path
+) -> None:
+    assert engine.quantization(BASE) == "q8_0"
+    found = drift_on(tmp_path, made, engine, BASE)
+    assert found.divergence < 5e-3
+    assert found.positions == reference.read(made.record).positions() > 0
+
+
+def test_another_base_under_the_name_is_refused(made: Made, engine: Ollama, tmp_path: Path) -> None:
+    with pytest.raises(SentinelTripped, match="sentinel gguf_drift") as caught:
+        drift_on(tmp_path, made, engine, OTHER)
+    assert f"{OTHER} has to be the model of fetch" in caught.value.todo
+
+
+def test_it_answers_otherwise_than_its_base_and_reads_the_trainers_prompt(
+    made: Made, engine: Ollama, tmp_path: Path
+) -> None:
+    first = engine.create("adapter-made:v1", made.gguf, TASK.modelfile(), base=BASE)
+    assert engine.create("adapter-made:v2", made.gguf, TASK.modelfile(), base=BASE) == (
+        first.__class__("adapter-made:v2", first.digest, first.size_bytes)
+    )
+    assert first.digest != engine.models()[BASE].digest
+    messages = TASK.messages(TASK.canary)
+    alone, together = (
+        engine.chat(tag, messages, options=OPTIONS, timeout_s=120).text
+        for tag in (BASE, "adapter-made:v1")
+    )
+    assert alone != together
+    items = files.read_jsonl(ROOT / "examples" / "liga-sample" / "items.jsonl")
+    item = TASK.item.model_validate(next(iter(items)))
+    question = Question("one", item, TASK.messages(item), TASK.output.model_construct(), "")
+    asked = context(tmp_path, made, EVALUATE, EvaluateParams(base=BASE))
+    parity.check(asked, engine, "adapter-made:v1", TASK, [question])
+
+
+def test_a_base_that_is_not_there_is_not_pulled(made: Made, engine: Ollama) -> None:
+    with pytest.raises(ModelMissing, match="has no model nowhere:latest"):
+        engine.create("adapter-made:v3", made.gguf, TASK.modelfile(), base="nowhere")
+    assert "adapter-made:v3" not in engine.models()
+
+
+def test_it_goes_live_on_the_base_that_it_was_evaluated_on_and_on_no_other(
+    made: Made, engine: Ollama, tmp_path: Path
+) -> None:
+    engine.copy(BASE, "adapter-moving")
+    params = DeployParams(name="adapter-live", form="adapter", base="adapter-moving")
+    candidate = engine.create("adapter-made:v4", made.gguf, TASK.modelfile(), base=params.base)
+    verdict = tmp_path / "verdict.json"
+    verdict.write_text(json.dumps({"promote": True, "candidate": candidate.digest}))
+    (tmp_path / "first").mkdir()
+    given = context(tmp_path / "first", made, DEPLOY, params, verdict=verdict)
+    live = deploy.work(given, engine)
+    assert engine.models()["adapter-live:latest"].digest == live.digest == candidate.digest
+
+    engine.copy(OTHER, "adapter-moving")  # somebody pulls another model under this name
+    (tmp_path / "second").mkdir()
+    given = context(tmp_path / "second", made, DEPLOY, params, verdict=verdict)
+    with pytest.raises(CandidateRefused, match="is another model now"):
+        deploy.work(given, engine)
+    assert engine.models()["adapter-live:latest"].digest == candidate.digest
+    assert f"adapter-live:{given.job.run}" not in engine.models()
