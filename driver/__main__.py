@@ -43,22 +43,22 @@ def main(argv: list[str] | None = None) -> int:
     SIGNALS.install()
     try:
         return int(arguments.command(arguments))
-    except KeyboardInterrupt:
-        return _fail(Interrupted("stopped by a signal"))
+    except KeyboardInterrupt as error:
+        return _fail(Interrupted("stopped by a signal"), error)
     except RetrainError as error:
-        return _fail(error)
+        return _fail(error, error)
     except OSError as error:
-        return _fail(from_os_error(error))
+        return _fail(from_os_error(error), error)
     except Exception as error:  # noqa: BLE001  # the last frame: a message in place of a traceback
         if os.environ.get("RETRAIN_TRACEBACK"):
             traceback.print_exc()
-        return _fail(Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500]))
+        return _fail(Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500]), error)
 
 
-def _fail(error: RetrainError) -> int:
+def _fail(error: RetrainError, raised: BaseException) -> int:
     from driver.report.display import complain
 
-    complain(error)
+    complain(error, raised)
     return error.exit_code
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +228,31 @@ def plan_table(plan: list[Step], console: Console) -> None:
     console.print(table)
 
 
-def complain(error: Exception) -> None:
-    """Show a failure on stderr: what broke, why, what to do."""
+def complain(error: RetrainError, raised: BaseException | None = None) -> None:
+    """Show a failure on stderr: what broke, why, what to do.
+
+    What failed before it comes first: a stage, after which the service did not come back either.
+    `raised` is what was raised, where that is another exception than the one to show.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
-    if isinstance(error.__context__, RetrainError):  # the service did not come back either
-        console.print(f"[bold red]first[/bold red] {escape(str(error.__context__))}")
+    for earlier in _before(raised or error, set()):
+        console.print(f"[bold red]first[/bold red] {escape(str(earlier))}")
     console.print(f"[bold red]error[/bold red] {escape(str(error))}")
+
+
+def _before(error: BaseException, seen: set[int]) -> Iterator[RetrainError]:
+    """Yield the failures behind an exception, the first one first, and each once.
+
+    Not those whose words it repeats, as its cause.
+    """
+    seen.add(id(error))
+    for each in (error.__cause__, error.__context__):
+        if each is None or id(each) in seen:
+            continue
+        yield from _before(each, seen)
+        wrapped = each is error.__cause__
+        if isinstance(each, RetrainError) and not (wrapped and each.what in str(error)):
+            yield each
 
 
 def _short(value: float | str) -> str:
