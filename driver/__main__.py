@@ -121,7 +121,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from driver.report import status
 
-    return status.show(_settings(arguments).workspace)
+    return status.show(_workspace(arguments))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -133,7 +133,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _recover(arguments: argparse.Namespace) -> int:
     from driver import recover
 
-    recover.recover(arguments.workspace or _settings(arguments).workspace, print)
+    recover.recover(_workspace(arguments), print)
     return 0
 
 
@@ -173,7 +173,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def _logs(arguments: argparse.Namespace) -> int:
     from driver.report import logs
 
-    workspace = arguments.workspace or _settings(arguments).workspace
+    workspace = _workspace(arguments)
 
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
@@ -185,7 +185,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 def _install_unit(arguments: argparse.Namespace) -> int:
     from driver import unit_file
 
-    workspace = arguments.workspace or _settings(arguments).workspace
+    workspace = _workspace(arguments)
     if arguments.print:
         print(unit_file.render(workspace), end="")
         return 0
@@ -257,6 +257,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     if arguments.workspace:
         loaded = loaded.model_copy(update={"workspace": arguments.workspace})
     return loaded
+
+
+def _workspace(arguments: argparse.Namespace) -> Path:
+    """Return the workspace; one that is named needs no settings."""
+    return Path(arguments.workspace or _settings(arguments).workspace)
 
 
 def _session(arguments: argparse.Namespace) -> Session:
