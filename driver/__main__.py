@@ -173,12 +173,11 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def _logs(arguments: argparse.Namespace) -> int:
     from driver.report import logs
 
-    workspace = _workspace(arguments)
-
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
 
-    logs.show(workspace, arguments.stage, arguments.run, follow=arguments.follow, say=say)
+    place = _workspace(arguments), arguments.stage, arguments.run
+    logs.show(*place, follow=arguments.follow, say=say)
     return 0
 
 
