@@ -233,6 +233,31 @@ def test_whatever_comes_and_goes_no_tested_item_is_trained_on(
         ever |= ids(found, "test")
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.permutations(range(40)), st.integers(20, 40)), min_size=2, max_size=4))
+def test_whatever_the_ids_no_text_is_tested_and_trained_on(
+    tmp_path_factory: pytest.TempPathFactory, imports: list[tuple[list[int], int]]
+) -> None:
+    """Each import numbers some of the same texts in another order."""
+    folder, everything = tmp_path_factory.mktemp("runs"), rows(40)
+    tested: set[str] = set()
+    learned: set[str] = set()
+    for order, count in imports:
+        here = [{**everything[n], "id": str(i)} for i, n in enumerate(order[:count])]
+        try:
+            found = run(folder, here)
+        except LabelsMissing:
+            continue
+        now = contents(here, ids(found, "test"))
+        training = contents(here, ids(found, "train") | ids(found, "validation"))
+        assert not now & learned
+        assert not training & tested
+        again = run(folder, here)
+        assert [again[side] for side in SIDES] == [found[side] for side in SIDES]
+        tested |= now
+        learned |= training
+
+
 UNITS = st.lists(
     st.builds(
         Unit,
