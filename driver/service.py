@@ -60,7 +60,7 @@ def check_returns(state: ContainerState) -> None:
             why="it was made with --rm (AutoRemove): a stop removes it, and nothing could start it "
             "again",
             todo="Make it anew without --rm (`docker run --detach --restart unless-stopped …`), or "
-            "run it under compose and set backend.compose; then run again. Nothing was stopped.",
+            "run it under compose and set backend.compose; then run again. It was not stopped.",
         )
 
 
