@@ -147,6 +147,12 @@ _FUNCTION_WORDS = {
 }
 _GERMAN_ALONE = GERMAN_ONLY - word_set("es da du um mehr den auf als so")
 _LEAST_OF_NEIGHBOURS = 4
+_LOANS = re.compile(
+    r"\b(?:de (?:facto|jure|luxe)|en (?:bloc|detail|passant|masse|vogue|gros)|peu à peu|à la"
+    r"(?: carte)?|vis[ -]à[ -]vis|tête[ -]à[ -]tête|non plus ultra|al (?:dente|fresco)|con brio)\b",
+    re.IGNORECASE,
+)
+_GERMAN_LETTERS = re.compile("[äöüß]")  # in the others for a rare diaeresis only
 _PLACES = {place.casefold() for place in PLACES} | word_set("hessen bremen gießen europa")
 _LEAST_ENGLISH = 2
 _LEAST_FOREIGN = 3
@@ -189,8 +195,8 @@ def is_of_neighbours(sentence: str) -> bool:
 
     Without a noun in capitals and a German function word it is not German.
     """
-    tokens: list[str] = _TOKEN.findall(sentence)
-    if len(tokens) < _LEAST_OF_NEIGHBOURS:
+    tokens: list[str] = _TOKEN.findall(_LOANS.sub(" ", sentence))
+    if len(tokens) < _LEAST_OF_NEIGHBOURS or _GERMAN_LETTERS.search(sentence.lower()):
         return False
     words = {token.casefold() for token in tokens}
     if words & _GERMAN_ALONE or any(word in _GERMAN_VERBS for word in words):
