@@ -63,9 +63,12 @@ def export(workspace: Path, out: Path) -> tuple[int, int]:
     and left out."""
     if not out.parent.is_dir() or out.is_dir():
         raise FileUnusable(f"cannot write {out}", why="it is a folder, or its folder is not there")
+    none = InputMissing(f"{workspace} keeps no labels", todo="Label first, or name another one.")
     if not (workspace / CACHE_FILE).is_file():
-        raise InputMissing(f"{workspace} keeps no labels", todo="Label first, or name another one.")
+        raise none
     with LabelCache(workspace / CACHE_FILE) as cache:
+        if not len(cache):
+            raise none  # rather than empty a file that may hold an earlier export
         written = files.write_jsonl(out, cache.export())
         return written, len(cache) - written
 

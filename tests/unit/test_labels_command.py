@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import ItemsInvalid
+from contracts.errors import InputMissing, ItemsInvalid
 from contracts.files import ROOT
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
 from contracts.params import LabelMetrics
@@ -232,3 +232,13 @@ def test_the_commands_say_what_they_did(tmp_path: Path) -> None:
     assert "known already: 1" in driver("import", str(tmp_path / "old.jsonl"))
     assert driver("export", str(tmp_path / "out.jsonl")).startswith("1 rows written")
     assert [row["source"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["old.jsonl, line 1"]
+
+
+def test_an_export_of_nothing_leaves_an_earlier_one_as_it_is(tmp_path: Path) -> None:
+    with LabelCache(tmp_path / CACHE_FILE):
+        pass
+    out = tmp_path / "labels.jsonl"
+    out.write_text("an earlier export\n")
+    with pytest.raises(InputMissing, match="keeps no labels"):
+        labels.export(tmp_path, out)
+    assert out.read_text() == "an earlier export\n"
