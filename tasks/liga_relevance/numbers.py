@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from tasks.liga_relevance.words import folded
+
 # 1.200 and 1 200 are groups of thousands; 3,5 is a decimal.
 _NUMBER = re.compile(r"(?<!\w)\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?(?!\d)|\d+(?:[.,]\d+)*")
 _GROUPED = re.compile(r"\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?")
@@ -107,10 +109,10 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
             found.add(scaled)
     if words:
         found.update(_with_shared_scales(text))
-        found.update(_scaled_words(text.casefold()))
+        found.update(_scaled_words(text.lower()))
         found.update(_canonical(part) for part in re.findall(r"\d+", text))
         found.update(re.sub(r"\D", "", m) for m in _MAYBE_GROUPED.findall(text))
-        values = (_value(word) for word in set(_WORD.findall(text.casefold())))
+        values = (_value(word) for word in set(_WORD.findall(text.lower())))
         found.update(str(value) for value in values if value is not None)
     return found
 
@@ -202,8 +204,8 @@ def _scale_behind(number: re.Match[str], text: str) -> re.Match[str] | None:
 
 def _exponent(scale: re.Match[str]) -> int:
     word = scale.group("scale")
-    # In small letters it is English.
-    return _ENGLISH_BILLION if word == "billion" else _SCALES[word.lower()]
+    # In small letters it is English. Without case, "ſ" and "ı" match too.
+    return _ENGLISH_BILLION if word == "billion" else _SCALES[folded(word.casefold())]
 
 
 def _times(number: str, exponent: int) -> str | None:
