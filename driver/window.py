@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, ModelMissing, WindowOpen
-from contracts.stage import Frozen
 from driver.settings import BackendSettings
-from serving.engine import Resident
+from driver.window_record import Other, Record
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
     from driver.adapters.backend import Backend
     from driver.adapters.containers import ContainerHost, ContainerState, Stopped
     from driver.service import Service
+    from serving.engine import Resident
     from serving.ollama import Ollama
 
 RECORD_FILE = "window.json"
@@ -35,46 +35,6 @@ exits with 0 all the same."""
 _POLL_S = 2.0
 _STARTS_AGAIN = 2
 """How often a backend that ends while it is waited for is started once more."""
-
-
-class Other(Frozen):
-    """A container that ran, and is stopped because it held the GPU."""
-
-    id: str
-    name: str
-    host: str
-    """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
-
-
-class Record(Frozen):
-    """What was running before: enough to bring it back, and nothing else."""
-
-    backend: BackendSettings | None = None
-    """With the engine and the folder as they were in effect, since nobody else will know; None
-    where only others are stopped."""
-    container_id: str = ""
-    container_name: str = ""
-    restart_policy: str = ""
-    stop: bool = False
-    """Whether the container is stopped, or may be by now."""
-    llm_enabled: bool | None = None
-    """The backend's own LLM switch; None where it did not say."""
-    ollama: str = ""
-    """Address of the engine whose models are below; "" for none."""
-    models: tuple[Resident, ...] = ()
-    """What the engine had loaded."""
-    opened_at: float
-    """Seconds since the epoch: the outage may outlive this process."""
-    stopped_at: float | None = None
-    others: tuple[Other, ...] = ()
-    """Whatever else is stopped, in the order of the stops."""
-
-    @property
-    def settings(self) -> BackendSettings:
-        """The backend's settings, of a record that has a backend."""
-        if self.backend is None:
-            raise ValueError("the record is of no backend")
-        return self.backend
 
 
 class World:
