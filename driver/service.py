@@ -85,8 +85,12 @@ class ContainerService:
         return self._containers.stop(self.name(), timeout_s)
 
     def start(self, container_id: str) -> str:
-        """Start the container by its id, or by its name if it was made anew meanwhile."""
-        known = container_id if self._containers.exists(container_id) else self.name()
+        """Start the container that has the name, or the one of that id if none has it by now.
+
+        One that was made anew has taken the name; the old one may still be there, renamed.
+        """
+        name = self.name()
+        known = next((n for n in (name, container_id) if n and self._containers.exists(n)), name)
         self._containers.start(known)
         return known
 

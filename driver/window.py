@@ -291,6 +291,13 @@ class Window:
                 f"{record.container_name} restarts again and again",
                 why="its restart count rose while it answered",
             )
+        if not after.running:
+            raise BackendUnavailable(
+                f"{record.container_name} has ended, although its address answers",
+                why=f"another program answers at {settings.url}",
+                todo=f"`docker logs {after.name}` says why it ended; stop what took its address, "
+                "then `python -m driver recover`.",
+            )
 
     def _switch_back(self, record: Record) -> None:
         """Leave the backend's LLM switch as it was, whatever a restart has made of it."""

@@ -45,6 +45,8 @@ class Outside(World):
     """How often its container ends while its health is waited for."""
     restarts: int = 0
     restarts_while_asked: bool = False
+    usurped: bool = False
+    """Whether it ends while another program answers at its address."""
     other: str | None = None
     """State of another container, which holds the GPU: running, exited, or None: removed."""
     other_id: str = "x1"
@@ -138,7 +140,9 @@ class Outside(World):
         for _ in range(self.ends):
             self.running = False
             meanwhile()
-        if not self.healthy or not self.running:
+        if self.usurped:
+            self.running = False
+        elif not self.healthy or not self.running:
             raise BackendUnavailable("not healthy")
         self.restarts += self.restarts_while_asked
 
