@@ -2,15 +2,19 @@
 
 One JSON file below the workspace for each task and name. The split stage only ever adds to it and
 publishes it by rename; the driver looks whether a finished split still agrees with it.
+
+An item is known by its text first, and by its id where its text is new: ids change when items come
+from another source, or are imported again, and a text is what a model has learned.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 from contracts import files
 from contracts.errors import FileUnusable
@@ -18,11 +22,15 @@ from contracts.errors import FileUnusable
 FOLDER = "test_sets"
 """Below the workspace. No cache: what is lost here cannot be had again."""
 _FORMAT = 1
+Known = Literal["tested", "seen", ""]
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Ids of items; one that is gone for now stays, so that it comes back as what it was."""
+    """Ids and texts of items; what is gone for now stays, so that it comes back as what it was.
+
+    Texts are digests of the caller's choice, without blanks; "" where an item has none.
+    """
 
     __test__ = False  # pytest takes every Test* for a class of tests
 
@@ -31,6 +39,11 @@ class TestSet:
     seen: frozenset[str] = frozenset()
     """Offered to training once, in whatever split: a model may know them, so they are never
     chosen for the test set later."""
+    tested_texts: frozenset[tuple[str, str]] = frozenset()
+    """(id, text) of items in the test split: several texts of an id where it was corrected, and
+    none where it was not there since texts are kept."""
+    seen_texts: frozenset[str] = frozenset()
+    """Texts offered to training once; none of them is tested under any id."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -43,10 +56,15 @@ class TestSet:
             held = json.loads(path.read_text(encoding="utf-8"))
             if held["format"] != _FORMAT:
                 raise ValueError(f"its format is {held['format']!r}, not {_FORMAT}")
-            return cls(_ids(held["tested"]), _ids(held["seen"]))
+            return cls(
+                _texts(held["tested"]),
+                _texts(held["seen"]),
+                _pairs(held.get("tested_texts", {})),  # files of earlier versions have ids only
+                _texts(held.get("seen_texts", [])),
+            )
         except FileNotFoundError:
             return cls()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileUnusable(
                 f"the frozen test set {path} cannot be read",
                 why=f"{type(error).__name__}: {error}",
@@ -56,13 +74,41 @@ class TestSet:
     def write(self, path: Path) -> None:
         """Publish the set atomically; nothing is written where the file holds the same."""
         if self != self.read(path):
-            held = {"format": _FORMAT, "tested": sorted(self.tested), "seen": sorted(self.seen)}
+            texts: dict[str, list[str]] = {}
+            for key, text in sorted(self.tested_texts):
+                texts.setdefault(key, []).append(text)
+            held = {
+                "format": _FORMAT,
+                "tested": sorted(self.tested),
+                "seen": sorted(self.seen),
+                "tested_texts": {key: " ".join(those) for key, those in texts.items()},
+                "seen_texts": sorted(self.seen_texts),
+            }
             files.write_json(path, held)
 
-    def with_more(self, tested: Iterable[str], seen: Iterable[str]) -> TestSet:
-        """Return the set with more items. What was tested once is never anything else."""
-        whole = self.tested | frozenset(tested)
-        return TestSet(whole, (self.seen | frozenset(seen)) - whole)
+    def knows(self, key: str, text: str) -> Known:
+        """Return what an item is: what its text is known as, else what its id is known as."""
+        if text in self.seen_texts:
+            return "seen"
+        if text in self._texts_tested or key in self.tested:
+            return "tested"
+        return "seen" if key in self.seen else ""
+
+    def with_more(self, tested: Mapping[str, str], seen: Mapping[str, str]) -> TestSet:
+        """Return the set with more items, texts by ids. What was tested once is never seen."""
+        whole = self.tested | tested.keys()
+        pairs = self.tested_texts | {(key, text) for key, text in tested.items() if text}
+        texts = self.seen_texts | {text for text in seen.values() if text}
+        return TestSet(
+            tested=whole,
+            seen=(self.seen | seen.keys()) - whole,
+            tested_texts=pairs,
+            seen_texts=texts - {text for _, text in pairs},
+        )
+
+    @cached_property
+    def _texts_tested(self) -> frozenset[str]:
+        return frozenset(text for _, text in self.tested_texts)
 
 
 def path_of(workspace: Path, task: str, name: str) -> Path:
@@ -76,7 +122,11 @@ def digest_of(workspace: Path, task: str, name: str) -> str:
     return files.digest_path(path) if name and path.exists() else ""
 
 
-def _ids(values: list[str]) -> frozenset[str]:
+def _texts(values: Any) -> frozenset[str]:
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise TypeError("ids are a list of texts")
     return frozenset(values)
+
+
+def _pairs(values: Any) -> frozenset[tuple[str, str]]:
+    return frozenset((key, text) for key, texts in values.items() for text in texts.split())

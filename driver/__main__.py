@@ -43,22 +43,22 @@ def main(argv: list[str] | None = None) -> int:
     SIGNALS.install()
     try:
         return int(arguments.command(arguments))
-    except KeyboardInterrupt:
-        return _fail(Interrupted("stopped by a signal"))
+    except KeyboardInterrupt as error:
+        return _fail(Interrupted("stopped by a signal"), error)
     except RetrainError as error:
-        return _fail(error)
+        return _fail(error, error)
     except OSError as error:
-        return _fail(from_os_error(error))
+        return _fail(from_os_error(error), error)
     except Exception as error:  # noqa: BLE001  # the last frame: a message in place of a traceback
         if os.environ.get("RETRAIN_TRACEBACK"):
             traceback.print_exc()
-        return _fail(Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500]))
+        return _fail(Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500]), error)
 
 
-def _fail(error: RetrainError) -> int:
+def _fail(error: RetrainError, raised: BaseException) -> int:
     from driver.report.display import complain
 
-    complain(error)
+    complain(error, raised)
     return error.exit_code
 
 
@@ -121,7 +121,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from driver.report import status
 
-    return status.show(_settings(arguments).workspace)
+    return status.show(_workspace(arguments))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -133,7 +133,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _recover(arguments: argparse.Namespace) -> int:
     from driver import recover
 
-    recover.recover(arguments.workspace or _settings(arguments).workspace, print)
+    recover.recover(_workspace(arguments), print)
     return 0
 
 
@@ -173,19 +173,18 @@ def _rollback(arguments: argparse.Namespace) -> int:
 def _logs(arguments: argparse.Namespace) -> int:
     from driver.report import logs
 
-    workspace = arguments.workspace or _settings(arguments).workspace
-
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
 
-    logs.show(workspace, arguments.stage, arguments.run, follow=arguments.follow, say=say)
+    place = _workspace(arguments), arguments.stage, arguments.run
+    logs.show(*place, follow=arguments.follow, say=say)
     return 0
 
 
 def _install_unit(arguments: argparse.Namespace) -> int:
     from driver import unit_file
 
-    workspace = arguments.workspace or _settings(arguments).workspace
+    workspace = _workspace(arguments)
     if arguments.print:
         print(unit_file.render(workspace), end="")
         return 0
@@ -257,6 +256,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     if arguments.workspace:
         loaded = loaded.model_copy(update={"workspace": arguments.workspace})
     return loaded
+
+
+def _workspace(arguments: argparse.Namespace) -> Path:
+    """Return the workspace; one that is named needs no settings."""
+    return Path(arguments.workspace or _settings(arguments).workspace)
 
 
 def _session(arguments: argparse.Namespace) -> Session:

@@ -16,6 +16,7 @@ from pathlib import Path
 from contracts.errors import WorkspaceBusy
 
 _HOST_LOCK = "retrain-driver.lock"
+_HELD = Path("/proc/locks")
 _SHARED_FOLDER = Path("/run/lock")
 """Where every user of a host may make lock files (Filesystem Hierarchy Standard 3.0, 3.15)."""
 
@@ -35,11 +36,30 @@ def is_held(folder: Path) -> bool:
     fail.
     """
     try:
-        inode = (folder / "lock").stat().st_ino
-        held = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except OSError:
+        file = _as_listed(folder / "lock")
+        held = _HELD.read_text(encoding="ascii").splitlines()
+    except (OSError, LookupError, ValueError):  # no lock file, or no /proc as it is on Linux
         return False
-    return any(line.split()[1] == "FLOCK" and f":{inode} " in line for line in held)
+    return any(line.split()[1] == "FLOCK" and file in line.split() for line in held)
+
+
+def _as_listed(path: Path) -> str:
+    """Return a file as /proc/locks names it: device, in hexadecimal, and inode.
+
+    The device is the file system's, by mountinfo (proc_pid_mountinfo(5)); stat(2) tells another
+    one in a subvolume of Btrfs.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        inode = os.fstat(descriptor).st_ino
+        about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").split()
+    finally:
+        os.close(descriptor)
+    mount = about[about.index("mnt_id:") + 1]
+    mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    devices = {fields[0]: fields[2] for fields in map(bytes.split, mounts)}
+    major, minor = map(int, devices[mount.encode()].split(b":"))
+    return f"{major:02x}:{minor:02x}:{inode}"
 
 
 @contextmanager

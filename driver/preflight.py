@@ -315,15 +315,18 @@ def check_gpu(session: Session) -> None:
 def check_backend(session: Session) -> None:
     """Raise `BackendUnavailable` for a backend that is not healthy, or has no such container.
 
+    `WindowOpen` for one that could not come back after a stop.
     One that a dead run has stopped is asked nothing: it comes back when this run ends.
     """
     from driver.adapters.backend import Backend
-    from driver.service import service_for
+    from driver.service import check_returns, service_for
 
     backend = session.settings.backend
     if backend is None or session.window.is_open:
         return
-    if service_for(backend).state().running:
+    state = service_for(backend).state()
+    if state.running:
+        check_returns(state)
         Backend(backend.url).wait_healthy(needed=1, timeout_s=10)
 
 

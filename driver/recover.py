@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts.errors import DockerUnavailable, InputMissing
+from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
 from driver import locks, promotion
 from driver.signals import SIGNALS
+from driver.store import Run
 from driver.window import Window
 
 
@@ -23,8 +25,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
         )
     with locks.workspace(workspace):
-        for name in _stop_stages(workspace):
-            say(f"Stopped {name}, which a driver that died has left running.")
+        _stop_stages(workspace, say)
         _restore(workspace, say)
         if said := promotion.settle(workspace):
             say(said)
@@ -47,10 +48,35 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     )
 
 
-def _stop_stages(workspace: Path) -> list[str]:
+def _stop_stages(workspace: Path, say: Callable[[str], None]) -> None:
+    """Stop them on the engine of the run and on the one of now, as far as these answer.
+
+    One that does not keeps nobody from what comes next: the service comes first.
+    """
     from driver.runners.leftovers import StageContainers
 
+    noted = _docker_host(workspace)
+    hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
+    for host in hosts or ("",):
+        try:
+            for name in StageContainers(workspace, host=host).drop():
+                say(f"Stopped {name}, which a driver that died has left running.")
+        except DockerUnavailable as error:
+            if noted != "":  # else its stages are processes, and no engine has to be here
+                say(
+                    "A stage of the run that died may be at work still, and hold the GPU: its "
+                    f"container could not be asked for.\nwhy: {error.what}: {error.why}\n"
+                    "do:  start that engine, or set DOCKER_HOST as it was in the run; then call "
+                    "recover again."
+                )
+
+
+def _docker_host(workspace: Path) -> str | None:
+    """Return the engine of the last run's stages; "" for none, None where that is not known."""
+    run = Run.last(workspace)
+    if run is None:
+        return ""
     try:
-        return StageContainers(workspace).drop()
-    except DockerUnavailable:
-        return []  # stages ran as processes, or the engine is down: the service comes first
+        return run.read_state().docker_host
+    except RunUnreadable:
+        return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from contracts.errors import BackendUnavailable
+from contracts.errors import BackendUnavailable, WindowOpen
 from driver.adapters.containers import ContainerHost, ContainerState, Stopped
 from driver.settings import BackendSettings, ComposeSettings
 
@@ -51,6 +51,18 @@ def service_for(settings: BackendSettings, patience_s: float = 0.0) -> Service:
         stop_timeout_s = settings.stop_timeout_s
         return ComposeService(settings.compose, settings.docker_host, patience_s, stop_timeout_s)
     return ContainerService(settings.container, settings.docker_host, patience_s)
+
+
+def check_returns(state: ContainerState) -> None:
+    """Raise `WindowOpen` for a container whose stop would be its end."""
+    if state.removes_itself:
+        raise WindowOpen(
+            f"{state.name} cannot be stopped for the GPU",
+            why="it was made with --rm (AutoRemove): a stop removes it, and nothing could start it "
+            "again",
+            todo="Make it anew without --rm (`docker run --detach --restart unless-stopped …`), or "
+            "run it under compose and set backend.compose; then run again. It was not stopped.",
+        )
 
 
 class ContainerService:

@@ -305,7 +305,8 @@ class Session:
 
     def _note(self, stage: Stage, **facts: Any) -> None:
         self._state.setdefault(stage.name, {}).update(facts)
-        self.run.write_state({"run": self.run.id, "pid": os.getpid(), "stages": self._state})
+        noted = {"run": self.run.id, "pid": os.getpid(), "docker_host": self._docker_host()}
+        self.run.write_state({**noted, "stages": self._state})
 
     # --- the outside world -----------------------------------------------------------------------
     def _ollama_address(self) -> str:
@@ -358,6 +359,14 @@ class Session:
         from driver.runners.leftovers import StageContainers
 
         return StageContainers(self.workspace)
+
+    def _docker_host(self) -> str:
+        """Return the engine of the stage containers; "" where stages are processes."""
+        if self.settings.runner == "process":
+            return ""
+        from driver.adapters.containers import LOCAL
+
+        return os.environ.get("DOCKER_HOST") or LOCAL
 
     @cached_property
     def runner(self) -> Runner:

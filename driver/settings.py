@@ -24,7 +24,9 @@ from driver import yaml_text
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
 DEFAULT_FILE = Path("retrain.yaml")
-_TEACHER = re.compile(r"openai\+https?://[^\s/#]+(/[^\s#]*)?(#\S+)?|[^\s#+]+")
+_TEACHER = re.compile(
+    r"openai\+https?://[^\s/#]+(/[^\s#]*)?(#\S+)?|(https?://)?(?![^/]*://)[^\s#+]+"
+)
 
 
 class ComposeSettings(Params):

@@ -164,6 +164,8 @@ class RunState(BaseModel):
 
     run: str
     pid: int = 0
+    docker_host: str | None = None
+    """The engine of its stage containers; "" where stages are processes, None where not noted."""
     stages: dict[str, StageState] = {}
 
 

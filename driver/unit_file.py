@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contracts import files
-from contracts.errors import StageFailed
+from contracts.errors import InputMissing, StageFailed
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
 _UNIT = """\
@@ -44,8 +44,18 @@ def unit_name(workspace: Path) -> str:
 
 
 def render(workspace: Path) -> str:
-    """Return the unit; this interpreter and checkout are what it will call."""
+    """Return the unit; this interpreter and checkout are what it will call.
+
+    Raises `InputMissing` where there is no workspace yet: it is its owner's unit.
+    """
     workspace = workspace.resolve()
+    if not workspace.is_dir():
+        raise InputMissing(
+            f"there is no workspace {workspace}",
+            why="the unit calls recover for it, as its owner",
+            todo="Name the one of the run: --workspace DIR; or make it first, as who runs the "
+            "driver (`mkdir`).",
+        )
     words = [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
     return _UNIT.format(
         name=unit_name(workspace),
@@ -84,7 +94,7 @@ def _as_now(workspace: Path) -> Iterator[str]:
 
     The backend's engine is on the record; of an ssh:// one, the user's own keys are needed.
     """
-    if workspace.is_dir() and (owner := workspace.stat().st_uid):
+    if owner := workspace.stat().st_uid:
         yield f"User={owner}"
     for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         if value := os.environ.get(name):

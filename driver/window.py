@@ -121,6 +121,8 @@ class Window:
 
     def _survey(self, settings: BackendSettings) -> Record | None:
         """Return what runs now; None where the backend does not run, and is to be left alone."""
+        from driver.service import check_returns
+
         engine = settings.docker_host or self._world.default_engine()
         settings = settings.model_copy(update={"docker_host": engine})
         state = self._world.service(settings).state()
@@ -128,6 +130,7 @@ class Window:
             self._left_alone = True
             self.warnings.append(f"{state.name} was not running, and is left as it is")
             return None
+        check_returns(state)
         return Record(
             backend=settings,
             container_id=state.id,
@@ -155,12 +158,15 @@ class Window:
             return ()
 
     def _stop(self, record: Record) -> None:
+        from driver.service import check_returns
+
         settings = record.settings
         service = self._world.service(settings)
         state = service.state()
         if not state.running:
             return
         if state.id != record.container_id:  # somebody made it anew: that one has to come back
+            check_returns(state)
             self._write(record.model_copy(update={"container_id": state.id}))
         busy = self._wait_until_idle(settings, service)
         ended = service.stop(settings.stop_timeout_s)

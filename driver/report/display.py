@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,22 @@ _POLL_S = 1.0
 _NAME_WIDTH = 9
 
 
+class LastingConsole(Console):
+    """A console that outlives its reader: behind `| head`, a run goes on and says nothing more."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on; also what Python itself flushes at the end."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 class Display:
     """A live bar on a terminal; elsewhere plain lines, every ten seconds, later every minute."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or LastingConsole(highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description:<9}"),
@@ -169,7 +181,7 @@ class Display:
         self.console.print(table)
         if answer := results["verify"].metrics.get("answer"):
             self.console.print("\nThe model's answer to the canary article (validated):")
-            print(json.dumps(answer, ensure_ascii=False, indent=2), file=self.console.file)
+            self.console.out(json.dumps(answer, ensure_ascii=False, indent=2), highlight=False)
         self.console.print(f"\nDone in {duration(seconds)}. Report: {escape(str(report))}")
         self.console.print(f"Run folder: {escape(str(run.folder))}")
 
@@ -228,12 +240,31 @@ def plan_table(plan: list[Step], console: Console) -> None:
     console.print(table)
 
 
-def complain(error: Exception) -> None:
-    """Show a failure on stderr: what broke, why, what to do."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
-    if isinstance(error.__context__, RetrainError):  # the service did not come back either
-        console.print(f"[bold red]first[/bold red] {escape(str(error.__context__))}")
+def complain(error: RetrainError, raised: BaseException | None = None) -> None:
+    """Show a failure on stderr: what broke, why, what to do.
+
+    What failed before it comes first: a stage, after which the service did not come back either.
+    `raised` is what was raised, where that is another exception than the one to show.
+    """
+    console = LastingConsole(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
+    for earlier in _before(raised or error, set()):
+        console.print(f"[bold red]first[/bold red] {escape(str(earlier))}")
     console.print(f"[bold red]error[/bold red] {escape(str(error))}")
+
+
+def _before(error: BaseException, seen: set[int]) -> Iterator[RetrainError]:
+    """Yield the failures behind an exception, the first one first, and each once.
+
+    Not those whose words it repeats, as its cause.
+    """
+    seen.add(id(error))
+    for each in (error.__cause__, error.__context__):
+        if each is None or id(each) in seen:
+            continue
+        yield from _before(each, seen)
+        wrapped = each is error.__cause__
+        if isinstance(each, RetrainError) and not (wrapped and each.what in str(error)):
+            yield each
 
 
 def _short(value: float | str) -> str:

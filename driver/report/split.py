@@ -54,6 +54,8 @@ def _test_set(found: _Report) -> str:
             f" {found['taken_out_of_training']} items were trained on before and are left out, "
             f"since they now say the same as a test row."
         )
+    if found.get("warning"):  # reports of earlier versions have none
+        said += f" {found['warning']}"
     return said
 
 

@@ -33,10 +33,13 @@ _PAUSE_S = 0.5
 class StageContainers:
     """The stage containers of one workspace; a workspace is its absolute path."""
 
-    def __init__(self, workspace: Path, client: Any = None) -> None:
-        """Connect, unless a client is given; `DockerUnavailable` when no engine answers."""
+    def __init__(self, workspace: Path, client: Any = None, host: str = "") -> None:
+        """Connect, unless a client is given; `DockerUnavailable` when no engine answers.
+
+        `host` is the engine; "" means DOCKER_HOST.
+        """
         self._workspace = str(workspace.resolve())
-        self._client = client or connect()
+        self._client = client or connect(host)
 
     def labels(self, stage: Stage, fingerprint: str) -> dict[str, str]:
         """Return the labels by which a job's container is found again."""

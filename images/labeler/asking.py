@@ -36,16 +36,21 @@ def server_for(
     """Return a member of a pool that asks the model `tag` of a server.
 
     `ready` is called before the first request, and again after the server was gone; it raises
-    `ModelMissing` if the server is not, or no longer, what it should be.
+    `ModelMissing` if the server is not, or no longer, what it should be. A question counts as sent
+    only to a server that was seen since it was last gone: no question is to blame for one that
+    stays away.
     """
     is_ready = threading.Event()
 
     def ask(question: Question) -> Answer:
         asked = request(question)
+        sent = False
         try:
             if not is_ready.is_set():
+                server.version()
                 ready()
                 is_ready.set()
+            sent = True
             return server.chat(
                 tag,
                 asked.messages,
@@ -56,14 +61,14 @@ def server_for(
         except ModelMissing as error:
             is_ready.clear()
             raise Gone(error) from error
-        except EngineBusy as error:
-            raise Gone(error) from error
-        except EngineUnavailable:
+        except EngineUnavailable as failure:
             try:
                 server.version()
             except EngineUnavailable as error:
                 is_ready.clear()
-                raise Gone(error) from error
+                raise Gone(error, sent=sent) from error
+            if not sent or isinstance(failure, EngineBusy):
+                raise Gone(failure, sent=sent) from failure
             raise
 
     return Server(name, ask, ceiling)

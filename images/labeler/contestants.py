@@ -154,7 +154,8 @@ def ask(
             replies[question.id] = _reply(task, question, Answer(**kept))
     context.progress(len(replies), len(questions), "items", model=who.role)
     rest = [question for question in questions if question.id not in replies]
-    for question, answer in _answers(context, engine, who, options, rest):
+    known = next((question for question in questions if question.id in replies), None)
+    for question, answer in _answers(context, engine, who, options, rest, known):
         if isinstance(answer, Answer):
             cache.put(keys[question.id], asdict(answer))
         replies[question.id] = _reply(task, question, answer)
@@ -171,6 +172,7 @@ def _answers(
     who: Contestant,
     options: dict[str, Any],
     questions: Sequence[Question],
+    known: Question | None,
 ) -> Iterator[tuple[Question, Answer | EngineUnavailable]]:
     params = context.params
     if not questions:
@@ -180,7 +182,7 @@ def _answers(
         return Request(question.messages, None, options, params.timeout_s)
 
     server = server_for(engine, who.tag, request, name=engine.name, ceiling=params.concurrency)
-    yield from Pool([server], params.patience_s).answers(questions)
+    yield from Pool([server], params.patience_s, answered=known).answers(questions)
 
 
 def _key(who: Contestant, question: Question, options: dict[str, Any]) -> str:

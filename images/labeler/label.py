@@ -97,7 +97,8 @@ def _ask_teacher(
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
         state.begin_asking()
         _tell(context, state)
-        pool = Pool(_pool(servers, digest, teacher, params.concurrency), params.patience_s)
+        members = _pool(servers, digest, teacher, params.concurrency)
+        pool = Pool(members, params.patience_s, answered=_answered(state, teacher))
         settled = []
         for question, answer in pool.answers(open_):
             if isinstance(answer, EngineUnavailable):
@@ -152,6 +153,14 @@ def _unanswered(
         else:
             yield question
     _remember(cache, state.task, judged)
+
+
+def _answered(state: Labelling, teacher: Teacher) -> Question | None:
+    """Return a question that the teacher has answered before, to tell bad items from its fault."""
+    for key, decision in state.decisions.items():
+        if decision.origin == "teacher" and decision.attempts:
+            return Question(teacher.key(state.items[key]), (state.items[key],))
+    return None
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:

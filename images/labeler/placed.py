@@ -20,6 +20,8 @@ class Labelled:
     origin: str
     text: str
     """What duplicates are looked for in."""
+    words: str
+    """Digest of the text's words, by which the frozen test set knows it under another id."""
     time: datetime | None
     draw: str
     """Hash of seed and id in hex."""

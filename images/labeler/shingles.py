@@ -7,6 +7,7 @@ for a hundred thousand texts at once.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from array import array
@@ -34,6 +35,12 @@ def words(text: str) -> list[str]:
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _WORD.findall(plain) or (plain.split()[:1] and ["".join(plain.split())])
+
+
+def words_digest(text: str) -> str:
+    """Return a digest of a text's words, in hex: 64 bits, "" for a text that has none."""
+    found = words(text)
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:16] if found else ""
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:

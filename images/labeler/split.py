@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,11 +34,12 @@ from images.labeler.groups import Groups, near_duplicates
 from images.labeler.leakage import pairs_across
 from images.labeler.placed import Labelled, Placed
 from images.labeler.rows import read_items, read_labels
-from images.labeler.shingles import ShingleSets
+from images.labeler.shingles import ShingleSets, words_digest
 from images.labeler.split_report import report
 from tasks import load_task
 from tasks.definition import Task
 
+_log = logging.getLogger(__name__)
 _SPLITS = {"train": TRAIN_SPLIT, "validation": VALIDATION_SPLIT, "test": TEST_SPLIT}
 
 
@@ -58,6 +60,8 @@ def work(context: StageContext[SplitParams]) -> SplitMetrics:
         files.write_jsonl(context.output(artifact), _rows_of(groups, side, task))
     found = report(groups, written, before, task, params)
     files.write_json(context.output(LEAKAGE_REPORT), found)
+    if found["test_set"]["warning"]:
+        _log.warning(found["test_set"]["warning"])
     if params.test_set:
         _after(before, groups).write(path)
     context.progress(len(rows), len(rows), "items")
@@ -80,7 +84,8 @@ def _labelled(context: StageContext[SplitParams], task: Task) -> list[Labelled]:
             item=item,
             output=labels[key],
             origin=origins[key],
-            text=task.text_of(item),
+            text=(text := task.text_of(item)),
+            words=words_digest(text),
             time=task.time_of(item),
             draw=hashlib.sha256(f"{context.params.seed}:{key}".encode()).hexdigest(),
         )
@@ -129,13 +134,13 @@ def _grouped(
     """Yield the groups, not assigned yet: of each the rows that are kept, and the others.
 
     A reviewed label is kept before a teacher's, with a split by time the oldest row before others;
-    but frozen rows, all of them, before any.
+    but frozen rows, one of each text, before any.
     """
     for members in found.members():
         if params.by == "time":
             members.sort(key=lambda i: (rows[i].time is None, rows[i].time))
         members.sort(key=lambda i: rows[i].origin != "reviewed")
-        kept = [i for i in members if rows[i].item.id in before.tested]
+        kept = _frozen(members, rows, before)
         frozen = bool(kept)
         kept = kept or members[:1]
         yield Placed(
@@ -144,6 +149,19 @@ def _grouped(
             frozen=frozen,
             distinct=[rows[i] for i in _distinct(members, sets)],
         )
+
+
+def _frozen(members: Sequence[int], rows: Sequence[Labelled], before: TestSet) -> list[int]:
+    """Return the members that are tested: of a text that several have, one.
+
+    It is one whose id was tested, so that a repeated run, which knows more ids, keeps the same.
+    """
+    tested = [i for i in members if before.knows(rows[i].item.id, rows[i].words) == "tested"]
+    tested.sort(key=lambda i: rows[i].item.id not in before.tested)
+    chosen: dict[str, int] = {}
+    for i in tested:
+        chosen.setdefault(rows[i].words, i)
+    return [i for i in members if i in chosen.values()]
 
 
 def _distinct(members: Sequence[int], sets: ShingleSets) -> Iterator[int]:
@@ -165,7 +183,7 @@ def _assigned(
             facets=group.facets(task),
             draw=group.draw,
             frozen=group.frozen,
-            seen=any(row.item.id in before.seen for row in group.members),
+            seen=any(before.knows(row.item.id, row.words) == "seen" for row in group.members),
             time=group.time,
         )
         for group in placed
@@ -196,9 +214,17 @@ def _require_all(groups: Sequence[Placed], before: TestSet, params: SplitParams)
 
 
 def _after(before: TestSet, groups: Sequence[Placed]) -> TestSet:
-    """Return the test set with this run's rows; what was left out beside a test row is neither."""
-    tested = (row.item.id for g in groups if g.side == "test" for row in g.kept)
-    seen = (row.item.id for g in groups if g.side != "test" for row in g.members)
+    """Return the test set with this run's rows; what was left out beside a test row is neither.
+
+    But a row left out that was seen before is so still, and its text may not be known yet.
+    """
+    tested = {row.item.id: row.words for g in groups if g.side == "test" for row in g.kept}
+    seen = {
+        row.item.id: row.words
+        for g in groups
+        for row in g.members
+        if g.side != "test" or row.item.id in before.seen
+    }
     return before.with_more(tested, seen)
 
 

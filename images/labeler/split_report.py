@@ -70,17 +70,42 @@ def _times(kept: Sequence[tuple[str, Labelled]]) -> dict[str, dict[str, Any]]:
 
 
 def _test_set(groups: Sequence[Placed], before: TestSet, params: SplitParams) -> dict[str, Any]:
-    """Say what became of the frozen test set."""
-    tested = {row.item.id for group in groups if group.side == "test" for row in group.kept}
-    beside = (row.item.id for group in groups if group.frozen for row in group.left_out)
+    """Say what became of the frozen test set.
+
+    An id that was given up for another one of the same text counts once, as the other.
+    """
+    tested = [row for group in groups if group.side == "test" for row in group.kept]
+    ids, texts = {row.item.id for row in tested}, {row.words for row in tested}
+    kept = sum(before.knows(row.item.id, row.words) == "tested" for row in tested)
+    beside = [row for group in groups if group.frozen for row in group.left_out]
+    known = {text for key, text in before.tested_texts if key in ids}
+    given_up = {key for key, text in before.tested_texts if text in known} - ids
+    frozen = before.tested - given_up
+    gone = frozen - ids
+    renamed = {key for key, text in before.tested_texts if key in gone and text in texts}
     return {
         "name": params.test_set,
-        "frozen": len(before.tested),
-        "kept": len(tested & before.tested),
-        "gone": len(before.tested - tested),
-        "added": len(tested - before.tested),
-        "taken_out_of_training": len(before.seen.intersection(beside)),
+        "frozen": len(frozen),
+        "kept": kept,
+        "under_other_ids": len(renamed),
+        "gone": len(gone - renamed),
+        "added": len(tested) - kept,
+        "taken_out_of_training": sum(
+            before.knows(row.item.id, row.words) == "seen" for row in beside
+        ),
+        "warning": _ids_warning(len(gone), len(frozen), len(renamed)),
     }
+
+
+def _ids_warning(gone: int, frozen: int, renamed: int) -> str:
+    """Return what to look at where most of the test set is gone by id, else ""."""
+    if 2 * gone <= frozen:
+        return ""
+    return (
+        f"{gone} of {frozen} frozen test items are not there under their ids, {renamed} of them "
+        f"were found by their text. Did ids change, with another source or a new import? Scores "
+        f"compare with those of earlier runs by the rows found only."
+    )
 
 
 def _closest(

@@ -118,6 +118,41 @@ _GERMAN_VERBS = word_set(
     sei seien wäre mehr weniger gut neu alt krank arm sehr etwa offen ohne sozial sozialen
     """
 )
+# Function words that are none of German's. Two of one language are enough where nothing is German
+# and no word has the capital of a noun or a name ("Café de la Paix").
+_FUNCTION_WORDS = {
+    "fr": word_set(
+        """
+        le la les de et est sont une pour dans avec contre sur par qui que aux cette ces leur leurs
+        ne pas nous vous ils elle elles été ont à où ou au son ses mais comme après sans
+        """
+    ),
+    "nl": word_set(
+        """
+        de het een van zijn niet voor tegen naar met ook deze wordt aan bij uit hun maar heeft
+        hebben te op omdat moet moeten kunnen zij wij door geen nog meer
+        """
+    ),
+    "es": word_set(
+        """
+        el la los las de y por para con una que más está están su sus contra no como pero en se al
+        """
+    ),
+    "it": word_set(
+        """
+        il lo la gli le dei della delle di che con una sono non ai alla alle nel nella contro
+        anche più perché ha hanno è e del
+        """
+    ),
+}
+_GERMAN_ALONE = GERMAN_ONLY - word_set("es da du um mehr den auf als so")
+_LEAST_OF_NEIGHBOURS = 4
+_LOANS = re.compile(
+    r"\b(?:de (?:facto|jure|luxe)|en (?:bloc|detail|passant|masse|vogue|gros)|peu à peu|à la"
+    r"(?: carte)?|vis[ -]à[ -]vis|tête[ -]à[ -]tête|non plus ultra|al (?:dente|fresco)|con brio)\b",
+    re.IGNORECASE,
+)
+_GERMAN_LETTERS = re.compile("[äöüß]")  # in the others for a rare diaeresis only
 _PLACES = {place.casefold() for place in PLACES} | word_set("hessen bremen gießen europa")
 _LEAST_ENGLISH = 2
 _LEAST_FOREIGN = 3
@@ -153,6 +188,23 @@ def is_english(sentence: str) -> bool:
     if len(tokens) > 1 and english and not others and not names:
         return True  # "Not relevant.": nothing in it is anything else
     return english >= _LEAST_ENGLISH and english >= others
+
+
+def is_of_neighbours(sentence: str) -> bool:
+    """Return whether a sentence of four words or more is surely French, Dutch, Spanish or Italian.
+
+    Without a noun in capitals and a German function word it is not German.
+    """
+    tokens: list[str] = _TOKEN.findall(_LOANS.sub(" ", sentence))
+    if len(tokens) < _LEAST_OF_NEIGHBOURS or _GERMAN_LETTERS.search(sentence.lower()):
+        return False
+    words = {token.casefold() for token in tokens}
+    if words & _GERMAN_ALONE or any(word in _GERMAN_VERBS for word in words):
+        return False
+    names = sum(token[0].isupper() for token in tokens[1:])
+    small = {token.casefold() for n, token in enumerate(tokens) if n == 0 or token[0].islower()}
+    known = max(len(small & listed) for listed in _FUNCTION_WORDS.values())
+    return known >= 2 + names
 
 
 def may_be_foreign(sentence: str) -> bool:

@@ -1,6 +1,7 @@
 """Numbers in German text, brought to one form so that they can be looked up."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 # 1.200 and 1 200 are groups of thousands; 3,5 is a decimal.
@@ -8,8 +9,35 @@ _NUMBER = re.compile(r"(?<!\w)\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?(?!\d)|\d
 _GROUPED = re.compile(r"\d{1,3}(?:[.\u00a0\u202f]\d{3})+(?:,\d+)?")
 # Thousands in an English article, or with plain spaces: "1 250" can be two numbers as well.
 _MAYBE_GROUPED = re.compile(r"\b[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)\b")
-_SCALES = {"tsd": 3, "tausend": 3, "mio": 6, "million": 6, "mrd": 9, "milliarde": 9}
-_SCALE = re.compile(r"\s{0,3}(tsd|tausend|mio|million|mrd|milliarde)", re.IGNORECASE)
+_SCALES = {
+    **dict.fromkeys(("tsd", "tausend", "thousand", "t€", "teur", "k"), 3),
+    **dict.fromkeys(("mio", "million", "mill.", "mln", "m"), 6),
+    **dict.fromkeys(("mrd", "milliard", "mld", "bn"), 9),
+    "billion": 12,
+}
+# "Tausende" is a noun of its own.
+_SCALE_WORD = (
+    r"(?:tsd|tausend(?!e)|thousand|t€|teur|mio|million|mill\.|mln|mrd|milliard|mld|billion)"
+)
+_SCALE = re.compile(rf"[\s-]{{0,3}}(?P<scale>{_SCALE_WORD})[a-z]{{0,9}}", re.IGNORECASE)
+_ENGLISH_BILLION = 9
+# €1.2m and $3bn: without the currency an "m" is a metre.
+_SHORT_SCALE = re.compile(r"(?P<scale>bn|m|k)\b")
+_CURRENCY = re.compile(r"[€$£]\s?$")
+# A table in millions says so once.
+_TABLE_SCALE = re.compile(
+    r"\bin (?P<scale>tsd|tausend|mio|million|mrd|milliard)(?:en)?\b", re.IGNORECASE
+)
+# Between two numbers of which the second's scale is the first's too: "von 3,4 auf 4,1 Millionen",
+# "5 für Kitas und 3 Millionen für Schulen", but not "96 Kinder und 3 Millionen".
+_SHARED_SCALE = re.compile(r"[a-zäöüß,/ –-]+")
+_FOR_WHAT = re.compile(r"\b(?:für|bei|in|im|aus) [A-ZÄÖÜ][\w-]*")
+_LONGEST_GAP = 50
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_SCALED_WORDS = re.compile(
+    r"\b(?:(?P<from>[a-zäöüß]{2,40}) (?:bis|oder|und|auf) )?(?P<number>[a-zäöüß]{2,40})"
+    rf"[ \u00a0-](?P<scale>{_SCALE_WORD})"
+)
 # 12.30 Uhr and 12:30 Uhr are one time, and 14.00 Uhr is 14 Uhr.
 _TIME = re.compile(r"\b(\d{1,2})[.:](\d{2})(?=\s{0,3}Uhr)")
 _WORD = re.compile(r"[a-zäöüß]+")
@@ -73,11 +101,13 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
     stand beside the whole, so that "2026-03-01" also gives 2026, 3 and 1.
     """
     found: set[str] = set()
-    for number, scaled in _written(text):
+    for number, scaled, _ in _written(text):
         found.add(number)
         if scaled and words:
             found.add(scaled)
     if words:
+        found.update(_with_shared_scales(text))
+        found.update(_scaled_words(text.casefold()))
         found.update(_canonical(part) for part in re.findall(r"\d+", text))
         found.update(re.sub(r"\D", "", m) for m in _MAYBE_GROUPED.findall(text))
         values = (_value(word) for word in set(_WORD.findall(text.casefold())))
@@ -88,15 +118,73 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
 def ungrounded(text: str, given: set[str]) -> list[str]:
     """Return the numbers of `text` that are not among those that `numbers_in` found elsewhere.
 
-    "1,2 Millionen" may stand for 1.200.000.
+    "1,2 Millionen" may stand for 1.200.000, but not for 1,2. It is returned with its scale.
+    A year may stand before a scale that is not its own: "will 2026 Millionen sparen".
     """
-    return sorted({n for n, scaled in _written(text) if n not in given and scaled not in given})
+    return sorted(
+        {
+            f"{number} {scale}".rstrip()
+            for number, scaled, scale in _written(text)
+            if (scaled or number) not in given and not (number in given and _YEAR.fullmatch(number))
+        }
+    )
 
 
-def _written(text: str) -> list[tuple[str, str | None]]:
-    """Return the numbers in digits, each with its value where "Millionen" or the like follows."""
+def _written(text: str) -> list[tuple[str, str | None, str]]:
+    """Return the numbers in digits, each with its value and scale if "Millionen" or so follows."""
     text = _TIME.sub(_time, _NAMES.sub(" ", text))
-    return [(_canonical(m.group()), _scaled(m, text)) for m in _NUMBER.finditer(text)]
+    found: list[tuple[str, str | None, str]] = []
+    for match in _NUMBER.finditer(text):
+        number = _canonical(match.group())
+        scale = _scale_behind(match, text)
+        scaled = _times(number, _exponent(scale)) if scale else None
+        found.append((number, scaled, scale.group().strip(" \n\t\u00a0\u202f-") if scale else ""))
+    return found
+
+
+def _with_shared_scales(text: str) -> Iterator[str]:
+    """Yield values whose scale stands behind a later number, or above a table."""
+    tables = {_exponent(match) for match in _TABLE_SCALE.finditer(text)}
+    exponent: int | None = None
+    following = len(text)
+    for match in reversed(list(_NUMBER.finditer(text))):
+        scale = _scale_behind(match, text)
+        if scale:
+            exponent = _exponent(scale)
+        elif exponent is not None and not _shares(text[match.end() : following]):
+            exponent = None
+        following = match.start()
+        for power in tables | ({exponent} if exponent is not None else set()):
+            if value := _times(_canonical(match.group()), power):
+                yield value
+
+
+def _shares(gap: str) -> bool:
+    return len(gap) <= _LONGEST_GAP and _SHARED_SCALE.fullmatch(_FOR_WHAT.sub("", gap)) is not None
+
+
+def _scaled_words(text: str) -> Iterator[str]:
+    """Yield the values of "zwei Millionen", "eine halbe Million" and the like, in small letters."""
+    for match in _SCALED_WORDS.finditer(text):
+        for word in (match.group("from"), match.group("number")):
+            number = _count(word) if word else None
+            if number:
+                yield number
+                if value := _times(number, _exponent(match)):
+                    yield value
+
+
+def _count(word: str) -> str | None:
+    """Return what a word before "Millionen" counts: 1 for "eine", 2.5 for "zweieinhalb"."""
+    if word.startswith("halbe"):
+        return "0.5"
+    if word == "anderthalb":
+        return "1.5"
+    if (whole := word.removesuffix("einhalb")) != word:
+        value = _value(whole)
+        return None if value is None else f"{value}.5"
+    value = 1 if re.fullmatch("eine[rn]?", word) else _value(word)
+    return None if value is None else str(value)
 
 
 def _time(match: re.Match[str]) -> str:
@@ -104,12 +192,24 @@ def _time(match: re.Match[str]) -> str:
     return hours if minutes == "00" else f"{hours}:{minutes}"
 
 
-def _scaled(match: re.Match[str], text: str) -> str | None:
-    scale = _SCALE.match(text, match.end())
-    if scale is None:
-        return None
-    whole, _, decimals = _canonical(match.group()).partition(".")
-    zeros = _SCALES[scale.group(1).lower()] - len(decimals)
+def _scale_behind(number: re.Match[str], text: str) -> re.Match[str] | None:
+    if scale := _SCALE.match(text, number.end()):
+        return scale
+    if _CURRENCY.search(text, max(0, number.start() - 2), number.start()):
+        return _SHORT_SCALE.match(text, number.end())
+    return None
+
+
+def _exponent(scale: re.Match[str]) -> int:
+    word = scale.group("scale")
+    # In small letters it is English.
+    return _ENGLISH_BILLION if word == "billion" else _SCALES[word.lower()]
+
+
+def _times(number: str, exponent: int) -> str | None:
+    """Return a number times a power of ten, or nothing if decimals are left."""
+    whole, _, decimals = number.partition(".")
+    zeros = exponent - len(decimals)
     return _canonical(whole + decimals + "0" * zeros) if zeros >= 0 else None
 
 

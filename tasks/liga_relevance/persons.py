@@ -21,6 +21,7 @@ from tasks.liga_relevance.proper_names import (
     SPEECH,
     TITLES,
 )
+from tasks.liga_relevance.surnames import follows_determiner, is_surname, may_name_a_house
 from tasks.liga_relevance.words import FUNCTION_WORDS, MONTHS, WEEKDAYS
 
 NAME = r"[A-ZÄÖÜÇŞİ][a-zà-žıß]+(?:[-’'][A-ZÄÖÜÇŞİ]?[a-zà-žıß]+)?"
@@ -118,7 +119,11 @@ def _titled(text: str) -> Iterator[str]:
 def _with_first_name(text: str) -> Iterator[str]:
     for match in _pairs(text):
         first = match.group("first").partition("-")[0].lower()
-        if first in FIRST_NAMES and not _is_noun(surname(match.group())):
+        if first not in FIRST_NAMES:
+            continue
+        last = surname(match.group())
+        of_house = may_name_a_house(last) and follows_determiner(text, match.start())
+        if not _is_noun(last) or (is_surname(last) and not of_house):
             yield match.group()
 
 

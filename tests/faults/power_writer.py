@@ -54,7 +54,10 @@ def _write_label(workspace: Path, number: int) -> None:
 
 def _write_test_set(workspace: Path, number: int) -> None:
     path = path_of(workspace, "t", "default")
-    TestSet.read(path).with_more([f"tested {number}"], [f"seen {number}"]).write(path)
+    more = TestSet.read(path).with_more(
+        {f"tested {number}": f"text-{number}"}, {f"seen {number}": f"other-{number}"}
+    )
+    more.write(path)
 
 
 def _write_run(workspace: Path, number: int) -> None:

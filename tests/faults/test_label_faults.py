@@ -278,3 +278,115 @@ def test_a_model_that_vanishes(
     teacher.reset()
     assert stage.label() == set(range(ITEMS))
     assert teacher.load.requests == ITEMS // 2
+
+
+def bad(numbers: set[int], fault: Fault) -> Callable[[Asked], Fault | None]:
+    return lambda asked: fault if case(asked) in numbers else None
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize("name", BUSY)
+@pytest.mark.parametrize("numbers", [{4}, {2, 5, 6}, {ITEMS - 2, ITEMS - 1}], ids=str)
+def test_items_to_which_a_server_always_says_that_it_is_busy(
+    stage: Labelling,
+    teacher: SimulatedTeacher,
+    use: Callable[..., None],
+    name: str,
+    protocol: str,
+    numbers: set[int],
+) -> None:
+    use(teacher.word(protocol))
+    teacher.fault = bad(numbers, BUSY[name][0])
+    assert stage.label() == set(range(ITEMS)) - numbers
+    for row in stage.quarantined().values():
+        assert "refused" in row["failure"]
+    asks_only(teacher, stage, numbers)
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_nothing_but_an_item_to_which_a_server_always_says_that_it_is_busy(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    """As in the next start, which asks for the quarantine only."""
+    stage = Labelling(tmp_path, count=1)
+    use(teacher.word(protocol))
+    teacher.fault = bad({0}, BUSY["502"][0])
+    assert stage.label(min_labelled=0) == set()
+    assert stage.quarantined().keys() == {0}
+    assert teacher.load.requests == 3
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_an_item_that_makes_the_server_go_and_come_back(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    restarts: list[threading.Thread] = []
+
+    def crash(chat: Chat, _: dict[str, Any]) -> None:
+        def restart() -> None:
+            teacher.stop()
+            time.sleep(0.2)
+            teacher.start()
+
+        restarts.append(threading.Thread(target=restart))
+        restarts[-1].start()
+        time.sleep(0.1)
+        chat.sever()
+
+    teacher.fault = bad({4}, crash)
+    assert stage.label() == set(range(ITEMS)) - {4}
+    assert stage.quarantined()[4]["failure"]
+    for each in restarts:
+        each.join()
+    asks_only(teacher, stage, {4})
+
+
+@pytest.mark.parametrize("numbers", [{1, 2}, {1, 2, 3, 4, 5, 6}, {10, 11}], ids=str)
+def test_items_that_time_out_later_than_the_patience(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], numbers: set[int]
+) -> None:
+    use(teacher.word("ollama"))
+    teacher.fault = bad(numbers, BROKEN["slow"][0])
+    limits = {"timeout_s": 0.3, "patience_s": 0.1, "concurrency": 1}
+    assert stage.label(**limits) == set(range(ITEMS)) - numbers
+    assert all("in time" in row["failure"] for row in stage.quarantined().values())
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize("first", [5, 28], ids=["amid", "last"])
+def test_neighbours_that_are_refused_do_not_end_it(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str, first: int
+) -> None:
+    """The pauses of a server that is there do not grow: 24 that doubled would take days."""
+    stage = Labelling(tmp_path, count=40)
+    numbers = set(range(first, first + 12))
+    use(teacher.word(protocol))
+    teacher.fault = bad(numbers, BROKEN["400"][0])
+    assert stage.label(patience_s=2, min_labelled=0.5) == set(range(40)) - numbers
+    assert all("refused" in row["failure"] for row in stage.quarantined().values())
+    assert stage.label(patience_s=2, min_labelled=0.5) == set(range(40)) - numbers
+
+
+@pytest.mark.parametrize("protocol", BOTH)
+def test_a_server_that_stays_away_puts_nothing_into_the_quarantine(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
+) -> None:
+    use(teacher.word(protocol))
+    stopping: list[threading.Thread] = []
+
+    def stop(chat: Chat, _: dict[str, Any]) -> None:
+        stopping.append(threading.Thread(target=teacher.stop))
+        stopping[-1].start()
+        time.sleep(0.1)
+        chat.sever()
+
+    teacher.fault = lambda asked: stop if asked.number == 6 else None
+    with pytest.raises(EngineUnavailable, match="cannot be reached"):
+        stage.label(patience_s=0.5)
+    for each in stopping:
+        each.join()
+    assert not (stage.out / "quarantine.jsonl").exists()
+    teacher.start()
+    teacher.fault = lambda _: None
+    assert stage.label() == set(range(ITEMS))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from rich.console import Console
 
+from contracts import files
 from contracts.stage import Event, Result
 from contracts.stages import EVALUATE
 from driver.plan import Action, Request, Step
@@ -71,6 +74,35 @@ def test_after_the_stage_nothing_more_is_said(display: Display, text: io.StringI
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert text.getvalue().splitlines()[-1].startswith("+ evaluate")
+
+
+def test_a_reader_that_went_away_does_not_end_the_run() -> None:
+    """As behind `| head`; in a process of its own, since what Python flushes at its end counts."""
+    script = """
+from driver.report.display import Display, complain
+from contracts.errors import StageFailed
+import sys
+shown = Display()
+sys.stdin.read()
+for line in range(2):
+    shown.note("x" * 10_000)
+complain(StageFailed("train broke"))
+sys.exit(20)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=files.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        assert run.stdin
+        assert run.stdout
+        assert run.stderr
+        run.stdout.close()
+        run.stdin.close()
+        said = run.stderr.read().decode()
+    assert (run.returncode, said.splitlines()[0]) == (20, "error train broke")
 
 
 def test_lines_become_rarer(

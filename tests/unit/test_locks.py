@@ -68,6 +68,20 @@ def test_what_a_file_says_holds_nothing_after_a_reboot(tmp_path: Path) -> None:
     assert not locks.is_held(tmp_path)
 
 
+def test_a_lock_on_another_disk_is_not_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two file systems may well give two files one inode number."""
+    listed = tmp_path / "locks"
+    with locks.workspace(tmp_path):
+        file = locks._as_listed(tmp_path / "lock")
+    monkeypatch.setattr(locks, "_HELD", listed)
+    for device, held in ((file.rpartition(":")[0], True), ("ff:ffff", False)):
+        inode = (tmp_path / "lock").stat().st_ino
+        listed.write_text(f"1: FLOCK  ADVISORY  WRITE 7 {device}:{inode} 0 EOF\n", "ascii")
+        assert locks.is_held(tmp_path) == held
+
+
 def test_recover_is_refused_while_a_driver_is_at_work(tmp_path: Path, shared: Path) -> None:
     """Also while another recover is: the second has nothing to do but to wait."""
     (tmp_path / RECORD_FILE).write_text("{}", encoding="utf-8")

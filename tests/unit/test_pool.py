@@ -164,7 +164,7 @@ def test_when_no_server_answers_any_more_it_ends(error: Exception) -> None:
 
     def ask(question: int) -> Answer:
         asked[question] += 1
-        if question < 5:
+        if asked.total() <= 5:
             return answer()
         raise error
 
@@ -217,3 +217,79 @@ def test_an_error_of_ours_is_not_taken_for_the_servers() -> None:
 
     with pytest.raises(ZeroDivisionError):
         everything(Pool([Server("a", ask, 1)], 30), 2)
+
+
+def test_a_question_that_was_sent_each_time_is_to_blame_if_the_server_goes() -> None:
+    asked: list[int] = []
+
+    def ask(question: int) -> Answer:
+        asked.append(question)
+        if question == 3:
+            raise Gone(DOWN, sent=True)
+        return answer()
+
+    found = everything(Pool([Server("a", ask, 2)], 30), 9)
+    assert [q for q, each in found.items() if isinstance(each, EngineUnavailable)] == [3]
+    assert Counter(asked) == {**dict.fromkeys(range(9), 1), 3: 3}
+    assert asked[-2:] == [3, 3]
+
+
+def test_a_question_is_not_to_blame_for_a_server_that_was_gone_before() -> None:
+    """It is sent once; then it waits for the server in vain, alone, as often as it takes."""
+    asked: Counter[int] = Counter()
+
+    def ask(question: int) -> Answer:
+        asked[question] += 1
+        if question == 3 and asked[3] < 6:
+            raise Gone(DOWN, sent=asked[3] == 1)
+        return answer()
+
+    found = everything(Pool([Server("a", ask, 1)], 30), 5)
+    assert all(isinstance(each, Answer) for each in found.values())
+
+
+def test_neighbours_that_fail_are_told_from_a_server_that_fails() -> None:
+    """By one that was answered before: asked once more, and yielded once."""
+    asked: Counter[int] = Counter()
+
+    def ask(question: int) -> Answer:
+        asked[question] += 1
+        if question >= 20:
+            raise DOWN
+        return answer()
+
+    found = everything(Pool([Server("a", ask, 1)], 30), 40)
+    failed = {q for q, each in found.items() if isinstance(each, EngineUnavailable)}
+    assert failed == set(range(20, 40))
+    assert {asked[question] for question in failed} <= {2, 3}
+    assert asked[19] > 1
+    assert asked.total() < 20 + 3 * 20
+
+
+def test_a_server_that_turns_sick_puts_no_row_of_questions_down_to_themselves() -> None:
+    asked: Counter[int] = Counter()
+    found: list[tuple[int, Answer | EngineUnavailable]] = []
+
+    def ask(question: int) -> Answer:
+        asked[question] += 1
+        if asked.total() > 10:
+            raise DOWN
+        return answer()
+
+    with pytest.raises(EngineUnavailable):
+        found.extend(Pool([Server("a", ask, 1)], 0.1).answers(range(20)))
+    assert [question for question, _ in found] == list(range(10))
+    assert all(isinstance(each, Answer) for _, each in found)
+
+
+def test_nothing_but_bad_questions_are_told_by_one_that_was_answered_earlier() -> None:
+    def ask(question: int) -> Answer:
+        if question < 12:
+            raise DOWN
+        return answer()
+
+    with pytest.raises(EngineUnavailable):
+        everything(Pool([Server("a", ask, 2)], 0.05), 12)
+    found = everything(Pool([Server("a", ask, 2)], 30, answered=99), 12)
+    assert len(found) == 12
+    assert all(isinstance(each, EngineUnavailable) for each in found.values())

@@ -184,10 +184,12 @@ def test_the_frozen_test_set_never_loses_what_it_had(workspace: Path, cut: Cut) 
         held = TestSet.read(path_of(found, "t", "default"))
         assert held.tested >= kept.tested
         assert held.tested | held.seen >= kept.seen
+        assert held.tested_texts >= kept.tested_texts
+        assert held.seen_texts >= kept.seen_texts
 
     with cut(check):
         for name in ("a", "b"):
-            more = kept.with_more(tested=[name], seen=[f"seen {name}"])
+            more = kept.with_more({name: f"text-{name}"}, {f"seen {name}": f"seen-{name}"})
             more.write(path_of(workspace, "t", "default"))
             kept = more
 

@@ -50,6 +50,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("teachers: ['openai+gpu1:8000/v1']", [], "is no address, nor openai+http"),
         ("teachers: ['openai+http:///v1#m']", [], "is no address, nor openai+http"),
         ("teachers: ['gpu1#qwen3']", [], "is no address, nor openai+http"),
+        ("teachers: ['ftp://gpu1']", [], "is no address, nor openai+http"),
+        ("teachers: ['http://']", [], "is no address, nor openai+http"),
         ("teachers: [gpu1, gpu1]", [], "teachers: a server is named twice"),
         ("evaluate: {min_valid: 1.5}", [], "evaluate.min_valid"),
     ],

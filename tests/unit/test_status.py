@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_damaged_notes_are_named(run: Run, tmp_path: Path, text: str, why: str) 
     with pytest.raises(RunUnreadable, match=r"run\.json is damaged") as caught:
         status.show(tmp_path)
     assert why in caught.value.why
+
+
+def test_it_needs_the_workspace_alone(run: Run, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "driver", "status", "-w", "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run.id in done.stdout
 
 
 @pytest.mark.parametrize(

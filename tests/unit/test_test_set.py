@@ -16,6 +16,7 @@ from contracts.stage import Job, Result
 from contracts.stages import SPLIT
 from contracts.test_set import TestSet, digest_of, path_of
 from driver.plan import Action, Request, plan_stage
+from driver.report.split import section
 from images.labeler.assignment import SIDES, Unit, assign
 from tests.unit.test_split import ids, rows, run, text
 
@@ -99,6 +100,85 @@ def test_a_removed_item_leaves_and_comes_back(tmp_path: Path) -> None:
     assert gone in ids(run(tmp_path, given), "test")
 
 
+def contents(given: list[dict[str, Any]], some: set[str]) -> set[str]:
+    return {row["content"] for row in given if row["id"] in some}
+
+
+def renamed(given: list[dict[str, Any]], how: str) -> list[dict[str, Any]]:
+    """Return the rows under ids that are all new, or that named other rows before."""
+    if how == "new":
+        return [{**row, "id": f"backend-{row['id']}", "title": "Neu"} for row in given]
+    others = [*given[1:], given[0]]
+    return [{**row, "id": other["id"]} for row, other in zip(given, others, strict=True)]
+
+
+@pytest.mark.parametrize("how", ["new", "shuffled"])
+def test_when_ids_change_the_same_texts_are_tested(tmp_path: Path, how: str) -> None:
+    old = rows(80)
+    before = run(tmp_path, old)
+    new = renamed(old, how) + rows(120)[80:]
+    found = run(tmp_path, new)
+    tested = contents(old, ids(before, "test"))
+    assert tested < contents(new, ids(found, "test"))
+    learned = contents(old, ids(before, "train") | ids(before, "validation"))
+    assert not learned & contents(new, ids(found, "test"))
+    assert found["metrics"].frozen == len(tested)
+    again = run(tmp_path, new)
+    assert [again[side] for side in SIDES] == [found[side] for side in SIDES]
+    assert again["report"]["test_set"]["warning"] == ""
+    assert again["report"]["test_set"]["gone"] == 0
+
+
+def test_most_ids_gone_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = rows(80)
+    count = len(ids(run(tmp_path, old), "test"))
+    assert not caplog.messages
+    found = run(tmp_path, renamed(old, "new"))
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        f"{count} of {count} frozen test items are not there under their ids, {count} of them "
+    )
+    assert warning in section(found["report"])
+    assert found["report"]["test_set"]["under_other_ids"] == count
+
+
+def test_old_and_new_ids_at_once_count_a_text_once(tmp_path: Path) -> None:
+    old = rows(80)
+    before = run(tmp_path, old)
+    new = renamed(old, "new")
+    run(tmp_path, new)
+    both = run(tmp_path, [*new, *old])
+    assert len(both["test"]) == len(before["test"])
+    assert contents([*old, *new], ids(both, "test")) == contents(old, ids(before, "test"))
+
+
+def test_a_file_of_ids_only_is_read_and_its_texts_are_filled_in(tmp_path: Path) -> None:
+    old = rows(80)
+    before = run(tmp_path, old)
+    path = path_of(tmp_path, TASK, "default")
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({key: whole[key] for key in ("format", "tested", "seen")}))
+    assert ids(run(tmp_path, old), "test") == ids(before, "test")
+    assert json.loads(path.read_text()) == whole
+    # Without their texts, items under other ids are new; at least it is said.
+    path.write_text(json.dumps({key: whole[key] for key in ("format", "tested", "seen")}))
+    found = run(tmp_path, renamed(old, "new"))
+    assert "0 of them were found" in found["report"]["test_set"]["warning"]
+    assert frozen_in(tmp_path, "default") > ids(before, "test")
+
+
+def test_a_corrected_text_is_known_under_its_id_and_both_texts_under_another(
+    tmp_path: Path,
+) -> None:
+    given = rows(80)
+    first = min(ids(run(tmp_path, given), "test"))
+    for content in (text(7777), text(int(first[1:]))):
+        next(row for row in given if row["id"] == first)["content"] = content
+        assert first in ids(run(tmp_path, given), "test")
+        new = renamed(given, "new")
+        assert f"backend-{first}" in ids(run(tmp_path, new), "test")
+
+
 def test_another_name_starts_another_one_and_none_keeps_none(tmp_path: Path) -> None:
     first = run(tmp_path, rows(80))
     other = run(tmp_path, rows(80), test_set="b", seed=5)
@@ -112,7 +192,11 @@ def test_another_name_starts_another_one_and_none_keeps_none(tmp_path: Path) -> 
 def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path) -> None:
     path = path_of(tmp_path, TASK, "default")
     path.parent.mkdir(parents=True)
-    for damaged in ("{", "[]", '{"format": 2}', '{"format": 1, "tested": "i1", "seen": []}'):
+    ids_only = '{"format": 1, "tested": [], "seen": []'
+    for damaged in (
+        *("{", "[]", '{"format": 2}', '{"format": 1, "tested": "i1", "seen": []}'),
+        *(f'{ids_only}, "tested_texts": []}}', f'{ids_only}, "seen_texts": ""}}'),
+    ):
         path.write_text(damaged)
         with pytest.raises(FileUnusable, match=r"default\.json cannot be read") as caught:
             run(tmp_path, rows(20))
@@ -147,6 +231,31 @@ def test_whatever_comes_and_goes_no_tested_item_is_trained_on(
         assert ever & {row["id"] for row in here} <= ids(found, "test")
         assert found["report"]["pairs_across_splits"] == 0
         ever |= ids(found, "test")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.permutations(range(40)), st.integers(20, 40)), min_size=2, max_size=4))
+def test_whatever_the_ids_no_text_is_tested_and_trained_on(
+    tmp_path_factory: pytest.TempPathFactory, imports: list[tuple[list[int], int]]
+) -> None:
+    """Each import numbers some of the same texts in another order."""
+    folder, everything = tmp_path_factory.mktemp("runs"), rows(40)
+    tested: set[str] = set()
+    learned: set[str] = set()
+    for order, count in imports:
+        here = [{**everything[n], "id": str(i)} for i, n in enumerate(order[:count])]
+        try:
+            found = run(folder, here)
+        except LabelsMissing:
+            continue
+        now = contents(here, ids(found, "test"))
+        training = contents(here, ids(found, "train") | ids(found, "validation"))
+        assert not now & learned
+        assert not training & tested
+        again = run(folder, here)
+        assert [again[side] for side in SIDES] == [found[side] for side in SIDES]
+        tested |= now
+        learned |= training
 
 
 UNITS = st.lists(
@@ -229,6 +338,25 @@ def _never(_: str) -> tuple[Job, Result] | None:
 
 def test_the_file_is_small_json_that_a_person_can_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    TestSet().with_more(["b", "a"], ["a", "c"]).write(path)
-    assert json.loads(path.read_text()) == {"format": 1, "tested": ["a", "b"], "seen": ["c"]}
-    assert TestSet.read(path).with_more(["c"], []).seen == frozenset()
+    first = TestSet().with_more({"b": "2", "a": "1"}, {"a": "1", "c": "3", "d": ""})
+    first.with_more({"a": "4"}, {}).write(path)
+    assert json.loads(path.read_text()) == {
+        "format": 1,
+        "tested": ["a", "b"],
+        "seen": ["c", "d"],
+        "tested_texts": {"a": "1 4", "b": "2"},
+        "seen_texts": ["3"],
+    }
+    assert TestSet.read(path) == first.with_more({"a": "4"}, {})
+    assert TestSet.read(path).with_more({"c": ""}, {}).seen == {"d"}
+
+
+def test_a_text_says_more_than_an_id() -> None:
+    held = TestSet().with_more({"a": "1"}, {"b": "2"})
+    assert [held.knows("b", "1"), held.knows("a", "2")] == ["tested", "seen"]
+    assert [held.knows("a", "9"), held.knows("b", "9")] == ["tested", "seen"]
+    assert [held.knows("c", "1"), held.knows("c", "2"), held.knows("c", "")] == [
+        "tested",
+        "seen",
+        "",
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from contracts import files
+from contracts.errors import InputMissing
 from driver import unit_file
 
 
@@ -51,6 +52,14 @@ def test_installing_twice_is_the_same_and_says_what_is_left(
     assert unit_file.install(workspace, tmp_path / "units") == (first, by_hand)
     assert first.read_text(encoding="utf-8") == text
     assert f"WorkingDirectory={files.ROOT}" in text
+
+
+def test_a_workspace_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match=r"there is no workspace .*/typo"):
+        unit_file.render(tmp_path / "typo")
+    with pytest.raises(InputMissing, match=r"there is no workspace .*/typo"):
+        unit_file.install(tmp_path / "typo", tmp_path / "units")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_workspace_has_another_unit(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class Outside(World):
     """How often it says that it is in the middle of a bulk reprocess."""
     silent: bool = False
     """Whether its log cannot be read."""
+    removes_itself: bool = False
+    """Whether it was made with --rm."""
     removed: bool = False
     """Whether its container is gone, and none has its name."""
     ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
@@ -104,6 +106,7 @@ class Outside(World):
             restarts=self.restarts,
             restart_policy="always",
             started_at="2026-01-01T00:00:00Z",
+            removes_itself=self.removes_itself,
         )
 
     def reprocessing(self) -> bool | None:

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from tasks.liga_relevance.foreign import GERMAN_ONLY, is_english, may_be_foreign
+from tasks.liga_relevance.foreign import (
+    GERMAN_ONLY,
+    is_english,
+    is_of_neighbours,
+    may_be_foreign,
+)
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 from tasks.liga_relevance.rules.quotes import without_quotes
 from tasks.liga_relevance.sentences import sentences
@@ -67,6 +72,8 @@ def _own_sentences(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _is_foreign(sentence: str) -> bool:
+    if is_of_neighbours(sentence):
+        return True
     if not may_be_foreign(sentence):
         return False
     language, probability = _identifier().classify(sentence)

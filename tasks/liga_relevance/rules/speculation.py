@@ -10,8 +10,9 @@ from functools import lru_cache
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
 _GUESS = (
-    r"(?:(?:dürft|könnt|möcht)e(?:n|t|st)?|(?:wird|werden|will|wollen) "
-    r"(?:wohl|vermutlich|wahrscheinlich|sicherlich|möglicherweise|voraussichtlich))"
+    r"(?:(?:dürft|könnt|möcht)e(?:n|t|st)?|(?:wird|werden|will|wollen) (?:\w{1,20} ){0,3}?"
+    r"(?:(?<!sehr )(?-i:wohl)(?! fühl)|vermutlich|wahrscheinlich|sicherlich|möglicherweise"
+    r"|voraussichtlich))"
 )
 _ADVICE = r"(?:(?:müsst|sollt|würd)e(?:n|t|st)?)"
 _WHO = r"(?:liga|liga-verbände|mitgliedsverbände|arbeitskreise?|ak ?[1-5]|qag)"
@@ -21,7 +22,12 @@ _LIGA_SPECULATION = re.compile(
     rf"(?P<who>\b{_WHO}\b){_NEAR}?\b{_GUESS}\b"
     rf"|\b{_GUESS}\b{_NEAR}?(?P<who2>\b{_WHO}\b)"
     rf"|(?P<who3>\b{_WHO}\b)(?: hessen)? {_ADVICE}\b"
-    rf"|\b{_ADVICE} (?:sich )?(?:die|der|das) (?P<who4>{_WHO}\b)",
+    rf"|\b{_ADVICE} (?:sich )?(?:die|der|das) (?P<who4>{_WHO}\b)"
+    r"|\b(?:es (?:ist|wäre|scheint|erscheint|bleibt) (?:(?!kaum\b|nicht möglich)\w{1,20} ){0,3}"
+    r"(?:denkbar|vorstellbar|möglich|wahrscheinlich|anzunehmen|zu (?:vermuten|erwarten)"
+    r"|nicht (?:auszuschließen|ausgeschlossen))"
+    r"|(?:denkbar|vorstellbar|möglich) (?:ist|wäre|bleibt)(?: auch| zudem)?)"
+    rf", dass (?:sich )?(?:auch |sogar )?(?:(?:die|der|das|ein) )?(?P<who5>{_WHO}\b)",
     re.IGNORECASE,
 )
 # Where the Liga is no more than the source of what is said, or the one it is said to.
@@ -43,6 +49,8 @@ _SPECULATION = re.compile(
     rf"\b{_MAY}\b[^.!?]{{0,120}}?\b(?:{_EFFECT})\b"
     r"|\b(?:ist|bleibt) (?:\w{1,20} ){0,3}(?:zu (?:erwarten|vermuten|befürchten|rechnen)|anzunehmen"
     r"|davon auszugehen)\b"
+    r"|\bes (?:ist|wäre|scheint|erscheint|bleibt) (?:(?!kaum\b|nicht denk|nicht vor)\w{1,20} ){0,2}"
+    r"(?:denkbar|vorstellbar|nicht auszuschließen|nicht ausgeschlossen), dass\b"
     r"|\b(?:es ist|man kann|lässt sich|lässt) (?:\w{1,20} ){0,3}(?:davon ausgehen|vermuten)\b",
     re.IGNORECASE,
 )
@@ -56,7 +64,8 @@ _WEIGHS = re.compile(
     r"\b(?=[acdefghklmprsvw])"  # their first letters: most words are passed at once
     r"(?:könnt|dürft|vermut|wahrscheinlich|möglich|womöglich|wohl\b|droh|voraussichtlich|erwart"
     r"|rechne[nt]|befürcht|eventuell|evtl|prognos|gefährde|gefahr|risiko|risiken|vielleicht|mutmaßlich"
-    r"|angeblich|würde|hoff|absehbar|sorge|fürcht|steh(?:t|en) vor\b|vor dem aus\b"
+    r"|angeblich|denkbar|vorstellbar|auszuschließen|ausgeschlossen"
+    r"|würde|hoff|absehbar|sorge|fürcht|steh(?:t|en) vor\b|vor dem aus\b"
     r"|may\b|might\b|could\b|expect|likely)",
     re.IGNORECASE,
 )
@@ -67,7 +76,9 @@ _REPORTABLE = re.compile(r"\b(?:kann|können|könne|darf|dürfen|dürfe|soll|sol
 def _liga_speculation(case: Case) -> Findings:
     for name, text in case.claims:
         for found in _LIGA_SPECULATION.finditer(text):
-            who = next(group for group in ("who", "who2", "who3", "who4") if found.group(group))
+            who = next(
+                group for group in ("who", "who2", "who3", "who4", "who5") if found.group(group)
+            )
             before = text[max(0, found.start(who) - 50) : found.start(who)]
             if not _SOURCE.search(before):
                 yield f"{name} {excerpt(found.group())}"
