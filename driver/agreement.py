@@ -6,6 +6,7 @@ Each question is a stage's; "" means that it does, anything else is why the stag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from contracts import stages, test_set
@@ -76,8 +77,21 @@ def _deploy(session: Session, result: Result) -> str:
     return deploy.disagreement(DeployMetrics.model_validate(result.metrics), session.engine)
 
 
-def _restore(session: Session, _: Result) -> str:
-    return "the service has been stopped" if session.window.is_open else ""
+def _restore(session: Session, result: Result) -> str:
+    """Compose may not have made the service anew yet for what is deployed by now."""
+    if session.window.is_open:
+        return "the service has been stopped"
+    backend, store = session.settings.backend, session.store
+    if backend is None or backend.compose is None:
+        return ""
+    restored, deployed = store.latest(stages.RESTORE.name), store.latest(stages.DEPLOY.name)
+    if restored and _later(restored[1], result):
+        return "the service has been restored with other settings since"
+    return "a model has been deployed since" if deployed and _later(deployed[1], result) else ""
+
+
+def _later(one: Result, other: Result) -> bool:
+    return datetime.fromisoformat(one.finished_at) > datetime.fromisoformat(other.finished_at)
 
 
 def _verify(session: Session, result: Result) -> str:

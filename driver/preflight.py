@@ -76,7 +76,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_backend(session)
     asks_backend = session.backend_url and session.settings.reprocess.enabled
     if stages.REPROCESS in running and asks_backend and not session.window.is_open:
-        reprocess.check(session.backend_url, session.settings.deploy.name)
+        check_reprocess(session, running)
 
 
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
@@ -328,6 +328,19 @@ def check_backend(session: Session) -> None:
     if state.running:
         check_returns(state)
         Backend(backend.url).wait_healthy(needed=1, timeout_s=10)
+
+
+def check_reprocess(session: Session, running: Sequence[Stage]) -> None:
+    """Raise `BackendUnavailable` for a backend that will not ask the deployed model.
+
+    A compose service is made anew with the settings' OLLAMA_MODEL before; whom it asks by then,
+    the stage itself looks again.
+    """
+    backend = session.settings.backend
+    renews = stages.RESTORE in running or stages.DEPLOY in running  # which opens the window
+    environment = backend.compose.environment if renews and backend and backend.compose else {}
+    will_ask = environment.get("OLLAMA_MODEL", "")
+    reprocess.check(session.backend_url, session.settings.deploy.name, will_ask)
 
 
 def existing(path: Path) -> Path:

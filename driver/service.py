@@ -48,7 +48,8 @@ def service_for(settings: BackendSettings, patience_s: float = 0.0) -> Service:
     `patience_s` is how long one that is being restarted is waited for, now and in every call.
     """
     if settings.compose:
-        return ComposeService(settings.compose, settings.docker_host, patience_s)
+        stop_timeout_s = settings.stop_timeout_s
+        return ComposeService(settings.compose, settings.docker_host, patience_s, stop_timeout_s)
     return ContainerService(settings.container, settings.docker_host, patience_s)
 
 
@@ -97,8 +98,12 @@ class ContainerService:
         return self._containers.stop(self.name(), timeout_s)
 
     def start(self, container_id: str) -> str:
-        """Start the container by its id, or by its name if it was made anew meanwhile."""
-        known = container_id if self._containers.exists(container_id) else self.name()
+        """Start the container that has the name, or the one of that id if none has it by now.
+
+        One that was made anew has taken the name; the old one may still be there, renamed.
+        """
+        name = self.name()
+        known = next((n for n in (name, container_id) if n and self._containers.exists(n)), name)
         self._containers.start(known)
         return known
 
@@ -111,10 +116,16 @@ class ComposeService(ContainerService):
     """A service of a compose project, which may have to be made anew for a new environment."""
 
     def __init__(
-        self, settings: ComposeSettings, docker_host: str, patience_s: float = 0.0
+        self,
+        settings: ComposeSettings,
+        docker_host: str,
+        patience_s: float = 0.0,
+        stop_timeout_s: int = 10,
     ) -> None:
+        """`stop_timeout_s` is what one that runs gets to end when it is made anew."""
         super().__init__(settings.service, docker_host, patience_s)
         self._settings = settings
+        self._stop_timeout_s = stop_timeout_s
 
     def name(self) -> str:
         """Return the id of the service's container; `BackendUnavailable` where it has none.
@@ -147,7 +158,8 @@ class ComposeService(ContainerService):
         return self._up()
 
     def _up(self) -> str:
-        self._compose("up", "--detach", "--no-deps", self._settings.service)
+        patience = f"--timeout={self._stop_timeout_s}"
+        self._compose("up", "--detach", "--no-deps", patience, self._settings.service)
         return self.name()
 
     def _compose(self, *arguments: str) -> str:
@@ -173,7 +185,7 @@ class ComposeService(ContainerService):
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=_COMPOSE_TIMEOUT_S,
+                timeout=_COMPOSE_TIMEOUT_S + self._stop_timeout_s,
                 start_new_session=True,  # a Ctrl-C in our terminal is not meant for it
             )
         except subprocess.CalledProcessError as error:

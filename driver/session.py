@@ -89,12 +89,16 @@ class Session:
         return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
     def _environment(self, stage: Stage) -> str:
-        """Return what the stage works in: what its image is built on, or the model it asks.
+        """Return what the stage works in: what its image is built on, or the model it asks, or
+        a digest of what compose makes the service with.
 
         Its own code has a digest already.
         """
         if stage in (stages.REPROCESS, stages.VERIFY):
             return full_tag(self.settings.deploy.name)  # whom they ask
+        if stage is stages.RESTORE:
+            made = self.settings.backend and self.settings.backend.compose
+            return files.digest_text(made.model_dump_json()) if made else ""  # may hold secrets
         if stage.image is None or self.settings.runner == "process":
             return ""
         service = compose.read(self.compose_file, os.environ)[stage.image]

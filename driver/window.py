@@ -7,7 +7,6 @@ backend is healthy again. So a driver that dies in between leaves all that the n
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,15 +15,14 @@ from typing import TYPE_CHECKING
 
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, ModelMissing, WindowOpen
-from contracts.stage import Frozen
+from driver.outside import World
 from driver.settings import BackendSettings
-from serving.engine import Resident
+from driver.window_record import Other, Record
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
-    from driver.adapters.backend import Backend
-    from driver.adapters.containers import ContainerHost, ContainerState, Stopped
+    from driver.adapters.containers import ContainerState, Stopped
     from driver.service import Service
-    from serving.ollama import Ollama
+    from serving.engine import Resident
 
 RECORD_FILE = "window.json"
 _CLEAN_EXITS = (0, 143)
@@ -35,81 +33,6 @@ exits with 0 all the same."""
 _POLL_S = 2.0
 _STARTS_AGAIN = 2
 """How often a backend that ends while it is waited for is started once more."""
-
-
-class Other(Frozen):
-    """A container that ran, and is stopped because it held the GPU."""
-
-    id: str
-    name: str
-    host: str
-    """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
-
-
-class Record(Frozen):
-    """What was running before: enough to bring it back, and nothing else."""
-
-    backend: BackendSettings | None = None
-    """With the engine and the folder as they were in effect, since nobody else will know; None
-    where only others are stopped."""
-    container_id: str = ""
-    container_name: str = ""
-    restart_policy: str = ""
-    stop: bool = False
-    """Whether the container is stopped, or may be by now."""
-    llm_enabled: bool | None = None
-    """The backend's own LLM switch; None where it did not say."""
-    ollama: str = ""
-    """Address of the engine whose models are below; "" for none."""
-    models: tuple[Resident, ...] = ()
-    """What the engine had loaded."""
-    opened_at: float
-    """Seconds since the epoch: the outage may outlive this process."""
-    stopped_at: float | None = None
-    others: tuple[Other, ...] = ()
-    """Whatever else is stopped, in the order of the stops."""
-
-    @property
-    def settings(self) -> BackendSettings:
-        """The backend's settings, of a record that has a backend."""
-        if self.backend is None:
-            raise ValueError("the record is of no backend")
-        return self.backend
-
-
-class World:
-    """The outside, as far as the window touches it; a double of it crashes in the tests."""
-
-    def service(self, settings: BackendSettings) -> Service:
-        """Return the backend's service."""
-        from driver.adapters.containers import AWAY_S
-        from driver.service import service_for
-
-        return service_for(settings, AWAY_S)
-
-    def backend(self, settings: BackendSettings) -> Backend:
-        """Return the backend's API."""
-        from driver.adapters.backend import Backend
-
-        return Backend(settings.url)
-
-    def containers(self, host: str) -> ContainerHost:
-        """Return an engine with containers of others."""
-        from driver.adapters.containers import AWAY_S, ContainerHost
-
-        return ContainerHost(host, AWAY_S)
-
-    def default_engine(self) -> str:
-        """Return the engine that is asked where the settings name none."""
-        from driver.adapters.containers import LOCAL
-
-        return os.environ.get("DOCKER_HOST") or LOCAL
-
-    def ollama(self, address: str) -> Ollama:
-        """Return the engine."""
-        from serving.ollama import Ollama
-
-        return Ollama(address)
 
 
 class Window:
@@ -283,29 +206,60 @@ class Window:
     def close(self, *, renew: bool = False) -> None:
         """Start what was stopped and wait until it is healthy; then forget the record.
 
-        `renew` lets compose make the container anew for a changed environment. Raises
-        `BackendUnavailable`, or `WindowOpen` for one of the others, and keeps the record, when
-        something does not come back.
+        `renew` lets compose make the container anew for a changed environment, also one that runs
+        while nothing is stopped. Raises `BackendUnavailable`, or `WindowOpen` for one of the
+        others, and keeps the record, when something does not come back.
         """
-        if not self.is_open:
-            return
         with self._shield():
-            record = self.record()
-            failed = self._start_others(record)  # quick, and owed even if the backend is broken
-            if record.stop:
-                self._start(record, renew=renew)
-            self._switch_back(record)
-            self._load_again(record)
-            if failed:
-                raise failed[0]
-            if record.stopped_at is not None:
-                self.away_s += time.time() - record.stopped_at
-            self._path.unlink()
-            files.fsync_path(self._path.parent)
+            if renew:
+                self._record_for_renewal()
+            if self.is_open:
+                self._restore(self.record(), renew=renew)
 
-    def _start(self, record: Record, *, renew: bool) -> None:
+    def _restore(self, record: Record, *, renew: bool) -> None:
+        began = record.stopped_at
+        failed = self._start_others(record)  # quick, and owed even if the backend is broken
+        if record.backend is not None:
+            asked = time.time()
+            if self._start(record, renew=renew):
+                began = began or asked
+        self._switch_back(record)
+        self._load_again(record)
+        if failed:
+            raise failed[0]
+        if began is not None:
+            self.away_s += time.time() - began
+        self._path.unlink()
+        files.fsync_path(self._path.parent)
+
+    def _record_for_renewal(self) -> None:
+        """Write down a compose service that runs, since it may be made anew: with which settings.
+
+        The run that has stopped it may have had others.
+        """
+        settings = self._settings
+        if settings is None or settings.compose is None or self._left_alone:
+            return
+        before = self.record() if self.is_open else None
+        if before and before.backend:
+            was, now = before.backend.compose, settings.compose
+            if was is None or was == now or (was.folder, was.service) != (now.folder, now.service):
+                return
+            update = {"backend": before.backend.model_copy(update={"compose": now})}
+            self._write(before.model_copy(update=update))
+        elif record := self._survey(settings):
+            others = before.others if before else ()
+            self._write(record.model_copy(update={"others": others}))
+
+    def _start(self, record: Record, *, renew: bool) -> bool:
+        """Return once it is healthy: whether it had to be started or made anew for that.
+
+        One that was only switched off may have ended meanwhile, and ran before all the same.
+        """
         settings = record.settings
         service = self._world.service(settings)
+        ran = _running(service, record.container_id)
+        busy = ran and renew and settings.compose and self._wait_until_idle(settings, service)
         try:
             start = service.renew if renew else service.start
             started = start(record.container_id)
@@ -313,13 +267,26 @@ class Window:
         except BackendUnavailable as error:
             name = record.container_name
             raise BackendUnavailable(
-                f"{name} was stopped for the GPU, and does not start again",
+                f"{name} {'was stopped for the GPU' if record.stop else 'ran'}, and does not start "
+                "again",
                 why=f"{error.what}: {error.why}" if error.why else error.what,
                 todo=f"`docker start {name}` says more; one that was removed has to be made again. "
                 "Then `python -m driver recover`. If it is to stay away for good, remove "
                 f"{self._path}.",
             ) from error
-        starts = _STARTS_AGAIN
+        if busy and before.id != ran:
+            self.warnings.append(
+                f"{before.name} was made anew in the middle of a bulk reprocess, which is lost: "
+                "start it again afterwards, or set backend.wait_for_reprocess_s"
+            )
+        self._wait_healthy(record, service, before, started)
+        return before.id != ran
+
+    def _wait_healthy(
+        self, record: Record, service: Service, before: ContainerState, started: str
+    ) -> None:
+        """Wait for good answers of the container that was started, and of no other program."""
+        settings, starts = record.settings, _STARTS_AGAIN
 
         def see_that_it_runs() -> None:
             """Start it again if it has ended: an engine that is shut down takes it along."""
@@ -336,6 +303,13 @@ class Window:
             raise BackendUnavailable(
                 f"{record.container_name} restarts again and again",
                 why="its restart count rose while it answered",
+            )
+        if not after.running:
+            raise BackendUnavailable(
+                f"{record.container_name} has ended, although its address answers",
+                why=f"another program answers at {settings.url}",
+                todo=f"`docker logs {after.name}` says why it ended; stop what took its address, "
+                "then `python -m driver recover`.",
             )
 
     def _switch_back(self, record: Record) -> None:
@@ -386,3 +360,14 @@ class Window:
     def _write(self, record: Record) -> None:
         # Compose's variables are in it, and may hold secrets.
         files.write_json(self._path, record.model_dump(mode="json"), mode=0o600)
+
+
+def _running(service: Service, container_id: str) -> str:
+    """Return the id of the service's container if it runs, else ""."""
+    for known in (container_id, ""):
+        try:
+            state = service.state(known)
+        except BackendUnavailable:
+            continue
+        return state.id if state.running else ""
+    return ""

@@ -138,20 +138,22 @@ def work(context: StageContext[ReprocessParams], backend_url: str, alias: str) -
     )
 
 
-def check(backend_url: str, alias: str) -> None:
+def check(backend_url: str, alias: str, will_ask: str = "") -> None:
     """Raise `BackendUnavailable` where the items' new analyses would not be the new model's.
 
-    The backend must ask `alias`, and its analyses must be switched on.
+    The backend must ask `alias`, now or once its container has been made anew (`will_ask`), and
+    its analyses must be switched on.
     """
     backend = Backend(backend_url)
     asked = backend.llm_status().model
-    if _with_tag(asked) != _with_tag(alias):
+    if _with_tag(alias) not in {_with_tag(asked), _with_tag(will_ask)}:
         raise BackendUnavailable(
             f"the backend asks {asked}, not the deployed model {alias}",
             why="only OLLAMA_MODEL in its container's environment counts; a model name stored "
             "through its API is never used",
             todo=f"Set OLLAMA_MODEL={alias} in the backend's compose environment and recreate "
-            "its container (`docker compose up -d`), then run again.",
+            "its container (`docker compose up -d`), then run again; or set it in "
+            "backend.compose.environment, with which a run recreates it.",
         )
     if not backend.admin_health().llm_enabled:
         raise BackendUnavailable(

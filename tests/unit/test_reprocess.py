@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +16,19 @@ from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, ReprocessFailed
 from contracts.params import (
+    DeployParams,
     ReprocessMetrics,
     ReprocessParams,
 )
-from contracts.stage import Event, InputRef, Job
+from contracts.stage import Event, InputRef, Job, Stage
 from contracts.stages import (
+    DEPLOY,
     REPROCESS,
+    RESTORE,
 )
+from driver import preflight
 from driver.host_stages import reprocess
+from driver.settings import BackendSettings, ComposeSettings
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
 
@@ -239,6 +246,39 @@ def test_the_backend_must_ask_the_deployed_model(stage: Make, ollama: OllamaDoub
         it.run()
     assert "OLLAMA_MODEL=liga-relevance" in caught.value.todo
     assert ollama.asked == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "running", "accepted"),
+    [
+        ({"OLLAMA_MODEL": "liga-relevance:latest"}, [RESTORE, REPROCESS], True),
+        ({"OLLAMA_MODEL": "liga-relevance"}, [DEPLOY, RESTORE, REPROCESS], True),
+        ({"OLLAMA_MODEL": "liga-relevance:latest"}, [REPROCESS], False),
+        ({"OLLAMA_MODEL": "qwen3:14b"}, [RESTORE, REPROCESS], False),
+        ({}, [RESTORE, REPROCESS], False),
+    ],
+)
+def test_before_a_run_it_counts_whom_the_backend_will_ask(
+    stage: Make,
+    tmp_path: Path,
+    environment: dict[str, str],
+    running: list[Stage],
+    *,
+    accepted: bool,
+) -> None:
+    """A compose service is made anew by restore; the stage itself wants it to be so by then."""
+    it, _ = stage([_news(1)], OLLAMA_MODEL="qwen3:14b")
+    compose = ComposeSettings(folder=tmp_path, service="backend", environment=environment)
+    backend = BackendSettings(url=it.backend_url, compose=compose)
+    session: Any = SimpleNamespace(
+        settings=SimpleNamespace(backend=backend, deploy=DeployParams(name="liga-relevance")),
+        backend_url=it.backend_url,
+    )
+    refused = pytest.raises(BackendUnavailable, match="asks qwen3:14b")
+    with nullcontext() if accepted else refused:
+        preflight.check_reprocess(session, running)
+    with pytest.raises(BackendUnavailable, match="asks qwen3:14b"):
+        it.run()
 
 
 def test_analyses_that_are_switched_off(stage: Make) -> None:

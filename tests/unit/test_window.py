@@ -15,11 +15,14 @@ from contracts import files
 from contracts.errors import BackendUnavailable, WindowOpen
 from driver import window as window_module
 from driver.adapters.containers import Stopped
-from driver.settings import BackendSettings
+from driver.settings import BackendSettings, ComposeSettings
 from driver.window import RECORD_FILE, Window
 from tests.unit.window_world import MODEL, Crash, Outside
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
+COMPOSE = BACKEND.model_copy(
+    update={"compose": ComposeSettings(folder=Path("/srv/news"), service="backend")}
+)
 
 
 @pytest.fixture
@@ -341,7 +344,7 @@ def operate(opened: Window, outside: Outside, operation: str) -> None:
     forgets=st.booleans(),
     models=st.sampled_from([(), (MODEL,)]),
     other=st.sampled_from([None, "running", "exited"]),
-    backend=st.sampled_from([BACKEND, BACKEND, None]),
+    backend=st.sampled_from([BACKEND, COMPOSE, None]),
     operations=_OPERATIONS,
     crashes=st.lists(st.integers(0, 30), max_size=3),
 )

@@ -8,8 +8,8 @@ from typing import Any
 
 from contracts.errors import BackendUnavailable
 from driver.adapters.containers import ContainerState, Stopped
+from driver.outside import World
 from driver.settings import BackendSettings
-from driver.window import World
 from serving.engine import Resident
 
 MODEL = Resident(tag="news:latest", num_ctx=8192, until=None)
@@ -47,6 +47,10 @@ class Outside(World):
     """How often its container ends while its health is waited for."""
     restarts: int = 0
     restarts_while_asked: bool = False
+    changed: bool = True
+    """Whether its configuration is another than its container was made with."""
+    usurped: bool = False
+    """Whether it ends while another program answers at its address."""
     other: str | None = None
     """State of another container, which holds the GPU: running, exited, or None: removed."""
     other_id: str = "x1"
@@ -123,7 +127,9 @@ class Outside(World):
 
     def renew(self, container_id: str) -> str:
         for _ in self.change(f"renew {container_id}"):
-            self.container += "+"
+            if self.changed:
+                self.container += "+"
+            self.changed = False
             self._start()
         return self.container
 
@@ -141,7 +147,9 @@ class Outside(World):
         for _ in range(self.ends):
             self.running = False
             meanwhile()
-        if not self.healthy or not self.running:
+        if self.usurped:
+            self.running = False
+        elif not self.healthy or not self.running:
             raise BackendUnavailable("not healthy")
         self.restarts += self.restarts_while_asked
 

@@ -1,0 +1,47 @@
+"""What the service window writes down before it stops anything, for whoever has to restore it."""
+
+from __future__ import annotations
+
+from contracts.stage import Frozen
+from driver.settings import BackendSettings
+from serving.engine import Resident
+
+
+class Other(Frozen):
+    """A container that ran, and is stopped because it held the GPU."""
+
+    id: str
+    name: str
+    host: str
+    """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
+
+
+class Record(Frozen):
+    """What was running before: enough to bring it back, and nothing else."""
+
+    backend: BackendSettings | None = None
+    """With the engine and the folder as they were in effect, since nobody else will know; None
+    where only others are stopped."""
+    container_id: str = ""
+    container_name: str = ""
+    restart_policy: str = ""
+    stop: bool = False
+    """Whether the container is stopped, or may be by now."""
+    llm_enabled: bool | None = None
+    """The backend's own LLM switch; None where it did not say."""
+    ollama: str = ""
+    """Address of the engine whose models are below; "" for none."""
+    models: tuple[Resident, ...] = ()
+    """What the engine had loaded."""
+    opened_at: float
+    """Seconds since the epoch: the outage may outlive this process."""
+    stopped_at: float | None = None
+    others: tuple[Other, ...] = ()
+    """Whatever else is stopped, in the order of the stops."""
+
+    @property
+    def settings(self) -> BackendSettings:
+        """The backend's settings, of a record that has a backend."""
+        if self.backend is None:
+            raise ValueError("the record is of no backend")
+        return self.backend
