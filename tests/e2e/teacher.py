@@ -11,7 +11,7 @@ from contracts import files
 from contracts.params import (
     TrainParams,
 )
-from contracts.stage import InputRef, Job, Params, Result, Stage
+from contracts.stage import Artifact, InputRef, Job, Params, Result, Stage
 from contracts.stages import (
     BASE,
     CONVERT,
@@ -19,6 +19,7 @@ from contracts.stages import (
     LORA_ADAPTER,
     MERGE,
     MERGED,
+    REFERENCE,
     TRAIN,
     TRAIN_SPLIT,
     VALIDATION_SPLIT,
@@ -108,11 +109,15 @@ def train_teacher(
         TRAIN_SPLIT.name: bench.file(splits[0]),
         VALIDATION_SPLIT.name: bench.file(splits[1]),
     }
-    adapter = bench.run(TRAIN, params, **references).outputs[LORA_ADAPTER.name]
-    lora = InputRef.model_validate(adapter.model_dump())
-    merged = bench.run(
-        MERGE, MERGE.params(), **{BASE.name: references[BASE.name], LORA_ADAPTER.name: lora}
-    ).outputs[MERGED.name]
-    reference = InputRef.model_validate(merged.model_dump())
-    gguf = bench.run(CONVERT, CONVERT.params(), **{MERGED.name: reference}).outputs[GGUF.name]
-    return workspace / gguf.path
+    trained = bench.run(TRAIN, params, **references)
+    record = _output(trained, REFERENCE)
+    adapted = {BASE.name: references[BASE.name], LORA_ADAPTER.name: _output(trained, LORA_ADAPTER)}
+    merged = bench.run(MERGE, MERGE.params(), **adapted, **{REFERENCE.name: record})
+    given = {MERGED.name: _output(merged, MERGED), REFERENCE.name: record}
+    made = bench.run(CONVERT, CONVERT.params(), **given)
+    return workspace / made.outputs[GGUF.name].path
+
+
+def _output(result: Result, artifact: Artifact) -> InputRef:
+    """Return what a stage has given, as the next one takes it."""
+    return InputRef.model_validate(result.outputs[artifact.name].model_dump())

@@ -63,7 +63,10 @@ class OllamaDouble:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                """Answer /api/tags, whatever the path."""
+                """Answer /api/version, and /api/tags whatever the path."""
+                if self.path == "/api/version":
+                    self._reply(200, {"version": "0.33.1"})
+                    return
                 models = [{"name": name, "digest": f"digest of {name}"} for name in double.models]
                 self._reply(200, {"models": models})
 
