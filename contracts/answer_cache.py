@@ -28,6 +28,7 @@ class AnswerCache:
         self._path = path
         with self._named_errors():
             self._database = sqlite3.connect(path, timeout=60)
+            self._database.execute("PRAGMA synchronous=EXTRA")  # as in contracts/label_cache.py
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
             )
