@@ -149,7 +149,11 @@ REPROCESS = Stage(
     ReprocessMetrics,
     inputs=(GGUF, ITEMS),
     task="all",
-    code=("driver/host_stages/reprocess.py", "driver/adapters/backend.py"),
+    code=(
+        "driver/host_stages/reprocess.py",
+        "driver/host_stages/reanalysis.py",
+        "driver/adapters/backend.py",
+    ),
     effect=True,
 )
 VERIFY = Stage(

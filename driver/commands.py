@@ -1,0 +1,272 @@
+"""What each command of `python -m driver` does with its arguments, once they are parsed.
+
+Every command takes the parsed arguments and returns the exit code; it raises `RetrainError` where
+it cannot do what was asked. What a command needs is imported by itself: `--help` and `status` have
+no use for Docker or the serving engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import LabelsMissing, OutOfMemory, SettingsInvalid
+
+if TYPE_CHECKING:
+    from driver.session import Session
+    from driver.settings import Settings
+
+
+# --- commands ----------------------------------------------------------------------------------
+def run(arguments: argparse.Namespace) -> int:
+    """Run all that has to be done; `--force REASON` overrules the gate."""
+    from driver import pipeline
+
+    if arguments.force is not None:
+        if not arguments.force.strip():
+            raise SettingsInvalid(
+                "--force without a reason", why="the deployment keeps why the gate was overruled"
+            )
+        arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
+    with _at_work(arguments) as session:
+        pipeline.run(session)
+    return 0
+
+
+def stage(arguments: argparse.Namespace) -> int:
+    """Run one stage on what is there."""
+    from driver import pipeline
+
+    with _at_work(arguments) as session:
+        pipeline.run_one(session, arguments.name)
+    return 0
+
+
+@contextmanager
+def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
+    """Hold what only one run may have; whatever happens inside, the service comes back."""
+    from driver import locks
+
+    session = _session(arguments)
+    with ExitStack() as held:
+        held.enter_context(locks.workspace(session.workspace))
+        if session.settings.backend or session.settings.train.device == "cuda":
+            held.enter_context(locks.host(session.workspace))
+        held.callback(session.close)
+        try:
+            _take_over(session)
+            yield session
+        finally:
+            session.bring_back()
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Say what a run would do about each stage, and whether the training fits."""
+    from driver import forecast, pipeline
+    from driver.report.display import plan_table
+
+    session = _session(arguments)
+    plan = pipeline.make(session)
+    plan_table(plan, session.display.console)
+    if forecast.trains(plan):
+        try:
+            forecast.announce(session)
+        except OutOfMemory as error:
+            session.display.warn(str(error))
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show the last run, or the one under way."""
+    from driver.report import status
+
+    return status.show(_workspace(arguments))
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Say what this host lacks."""
+    from driver import doctor
+
+    return doctor.show(_session(arguments))
+
+
+def recover(arguments: argparse.Namespace) -> int:
+    """Bring back a service that a killed run has left stopped."""
+    from driver import recover
+
+    recover.recover(_workspace(arguments), print)
+    return 0
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List the versions of the served model."""
+    from driver import versions
+    from driver.report import models
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        models.show(versions.versions(session.workspace, session.engine, name), name)
+    finally:
+        session.close()
+    return 0
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    """Let an older version be live again, by digest."""
+    from driver import locks, promotion, versions
+
+    session = _session(arguments)
+    name = session.settings.deploy.name
+    try:
+        with locks.workspace(session.workspace):
+            if said := promotion.settle(session.workspace):
+                print(said)
+            live, before = versions.roll_back(
+                session.workspace, session.engine, name, arguments.version
+            )
+    finally:
+        session.close()
+    print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
+    if before and before != live.tag:
+        print(f"{before} was taken back: no run lets it go live again.")
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Show what the stages of a run have said."""
+    from driver.report import logs
+
+    def say(line: str) -> None:
+        print(line, flush=arguments.follow)
+
+    place = _workspace(arguments), arguments.stage, arguments.run
+    logs.show(*place, follow=arguments.follow, say=say)
+    return 0
+
+
+def install_unit(arguments: argparse.Namespace) -> int:
+    """Write the systemd unit that recovers at boot, and enable it."""
+    from driver import unit_file
+
+    workspace = _workspace(arguments)
+    if arguments.print:
+        print(unit_file.render(workspace), end="")
+        return 0
+    path, by_hand = unit_file.install(workspace, arguments.folder)
+    print(f"Written: {path}")
+    print(f"Enable it: {by_hand}" if by_hand else "Enabled: it runs at every boot.")
+    return 0
+
+
+def export_labels(arguments: argparse.Namespace) -> int:
+    """Write every answer of the teacher to a file."""
+    from driver import labels, locks
+
+    workspace = _settings(arguments).workspace
+    with locks.workspace(workspace):
+        written, damaged = labels.export(workspace, arguments.file)
+    print(f"{written} rows written to {arguments.file}")
+    if damaged:
+        print(f"  damaged and left out: {damaged}; the label stage asks for these again")
+    return 0
+
+
+def import_labels(arguments: argparse.Namespace) -> int:
+    """Take answers and labels from files; only what keeps the rules counts."""
+    from driver import labels, locks
+
+    session = _session(arguments)
+    with locks.workspace(session.workspace):
+        found = labels.take(session.workspace, session.task, arguments.files)
+    print(
+        f"{found.rows} rows: {found.labels} labels and {found.answers} answers of a teacher are new"
+    )
+    if found.known:
+        print(f"  known already: {found.known}")
+    for kind, count in found.refused.most_common():
+        print(f"  refused, {kind}: {count}")
+    for example in found.examples:
+        print(f"    {example}")
+    if found.refused_rows == found.rows:
+        raise LabelsMissing("not one row was taken", todo="See the reasons above.")
+    print(
+        "The label stage asks no more about an item with a valid label here; one whose answers "
+        "all break a rule is asked about up to label.max_attempts times in all."
+    )
+    return 0
+
+
+def report_labels(arguments: argparse.Namespace) -> int:
+    """Write the page about the last labelling."""
+    from driver.report import labels
+
+    folder = labels.write(_settings(arguments).workspace, arguments.out)
+    print(f"{arguments.out} reports on {folder}")
+    return 0
+
+
+def show_settings(arguments: argparse.Namespace) -> int:
+    """Print every setting with its meaning, or as in effect."""
+    from driver import settings
+
+    if arguments.resolved:
+        print(_settings(arguments).model_dump_json(indent=2))
+    else:
+        print(settings.describe(), end="")
+    return 0
+
+
+# --- shared ------------------------------------------------------------------------------------
+def _settings(arguments: argparse.Namespace) -> Settings:
+    from driver import settings
+
+    loaded = settings.load(arguments.config, arguments.set)
+    if arguments.workspace:
+        loaded = loaded.model_copy(update={"workspace": arguments.workspace})
+    return loaded
+
+
+def _workspace(arguments: argparse.Namespace) -> Path:
+    """Return the workspace; one that is named needs no settings."""
+    return Path(arguments.workspace or _settings(arguments).workspace)
+
+
+def _session(arguments: argparse.Namespace) -> Session:
+    from driver.report.display import Display
+    from driver.session import Session
+    from tasks import UnknownTask
+
+    try:
+        return Session(_settings(arguments), Display())
+    except UnknownTask as error:
+        raise SettingsInvalid(
+            "the settings name no task of this checkout", why=str(error)
+        ) from error
+
+
+def _take_over(session: Session) -> None:
+    """Deal with what a driver that died has left stopped.
+
+    If its stage still works in a container, the service stays away and the run goes on with it:
+    brought back now, the two would fight for the GPU.
+    """
+    from driver import promotion
+
+    if said := promotion.settle(session.workspace):
+        session.display.warn(said)
+    if not session.window.is_open:
+        return
+    at_work = session.containers.at_work() if session.containers else []
+    if at_work:
+        session.display.warn(
+            f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
+            "this run goes on with both"
+        )
+        return
+    session.display.warn("a run that died has left the service stopped; bringing it back first")
+    session.close_window()
