@@ -9,14 +9,12 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from contracts import files
-from contracts.errors import FileUnusable
+from contracts.sqlite_file import SqliteFile
 
 CACHE_FILE = "cache/labels.sqlite"
 """Below the workspace."""
@@ -71,34 +69,16 @@ def is_attempt(row: Mapping[str, Any]) -> bool:
     )
 
 
-class LabelCache:
-    """Attempts by request key, in one SQLite file; for one thread.
-
-    A row is committed, and on the disk, before `put` returns, so a SIGKILL or a power cut loses the
-    request in flight and nothing else. SQLite's default rollback journal does that with
-    synchronous=EXTRA; with its default FULL a power cut can bring the journal of the last commit
-    back, which undoes it (sqlite.org/pragma.html#pragma_synchronous). Its WAL mode would need
-    shared memory between the host and containers, and a row takes seconds to come anyway.
-    """
+class LabelCache(SqliteFile):
+    """Attempts by request key, what the rules said of them, and answers from elsewhere."""
 
     def __init__(self, path: Path) -> None:
-        files.make_folder(path.parent)
-        self._path = path
-        with self._named_errors():
-            self._database = sqlite3.connect(path, timeout=60)
-            self._database.execute("PRAGMA synchronous=EXTRA")
-            self._database.executescript(_TABLES)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._database.close()
+        super().__init__(
+            path,
+            _TABLES,
+            name="label cache",
+            todo="Free space, or move the file away; the rows in it are then asked again.",
+        )
 
     # --- the teacher's answers -------------------------------------------------------------------
     def attempts(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -223,21 +203,6 @@ class LabelCache:
             marks = ",".join("?" * len(some))
             with self._named_errors():
                 yield from self._database.execute(f"{query} ({marks})", (*given, *some)).fetchall()
-
-    def _write(self, query: str, rows: Sequence[tuple[str, ...]]) -> None:
-        with self._named_errors(), self._database:
-            self._database.executemany(query, rows)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise FileUnusable(
-                f"the label cache {self._path} cannot be used",
-                why=str(error),
-                todo="Free space, or move the file away; the rows in it are then asked again.",
-            ) from error
 
 
 def known_teachers(workspace: Path) -> dict[str, str]:
