@@ -80,12 +80,12 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     }
     files.write_json(context.output(VERDICT), verdict)
     scores = {name: round(m.observed, 4) for name, m in measured["candidate"].items()}
-    valid = round(scores.pop("valid") * len(questions))
+    first = dict.fromkeys((*matters, *scores))
     return EvaluateMetrics(
         rows=len(questions),
-        valid=valid,
+        valid=sum(reply.output is not None for reply in replies[who[0]]),
         promote=promote,
-        scores={name: scores[name] for name in (*matters, *(scores.keys() - set(matters)))},
+        scores={name: scores[name] for name in first if name != "valid"},
         reasons=tuple(reasons),
         models=digests | base,
         drift=drift.divergence if drift else None,
