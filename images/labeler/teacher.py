@@ -83,9 +83,9 @@ class Judgement:
     violations: list[Violation]
 
     @property
-    def faults(self) -> set[str]:
-        """What bars the answer: rule ids, `format`, or `cut-off`."""
-        return {reason.partition(":")[0] for reason in self.reasons}
+    def faults(self) -> tuple[str, ...]:
+        """What bars the answer: rule ids, `format`, or `cut-off`, each once."""
+        return tuple(dict.fromkeys(reason.partition(":")[0] for reason in self.reasons))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
+from contracts.answer_cache import ANSWERS_FILE, AnswerCache
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, SettingsInvalid
 from contracts.params import EvaluateParams
 from contracts.stages import EVALUATE
@@ -109,6 +111,26 @@ def test_no_least_value_is_taken_for_an_error() -> None:
         ValueError, match=r"relevance_score\.ece: an error, of which less is better"
     ):
         EvaluateParams(min_scores={"relevant": 0.9, "relevance_score.ece": 0.1})
+
+
+def test_without_a_measure_to_compare_by_nothing_begins(
+    stage: Evaluation, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "load_task", lambda _: replace(TASK, matters=()))
+    with pytest.raises(SettingsInvalid, match="no measure is named"):
+        stage.evaluate(baseline="teacher")
+    assert engine.calls == []
+    assert stage.evaluate(measures=("rules",)).rows == 6
+
+
+def test_a_damaged_answer_is_asked_again(stage: Evaluation, engine: ScriptedEngine) -> None:
+    stage.evaluate()
+    with AnswerCache(stage.folder / ANSWERS_FILE) as cache:
+        keys = [key for (key,) in cache._database.execute("SELECT key FROM answers")]
+        cache.put(keys[0], {"text": "x"})
+        cache.put(keys[1], {**(cache.get(keys[1]) or {}), "seconds": []})
+    stage.evaluate()
+    assert len(engine.asked) == 6 + 2
 
 
 def test_an_adapter_is_asked_on_its_base(stage: Evaluation, engine: ScriptedEngine) -> None:
