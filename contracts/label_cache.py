@@ -178,6 +178,8 @@ class LabelCache(SqliteFile):
             len(here) >= len(attempts) or here != attempts[: len(here)]
         ):
             return False
+        # Of as many attempts that could not be read there may be verdicts, which are not on these.
+        self._database.execute("DELETE FROM verdicts WHERE key = ?", (key,))
         self._database.execute(
             "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
         )
@@ -216,13 +218,15 @@ def known_teachers(workspace: Path) -> dict[str, str]:
 def imports_of(workspace: Path) -> int:
     """Return the number of the last import into a workspace that brought something new, or 0.
 
-    Reads only. A cache that cannot be read counts as none here: who needs its rows names it.
+    Nothing is made or written, but that SQLite takes back a commit in which a process was killed:
+    before it does, it lets nobody read. A cache that cannot be read counts as none here: who needs
+    its rows names it.
     """
     path = (workspace / CACHE_FILE).absolute()
     if not path.is_file():
         return 0
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as database:
             found = database.execute("SELECT coalesce(max(number), 0) FROM imports")
             return int(found.fetchone()[0])
     except sqlite3.Error:
