@@ -127,7 +127,8 @@ class LabelCache(SqliteFile):
     def teachers(self) -> dict[str, str]:
         """Return the digests of models that servers have told, by server and name."""
         with self._named_errors():
-            return dict(self._database.execute("SELECT place, digest FROM teachers").fetchall())
+            rows = self._database.execute("SELECT place, digest FROM teachers").fetchall()
+        return {row[0]: row[1] for row in rows if all(isinstance(value, str) for value in row)}
 
     def put_teachers(self, told: Mapping[str, str]) -> None:
         """Keep what servers have told."""
@@ -144,7 +145,7 @@ class LabelCache(SqliteFile):
                 "SELECT key, attempts FROM answers ORDER BY key"
             ):
                 attempts = _list(text)
-                if attempts and all(map(is_attempt, attempts)):
+                if isinstance(key, str) and attempts and all(map(is_attempt, attempts)):
                     yield {"key": key, "attempts": attempts}
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
                 if all(isinstance(value, str) for value in row):

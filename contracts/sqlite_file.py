@@ -35,6 +35,7 @@ class SqliteFile:
         self._path, self._name, self._todo = path, name, todo
         with self._named_errors():
             self._database = sqlite3.connect(path, timeout=_LOCKED_S)
+            self._database.text_factory = _text
             self._database.execute("PRAGMA synchronous=EXTRA")
             self._database.executescript(tables)
 
@@ -63,3 +64,11 @@ class SqliteFile:
             raise FileUnusable(
                 f"the {self._name} {self._path} cannot be used", why=str(error), todo=self._todo
             ) from error
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Return a text; as bytes where it is damaged, so that one row does not fail all others."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw

@@ -129,8 +129,10 @@ def test_a_damaged_answer_is_asked_again(stage: Evaluation, engine: ScriptedEngi
         keys = [key for (key,) in cache._database.execute("SELECT key FROM answers")]
         cache.put(keys[0], {"text": "x"})
         cache.put(keys[1], {**(cache.get(keys[1]) or {}), "seconds": []})
+        no_text = "UPDATE answers SET answer = CAST(x'ff' AS TEXT) WHERE key = ?"
+        cache._write(no_text, [(keys[2],)])
     stage.evaluate()
-    assert len(engine.asked) == 6 + 2
+    assert len(engine.asked) == 6 + 3
 
 
 def test_an_adapter_is_asked_on_its_base(stage: Evaluation, engine: ScriptedEngine) -> None:

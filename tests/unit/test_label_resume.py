@@ -132,6 +132,24 @@ def test_a_damaged_import_is_asked(stage: Labelling, engine: ScriptedEngine) -> 
     assert stage.label().asked == len(engine.asked) == 3
 
 
+def test_rows_that_are_no_text_cost_what_is_in_them(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    stage.label()
+    with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
+        (key,) = database.execute("SELECT key FROM answers LIMIT 1").fetchone()
+        no_text = "SET {} = CAST(x'5bff5d' AS TEXT) WHERE key = ?"
+        database.execute("UPDATE answers " + no_text.format("attempts"), (key,))
+        database.execute("UPDATE verdicts " + no_text.format("verdicts"), (key,))
+        database.execute("UPDATE teachers SET digest = CAST(x'ff' AS TEXT)")
+        database.execute("INSERT INTO imported VALUES ('d', CAST(x'ff' AS TEXT), 'old')")
+        database.execute("INSERT INTO answers VALUES (CAST(x'ff' AS TEXT), '[]')")
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        assert (len(list(cache.export())), len(cache)) == (2, 5)
+    metrics = stage.label()
+    assert (metrics.cached, metrics.asked, len(engine.asked)) == (2, 1, 4)
+
+
 def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:
     engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
     assert stage.label(max_attempts=2).quarantined == 1
