@@ -123,7 +123,7 @@ def _agreement(report: _Report) -> str:
         found = report["agreement"][name]
         if found:
             scores = found["scores"].items()
-            rows = [(told_measure(name), value, meter(value)) for name, value in scores]
+            rows = [(told_measure(each), value, meter(value)) for each, value in scores]
             head = ("measure", "", "")
             parts.append(f"<h3>{what}: {found['rows']} items</h3>{table(head, rows)}")
     return "".join(parts)
