@@ -152,6 +152,9 @@ REPROCESS = Stage(
     code=(
         "driver/host_stages/reprocess.py",
         "driver/host_stages/reanalysis.py",
+        "driver/host_stages/channels.py",
+        "driver/host_stages/outage.py",
+        "driver/host_stages/record.py",
         "driver/adapters/backend.py",
     ),
     effect=True,

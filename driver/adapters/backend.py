@@ -17,6 +17,9 @@ from contracts.errors import BackendUnavailable
 PAGE_SIZE = 100
 """The most rows a page may have; 101 is answered with 422."""
 
+MOST_AT_ONCE = 1000
+"""The most items that one bulk reprocess takes; there is no offset for those behind them."""
+
 FALLBACK_TEXT = "Automatische Analyse nicht verfügbar."
 """What the backend stores where the model's answer could not be read."""
 
@@ -182,6 +185,19 @@ class Backend:
         answer = self._item_object("POST", item_id, "/reprocess")
         if answer.get("status") != "started":
             raise self._unexpected(f"/api/items/{item_id}/reprocess", answer)
+
+    def reprocess_channel(self, channel_id: int) -> int:
+        """Ask for new analyses of a channel's newest items; return how many there will be.
+
+        They are made in one transaction in the background, and show all at once at its end.
+        Overwrites manual reviews.
+        """
+        query: dict[str, str | int] = {"force": "true", "limit": MOST_AT_ONCE}
+        path = "/api/items/reprocess"
+        answer = self._object("POST", path, {**query, "channel_id": channel_id})
+        if not isinstance(answer.get("count"), int):
+            raise self._unexpected(path, answer)
+        return int(answer["count"])
 
     def _list_all(self) -> list[dict[str, Any]]:
         current, total = self._list_pass(archived=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,7 +28,8 @@ from contracts.stages import (
     RESTORE,
 )
 from driver import preflight
-from driver.host_stages import reprocess
+from driver.host_stages import reanalysis, reprocess
+from driver.host_stages.record import Record
 from driver.settings import BackendSettings, ComposeSettings
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
@@ -48,6 +50,7 @@ class _Stage:
     def __init__(self, root: Path, rows: list[Row], backend_url: str) -> None:
         self.root = root
         self.backend_url = backend_url
+        self.model = "digest of the model"
         files.write_jsonl(root / "items.jsonl", [{**row, "id": str(row["id"])} for row in rows])
         self.events: list[Event] = []
 
@@ -63,9 +66,10 @@ class _Stage:
             task="liga_relevance",
             task_digest="",
             params={},
-            inputs={"items": reference},
+            inputs={"items": reference, "gguf": InputRef(path="", digest=self.model, bytes=0)},
         )
-        parsed = ReprocessParams(**{"timeout_s": 10, **params})
+        known = {"timeout_s": 10, "concurrency": 1, "patience_s": 0}
+        parsed = ReprocessParams(**{**known, **params})
         folder = self.root / "stage"
         return reprocess.work(
             StageContext(REPROCESS, job, parsed, self.root, folder, self.events.append),
@@ -73,8 +77,12 @@ class _Stage:
             "liga-relevance",
         )
 
+    @property
+    def folder(self) -> Path:
+        return Record.find(self.root).folder
+
     def outcomes(self) -> list[Row]:
-        return list(files.read_jsonl(self.root / "stage" / "work" / "outcomes.jsonl"))
+        return [line for line in Record.find(self.root).lines() if "outcome" in line]
 
 
 @pytest.fixture
@@ -108,14 +116,14 @@ def test_every_item_gets_the_new_answer(stage: Make) -> None:
         "high",
         "low",
     ]
-    assert [row["outcome"] for row in it.outcomes()[:-1]] == [
+    assert [row["outcome"] for row in it.outcomes()] == [
         "processed",
         "processed",
         "processed",
         "left_out",
         "not_there",
     ]
-    assert [event.done for event in it.events] == [1, 2, 3, 4, 5]
+    assert [event.done for event in it.events] == [0, 0, 1, 2, 3, 4, 5]
 
 
 def test_another_article_under_the_id(stage: Make, ollama: OllamaDouble) -> None:
@@ -199,20 +207,69 @@ def test_stops_when_too_many_fail(stage: Make, ollama: OllamaDouble) -> None:
     assert it.run().processed == 15  # the failed ones are tried again
 
 
+def _titles(ollama: OllamaDouble) -> list[str]:
+    return [message.splitlines()[0].removeprefix("Titel: ") for message in ollama.user_messages()]
+
+
 def test_goes_on_where_it_was_killed(stage: Make, ollama: OllamaDouble) -> None:
-    """A line half written by the kill is done again; what is finished is not."""
+    """What is finished is left alone, also with a line that the kill has left half written."""
     it, _ = stage([_news(number) for number in (1, 2, 3)])
-    outcomes = it.root / "stage" / "work" / "outcomes.jsonl"
-    outcomes.parent.mkdir(parents=True)
-    whole = '{"id": "1", "outcome": "processed", "reason": ""}\n'
-    outcomes.write_text(whole + '{"id": "2", "out', encoding="utf-8")
+    ollama.script = lambda message: good_answer() if "Titel 1" in message else "kein JSON"
+    with pytest.raises(ReprocessFailed):
+        it.run()
+    with (it.folder / "outcomes.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"id": "2", "out')
+    ollama.asked.clear()
+    ollama.script = lambda _: good_answer()
     assert it.run().processed == 3
-    assert [message.splitlines()[0] for message in ollama.user_messages()] == [
-        "Titel: Titel 2",
-        "Titel: Titel 3",
-    ]
-    assert it.run().processed == 3  # a finished run starts anew when it is asked for again
-    assert len(ollama.asked) == 5
+    assert _titles(ollama) == ["Titel 2", "Titel 3"]
+
+
+def test_a_finished_one_is_done_again_only_if_its_result_was_published(
+    stage: Make, ollama: OllamaDouble
+) -> None:
+    """Killed between its last line and result.json, it has nothing left to do."""
+    it, _ = stage([_news(number) for number in (1, 2)])
+    assert it.run().processed == 2
+    assert it.run().processed == 2
+    assert len(ollama.asked) == 2
+    files.write_json(it.root / "stage" / "result.json", {})
+    assert it.run().processed == 2
+    assert len(ollama.asked) == 4
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_open_request_is_looked_at_before_it_is_repeated(
+    stage: Make, ollama: OllamaDouble, *, answered: bool
+) -> None:
+    """A kill between the request and the line on its outcome, with the analysis made or lost."""
+    it, service = stage([_news(1, **OLD), _news(2, **OLD)])
+    assert it.run().processed == 2
+    lines = [json.loads(x) for x in (it.folder / "outcomes.jsonl").read_text().splitlines()]
+    opened = next(line for line in lines if line["id"] == "1" and "until" in line)
+    if not answered:
+        opened |= {"before": reanalysis.state_of(service.get("/api/items/1")), "until": 0}
+    done = [line for line in lines if line.get("id") == "2"]
+    files.write_jsonl(it.folder / "outcomes.jsonl", [*done, opened])
+    assert it.run().processed == 2
+    assert _titles(ollama)[2:] == ([] if answered else ["Titel 1"])
+
+
+def test_a_late_answer_is_waited_for(stage: Make, ollama: OllamaDouble) -> None:
+    """The driver was killed, the backend works on: its answer still comes."""
+    it, _ = stage([_news(1, **OLD)])
+    ollama.open.clear()
+    first = threading.Thread(target=it.run, daemon=True)
+    first.start()
+    while not ollama.asked:
+        time.sleep(0.01)
+    files.write_text(
+        it.folder / "outcomes.jsonl", (it.folder / "outcomes.jsonl").read_text(encoding="utf-8")
+    )  # another file under the name: what the first one appends is not seen by the second
+    threading.Timer(0.5, ollama.open.set).start()
+    assert it.run().processed == 1
+    assert len(ollama.asked) == 1
+    first.join()
 
 
 def test_a_backend_that_goes_away(
