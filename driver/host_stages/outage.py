@@ -7,6 +7,7 @@ whether it reaches its engine.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -26,13 +27,19 @@ class Stopped(Exception):
 class Outage:
     """Waits for the backend on behalf of several threads; the first one asks, the others wait.
 
-    `check` is called when something has come back, and raises what keeps the work from going on.
+    `objection` returns why the work cannot go on although the backend answers, None if it can; it
+    raises `BackendUnavailable` where it does not answer.
     """
 
-    def __init__(self, backend: Backend, patience_s: float, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        patience_s: float,
+        objection: Callable[[], BackendUnavailable | None],
+    ) -> None:
         self._backend = backend
         self._patience_s = patience_s
-        self._check = check
+        self._objection = objection
         self._asking = threading.Lock()
         self._stop = threading.Event()
 
@@ -45,22 +52,45 @@ class Outage:
         if self._stop.wait(seconds):
             raise Stopped
 
+    def ready(self) -> None:
+        """Return when the backend answers and there is no objection; raises what keeps it."""
+        try:
+            objection = self._objection()
+        except BackendUnavailable as error:
+            self.sit_out(error)
+            return
+        if objection:
+            raise objection
+
     def sit_out(self, error: BackendUnavailable) -> None:
         """Return when the backend is healthy again; raises `BackendUnavailable` if it is not in
-        time. `error` is how it was found to be away."""
+        time, or has come back as one that objects. `error` is how it was found to be away."""
+        deadline = time.monotonic() + self._patience_s
         with self._asking:
             self.pause(0)
             if not self._backend.healthy():
                 _say(f"{error.what}; waiting for it, up to {self._patience_s:.0f} s")
-            try:
-                self._backend.wait_healthy(
-                    timeout_s=self._patience_s, pause_s=_POLL_S, meanwhile=lambda: self.pause(0)
-                )
-            except BackendUnavailable as late:
-                raise BackendUnavailable(
-                    late.what, why=f"{error.why}; {late.why}", todo=_TODO
-                ) from error
-            self._check()
+            while True:
+                self._wait_healthy(deadline, error)
+                with contextlib.suppress(BackendUnavailable):  # gone again
+                    if objection := self._objection():
+                        break
+                    return
+        raise objection
+
+    def _wait_healthy(self, deadline: float, error: BackendUnavailable) -> None:
+        left_s = max(deadline - time.monotonic(), 0)
+        try:
+            self._backend.wait_healthy(
+                timeout_s=left_s, pause_s=_POLL_S, meanwhile=lambda: self.pause(0)
+            )
+        except BackendUnavailable as late:
+            raise BackendUnavailable(
+                f"the backend {self._backend.url} did not come back within "
+                f"{self._patience_s:.0f} s",
+                why=f"{error.why}; {late.why}",
+                todo=_TODO,
+            ) from error
 
     def sit_out_engine(self) -> bool:
         """Return whether the backend's engine was away, when it is there again.
@@ -68,7 +98,8 @@ class Outage:
         Raises `EngineUnavailable` if it is not in time.
         """
         with self._asking:
-            self._check()  # switched off, or asked for another model: that does not pass
+            if objection := self._objection():  # switched off, say: that does not pass
+                raise objection
             if self._engine_there():
                 return False
             _say(f"the backend does not reach Ollama; waiting up to {self._patience_s:.0f} s")

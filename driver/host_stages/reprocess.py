@@ -59,9 +59,9 @@ def work(
     """
     if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
-    check(backend_url, alias)
     backend = Backend(backend_url)
-    outage = Outage(backend, context.params.patience_s, lambda: check(backend_url, alias))
+    outage = Outage(backend, context.params.patience_s, partial(_objection, backend, alias))
+    outage.ready()
     model = context.job.inputs[GGUF.name].digest
     record = Record.of_model(context.root, context.job.run, model, backend.url)
     found = _look(context, backend, outage, everything=everything)
@@ -88,10 +88,14 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
     The backend must ask `alias`, now or once its container has been made anew (`will_ask`), and
     its analyses must be switched on.
     """
-    backend = Backend(backend_url)
+    if objection := _objection(Backend(backend_url), alias, will_ask):
+        raise objection
+
+
+def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
     asked = backend.llm_status().model
     if _with_tag(alias) not in {_with_tag(asked), _with_tag(will_ask)}:
-        raise BackendUnavailable(
+        return BackendUnavailable(
             f"the backend asks {asked}, not the deployed model {alias}",
             why="only OLLAMA_MODEL in its container's environment counts; a model name stored "
             "through its API is never used",
@@ -100,11 +104,12 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
             "backend.compose.environment, with which a run recreates it.",
         )
     if not backend.admin_health().llm_enabled:
-        raise BackendUnavailable(
+        return BackendUnavailable(
             f"the analyses of {backend.url} are switched off",
             why="the backend would say that it started, and then fail every item",
             todo=f"curl -X POST '{backend.url}/api/llm/enable?auto_reprocess=false'",
         )
+    return None
 
 
 def _with_tag(model: str) -> str:

@@ -37,13 +37,15 @@ class OllamaDouble:
     While `open` is cleared, requests wait, as behind a slow model.
     """
 
-    def __init__(self, *models: str) -> None:
+    def __init__(self, *models: str, port: int = 0) -> None:
         self.models = list(models)
         self.script: Script = lambda _: good_answer()
+        self.answered: Callable[[str], Any] = lambda _: None
+        """Called with the user message when its answer has been sent."""
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
         self.open.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -81,6 +83,7 @@ class OllamaDouble:
                 else:
                     ended = {"done": True, "done_reason": "stop"}
                     self._reply(200, {"message": {"content": said}, **ended})
+                double.answered(request["messages"][1]["content"])
 
             def log_message(self, *_: Any) -> None:
                 """Stay quiet."""

@@ -263,9 +263,6 @@ def test_a_late_answer_is_waited_for(stage: Make, ollama: OllamaDouble) -> None:
     first.start()
     while not ollama.asked:
         time.sleep(0.01)
-    files.write_text(
-        it.folder / "outcomes.jsonl", (it.folder / "outcomes.jsonl").read_text(encoding="utf-8")
-    )  # another file under the name: what the first one appends is not seen by the second
     threading.Timer(0.5, ollama.open.set).start()
     assert it.run().processed == 1
     assert len(ollama.asked) == 1
