@@ -242,6 +242,13 @@ class OnePassNotCovered(RetrainError):
     hint = "Set gguf.way=two_step."
 
 
+class RestoreFailed(RetrainError):
+    """The items could not be given back all that they had before a reprocess."""
+
+    exit_code = 38
+    hint = "`python -m driver reprocess --restore --out FILE` writes down what is to be given back."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

@@ -126,6 +126,37 @@ def run_one(session: Session, name: str) -> Result:
         session.bring_back()
 
 
+def reprocess(session: Session) -> Result:
+    """Give the items the answers of the model that is live, by the newest snapshot.
+
+    Whatever the settings would make now: a reprocess that was stopped can be gone on with days
+    later, and a rollback followed by one. Raises `InputMissing` where no deployment of this
+    workspace is live.
+    """
+    store, request = session.store, session.request(REPROCESS)
+    live = next(
+        (e for e in store.executions(DEPLOY.name) if not session.still_true(DEPLOY, e[1])), None
+    )
+    snapshot = store.latest(SNAPSHOT.name)
+    if live is None or snapshot is None:
+        raise InputMissing(
+            "there is nothing to reprocess with",
+            why="no model that this workspace has deployed is live",
+            todo="`python -m driver models` shows what is live; `run` deploys.",
+        )
+    made = {**snapshot[1].outputs}
+    made |= {name: OutputRef(**ref.model_dump()) for name, ref in live[0].inputs.items()}
+    step = plan_stage(request, made, {}, store.result, store.latest, session.still_true)
+    if step.result:
+        session.nothing_to_do([step])
+        return step.result
+    session.begin([step])
+    try:
+        return _do(session, step)
+    finally:
+        session.bring_back()
+
+
 def make(session: Session) -> list[Step]:
     """Return the plan: one step for each stage, with the reason for it."""
     plan = _make(session, stages_for(session.settings))

@@ -285,7 +285,7 @@ class Backend:
         return answer
 
     def _json(self, method: str, path: str, query: dict[str, str | int] | None = None) -> Any:
-        status, answer = self._call(method, path, query)
+        status, answer = self.call(method, path, query)
         if not 200 <= status < 300:
             raise self._refused(method, path, query, status, answer)
         return answer
@@ -294,7 +294,7 @@ class Backend:
         from urllib.parse import quote
 
         path = f"/api/items/{quote(item_id, safe='')}{action}"
-        status, answer = self._call(method, path)
+        status, answer = self.call(method, path)
         if status in {404, 422, 500}:
             raise ItemUnavailable(item_id, status)
         if not 200 <= status < 300:
@@ -303,8 +303,12 @@ class Backend:
             raise self._unexpected(path, answer)
         return answer
 
-    def _call(
-        self, method: str, path: str, query: dict[str, str | int] | None = None
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
     ) -> tuple[int, Any]:
         """Return status and body; the body is None where it is not JSON."""
         import requests  # takes a tenth of a second: only where it is needed
@@ -317,6 +321,7 @@ class Backend:
                     method,
                     self.url + path,
                     params=query,
+                    json=body,
                     timeout=(min(_CONNECT_TIMEOUT_S, self.timeout_s), self.timeout_s),
                 )
         except requests.RequestException as error:

@@ -6,14 +6,16 @@ that done.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from contracts import files
+from contracts.errors import BackendUnavailable
 from driver.adapters.backend import (
     EDITED_FIELDS,
     FALLBACK_TEXT,
@@ -119,6 +121,25 @@ def judge(before: Row | None, after: Row) -> Seen:
     if problem:
         return Seen(Outcome.FAILED, problem, unanswered=unanswered)
     return Seen(Outcome.PROCESSED, answer=answer_digest(after))
+
+
+def look_at(backend: Backend, ids: Iterable[str]) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Return all items that the backend lists, and those with these ids, each by id.
+
+    One that it cannot show makes its whole page fail: nothing is listed then, and the items are
+    read one by one. Raises `BackendUnavailable` where the backend itself does not answer.
+    """
+    try:
+        listed = {str(item["id"]): item for item in backend.items()}
+    except BackendUnavailable:
+        if not backend.healthy():
+            raise
+        listed = {}
+    shown: dict[str, Row] = {}
+    for item_id in ids:
+        with contextlib.suppress(ItemUnavailable):
+            shown[item_id] = listed.get(item_id) or backend.item(item_id)
+    return listed, shown
 
 
 def another_article(row: Row, item: Row) -> bool:

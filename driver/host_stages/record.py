@@ -45,7 +45,7 @@ class About(BaseModel):
     items: int
     """How many items are to be reprocessed."""
     restored_at: str = ""
-    """When the items were given back what they had before; such a record is not gone on with."""
+    """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
 
 class Record:
@@ -129,7 +129,7 @@ class Record:
         self._note(About(runs=runs, model=model, backend=backend, items=items))
 
     def restored(self) -> None:
-        """Note that the items have what they had before."""
+        """Note that the items are given back what they had before."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
         self._note(self.about().model_copy(update={"restored_at": at}))
 

@@ -32,7 +32,7 @@ from contracts.stages import (
     GGUF,
     ITEMS,
 )
-from driver.adapters.backend import Backend, ItemUnavailable, has_text
+from driver.adapters.backend import Backend, has_text
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
@@ -138,37 +138,18 @@ def _look(
     context.progress(0, len(rows), "items")
     while True:
         try:
-            listed = {str(item["id"]): item for item in _listed(backend)}
-            shown = {row["id"]: listed.get(row["id"]) or _shown(backend, row["id"]) for row in rows}
+            listed, shown = reanalysis.look_at(backend, [row["id"] for row in rows])
             break
         except BackendUnavailable as error:
             outage.sit_out(error)
     titles = {row["id"]: row for row in rows}
-    now = {i: it for i, it in shown.items() if it and not reanalysis.another_article(titles[i], it)}
+    now = {i: it for i, it in shown.items() if not reanalysis.another_article(titles[i], it)}
     others = {i: item for i, item in listed.items() if i not in now}
     came = {i: it for i, it in others.items() if everything and i not in titles and has_text(it)}
     if came:
         _say(f"{len(came)} items have come in since the snapshot, and are reprocessed too")
     rows += [_named(item) for item in came.values()]
     return _Found(rows, now | came, {i: it for i, it in others.items() if i not in came})
-
-
-def _listed(backend: Backend) -> list[Row]:
-    """Return all items, none where one that cannot be shown makes its whole page fail."""
-    try:
-        return backend.items()
-    except BackendUnavailable as error:
-        if not backend.healthy():
-            raise
-        _say(f"the items are read one by one: {error.what}")
-        return []
-
-
-def _shown(backend: Backend, item_id: str) -> Row | None:
-    try:
-        return backend.item(item_id)
-    except ItemUnavailable:
-        return None
 
 
 def _named(item: Row) -> Row:
