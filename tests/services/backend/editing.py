@@ -11,6 +11,7 @@ from pydantic import BaseModel, create_model
 from .store import Store, write
 
 _TYPES: dict[str, Any] = {
+    "title": str,
     "summary": str,
     "detailed_analysis": str,
     "priority": str,
