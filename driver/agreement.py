@@ -21,6 +21,7 @@ from contracts.params import (
 )
 from contracts.stage import Result, Stage
 from driver.host_stages import deploy, verify
+from driver.host_stages.record import Record
 from serving.engine import full_tag
 
 if TYPE_CHECKING:
@@ -94,6 +95,16 @@ def _later(one: Result, other: Result) -> bool:
     return datetime.fromisoformat(one.finished_at) > datetime.fromisoformat(other.finished_at)
 
 
+def _reprocess(session: Session, result: Result) -> str:
+    """Another model may have answered for the items since."""
+    newest = next(iter(Record.every(session.workspace)), None)
+    executions = session.store.executions(stages.REPROCESS.name)
+    job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
+    if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:
+        return ""
+    return "the items have another model's answers now"
+
+
 def _verify(session: Session, result: Result) -> str:
     return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
 
@@ -104,5 +115,6 @@ _QUESTIONS: Mapping[str, Question] = {
     stages.EVALUATE.name: _evaluate,
     stages.DEPLOY.name: _deploy,
     stages.RESTORE.name: _restore,
+    stages.REPROCESS.name: _reprocess,
     stages.VERIFY.name: _verify,
 }
