@@ -97,7 +97,7 @@ def _later(one: Result, other: Result) -> bool:
 
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for the items since."""
-    newest = next(iter(Record.every(session.workspace)), None)
+    newest = next((each for each in Record.every(session.workspace) if each.begun), None)
     executions = session.store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
     if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:

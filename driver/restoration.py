@@ -164,7 +164,8 @@ def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
         return ""
     changed = {name: value for name, value in values.items() if name != ANALYSIS}
     if ANALYSIS in values:
-        changed[_METADATA] = {**(item.get(_METADATA) or {}), ANALYSIS: values[ANALYSIS]}
+        rest = {n: v for n, v in (item.get(_METADATA) or {}).items() if n != ANALYSIS}
+        changed[_METADATA] = rest | ({ANALYSIS: values[ANALYSIS]} if values[ANALYSIS] else {})
     if _FLAG in edits.fields:
         changed[_FLAG] = item.get(_FLAG) is True  # or the edit might count as a review
     if refused := edits.write(backend, item, changed):

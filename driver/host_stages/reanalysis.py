@@ -123,11 +123,14 @@ def judge(before: Row | None, after: Row) -> Seen:
     return Seen(Outcome.PROCESSED, answer=answer_digest(after))
 
 
-def look_at(backend: Backend, ids: Iterable[str]) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Return all items that the backend lists, and those with these ids, each by id.
+def look_at(
+    backend: Backend, ids: Iterable[str], also: Callable[[Row], bool] | None = None
+) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Return all items that the backend lists, and whole those with these ids, each by id.
 
-    One that it cannot show makes its whole page fail: nothing is listed then, and the items are
-    read one by one. Raises `BackendUnavailable` where the backend itself does not answer.
+    With them those listed ones for which `also` is true. One that the backend cannot show makes
+    its whole page fail: nothing is listed then, and the items are read one by one. Raises
+    `BackendUnavailable` where the backend itself does not answer.
     """
     try:
         listed = {str(item["id"]): item for item in backend.items()}
@@ -135,10 +138,13 @@ def look_at(backend: Backend, ids: Iterable[str]) -> tuple[dict[str, Row], dict[
         if not backend.healthy():
             raise
         listed = {}
+    more = [i for i, item in listed.items() if also and also(item)]
     shown: dict[str, Row] = {}
-    for item_id in ids:
+    for item_id in dict.fromkeys([*ids, *more]):
+        item = listed.get(item_id, {})
+        whole = all(name in item for name in (*EDITED_FIELDS, "is_manually_reviewed", "metadata"))
         with contextlib.suppress(ItemUnavailable):
-            shown[item_id] = listed.get(item_id) or backend.item(item_id)
+            shown[item_id] = item if whole else backend.item(item_id)
     return listed, shown
 
 

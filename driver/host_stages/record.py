@@ -93,6 +93,11 @@ class Record:
             folder = folder.with_name(f"{run}-{number}")
         return cls(folder)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been asked, or could have been."""
+        return (self.folder / _OUTCOMES).exists()
+
     def about(self) -> About:
         """Return what it is about; raises `FileUnusable` for a damaged note."""
         path = self.folder / _ABOUT
@@ -177,7 +182,9 @@ class Outcomes:
         lines = list(_whole_lines(self._path, mend=True))
         if again and lines and "finished" in lines[-1]:
             self._path.replace(self._path.with_name(_PREVIOUS))
-            return
+            lines = []
+        self._path.touch()
+        files.fsync_path(folder)  # the name, which appending does not flush
         for line in lines:
             if "finished" in line:
                 continue

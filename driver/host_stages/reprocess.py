@@ -123,7 +123,7 @@ class _Found:
     """The items before anything is asked."""
 
     rows: list[Row]
-    """Those to reprocess: `id` and `title`."""
+    """Those to reprocess: `id`, and `title` where an id may be another article's."""
     now: dict[str, Row]
     """Those of them that the backend shows, as it shows them, by id."""
     others: dict[str, Row]
@@ -135,21 +135,23 @@ def _look(
 ) -> _Found:
     """Return what there is to do; waits for a backend that is away."""
     rows = list(files.read_jsonl(context.input(ITEMS)))
-    context.progress(0, len(rows), "items")
+    if everything:  # an id is an item of this backend, whatever its title is by now
+        rows = [{"id": row["id"]} for row in rows]
+    by_id = {row["id"]: row for row in rows}
     while True:
         try:
-            listed, shown = reanalysis.look_at(backend, [row["id"] for row in rows])
+            wanted = has_text if everything else None
+            listed, shown = reanalysis.look_at(backend, by_id, wanted)
             break
         except BackendUnavailable as error:
             outage.sit_out(error)
-    titles = {row["id"]: row for row in rows}
-    now = {i: it for i, it in shown.items() if not reanalysis.another_article(titles[i], it)}
-    others = {i: item for i, item in listed.items() if i not in now}
-    came = {i: it for i, it in others.items() if everything and i not in titles and has_text(it)}
+    came = [{"id": item_id} for item_id in shown if item_id not in by_id]
     if came:
         _say(f"{len(came)} items have come in since the snapshot, and are reprocessed too")
-    rows += [_named(item) for item in came.values()]
-    return _Found(rows, now | came, {i: it for i, it in others.items() if i not in came})
+    by_id |= {row["id"]: row for row in came}
+    now = {i: it for i, it in shown.items() if not reanalysis.another_article(by_id[i], it)}
+    others = {i: item for i, item in listed.items() if i not in now}
+    return _Found([*rows, *came], now, others)
 
 
 def _named(item: Row) -> Row:
