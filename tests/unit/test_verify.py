@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import serving.ollama
 from contracts import files
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
 from contracts.params import VerifyMetrics
@@ -32,6 +33,12 @@ from tests.unit.verification_world import (
 
 TASK = load_task("liga_relevance")
 Start = Callable[..., RunningBackend]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
 
 
 @pytest.fixture
@@ -167,7 +174,6 @@ def test_a_runner_that_goes_at_once_is_seen_all_the_same(
         return found
 
     monkeypatch.setattr(reanalysis, "reprocess", gone)
-    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
     assert world.verify().failed == 0
 
 
@@ -213,12 +219,10 @@ def test_the_next_start_goes_on_and_keeps_what_was_before(world: World) -> None:
     def kill(*_: object) -> None:
         raise Killed
 
-    context_progress = canaries.StageContext.progress
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(canaries, "judge", kill)
         with pytest.raises(Killed):
             world.verify()
-    assert canaries.StageContext.progress is context_progress
     (first,) = world.kept()
     record = verification.read(world.root)
     assert record is not None
