@@ -206,11 +206,10 @@ class Session:
                 lambda error, pause: self.display.warn(f"{error}\nagain in {pause:g} s"),
             )
         except BaseException as error:
-            if stage is stages.VERIFY and isinstance(error, RetrainError):
-                bad = isinstance(error, VerifyFailed)
-                verification.take_back(self.workspace, self.engine, self.display.warn, bad=bad)
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
+            if stage is stages.VERIFY and isinstance(error, RetrainError):
+                told = "\n".join([told, *self._take_back(error)])
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
@@ -280,6 +279,15 @@ class Session:
         self.window.close(renew=True)
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
+
+    def _take_back(self, error: RetrainError) -> list[str]:
+        """Undo the deployment of a model that was not verified; return what was done, in words."""
+        said: list[str] = []
+        bad = isinstance(error, VerifyFailed)
+        verification.take_back(self.workspace, self.engine, said.append, bad=bad)
+        for line in said:
+            self.display.warn(line)
+        return said
 
     def _listen(self, event: Event) -> None:
         self.run.record(event)

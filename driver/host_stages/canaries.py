@@ -141,7 +141,10 @@ def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
 
 
 def _usable(backend: Backend, row: Row) -> Row | None:
-    """Return the fields that a new analysis of the item changes; None for one not to be asked."""
+    """Return what a new analysis of the item changes, in the item's own form.
+
+    None for one that is not to be asked.
+    """
     try:
         item = backend.item(row["id"])
     except ItemUnavailable:
@@ -149,8 +152,8 @@ def _usable(backend: Backend, row: Row) -> Row | None:
     another = "title" in row and (item.get("title") or "") != row["title"]
     if another or item.get("is_manually_reviewed") is True:
         return None
-    analysis = analysis_of(item)
-    return {**{name: item.get(name) for name in EDITED_FIELDS}, "llm_analysis": analysis}
+    edited = {name: item.get(name) for name in EDITED_FIELDS}
+    return {**edited, "metadata": {"llm_analysis": analysis_of(item)}}
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:

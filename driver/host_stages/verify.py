@@ -85,7 +85,6 @@ def _ask(
         raise VerifyFailed(
             f"{alias} answered the canary with something that is not valid",
             why=f"{error}; it said: {answer.text[:300]}",
-            todo="Train longer or on more rows, or better ones.",
         ) from error
     context.progress(1, 1 + context.params.items, "answers")
     return output.model_dump(mode="json")
@@ -108,8 +107,8 @@ def _require_good(
         f"{len(failed) or len(broken)} of {len(seen)} items "
         f"{'have no valid answer' if failed else 'break a label rule'}",
         why="; ".join((failed + broken)[:_MOST_NAMED]),
-        todo="Train on more rows, or better ones. verify.* holds the limits; to let it live all "
-        f"the same: `driver rollback {record.version.rpartition(':')[2]}`.",
+        todo="Train on more rows, or better ones. To let it live all the same, raise verify.max_* "
+        f"and call `driver rollback {record.version.rpartition(':')[2]}`.",
     )
 
 

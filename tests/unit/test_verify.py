@@ -14,6 +14,7 @@ from contracts import files
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
 from contracts.params import VerifyMetrics
 from driver import verification
+from driver.adapters.backend import analysis_of
 from driver.host_stages import canaries, reanalysis, verify
 from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
@@ -68,7 +69,7 @@ def test_what_the_items_held_before_is_kept(world: World) -> None:
     kept = world.kept()
     assert tuple(kept) == metrics.items
     assert {fields["summary"] for fields in kept.values()} == {"Alt."}
-    assert {fields["llm_analysis"]["reasoning"] for fields in kept.values()} == {"Alt."}
+    assert {analysis_of(fields)["reasoning"] for fields in kept.values()} == {"Alt."}
 
 
 def test_the_number_of_items_is_a_setting(world: World) -> None:
