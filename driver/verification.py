@@ -158,9 +158,11 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             return
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
+        never = record.version in deploy.rejected(root)
         say(
             f"ROLLED BACK: {record.alias} is {good} again (digest {live.digest[:_SHOWN]}, as the "
-            f"serving engine shows it). {record.version} was live, and was not verified."
+            f"serving engine shows it). {record.version} was live, and was not verified; "
+            f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
     if record.backend:
         _answer_again(root, record, live, say)
