@@ -20,6 +20,7 @@ from contracts.params import (
     VerifyMetrics,
 )
 from contracts.stage import Result, Stage
+from driver import verification
 from driver.host_stages import deploy, verify
 from driver.host_stages.record import Record
 from serving.engine import full_tag
@@ -106,6 +107,8 @@ def _reprocess(session: Session, result: Result) -> str:
 
 
 def _verify(session: Session, result: Result) -> str:
+    if verification.read(session.workspace):
+        return "its last start was interrupted"
     return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
 
 
