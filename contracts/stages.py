@@ -153,6 +153,7 @@ VERIFY = Stage(
         "driver/host_stages/verify.py",
         "driver/host_stages/canaries.py",
         "driver/host_stages/reanalysis.py",
+        "driver/host_stages/record.py",
         "driver/adapters/backend.py",
         "serving",
     ),

@@ -62,13 +62,13 @@ class Record:
 
     @classmethod
     def find(cls, workspace: Path, run: str = "") -> Record:
-        """Return the record that a run has worked on, without a name the newest.
+        """Return the record that a run has worked on, without a name the newest that is begun.
 
         Raises `InputMissing` where there is none.
         """
         known = cls.every(workspace)
         for record in known:
-            if not run or run in record.about().runs:
+            if run in record.about().runs if run else record.begun:
                 return record
         raise InputMissing(
             f"no reprocess {'of run ' + run if run else 'yet'} is recorded in {workspace}",
@@ -80,13 +80,15 @@ class Record:
     def of_model(cls, workspace: Path, run: str, model: str, backend: str) -> Record:
         """Return the newest record if it is about this model, else a new one for this run.
 
-        Only the newest: between an older one and now the items had another model's answers.
+        Only the newest that is begun: between an older one and now the items had another model's
+        answers. One that is not is what a verification has kept.
         """
-        newest = next(iter(cls.every(workspace)), None)
-        if newest:
-            about = newest.about()
+        for record in cls.every(workspace):
+            about = record.about()
             if (about.model, about.backend, about.restored_at) == (model, backend, ""):
-                return newest
+                return record
+            if record.begun:
+                break
         folder, number = workspace / "reprocess" / run, 1
         while (folder / _ABOUT).exists():
             number += 1
@@ -95,7 +97,7 @@ class Record:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has been asked, or could have been."""
+        """Whether a reprocess has begun on it; a verification only keeps what its items held."""
         return (self.folder / _OUTCOMES).exists()
 
     def about(self) -> About:

@@ -188,3 +188,21 @@ def test_it_is_kept_before_the_first_request(stage: Make, ollama: OllamaDouble) 
     ollama.script = look
     it.run()
     assert seen == [2, 2]
+
+
+def test_what_a_verification_has_kept_stays(stage: Make) -> None:
+    """It has had some items analysed before; one of a model that failed it is in nobody's way."""
+    it, service = stage([news(1, **OLD), news(2, **OLD)])
+    state = {**reanalysis.state_of(service.get("/api/items/1")), "id": "1", "title": "Titel 1"}
+    early = Record.of_model(it.root, "r", it.model, service.url)
+    early.begin("r", it.model, service.url, {"1": {**state, "summary": "Noch davor."}}, 1)
+    it.run()
+    failed = Record.of_model(it.root, "s", "digest of a model that failed", service.url)
+    failed.begin("s", "digest of a model that failed", service.url, {"1": state}, 1)
+    found = Record.find(it.root)
+    assert {i: kept["summary"] for i, kept in found.before().items()} == {
+        "1": "Noch davor.",
+        "2": "Alt.",
+    }
+    assert found.about().items == 2
+    assert Record.of_model(it.root, "t", it.model, service.url).folder == found.folder

@@ -96,7 +96,7 @@ class World:
 
     def inputs(self) -> dict[str, InputRef]:
         """Return what the stage takes."""
-        return {
+        files_of = {
             artifact.name: InputRef(
                 path=artifact.filename,
                 digest=files.digest_path(self.root / artifact.filename),
@@ -104,6 +104,7 @@ class World:
             )
             for artifact in (ITEMS, LABELS)
         }
+        return {**files_of, "gguf": InputRef(path="model.gguf", digest=GGUF, bytes=1)}
 
     def verify(self, **params: Any) -> VerifyMetrics:
         """Run the stage's work."""
