@@ -65,6 +65,7 @@ class World:
         self.ollama.digests |= {ALIAS: NEW_DIGEST, OLD: OLD_DIGEST, NEW: NEW_DIGEST}
         self.engine = Ollama(self.ollama.url)
         self.root.mkdir(exist_ok=True)
+        (self.root / "model.gguf").write_bytes(b"g")
         self.deployed(previous=OLD)
         rows = [{**row, "id": str(row["id"])} for row in ROWS]
         files.write_jsonl(self.root / ITEMS.filename, rows)
