@@ -38,12 +38,15 @@ class Bulk:
         self._params = params
         self._outage = outage
 
-    def run(self, now: Channel, others: Channel) -> Iterator[tuple[str, Seen]]:
+    def run(self, now: Channel, others: Channel | None) -> Iterator[tuple[str, Seen]]:
         """Yield what became of the items of those channels.
 
-        `now` are the items to reprocess, `others` all else that the backend has. An item of which
-        nothing is yielded is left to be done by itself.
+        `now` are the items to reprocess, `others` all else that the backend has, None where it does
+        not say. An item of which nothing is yielded is left to be done by itself.
         """
+        if others is None:
+            _say("all items go one by one: the backend cannot list what is in its channels")
+            return
         chosen, refused = self._choose(now, others)
         _say(f"{len(chosen)} channels by one request each ({sum(map(len, chosen.values()))} items)")
         for reason, count in refused.items():

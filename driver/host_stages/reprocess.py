@@ -126,8 +126,8 @@ class _Found:
     """Those to reprocess: `id`, and `title` where an id may be another article's."""
     now: dict[str, Row]
     """Those of them that the backend shows, as it shows them, by id."""
-    others: dict[str, Row]
-    """All else that it lists."""
+    others: dict[str, Row] | None
+    """All else that it lists; None where it cannot list its items."""
 
 
 def _look(
@@ -151,7 +151,7 @@ def _look(
     by_id |= {row["id"]: row for row in came}
     now = {i: it for i, it in shown.items() if not reanalysis.another_article(by_id[i], it)}
     others = {i: item for i, item in listed.items() if i not in now}
-    return _Found([*rows, *came], now, others)
+    return _Found([*rows, *came], now, others if listed else None)
 
 
 def _named(item: Row) -> Row:

@@ -41,6 +41,8 @@ KILLS = int(os.environ.get("REPROCESS_KILLS") or 12)
 CONCURRENCY = 8
 ANSWER_S = 0.03
 LONGEST_AWAY_S = 1.5
+ITEMS_BETWEEN = (10, 120)
+"""Items asked about between two kills: each finds the work in full swing."""
 
 
 class Ollama:
@@ -74,10 +76,9 @@ class Ollama:
             self._process.kill()
             self._process.wait()
 
-    def count(self, word: str) -> Counter[str]:
-        """Return how often each title was asked about, or answered."""
-        lines = [line.partition(" ") for line in self.log.read_text(encoding="utf-8").splitlines()]
-        return Counter(title for kind, _, title in lines if kind == word)
+    def asked(self) -> Counter[str]:
+        """Return how often each title was asked about."""
+        return Counter(self.log.read_text(encoding="utf-8").splitlines())
 
 
 class Driver:
@@ -120,7 +121,7 @@ class World:
         self.job = _prepare(self.workspace, self.rows)
         self.driver = Driver(self.job, self.backend.url)
         self.lost: Counter[str] = Counter()
-        """By title: how many answers kills may have cost."""
+        """By title: how many answers kills may have cost, being asked for and not stored."""
 
     def start(self) -> None:
         self.ollama.start()
@@ -132,25 +133,30 @@ class World:
         for each in (self.driver, self.backend, self.ollama):
             each.kill()
 
+    def at_work(self, items: int, then_s: float) -> bool:
+        """Wait until so many more items have been asked about; False where the work has ended."""
+        wanted = self.ollama.asked().total() + items
+        while self.ollama.asked().total() < wanted:
+            if (ended := self.driver.exit_code(0.02)) is not None:
+                assert ended == 0, _log(self)
+                return False
+        time.sleep(then_s)
+        return True
+
     def hit(self, what: str, away_s: float) -> None:
         """Kill one of them, and start it again after a while."""
         if what == "driver":
             self.driver.kill()
             self.driver.start()
             return
-        if what == "backend":
-            self.backend.kill()
-            time.sleep(0.2)  # what it had sent has arrived at Ollama
-            under_way = set(self.ollama.count("asked")) - self.stored()
-        else:
-            self.ollama.kill()
-            under_way = set(self.ollama.count("asked") - self.ollama.count("answered"))
-        self.lost.update(under_way)
+        killed = self.backend if what == "backend" else self.ollama
+        killed.kill()
+        time.sleep(0.2)  # what a backend had sent has arrived at Ollama, and is in its log
+        stored = self.stored()
+        asked = self.ollama.asked()
+        self.lost.update(t for t, n in asked.items() if t not in stored and n > self.lost[t])
         time.sleep(away_s)
-        if what == "backend":
-            self.backend.start()
-        else:
-            self.ollama.start()
+        killed.start()
 
     def stored(self) -> set[str]:
         """Return the titles of the items that have their new analysis."""
@@ -228,8 +234,7 @@ def test_every_item_exactly_once(world: World, tally: Tally) -> None:
     chance.shuffle(victims)
     hit: Counter[str] = Counter()
     for victim in victims:
-        if (ended := world.driver.exit_code(chance.uniform(0.3, 2.5))) is not None:
-            assert ended == 0, _log(world)
+        if not world.at_work(chance.randrange(*ITEMS_BETWEEN), chance.uniform(0, ANSWER_S)):
             break
         world.hit(victim, chance.uniform(0, LONGEST_AWAY_S))
         hit[victim] += 1
@@ -245,7 +250,7 @@ def test_every_item_exactly_once(world: World, tally: Tally) -> None:
         else:
             assert row["summary"] == summary_of(row["title"])
             assert row["priority"] == "high"
-    asked = world.ollama.count("asked")
+    asked = world.ollama.asked()
     todo = {row["title"] for row in after if row["id"] not in reviewed}
     assert asked.keys() == todo
     assert {title: n for title, n in asked.items() if n > 1 + world.lost[title]} == {}

@@ -2,8 +2,7 @@
 
     python -m tests.services.ollama_process PORT LOG MODEL SECONDS
 
-Before an answer, which takes SECONDS, it appends `asked TITLE` to LOG, and `answered TITLE` after
-it: what was asked and not answered was under way when it was killed.
+Before an answer, which takes SECONDS, it appends the title to LOG.
 """
 
 from __future__ import annotations
@@ -26,19 +25,14 @@ def main() -> None:
     port, log, model, seconds = sys.argv[1:]
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def note(word: str, message: str) -> str:
-        title = message.splitlines()[0].removeprefix("Titel: ")
-        os.write(descriptor, f"{word} {title}\n".encode())
-        return title
-
     def answer(message: str) -> str:
-        title = note("asked", message)
+        title = message.splitlines()[0].removeprefix("Titel: ")
+        os.write(descriptor, f"{title}\n".encode())
         time.sleep(float(seconds))
         return good_answer(summary=summary_of(title))
 
     double = OllamaDouble(model, port=int(port))
     double.script = answer
-    double.answered = lambda message: note("answered", message)
     threading.Event().wait()
 
 

@@ -72,6 +72,21 @@ def test_a_channel_that_is_not_whole_goes_item_by_item(
     assert "an earlier start has begun with them" in said
 
 
+def test_without_a_listing_all_go_item_by_item(
+    stage: Make, ollama: OllamaDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One stored value that cannot be shown makes its whole page fail."""
+    it, _ = stage([news(number, **OLD) for number in (1, 2)])
+    ollama.script = lambda message: good_answer(
+        assigned_aks="AK1" if "Titel 1\n" in message else ["AK1"]
+    )
+    with pytest.raises(ReprocessFailed):
+        it.run(timeout_s=0.5)
+    ollama.script = lambda _: good_answer()
+    assert it.run(mode="channel").processed == 2
+    assert "cannot list what is in its channels" in capsys.readouterr().err
+
+
 def test_a_bulk_run_that_is_lost_is_done_item_by_item(
     tmp_path: Path, start_process: StartProcess, ollama: OllamaDouble
 ) -> None:
