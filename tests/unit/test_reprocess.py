@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from contracts import files
 from contracts.errors import BackendUnavailable, ReprocessFailed
@@ -168,6 +169,23 @@ def test_reviewed_items_only_if_that_is_set(stage: Make) -> None:
     assert it.run() == ReprocessMetrics(processed=1, failed=0, left_out=1)
     assert it.run(reviewed=True) == ReprocessMetrics(processed=2, failed=0, left_out=0)
     assert service.get("/api/items/1")["priority"] == "high"
+
+
+def test_a_review_while_the_analysis_is_under_way_is_told(
+    stage: Make, ollama: OllamaDouble
+) -> None:
+    """The backend overwrites it, which nothing outside can keep it from."""
+    it, service = stage(
+        [news(1, **OLD)], ITEM_EDITS="PATCH", ITEM_EDIT_FIELDS="summary is_manually_reviewed"
+    )
+
+    def review(_: str) -> str:
+        requests.patch(f"{service.url}/api/items/1", json={"summary": "Von Hand."}, timeout=30)
+        return good_answer()
+
+    ollama.script = review
+    assert it.run() == ReprocessMetrics(processed=0, failed=0, left_out=1)
+    assert "while its analysis was under way" in it.outcomes()[0]["reason"]
 
 
 def test_what_has_come_in_since_the_snapshot(stage: Make, ollama: OllamaDouble) -> None:
