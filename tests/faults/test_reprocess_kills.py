@@ -37,7 +37,7 @@ from tests.services.ollama_process import summary_of
 from tests.services.running_backend import ROOT, BackendProcess
 
 ITEMS, REVIEWED_EACH = 2000, 20
-KILLS = int(os.environ.get("REPROCESS_KILLS") or 12)
+KILLS = int(os.environ.get("REPROCESS_KILLS") or 9)
 CONCURRENCY = 8
 ANSWER_S = 0.03
 LONGEST_AWAY_S = 1.5
