@@ -17,6 +17,7 @@ from contracts.params import DeployMetrics, RestoreMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
+from driver.notes import Notes
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.retry import retried
@@ -47,7 +48,7 @@ class Session:
         )
         self.task = load_task(settings.task)
         self._run: Run | None = None
-        self._state: dict[str, dict[str, Any]] = {}
+        self._notes: Notes | None = None
         self._deployed: tuple[Result, str] | None = None
         """What this run's deploy has given, and the digest of its GGUF."""
         self._gave_up = False
@@ -155,6 +156,7 @@ class Session:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._run = Run.create(self.workspace)
+        self._notes = Notes(self._run, self._docker_host())
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
@@ -206,21 +208,25 @@ class Session:
                 self._take_back(error)
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
-            self._note(stage, state="failed", error=told)
+            self._note(stage, state="failed", error=told, ended_at=time.time())
             self.display.failed(stage)
             raise
         self._remember_deployed(step, result)
-        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
-        self.display.finished(step, result, self.summary(result))
+        told = self.summary(result)
+        self._note(stage, state="done", seconds=result.seconds, summary=told, ended_at=time.time())
+        self.display.finished(step, result, told)
         return result
 
     def end(self, results: dict[str, Result]) -> None:
         """Write the report and show the final table."""
-        from driver.report import html
-
+        report = self.notes.end(self.workspace, self.window.away, self.display.warn)
         seconds = time.monotonic() - self._started
-        report = html.write(self.run, self._state, results, self.workspace, seconds)
-        self.display.end(self._state, results, self.run, report, seconds)
+        self.display.end(self.notes.stages, results, self.run, report, seconds)
+
+    def fail(self, error: BaseException) -> None:
+        """Write the report on what there is: a model that was refused is read about most."""
+        if report := self.notes.end(self.workspace, self.window.away, self.display.warn, error):
+            self.display.note(f"Report: {report}")
 
     @staticmethod
     def summary(result: Result) -> str:
@@ -231,7 +237,13 @@ class Session:
     def _attempt(self, step: Step, job: Job) -> Result:
         lease.make_way(self, step)
         self.tell_warnings()
-        self._note(step.stage, state="running", reason=step.reason, fingerprint=step.fingerprint)
+        self._note(
+            step.stage,
+            state="running",
+            reason=step.reason,
+            fingerprint=step.fingerprint,
+            started_at=time.time(),
+        )
         self.display.started(step)
         return self._run_job(step.stage, job)
 
@@ -295,7 +307,9 @@ class Session:
             deploy.reject(self.workspace, gguf, deployed.tag)
         rejected = deploy.rejected(self.workspace)
         try:
-            self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
+            done = deploy.roll_back(deployed, self.engine, rejected)
+            self._note(stages.DEPLOY, taken_back=done)
+            self.display.warn(done)
         except RetrainError as failed:
             self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
 
@@ -304,9 +318,7 @@ class Session:
         self.display.event(event)
 
     def _note(self, stage: Stage, **facts: Any) -> None:
-        self._state.setdefault(stage.name, {}).update(facts)
-        noted = {"run": self.run.id, "pid": os.getpid(), "docker_host": self._docker_host()}
-        self.run.write_state({**noted, "stages": self._state})
+        self.notes.stage(stage.name, **facts)
 
     # --- the outside world -----------------------------------------------------------------------
     def _ollama_address(self) -> str:
@@ -320,6 +332,13 @@ class Session:
         if self._run is None:
             raise RuntimeError("the run has not begun")
         return self._run
+
+    @property
+    def notes(self) -> Notes:
+        """What is noted of the run under way; only after `begin`."""
+        if self._notes is None:
+            raise RuntimeError("the run has not begun")
+        return self._notes
 
     @property
     def backend_url(self) -> str:

@@ -57,8 +57,14 @@ class Window:
         self._shield = shield
         self._left_alone = False
         self.warnings: list[str] = []
-        self.away_s = 0.0
+        self.away: list[tuple[float, float]] = []
+        """When the backend was away in this process's windows: from and until, in seconds since
+        the epoch."""
+
+    @property
+    def away_s(self) -> float:
         """How long the backend has been away in this process's windows."""
+        return sum(until - since for since, until in self.away)
 
     @property
     def is_open(self) -> bool:
@@ -228,7 +234,7 @@ class Window:
         if failed:
             raise failed[0]
         if began is not None:
-            self.away_s += time.time() - began
+            self.away.append((began, time.time()))
         self._path.unlink()
         files.fsync_path(self._path.parent)
 
