@@ -32,8 +32,8 @@ _TONES = {
 _WORSE, _INVALID, _APART, _WRONG, _BETTER, _RIGHT = _TONES
 _NEAR = 0.1
 """Difference of two numbers up to which they count as the same answer."""
-_LONGEST = 900
-"""Characters of a text that are shown."""
+_LONGEST, _TITLE = 900, 80
+"""Characters of a text that are shown, and of a question's first line."""
 _ALIKE = 0.5
 """From this likeness on it is told which words of a text are others; below, all of them are."""
 _TEXT = "text"
@@ -98,8 +98,9 @@ def section(rows: Sequence[Row], scores: Mapping[str, Any], asked: Mapping[str, 
     )
     return (
         f"<p>{len(cases)} of {len(rows)} test rows, those that most need a person's eye first. "
-        f"What is not as labelled is marked (numbers from a difference of {_NEAR:g} on); in "
-        f"texts, the words that the label does not have.</p>{shown}"
+        f"What is not as labelled is named, with the label in brackets, and marked: numbers from a "
+        f"difference of {_NEAR:g} on, texts where there should be one, or none. In texts the words "
+        f"are marked that the label does not have.</p>{shown}"
     )
 
 
@@ -110,7 +111,8 @@ def _case(row: Row, kinds: Mapping[str, str], weights: Mapping[str, int]) -> Cas
     rival = _told(said[role]) if role else None
     wrong = _wrong(expected, candidate, kinds, weights)
     theirs = _wrong(expected, rival, kinds, weights) if rival else None
-    apart = _wrong(rival.fields, candidate, kinds, weights) if rival and rival.fields else 0
+    coarse = {name: kind for name, kind in kinds.items() if kind != "number"}
+    apart = _wrong(rival.fields, candidate, coarse, weights) if rival and rival.fields else 0
     return Case(
         str(row["id"]),
         expected,
@@ -179,6 +181,7 @@ def _markup(
 ) -> str:
     told = {"candidate": case.candidate} | ({rival: case.rival} if case.rival else {})
     why = case.why.format(rival=rival)
+    first = _cut(question.partition("\n")[0], _TITLE)
     heads = "".join(f'<th scope="col"><span class="{role}">{role}</span>' for role in told)
     lines = "".join(_field(name, kind, case.expected, told) for name, kind in kinds.items())
     invalid = "".join(
@@ -190,7 +193,8 @@ def _markup(
     article = f'<div class="article" tabindex="0">{escape(_cut(question, 3 * _LONGEST))}</div>'
     return (
         f'<details class="answer"{" open" if opened else ""}><summary><b>{escape(case.id)}</b>'
-        f'<span class="why {_TONES[case.why]}">{escape(why)}</span></summary>'
+        f'<span class="why {_TONES[case.why]}">{escape(why)}</span> {escape(first)}'
+        f'<span class="soft">{escape(_apart(case, kinds, rival))}</span></summary>'
         f"{article if question else ''}{invalid}"
         f'<div class="scroll" tabindex="0"><table><tr><th scope="col">field<th scope="col">label'
         f"{heads}</tr>{lines}</table></div></details>"
@@ -198,10 +202,10 @@ def _markup(
 
 
 def _field(name: str, kind: str, expected: Mapping[str, Any], told: Mapping[str, Told]) -> str:
-    cells = []
-    for each in told.values():
+    cells = [_cell("label", "same", escape(_text(expected.get(name))))]
+    for role, each in told.items():
         if each.fields is None:
-            cells.append("<td>–")
+            cells.append(_cell(role, "same", "–"))
             continue
         value = each.fields.get(name)
         state = "differs" if differs(expected.get(name), value, kind) else "same"
@@ -210,9 +214,36 @@ def _field(name: str, kind: str, expected: Mapping[str, Any], told: Mapping[str,
             if kind == _TEXT
             else escape(_text(value))
         )
-        cells.append(f'<td class="{state} {kind}">{shown}')
-    label = f'<td class="{kind}">{escape(_text(expected.get(name)))}'
-    return f'<tr><th scope="row">{escape(name)}{label}{"".join(cells)}</tr>'
+        cells.append(_cell(role, state, shown))
+    return f'<tr><th scope="row">{escape(name)}{"".join(cells)}</tr>'
+
+
+def _cell(role: str, state: str, shown: str) -> str:
+    """Return a cell of markup; whose it is stands in it too, for screens without columns."""
+    of = f'<span class="of {role}" aria-hidden="true">{role}</span>'
+    return f'<td class="{state}">{of}<span class="said">{shown}</span>'
+
+
+def _apart(case: Case, kinds: Mapping[str, str], rival: str) -> str:
+    """Return in a line what is not as labelled, by model, with the label in brackets."""
+    said = {"candidate": case.candidate} | ({rival: case.rival} if case.rival else {})
+    told = []
+    for role, each in said.items():
+        if each.fields is None:
+            told.append(f"{role}: not valid")
+            continue
+        wrong = [
+            f"{name} {_brief(each.fields.get(name))} ({_brief(case.expected.get(name))})"
+            for name, kind in kinds.items()
+            if kind != _TEXT and differs(case.expected.get(name), each.fields.get(name), kind)
+        ]
+        if wrong:
+            told.append(f"{role}: {', '.join(wrong)}")
+    return " · ".join(told)
+
+
+def _brief(value: Any) -> str:
+    return _text(value) if not isinstance(value, list) else "+".join(map(str, value)) or "none"
 
 
 def _text(value: Any) -> str:

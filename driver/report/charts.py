@@ -42,8 +42,7 @@ def intervals(name: str, models: Mapping[str, Mapping[str, float]]) -> str:
 def scale() -> str:
     """Draw the ticks that `intervals` has lines for."""
     parts = [
-        svg.words(svg.percent(tick / 4), 13, f"{tick / 4:g}", "tick", anchor)
-        for tick, anchor in enumerate(("start", "middle", "middle", "middle", "end"))
+        svg.words(svg.percent(tick / 4), 13, f"{tick / 4:g}", "tick", "middle") for tick in range(5)
     ]
     return svg.picture(parts, title="scale", text="from 0 to 1", height=_ROW)
 
@@ -188,7 +187,7 @@ def timeline(rows: Sequence[Span | None], away: Sequence[tuple[float, float]], w
     """
     whole = max(whole, 0.001)
     height = TRACK * len(rows)
-    parts = []
+    parts = _time_axis(whole, height)
     for since, until in away:
         start, end = max(0.0, since), min(whole, until)
         share = max(end - start, 0.0) / whole
@@ -205,8 +204,9 @@ def timeline(rows: Sequence[Span | None], away: Sequence[tuple[float, float]], w
             place = svg.percent(span.since / whole)
             width = svg.percent((span.until - span.since) / whole)
             y = TRACK * number + 7
-            parts.append(svg.bar(place, y, width, TRACK - 14, f"span {span.kind}"))
-    parts += _time_axis(whole, height)
+            kind = f"span {span.kind}"
+            parts.append(svg.bar(place, y, width, TRACK - 14, kind))
+            parts.append(svg.line(place, y, place, y + TRACK - 14, kind))  # seconds of hours
     told = [f"{s.name} from {s.since:.0f} s to {s.until:.0f} s" for s in rows if s]
     told += [f"service away from {since:.0f} s to {until:.0f} s" for since, until in away]
     return svg.picture(parts, title="What ran when", text="; ".join(told), height=height + _AXIS)
@@ -221,8 +221,8 @@ def _time_axis(whole: float, height: float) -> list[str]:
         place = svg.percent(number * step / whole)
         parts.append(svg.line(place, 0, place, height, "grid"))
         if number * step < 0.94 * whole:
-            told = duration(number * step) if step < 10 or number * step >= 60 else ""
-            told = (told or f"{number * step} s").removesuffix(" 00 s").replace(".0 s", " s")
+            told = duration(number * step).removesuffix(" 00 s").removesuffix(" 00 min")
+            told = told.replace(".0 s", " s")
             parts.append(svg.words(place, height + 18, told, "tick", "middle"))
     return [svg.words("0%", height + 18, "0", "tick"), *parts]
 

@@ -103,18 +103,18 @@ def confusions(scores: Mapping[str, Any]) -> str:
     parts = []
     for name in models["candidate"].get("confusion", {}):
         matrices = (_matrix(role, model["confusion"][name]) for role, model in models.items())
-        parts.append(f'<h3>{escape(name)}</h3><div class="beside">{"".join(matrices)}</div>')
+        parts.append(f'<h3>{escape(name)}</h3><div class="matrices">{"".join(matrices)}</div>')
     if not parts:
         return ""
     return (
-        "<p>Rows are what the label says, columns what the model answered; the outlined cells are "
-        "right. The last column counts answers that are not valid.</p>" + "".join(parts)
+        "<p>Rows are what the label says, columns what the model answered; what stands in outlined "
+        "cells is right. The last column counts answers that are not valid.</p>" + "".join(parts)
     )
 
 
 def _matrix(role: str, found: Mapping[str, Any]) -> str:
     values = found["values"]
-    heads = "".join(f'<th scope="col">{escape(value)}' for value in (*values, "not valid"))
+    heads = "".join(f'<th scope="col">{escape(value)}' for value in (*values, "invalid"))
     lines = []
     for place, (value, counts) in enumerate(zip(values, found["counts"], strict=True)):
         whole = max(1, sum(counts))
@@ -127,7 +127,7 @@ def _matrix(role: str, found: Mapping[str, Any]) -> str:
     return (
         f'<div><h4 class="{role}">{role}</h4><div class="scroll" tabindex="0">'
         f'<table class="confusion" style="--tone: var(--{role}-rgb)">'
-        f"<tr><th>label ↓ answer →{heads}</tr>{''.join(lines)}</table></div></div>"
+        f"<tr><td style='--share: 0'>{heads}</tr>{''.join(lines)}</table></div></div>"
     )
 
 

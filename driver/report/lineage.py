@@ -65,7 +65,7 @@ def _artifacts(made: Made) -> Iterator[tuple[str | float | Cell, ...]]:
 
 def _digest(digest: str) -> Cell:
     """Return a digest, short to the eye and whole to a mouse and to a search in the page."""
-    return Cell(f'<code title="{escape(digest)}">{escape(digest[:16])}</code>')
+    return Cell(f'<code class="digest" title="{escape(digest)}">{escape(digest[:16])}</code>')
 
 
 def _code(made: Sequence[Made]) -> str:

@@ -38,7 +38,7 @@ def _picture(found: Finished, began: float, ended: float) -> str:
     told = f"service away for {duration(gone)}" if away else "the service was not touched"
     band = '<i class="band"></i>' if away else ""
     legend = (
-        f'<div class="legend"><span class="candidate"><i></i>at work</span><span>{band}{told}'
+        f'<div class="legend"><span><i class="candidate"></i>at work</span><span>{band}{told}'
         "</span></div>"
     )
     return (

@@ -15,6 +15,7 @@ from driver.store import Failure
 _Said = tuple[str, str, tuple[str, ...]]
 """Tone, verdict, and what there is to add."""
 _CARDS = 4
+_FORCE = "To let this one go live all the same: python -m driver run --force REASON."
 
 
 def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
@@ -35,7 +36,7 @@ def _said(found: Finished) -> _Said:
     if failure is None:
         return _ended(found)
     if failure.kind == CandidateRefused.__name__:
-        text = f"What was live stays live. {failure.todo}"
+        text = f"What was live stays live. {_FORCE}"
         return "bad", "Refused: the candidate does not go live", (text,)
     return _failed(found, failure)
 
