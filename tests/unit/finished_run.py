@@ -35,7 +35,7 @@ from driver.host_stages import deploy, snapshot
 from driver.notes import Notes
 from driver.plan import Request, fingerprint
 from driver.store import Run, Store
-from images.labeler import evaluate, label, split
+from images.labeler import evaluate, label, resampling, split
 from serving.engine import Answer, Model
 from tasks import load_task
 from tests.unit.references import write_empty
@@ -90,7 +90,11 @@ def make(workspace: Path, *, refused: bool = False, champion: bool = True) -> Fi
         notes = Notes(run, "")
         for stage in order:
             notes.stage(stage.name, action="run", reason="it has never finished", state="planned")
-        with mock.patch.object(evaluate, "connect", return_value=engine):
+        with (
+            mock.patch.object(evaluate, "connect", return_value=engine),
+            mock.patch.object(resampling, "BOOTSTRAPS", 400),  # seconds, and no other words
+            mock.patch.object(resampling, "SWAPS", 999),
+        ):
             for stage in order:
                 job = _job(stage, run, made, refused=refused)
                 notes.stage(
@@ -237,8 +241,17 @@ def _with_errors(label: Mapping[str, Any], share: float, chance: random.Random) 
 def _turned(found: dict[str, Any]) -> dict[str, Any]:
     """Return the answer of a model that takes the relevant for irrelevant, or the reverse."""
     if found["relevant"]:
-        empty = {"summary": None, "detailed_analysis": None, "argumentationskette": []}
-        off = {"priority": None, "assigned_aks": [], "relevant": False, "relevance_score": 0.3}
+        empty: dict[str, Any] = {
+            "summary": None,
+            "detailed_analysis": None,
+            "argumentationskette": [],
+        }
+        off: dict[str, Any] = {
+            "priority": None,
+            "assigned_aks": [],
+            "relevant": False,
+            "relevance_score": 0.3,
+        }
         return {**found, **empty, **off}
     texts = {
         "summary": "Der Verein feiert <b>sein</b> Fest & lädt ein.",
