@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from driver.report import svg
 from driver.report.display import duration
@@ -112,11 +111,14 @@ def wilson(share: float, rows: float) -> tuple[float, float]:
 
 # --- loss ----------------------------------------------------------------------------------------
 _WIDTH, _HEIGHT, _EDGE, _FOOT = 420.0, 250.0, 44.0, 40.0
+MANY = 60
+"""Points from which on a line is drawn smoothed, over what it was."""
 
 
 def losses(training: Points, validation: Points, best: float | None = None) -> str:
     """Draw the loss (nats an answer token) by optimizer step; `best` is the step that was kept."""
-    lines = {"training": _finite(training), "validation": _finite(validation)}
+    both = {"training": _finite(training), "validation": _finite(validation)}
+    lines = {name: points for name, points in both.items() if points}
     every = [point for points in lines.values() for point in points]
     if not every:
         return ""
@@ -135,20 +137,32 @@ def losses(training: Points, validation: Points, best: float | None = None) -> s
         x, y = at(step, 0)
         parts.append(svg.words(x, y + 18, f"{step:g}", "tick", "middle"))
     parts.append(svg.words((_EDGE + _WIDTH) / 2, _HEIGHT - 4, "optimizer step", "label", "middle"))
-    if best is not None and any(step == best for step, _ in lines["validation"]):
+    if best is not None and any(step == best for step, _ in both["validation"]):
         x = at(best, 0)[0]
         parts.append(svg.line(x, 12, x, at(0, 0)[1], "kept"))
     for name, points in lines.items():
         places = [at(*point) for point in points]
-        parts.append(svg.path(places, f"curve {name}"))
+        if len(points) > MANY:
+            parts.append(svg.path(places, f"curve {name} raw"))
+        parts.append(svg.path([at(*point) for point in _smoothed(points)], f"curve {name}"))
         if name == "validation":
             parts += [svg.dot(x, y, 3.5, f"dot {name}") for x, y in places]
     told = "; ".join(
-        f"{name} from {points[0][1]:.3f} to {points[-1][1]:.3f}"
-        for name, points in lines.items()
-        if points
+        f"{name} from {points[0][1]:.3f} to {points[-1][1]:.3f}" for name, points in lines.items()
     )
     return svg.picture(parts, title="Loss by step", text=told, height=_HEIGHT, width=_WIDTH)
+
+
+def _smoothed(points: Points) -> Points:
+    """Return the mean of each point's neighbourhood: a batch is small, and its loss jumps."""
+    if len(points) <= MANY:
+        return points
+    reach = len(points) // MANY + 2
+    means = []
+    for place, (step, _) in enumerate(points):
+        near = [loss for _, loss in points[max(0, place - reach) : place + reach + 1]]
+        means.append((step, sum(near) / len(near)))
+    return means
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:
@@ -225,12 +239,3 @@ def _time_axis(whole: float, height: float) -> list[str]:
             told = told.replace(".0 s", " s")
             parts.append(svg.words(place, height + 18, told, "tick", "middle"))
     return [svg.words("0%", height + 18, "0", "tick"), *parts]
-
-
-def facts_of(log: Mapping[str, Any]) -> tuple[Points, Points]:
-    """Return training and validation loss by step of a training log."""
-    series = []
-    for name in ("loss", "eval_loss"):
-        points = [each for each in log.get("log", []) if name in each and "step" in each]
-        series.append([(float(each["step"]), float(each[name])) for each in points])
-    return series[0], series[1]

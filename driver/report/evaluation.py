@@ -14,6 +14,7 @@ Models = Mapping[str, Mapping[str, Any]]
 ROLES = ("candidate", "champion", "baseline")
 _ERRORS = (".brier", ".ece")
 """Ends of the names of measures in which less is better."""
+_HINT = "; where they overlap, the differences below say more"
 _DARKEST = 0.6
 """Of a cell in a confusion matrix: its number has to stay readable."""
 
@@ -31,7 +32,7 @@ def side_by_side(scores: Mapping[str, Any], matters: Sequence[str]) -> str:
     rest = [name for name in names if name not in first]
     return (
         f"<p>{scores['rows']} rows of the test split, asked as the backend asks. Lines are 95 % "
-        f"intervals by bootstrap; where they overlap, the differences below say more.</p>"
+        f"intervals by bootstrap{_HINT if scores['compared'] else ''}.</p>"
         f"{_legend(models)}{_scale()}{''.join(_measure(name, models) for name in first)}"
         f"{folded(f'{len(rest)} more measures', ''.join(_measure(n, models) for n in rest))}"
         f"{_pace(models)}{''.join(_compared(scores['compared']))}"
@@ -54,8 +55,8 @@ def _measure(name: str, models: Models) -> str:
     found = {role: model["measures"][name] for role, model in models.items()}
     less = "<small>less is better</small>" if name.endswith(_ERRORS) else ""
     values = "".join(
-        f'<div><b class="{role}">{each["value"]:.3f}</b> '
-        f"<small>{each['low']:.2f} to {each['high']:.2f}</small></div>"
+        f'<div><b class="{role}">{each["value"]:z.3f}</b> '
+        f"<small>{each['low']:z.2f} to {each['high']:z.2f}</small></div>"
         for role, each in found.items()
     )
     return (
@@ -79,8 +80,8 @@ def _compared(compared: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
         rows = [
             (
                 each["name"],
-                f"{each['value']:+.3f}",
-                f"{each['low']:+.3f} to {each['high']:+.3f}",
+                f"{each['value']:+z.3f}",
+                f"{each['low']:+z.3f} to {each['high']:+z.3f}",
                 f"{each['p_better']:.3g}",
                 f"{each['p_worse']:.3g}",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -83,14 +84,27 @@ def _training(found: Finished) -> str:
         "time": duration(found.results[stages.TRAIN.name].seconds),
         "stopped early": "yes" if log.get("stopped_early") else "no",
     }
+    training, validation = _series(log)
+    smoothed = " (thin: as it was, bold: smoothed)" if len(training) > charts.MANY else ""
     told = "".join(f"<dt>{name}<dd>{escape(str(value))}" for name, value in facts.items())
     return (
-        '<div class="legend"><span><i class="training"></i>training loss</span>'
+        f'<div class="legend"><span><i class="training"></i>training loss{smoothed}</span>'
         '<span><i class="validation"></i>validation loss</span>'
         "<span>nats an answer token</span></div>"
-        f'<div class="beside"><figure class="loss">{charts.losses(*charts.facts_of(log), best)}'
+        f'<div class="beside"><figure class="loss">{charts.losses(training, validation, best)}'
         f'</figure><dl class="facts">{told}</dl></div>'
     )
+
+
+def _series(log: Mapping[str, Any]) -> tuple[charts.Points, charts.Points]:
+    """Return training and validation loss by step; before the first one, that of the base."""
+    training, validation = (
+        [(float(each["step"]), float(each[name])) for each in log["log"] if name in each]
+        for name in ("loss", "eval_loss")
+    )
+    if validation and validation[0][0] > 0:
+        validation = [(0.0, float(log["metrics"]["untrained_loss"])), *validation]
+    return training, validation
 
 
 def _labels(found: Finished) -> str:

@@ -99,12 +99,12 @@ def _cards(scores: Mapping[str, Any] | None) -> str:
     cards = []
     for name in [each for each in scores.get("matters", ()) if each in measures][:_CARDS]:
         each, against = measures[name], apart.get(name)
-        told = f"95 %: {each['low']:.2f} to {each['high']:.2f}"
+        told = f"95 %: {each['low']:z.2f} to {each['high']:z.2f}"
         if against:
             low, high = against["low"], against["high"]
-            told = f"{against['value']:+.3f} against the {rival} ({low:+.2f} to {high:+.2f})"
+            told = f"{against['value']:+z.3f} against the {rival} ({low:+z.2f} to {high:+z.2f})"
         cards.append(
-            f'<div class="card"><span>{escape(name)}</span><b>{each["value"]:.3f}</b>'
+            f'<div class="card"><span>{escape(name)}</span><b>{each["value"]:z.3f}</b>'
             f"<span>{escape(told)}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""

@@ -17,6 +17,7 @@ from driver import lineage
 from driver.lineage import Link, State
 from driver.store import Run
 from serving.engine import Model
+from tasks import load_task
 from tests.unit.finished_run import FinishedRun
 
 
@@ -168,7 +169,7 @@ def test_the_engine_is_asked(run: FinishedRun) -> None:
 def test_another_definition_of_the_task_is_not_the_one_of_then(
     run: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = lineage.load_task("liga_relevance")
+    task = load_task("liga_relevance")
     monkeypatch.setattr(
         lineage, "load_task", lambda _: replace(task, system_prompt=task.system_prompt + "!")
     )
