@@ -248,7 +248,7 @@ class LineageBroken(RetrainError):
     A link of the chain is another than it was, or is not there any more.
     """
 
-    exit_code = 38
+    exit_code = 39
     hint = "docs/reference/report.md says what each link is, and what to do about it."
 
 

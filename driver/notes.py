@@ -11,6 +11,9 @@ from typing import Any
 from contracts.errors import Interrupted, RetrainError, Unforeseen
 from driver.store import Run
 
+_TIMES = {"running": "started_at", "done": "ended_at", "failed": "ended_at"}
+"""What is noted with a stage's change of state."""
+
 
 class Notes:
     """A run's notes, on the disk after every change, so that they outlive the driver."""
@@ -27,8 +30,11 @@ class Notes:
         """By stage: what `StageState` holds of it."""
 
     def stage(self, name: str, **facts: Any) -> None:
-        """Note something of a stage."""
-        self.stages.setdefault(name, {}).update(facts)
+        """Note something of a stage, and when, if it is that it begins or ends."""
+        noted = self.stages.setdefault(name, {})
+        noted.update(facts)
+        if time_of := _TIMES.get(facts.get("state", "")):
+            noted[time_of] = time.time()
         self._write()
 
     def end(
@@ -40,7 +46,7 @@ class Notes:
     ) -> Path | None:
         """Note how the run has ended, write its report and return the path of it.
 
-        `away` says from when until when the backend was away. A report that cannot be written is
+        `away` says from when until when the service was away. A report that cannot be written is
         told to `warn`: the run is none the worse for it.
         """
         from driver.report import html

@@ -208,24 +208,25 @@ class Session:
                 self._take_back(error)
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
-            self._note(stage, state="failed", error=told, ended_at=time.time())
+            self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
         self._remember_deployed(step, result)
-        told = self.summary(result)
-        self._note(stage, state="done", seconds=result.seconds, summary=told, ended_at=time.time())
-        self.display.finished(step, result, told)
+        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
+        self.display.finished(step, result, self.summary(result))
         return result
 
     def end(self, results: dict[str, Result]) -> None:
         """Write the report and show the final table."""
-        report = self.notes.end(self.workspace, self.window.away, self.display.warn)
+        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn)
         seconds = time.monotonic() - self._started
         self.display.end(self.notes.stages, results, self.run, report, seconds)
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""
-        if report := self.notes.end(self.workspace, self.window.away, self.display.warn, error):
+        if report := self.notes.end(
+            self.workspace, self.window.absences(), self.display.warn, error
+        ):
             self.display.note(f"Report: {report}")
 
     @staticmethod
@@ -237,13 +238,7 @@ class Session:
     def _attempt(self, step: Step, job: Job) -> Result:
         lease.make_way(self, step)
         self.tell_warnings()
-        self._note(
-            step.stage,
-            state="running",
-            reason=step.reason,
-            fingerprint=step.fingerprint,
-            started_at=time.time(),
-        )
+        self._note(step.stage, state="running", reason=step.reason, fingerprint=step.fingerprint)
         self.display.started(step)
         return self._run_job(step.stage, job)
 
@@ -307,9 +302,7 @@ class Session:
             deploy.reject(self.workspace, gguf, deployed.tag)
         rejected = deploy.rejected(self.workspace)
         try:
-            done = deploy.roll_back(deployed, self.engine, rejected)
-            self._note(stages.DEPLOY, taken_back=done)
-            self.display.warn(done)
+            self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
         except RetrainError as failed:
             self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
 

@@ -158,8 +158,6 @@ class StageState(BaseModel):
     started_at: float | None = None
     """When its last attempt began, in seconds since the epoch."""
     ended_at: float | None = None
-    taken_back: str = ""
-    """What was done about a deployment that was not verified."""
 
 
 class Failure(BaseModel):

@@ -66,6 +66,14 @@ class Window:
         """How long the backend has been away in this process's windows."""
         return sum(until - since for since, until in self.away)
 
+    def absences(self) -> list[tuple[float, float]]:
+        """Return when the backend was away: until now where it still is."""
+        try:
+            since = self.record().stopped_at if self.is_open else None
+        except WindowOpen:  # told by whoever has to close it
+            since = None
+        return self.away if since is None else [*self.away, (since, time.time())]
+
     @property
     def is_open(self) -> bool:
         """Whether something is stopped or switched that has to come back."""

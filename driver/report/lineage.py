@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from contracts import files, stages
-from contracts.stage import Stage
+from contracts.stage import OutputRef, Stage
 from driver import lineage
 from driver.lineage import Made
 from driver.report.finished import Finished
@@ -51,16 +51,19 @@ def _served(found: Finished) -> Iterator[tuple[str | Cell, ...]]:
 
 
 def _artifacts(made: Made) -> Iterator[tuple[str | float | Cell, ...]]:
+    run = made.job.run if made.job else ""
+    by = f"{made.stage} {made.fingerprint[:8]}"
     for output in (made.result.outputs if made.result else {}).values():
-        run = made.job.run if made.job else ""
-        name = Path(output.path).name
-        yield (
-            name,
-            f"{made.stage} {made.fingerprint[:8]}",
-            run,
-            output.bytes,
-            _digest(output.digest),
-        )
+        yield _name(made, output), by, run, output.bytes, _digest(output.digest)
+
+
+def _name(made: Made, output: OutputRef) -> str:
+    """Return the file's name; of a base model from the hub, its commit as well."""
+    name = Path(output.path).name
+    params = made.job.params if made.job else {}
+    if made.stage != stages.FETCH.name or params.get("path"):
+        return name
+    return f"{name}: {params.get('model')}, commit {params.get('revision')}"
 
 
 def _digest(digest: str) -> Cell:

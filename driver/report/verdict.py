@@ -55,12 +55,14 @@ def _ended(found: Finished) -> _Said:
 
 def _failed(found: Finished, failure: Failure) -> _Said:
     told = (f"{failure.what}.", failure.why, failure.todo)
-    if taken_back := found.noted(stages.DEPLOY).taken_back:
-        return "bad", "Taken back: the deployed model was not verified", (f"{taken_back}.", *told)
     at = (name for name, each in found.state.stages.items() if each.state == "failed")
     stage = next((f" in the stage {name}" for name in at), "")
     if failure.kind == Interrupted.__name__:
         return "note", f"Stopped by a signal{stage}", (failure.todo,)
+    verification = found.noted(stages.VERIFY)
+    if verification.state == "failed":
+        said = "Not verified: the deployed model does not stay live"
+        return "bad", said, tuple(verification.error.splitlines())
     deployed = found.metrics(stages.DEPLOY)
     live = f"{deployed['tag']} is live all the same." if deployed else "What was live stays live."
     return "bad", f"Failed{stage}", (*told, live)

@@ -145,7 +145,7 @@ def test_the_live_model_is_followed_back_to_its_rows(host: Host) -> None:
         broken = host.driver("verify-lineage", host.runs()[0])
     finally:
         split.write_text(original, encoding="utf-8")
-    assert broken.returncode == 38, broken.stdout
+    assert broken.returncode == 39, broken.stdout
     assert "1 of " in broken.stderr
     assert "broken  split: train.jsonl" in broken.stdout
 

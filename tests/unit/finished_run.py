@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,48 +81,55 @@ class FinishedRun:
 def make(workspace: Path, *, refused: bool = False, champion: bool = True) -> FinishedRun:
     """Make a run that ends well, or one whose candidate the gate refuses."""
     run, store = Run.create(workspace), Store(workspace)
-    notes, engine = Notes(run, ""), _engine(champion=champion)
+    engine = _engine(champion=champion)
     works = _works(engine)
-    clock, raised = BEGAN, None
-    made: dict[str, OutputRef] = {}
+    now = [BEGAN]
     order = [stage for stage in _one_pass() if stage.name in _TOOK]
-    with mock.patch("time.time", side_effect=lambda: clock):
+    with (
+        mock.patch("time.time", side_effect=lambda: now[0]),
+        mock.patch.object(evaluate, "connect", return_value=engine),
+        mock.patch.object(resampling, "BOOTSTRAPS", 400),  # seconds, and no other words
+        mock.patch.object(resampling, "SWAPS", 999),
+    ):
         notes = Notes(run, "")
         for stage in order:
             notes.stage(stage.name, action="run", reason="it has never finished", state="planned")
-        with (
-            mock.patch.object(evaluate, "connect", return_value=engine),
-            mock.patch.object(resampling, "BOOTSTRAPS", 400),  # seconds, and no other words
-            mock.patch.object(resampling, "SWAPS", 999),
-        ):
-            for stage in order:
-                job = _job(stage, run, made, refused=refused)
-                notes.stage(
-                    stage.name, state="running", fingerprint=job.fingerprint, started_at=clock
-                )
-                path = store.prepare(job)
-                clock += _TOOK[stage.name]
-                try:
-                    result = execute(
-                        stage, job, workspace, path.parent, works[stage.name], lambda _: None
-                    )
-                except CandidateRefused as error:
-                    notes.stage(stage.name, state="failed", error=str(error), ended_at=clock)
-                    raised = error
-                    break
-                made |= result.outputs
-                told = stage.metrics.model_validate(result.metrics).summary()
-                notes.stage(
-                    stage.name,
-                    state="done",
-                    seconds=float(_TOOK[stage.name]),
-                    summary=told,
-                    ended_at=clock,
-                )
-        opened = BEGAN + 17
-        closed = opened + sum(_TOOK[name] for name in _TOOK if name not in ("reprocess", "verify"))
-        notes.end(workspace, [(opened, min(closed - 17, clock))], _fail, raised)
+        raised = None
+        try:
+            _run(order, store, run, notes, works, now, refused=refused)
+        except CandidateRefused as error:
+            raised = error
+        away = [(BEGAN + _TOOK["snapshot"], now[0] - (0 if raised else _TOOK["reprocess"] + 21))]
+        notes.end(workspace, away, _fail, raised)
     return FinishedRun(workspace, run, engine, raised)
+
+
+def _run(
+    order: Sequence[Stage],
+    store: Store,
+    run: Run,
+    notes: Notes,
+    works: Mapping[str, Callable[[StageContext[Any]], Metrics]],
+    now: list[float],
+    *,
+    refused: bool,
+) -> None:
+    """Run the stages on a clock of their own; raises the refusal of the gate."""
+    made: dict[str, OutputRef] = {}
+    for stage in order:
+        job = _job(stage, run, made, refused=refused)
+        notes.stage(stage.name, state="running", fingerprint=job.fingerprint)
+        path = store.prepare(job)
+        now[0] += _TOOK[stage.name]
+        try:
+            result = execute(stage, job, store.root, path.parent, works[stage.name], lambda _: None)
+        except CandidateRefused as error:
+            notes.stage(stage.name, state="failed", error=str(error))
+            raise
+        made |= result.outputs
+        told = stage.metrics.model_validate(result.metrics).summary()
+        took = float(_TOOK[stage.name])
+        notes.stage(stage.name, state="done", seconds=took, summary=told)
 
 
 def _fail(text: str) -> None:

@@ -73,7 +73,7 @@ def test_without_a_run_what_is_live_is_followed(run: FinishedRun) -> None:
     assert start == lineage.deployed_by(run.run)
     with pytest.raises(LineageBroken, match="comes from no deployment") as caught:
         lineage.live(run.workspace, run.engine, "other")
-    assert caught.value.exit_code == 38
+    assert caught.value.exit_code == 39
 
 
 def test_a_refused_run_has_nothing_to_follow(refused_run: FinishedRun) -> None:

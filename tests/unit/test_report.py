@@ -51,7 +51,7 @@ def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
     text = report(run)
     assert f"<strong>Live: liga-relevance:{run.run.id}</strong>" in text
     assert "The gate lets the candidate pass" in head(text)
-    assert "the service was away for 2 h 20 min" in head(text)
+    assert "the service was away for 2 h 21 min" in head(text)
     assert "Reprocessed: 1588 items, 3 failed, 9 reviewed left out." in text
 
 
@@ -72,12 +72,11 @@ def test_a_refusal_names_the_rule_first(refused_run: FinishedRun) -> None:
 def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> None:
     text = report(
         run,
-        deploy={"taken_back": "liga-relevance:latest is liga-relevance:before again"},
-        verify={"state": "failed", "error": "no answer"},
+        verify={"state": "failed", "error": "no answer\nliga:latest is liga:before again"},
         failure=failure("VerifyFailed", "no answer to the canary"),
     )
-    assert "Taken back: the deployed model was not verified" in head(text)
-    assert "is liga-relevance:before again" in head(text)
+    assert "Not verified: the deployed model does not stay live" in head(text)
+    assert "<p>liga:latest is liga:before again</p>" in head(text)
     assert "<strong>Live" not in text
 
 
@@ -177,3 +176,17 @@ def test_any_end_is_noted(tmp_path: Path, error: BaseException, kind: str, code:
     assert (failed.kind, failed.exit_code) == (kind, code)
     assert path is not None
     assert "<h1>Run" in path.read_text(encoding="utf-8")
+
+
+def test_begin_and_end_of_a_stage_are_noted(tmp_path: Path) -> None:
+    run = Run.create(tmp_path)
+    notes = Notes(run, "")
+    notes.stage("train", state="planned")
+    planned = run.read_state().stages["train"]
+    notes.stage("train", state="running")
+    notes.stage("train", state="done", summary="well")
+    noted = run.read_state().stages["train"]
+    assert planned.started_at is None
+    assert noted.started_at is not None
+    assert noted.ended_at is not None
+    assert noted.started_at <= noted.ended_at

@@ -106,3 +106,15 @@ def test_a_text_that_is_another_altogether_is_not_marked_word_by_word() -> None:
 
 def test_without_answers_there_is_no_section() -> None:
     assert section([], {"fields": KINDS, "matters": []}, {}) == ""
+
+
+def test_the_longest_answers_do_not_make_it_large() -> None:
+    """With the nine fields of the news task, each as long as it may be."""
+    long = (
+        RIGHT | {"why": "ä " * 3000, "level": "low"} | {f"text {n}": "ö " * 3000 for n in range(4)}
+    )
+    kinds = KINDS | {f"text {n}": "text" for n in range(4)}
+    rows = [row(f"{n:02}", long, champion=long) for n in range(30)]
+    asked = {f"{n:02}": "ü " * 3000 for n in range(30)}
+    text = section(rows, {"fields": kinds, "matters": []}, asked)
+    assert len(text.encode()) < 700_000
