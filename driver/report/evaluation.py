@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from contracts.params.service import ERRORS
 from driver.report import charts
 from driver.report.page import folded, table
 
 Models = Mapping[str, Mapping[str, Any]]
 
 ROLES = ("candidate", "champion", "baseline")
-_ERRORS = (".brier", ".ece")
-"""Ends of the names of measures in which less is better."""
 _HINT = "; where they overlap, the differences below say more"
 _DARKEST = 0.6
 """Of a cell in a confusion matrix: its number has to stay readable."""
@@ -53,7 +52,7 @@ def _scale() -> str:
 
 def _measure(name: str, models: Models) -> str:
     found = {role: model["measures"][name] for role, model in models.items()}
-    less = "<small>less is better</small>" if name.endswith(_ERRORS) else ""
+    less = "<small>less is better</small>" if name.endswith(ERRORS) else ""
     values = "".join(
         f'<div><b class="{role}">{each["value"]:z.3f}</b> '
         f"<small>{each['low']:z.2f} to {each['high']:z.2f}</small></div>"
@@ -164,7 +163,7 @@ def _strata(strata: Mapping[str, Mapping[str, float]]) -> str:
     """Return the candidate's measures by class, one column for each class."""
     if len(strata) < 2:
         return ""
-    names = [name for name in next(iter(strata.values())) if not name.endswith(_ERRORS)]
+    names = [name for name in next(iter(strata.values())) if not name.endswith(ERRORS)]
     rows: list[tuple[str | float, ...]] = [
         (name, *(each[name] for each in strata.values())) for name in names
     ]
