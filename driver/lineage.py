@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from contracts import files, stages
+from contracts.entrypoint import RESULT_FILE
 from contracts.errors import ItemsInvalid, LineageBroken
 from contracts.params import DeployMetrics
-from contracts.stage import Artifact, InputRef, Job, OutputRef, Result
+from contracts.stage import InputRef, Job, OutputRef, Result
 from driver.plan import Request, fingerprint
 from driver.store import Run, Store
 from serving.engine import Engine, Model, full_tag
@@ -75,7 +76,7 @@ def _made(store: Store, stage: str, mark: str) -> Made:
     job, result = None, None
     try:
         job = store.job(stage, mark)
-        text = (store.place(stage, mark) / "result.json").read_text(encoding="utf-8")
+        text = (store.place(stage, mark) / RESULT_FILE).read_text(encoding="utf-8")
         result = Result.model_validate_json(text)
     except (OSError, ValueError):
         pass  # told by the checks
@@ -139,7 +140,7 @@ def check(workspace: Path, engine: Engine, start: tuple[str, str]) -> Iterator[L
             yield _task(each.job)
         for name, output in (each.result.outputs if each.result else {}).items():
             yield _artifact(workspace, made, each, name, output)
-    yield _rows(workspace, made)
+    yield from _rows(workspace, made)
 
 
 def require_whole(links: Sequence[Link]) -> None:
@@ -252,26 +253,34 @@ def _artifact(workspace: Path, made: list[Made], maker: Made, name: str, output:
     return Link(shown, State.OK, output.digest, f"{output.bytes:,} bytes")
 
 
-def _rows(workspace: Path, made: list[Made]) -> Link:
-    """Say whether every row of the splits is an item of the snapshot, with its label."""
-    paths = {
-        name: workspace / output.path
-        for each in made
-        for name, output in (each.result.outputs if each.result else {}).items()
-    }
+def _rows(workspace: Path, made: Sequence[Made]) -> Iterator[Link]:
+    """Yield whether every row of the splits is an item of the snapshot, with its label.
+
+    Usually one link. A stage whose inputs have not changed is reused although those before it were
+    run anew, so training and evaluation may come from two splits, each of its own items.
+    """
+    splits = [each for each in made if each.stage == stages.SPLIT.name]
+    for each in splits:
+        yield _rows_of(workspace, each)
+    if not splits:
+        yield Link("rows", State.GONE, "", "the chain does not reach them any more")
+
+
+def _rows_of(workspace: Path, split: Made) -> Link:
+    if split.job is None or split.result is None:
+        return Link("rows", State.GONE, "", "the split's own files are not there any more")
+    taken = {name: workspace / each.path for name, each in split.job.inputs.items()}
+    given = {name: workspace / each.path for name, each in split.result.outputs.items()}
+    strange: list[str] = []
+    counts = []
     try:
-        items = {str(row["id"]) for row in _read(paths, stages.ITEMS)}
-        labels = {str(row["id"]): row["label"] for row in _read(paths, stages.LABELS)}
-        counts, strange = [], []
-        for split in (stages.TRAIN_SPLIT, stages.VALIDATION_SPLIT, stages.TEST_SPLIT):
-            rows = list(_read(paths, split))
+        items = {str(row["id"]) for row in files.read_jsonl(taken[stages.ITEMS.name])}
+        labelled = files.read_jsonl(taken[stages.LABELS.name])
+        labels = {str(row["id"]): row["label"] for row in labelled}
+        for side in (stages.TRAIN_SPLIT, stages.VALIDATION_SPLIT, stages.TEST_SPLIT):
+            rows = list(files.read_jsonl(given[side.name]))
             counts.append(str(len(rows)))
-            strange += [
-                row["id"]
-                for row in rows
-                if row["id"] not in items
-                or json.loads(row["messages"][-1]["content"]) != labels.get(row["id"])
-            ]
+            strange += [str(row["id"]) for row in rows if not _is_labelled(row, items, labels)]
     except (OSError, ItemsInvalid, LookupError, TypeError, ValueError):
         return Link("rows", State.GONE, "", "the rows cannot be read any more")
     if strange:
@@ -281,8 +290,9 @@ def _rows(workspace: Path, made: list[Made]) -> Link:
     return Link("rows", State.OK, "", text)
 
 
-def _read(paths: Mapping[str, Path], artifact: Artifact) -> Iterator[dict[str, Any]]:
-    return files.read_jsonl(paths[artifact.name])
+def _is_labelled(row: Mapping[str, Any], items: set[str], labels: Mapping[str, Any]) -> bool:
+    answer = json.loads(row["messages"][-1]["content"])
+    return row["id"] in items and bool(answer == labels.get(row["id"]))
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -148,7 +148,7 @@ def test_a_missing_job_ends_the_chain_there(run: FinishedRun) -> None:
     place(run, "split/*/job.json").unlink()
     found = failed(run)
     assert found["split"][0] is State.GONE
-    assert found["rows"][0] is State.GONE, "its labels cannot be reached any more"
+    assert found["rows"][0] is State.GONE
 
 
 def test_the_engine_is_asked(run: FinishedRun) -> None:
@@ -186,3 +186,25 @@ def test_a_verdict_on_another_model_is_found(run: FinishedRun) -> None:
     found = failed(run)
     assert found["verdict"] == (State.BROKEN, "another model was evaluated than is served")
     assert found["evaluate: verdict.json"][0] is State.BROKEN
+
+
+def test_training_and_evaluation_may_come_from_two_splits(run: FinishedRun) -> None:
+    """The training is reused where only the test rows have changed since."""
+    first = place(run, "split/*")
+    second = first.with_name("0" * 16)
+    shutil.copytree(first, second)
+
+    def renamed(content: dict[str, Any]) -> None:
+        content["fingerprint"] = second.name
+        for output in content.get("outputs", {}).values():
+            output["path"] = output["path"].replace(first.name, second.name)
+
+    def from_the_first(job: dict[str, Any]) -> None:
+        taken = job["inputs"]["test_split"]
+        taken["path"] = taken["path"].replace(first.name, second.name)
+
+    for name in ("job.json", "result.json"):
+        edit(second / name, renamed)
+    edit(place(run, "evaluate/*/job.json"), from_the_first)
+    found = [link for link in links(run) if link.name == "rows"]
+    assert [link.state for link in found] == [State.OK, State.OK]
