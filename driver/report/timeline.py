@@ -15,7 +15,7 @@ def section(found: Finished) -> str:
     """Return the picture, if the run has noted its times, and the table."""
     state = found.state
     rows = [
-        (name, _state(noted), noted.summary or noted.error or "", noted.reason)
+        (name, _state(noted), noted.error or noted.summary, noted.reason)
         for name, noted in state.stages.items()
     ]
     words = table(("stage", "", "result", "why it ran"), rows)
@@ -37,9 +37,11 @@ def _picture(found: Finished, began: float, ended: float) -> str:
     gone = sum(until - since for since, until in away)
     told = f"service away for {duration(gone)}" if away else "the service was not touched"
     band = '<i class="band"></i>' if away else ""
+    failed = any(span and span.kind == "failed" for span in spans)
     legend = (
-        f'<div class="legend"><span><i class="candidate"></i>at work</span><span>{band}{told}'
-        "</span></div>"
+        f'<div class="legend"><span><i class="candidate"></i>at work</span>'
+        f"{'<span><i class=failed></i>failed</span>' if failed else ''}"
+        f"<span>{band}{told}</span></div>"
     )
     return (
         f'{legend}<figure><div class="time" style="--rows: {len(stages) + 1}">{cells}{drawn}'
