@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reprocess(subparsers, common)
     _add_logs(subparsers, common)
     _add_models(subparsers, common)
+    _add_report(subparsers, common)
     _add_unit(subparsers, common)
     _add_labels(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
@@ -142,6 +143,19 @@ def _add_models(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "version", nargs="?", default="", metavar="VERSION", help="the one before, if not named"
     )
     back.set_defaults(command=commands.rollback)
+
+
+def _add_report(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "write report.html of a run anew"
+    report = subparsers.add_parser("report", help=text, description=text, parents=[common])
+    report.add_argument("run", nargs="?", default="", metavar="RUN", help="another than the last")
+    report.set_defaults(command=commands.report)
+    text = "follow the served model back to the rows it was trained on, and check every digest"
+    chain = subparsers.add_parser("verify-lineage", help=text, description=text, parents=[common])
+    chain.add_argument(
+        "run", nargs="?", default="", metavar="RUN", help="what this run has deployed"
+    )
+    chain.set_defaults(command=commands.verify_lineage)
 
 
 def _add_unit(subparsers: Any, common: argparse.ArgumentParser) -> None:

@@ -195,6 +195,39 @@ def logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    """Write the report of a run anew: also of one that was killed before it could."""
+    from driver.report import html
+    from driver.store import Run
+
+    workspace = _workspace(arguments)
+    print(html.write(workspace, Run.named(workspace, arguments.run)))
+    return 0
+
+
+def verify_lineage(arguments: argparse.Namespace) -> int:
+    """Follow what is served, or what a run has deployed, back to the rows; check every link."""
+    from driver import lineage
+    from driver.store import Run
+
+    session = _session(arguments)
+    workspace, engine = session.workspace, session.engine
+    links = []
+    try:
+        if arguments.run:
+            start = lineage.deployed_by(Run.named(workspace, arguments.run))
+        else:
+            start = lineage.live(workspace, engine, session.settings.deploy.name)
+        for link in lineage.check(workspace, engine, start):
+            links.append(link)
+            print(f"{link.state:<6}  {link.name:<32}  {link.digest[:12]:<12}  {link.text}")
+    finally:
+        session.close()
+    lineage.require_whole(links)
+    print(f"The chain holds: {len(links)} links, from what is served back to the rows.")
+    return 0
+
+
 def install_unit(arguments: argparse.Namespace) -> int:
     """Write the systemd unit that recovers at boot, and enable it."""
     from driver import unit_file

@@ -83,23 +83,34 @@ def _run(session: Session) -> dict[str, Result]:
         session.nothing_to_do(plan)
         return results
     session.begin(plan)
-    made: dict[str, OutputRef] = {}
     try:
-        for planned in plan:
-            step = plan_stage(
-                planned.request,
-                made,
-                {},
-                session.store.result,
-                session.store.latest,
-                session.still_true,
-            )
-            result = session.reuse(step) if step.action is Action.REUSE else _do(session, step)
-            results[step.stage.name] = result
-            made |= result.outputs
-    finally:
-        session.bring_back()
+        try:
+            results |= _each(session, plan)
+        finally:
+            session.bring_back()
+    except BaseException as error:
+        session.fail(error)
+        raise
     session.end(results)
+    return results
+
+
+def _each(session: Session, plan: Sequence[Step]) -> dict[str, Result]:
+    """Run or reuse each stage in turn, planned anew on what those before it have made."""
+    made: dict[str, OutputRef] = {}
+    results = {}
+    for planned in plan:
+        step = plan_stage(
+            planned.request,
+            made,
+            {},
+            session.store.result,
+            session.store.latest,
+            session.still_true,
+        )
+        result = session.reuse(step) if step.action is Action.REUSE else _do(session, step)
+        results[step.stage.name] = result
+        made |= result.outputs
     return results
 
 
