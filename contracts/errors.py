@@ -160,9 +160,13 @@ class CandidateRefused(RetrainError):
 
 
 class VerifyFailed(RetrainError):
-    """The deployed model did not answer the canary as the task demands."""
+    """The deployed model did not answer as the task demands, asked directly or by the backend.
+
+    It is taken back: what was live before is live again, where there is such a version.
+    """
 
     exit_code = 27
+    hint = "`driver models` shows what is live; train on more rows, or better ones, and run again."
 
 
 class LabelsMissing(RetrainError):
@@ -240,6 +244,23 @@ class OnePassNotCovered(RetrainError):
 
     exit_code = 37
     hint = "Set gguf.way=two_step."
+
+
+class RestoreFailed(RetrainError):
+    """The items could not be given back all that they had before a reprocess."""
+
+    exit_code = 38
+    hint = "`python -m driver reprocess --restore --out FILE` writes down what is to be given back."
+
+
+class LineageBroken(RetrainError):
+    """What is served cannot be followed back to the rows that it was trained on.
+
+    A link of the chain is another than it was, or is not there any more.
+    """
+
+    exit_code = 39
+    hint = "docs/reference/report.md says what each link is, and what to do about it."
 
 
 class Interrupted(RetrainError):

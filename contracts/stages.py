@@ -143,6 +143,22 @@ DEPLOY = Stage(
     effect=True,
 )
 RESTORE = Stage("restore", RestoreParams, RestoreMetrics, effect=True)
+VERIFY = Stage(
+    "verify",
+    VerifyParams,
+    VerifyMetrics,
+    inputs=(GGUF, ITEMS, LABELS),
+    task="all",
+    code=(
+        "driver/host_stages/verify.py",
+        "driver/host_stages/canaries.py",
+        "driver/host_stages/reanalysis.py",
+        "driver/host_stages/record.py",
+        "driver/adapters/backend.py",
+        "serving",
+    ),
+    effect=True,
+)
 REPROCESS = Stage(
     "reprocess",
     ReprocessParams,
@@ -152,17 +168,11 @@ REPROCESS = Stage(
     code=(
         "driver/host_stages/reprocess.py",
         "driver/host_stages/reanalysis.py",
+        "driver/host_stages/channels.py",
+        "driver/host_stages/outage.py",
+        "driver/host_stages/record.py",
         "driver/adapters/backend.py",
     ),
-    effect=True,
-)
-VERIFY = Stage(
-    "verify",
-    VerifyParams,
-    VerifyMetrics,
-    inputs=(GGUF,),
-    task="all",
-    code=("driver/host_stages/verify.py", "serving"),
     effect=True,
 )
 

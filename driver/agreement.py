@@ -20,7 +20,9 @@ from contracts.params import (
     VerifyMetrics,
 )
 from contracts.stage import Result, Stage
+from driver import verification
 from driver.host_stages import deploy, verify
+from driver.host_stages.record import Record
 from serving.engine import full_tag
 
 if TYPE_CHECKING:
@@ -94,7 +96,19 @@ def _later(one: Result, other: Result) -> bool:
     return datetime.fromisoformat(one.finished_at) > datetime.fromisoformat(other.finished_at)
 
 
+def _reprocess(session: Session, result: Result) -> str:
+    """Another model may have answered for the items since."""
+    newest = next((each for each in Record.every(session.workspace) if each.begun), None)
+    executions = session.store.executions(stages.REPROCESS.name)
+    job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
+    if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:
+        return ""
+    return "the items have another model's answers now"
+
+
 def _verify(session: Session, result: Result) -> str:
+    if verification.read(session.workspace):
+        return "its last start was interrupted"
     return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
 
 
@@ -104,5 +118,6 @@ _QUESTIONS: Mapping[str, Question] = {
     stages.EVALUATE.name: _evaluate,
     stages.DEPLOY.name: _deploy,
     stages.RESTORE.name: _restore,
+    stages.REPROCESS.name: _reprocess,
     stages.VERIFY.name: _verify,
 }

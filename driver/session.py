@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
-from contracts.params import DeployMetrics, RestoreMetrics
+from contracts.params import RestoreMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
-from driver import agreement, lease, preflight
+from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
+from driver.notes import Notes
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.retry import retried
@@ -47,9 +48,7 @@ class Session:
         )
         self.task = load_task(settings.task)
         self._run: Run | None = None
-        self._state: dict[str, dict[str, Any]] = {}
-        self._deployed: tuple[Result, str] | None = None
-        """What this run's deploy has given, and the digest of its GGUF."""
+        self._notes: Notes | None = None
         self._gave_up = False
         self._started = time.monotonic()
 
@@ -95,7 +94,9 @@ class Session:
         Its own code has a digest already.
         """
         if stage in (stages.REPROCESS, stages.VERIFY):
-            return full_tag(self.settings.deploy.name)  # whom they ask
+            asked = full_tag(self.settings.deploy.name)
+            through = self.backend_url if stage is stages.VERIFY else ""  # may hold secrets
+            return f"{asked} by {files.digest_text(through)[:12]}" if through else asked
         if stage is stages.RESTORE:
             made = self.settings.backend and self.settings.backend.compose
             return files.digest_text(made.model_dump_json()) if made else ""  # may hold secrets
@@ -154,21 +155,25 @@ class Session:
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
-        self._run = Run.create(self.workspace)
+        self._take_down(Run.create(self.workspace))
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
         self.display.begin(plan, self.run)
 
     def prepare(self, step: Step) -> None:
-        """Check what only the results so far can tell, before the service is touched."""
+        """Check what only the results so far can tell, before the service is touched.
+
+        What a kill has left live without a verdict is verified next, or not live meanwhile.
+        """
+        if step.stage not in (stages.RESTORE, stages.VERIFY):
+            verification.settle(self.workspace, self.display.warn, unfinished=True)
         preflight.check_stage(self, step)
 
     def reuse(self, step: Step) -> Result:
         """Record that a result is taken as it is."""
         if step.result is None:
             raise ValueError(f"{step.stage.name} has no result to reuse")
-        self._remember_deployed(step, step.result)
         self._note(
             step.stage,
             state="reused",
@@ -202,25 +207,29 @@ class Session:
                 lambda error, pause: self.display.warn(f"{error}\nagain in {pause:g} s"),
             )
         except BaseException as error:
-            if stage is stages.VERIFY and isinstance(error, RetrainError):
-                self._take_back(error)
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
+            if stage is stages.VERIFY and isinstance(error, RetrainError):
+                told = "\n".join([told, *self._take_back(error)])
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
-        self._remember_deployed(step, result)
         self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
         self.display.finished(step, result, self.summary(result))
         return result
 
     def end(self, results: dict[str, Result]) -> None:
         """Write the report and show the final table."""
-        from driver.report import html
-
+        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn)
         seconds = time.monotonic() - self._started
-        report = html.write(self.run, self._state, results, self.workspace, seconds)
-        self.display.end(self._state, results, self.run, report, seconds)
+        self.display.end(self.notes.stages, results, self.run, report, seconds)
+
+    def fail(self, error: BaseException) -> None:
+        """Write the report on what there is: a model that was refused is read about most."""
+        if report := self.notes.end(
+            self.workspace, self.window.absences(), self.display.warn, error
+        ):
+            self.display.note(f"Report: {report}")
 
     @staticmethod
     def summary(result: Result) -> str:
@@ -260,14 +269,15 @@ class Session:
         return Limits(self.settings.limits.silence_s, None if hours is None else hours * 3600)
 
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
-        name = self.settings.deploy.name
+        name, url = self.settings.deploy.name, self.backend_url
+        listed = self.settings.snapshot.source == "backend"
         return {
-            "snapshot": partial(snapshot.work, backend_url=self.backend_url),
+            "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
             "deploy": partial(deploy.work, engine=self.engine),
             "restore": self._restore,
-            "reprocess": partial(reprocess.work, backend_url=self.backend_url, alias=name),
-            "verify": partial(verify.work, engine=self.engine, name=name),
+            "reprocess": partial(reprocess.work, backend_url=url, alias=name, everything=listed),
+            "verify": partial(verify.work, engine=self.engine, name=name, backend_url=url),
         }
 
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
@@ -275,38 +285,25 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
-    def _remember_deployed(self, step: Step, result: Result) -> None:
-        """Keep what this run's verify is about: it is not always the newest deployment."""
-        if step.stage is stages.DEPLOY and step.inputs:
-            self._deployed = result, step.inputs[stages.GGUF.name].digest
-
-    def _take_back(self, error: RetrainError) -> None:
-        """Undo the deployment of a model that was not verified, for whatever reason.
-
-        One that gave a bad answer never goes live again; one that gave none may be tried again.
-        """
-        if self._deployed is None and (last := self.store.latest(stages.DEPLOY.name)):
-            self._deployed = last[1], last[0].inputs[stages.GGUF.name].digest
-        if self._deployed is None:
-            return
-        result, gguf = self._deployed
-        deployed = DeployMetrics.model_validate(result.metrics)
-        if isinstance(error, VerifyFailed):
-            deploy.reject(self.workspace, gguf, deployed.tag)
-        rejected = deploy.rejected(self.workspace)
-        try:
-            self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
-        except RetrainError as failed:
-            self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
+    def _take_back(self, error: RetrainError) -> list[str]:
+        """Undo the deployment of a model that was not verified; return what was done, in words."""
+        said: list[str] = []
+        bad = isinstance(error, VerifyFailed)
+        verification.take_back(self.workspace, self.engine, said.append, bad=bad)
+        for line in said:
+            self.display.warn(line)
+        return said
 
     def _listen(self, event: Event) -> None:
         self.run.record(event)
         self.display.event(event)
 
+    def _take_down(self, run: Run) -> None:
+        """Let this be the run under way, with notes of its own."""
+        self._run, self._notes = run, Notes(run, self._docker_host())
+
     def _note(self, stage: Stage, **facts: Any) -> None:
-        self._state.setdefault(stage.name, {}).update(facts)
-        noted = {"run": self.run.id, "pid": os.getpid(), "docker_host": self._docker_host()}
-        self.run.write_state({**noted, "stages": self._state})
+        self.notes.stage(stage.name, **facts)
 
     # --- the outside world -----------------------------------------------------------------------
     def _ollama_address(self) -> str:
@@ -320,6 +317,13 @@ class Session:
         if self._run is None:
             raise RuntimeError("the run has not begun")
         return self._run
+
+    @property
+    def notes(self) -> Notes:
+        """What is noted of the run under way; only after `begin`."""
+        if self._notes is None:
+            raise RuntimeError("the run has not begun")
+        return self._notes
 
     @property
     def backend_url(self) -> str:

@@ -165,12 +165,25 @@ class RestoreMetrics(Metrics):
 class ReprocessParams(Params):
     """How the backend's items get the new model's answers."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s", "max_error_share"})
+    not_identity: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "concurrency", "timeout_s", "bulk_timeout_s", "patience_s", "max_error_share"}
+    )
 
     enabled: bool = True
     """False leaves the items as they are; without a backend there are none."""
+    reviewed: bool = False
+    """Reprocess manually reviewed items too: the backend overwrites what people have written."""
+    mode: Literal["item", "channel"] = "item"
+    """`item`: one request an item, each with its own commit. `channel`: one request a channel where
+    that loses nothing (docs/how-to/reprocess.md), else item by item."""
+    concurrency: int = Field(2, ge=1, le=64)
+    """Most items under way at once; more than the serving engine answers at once gain nothing."""
     timeout_s: float = Field(180, gt=0)
     """How long one item may take."""
+    bulk_timeout_s: float = Field(7200, gt=0)
+    """How long a whole channel may take, with mode=channel."""
+    patience_s: float = Field(300, ge=0)
+    """How long the backend, or Ollama behind it, may be away before the stage gives up."""
     max_error_share: float = Field(0.1, ge=0, le=1)
     """Share of failed items from which the stage stops."""
 
@@ -190,25 +203,44 @@ class ReprocessMetrics(Metrics):
 
 
 class VerifyParams(Params):
-    """How the deployed model is checked."""
+    """How the deployed model is checked before every item gets its answers."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
 
     constrained: bool = False
     """Send the task's JSON schema with the canary. The backend sends none, so the default is the
     truer test."""
+    items: int = Field(3, ge=0, le=100)
+    """How many items the backend analyses with the new model before any other; they are read back
+    and judged. 0 asks the engine alone; without a backend there are none."""
+    max_error_share: float = Field(0, ge=0, le=1)
+    """Share of them that may be left without a valid answer. With more the model is taken back."""
+    max_broken_share: float = Field(0.5, ge=0, le=1)
+    """Share of them whose answer may break a label rule that is an error: a good model does that
+    now and then. With more the model is taken back; 1 leaves the rules out."""
     timeout_s: float = Field(300, gt=0)
-    """Limit of the request in seconds."""
+    """Limit of one question in seconds."""
 
 
 class VerifyMetrics(Metrics):
-    """The canary's answer."""
+    """The canary's answer, and what the backend's items have shown."""
 
     model: str
     digest: str
     fields: int
     answer: dict[str, Any]
+    items: tuple[str, ...] = ()
+    """The items that the backend has analysed with this model."""
+    failed: int = 0
+    """How many of them have no valid answer."""
+    broken: int = 0
+    """How many have an answer that breaks a label rule."""
 
     def summary(self) -> str:
-        """Return who answered."""
-        return f"{self.model} answered the canary, {self.fields} fields valid"
+        """Return who answered, and how."""
+        said = f"{self.model} answered the canary, {self.fields} fields valid"
+        if not self.items:
+            return said
+        valid = len(self.items) - self.failed
+        rules = f", {self.broken} against a label rule" if self.broken else ""
+        return f"{said}; through the backend {valid} of {len(self.items)} items valid{rules}"
