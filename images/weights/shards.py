@@ -142,10 +142,14 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Return the file of each tensor; raise `BaseModelMissing` for an index that is damaged."""
+    """Return the file of each tensor; raise `BaseModelMissing` for an index that is damaged, or
+    that names a file elsewhere: a merge writes under the same names."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): str(file) for name, file in found.items()}
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        for file in found.values():
+            if Path(file).name != file:
+                raise ValueError(f"{file} is no name of a file in this folder")
+        return dict(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelMissing(
             f"{path} is damaged", why=f"{type(error).__name__}: {error}"
