@@ -22,7 +22,7 @@ _WEIGHS = re.compile(
     r"|[Vv]oraussichtlich|[Vv]ielleicht|[Ee]ventuell|[Ee]vtl\b|[Uu]nter Umständen"
     r"|[Dd]roh(?:t|en|te|ten|end\w{0,2})\b|[Bb]edroh|[Dd]rohung(?:en)?\b"
     r"|erwart(?:e|en|et|ete|eten|bar)\b|[Rr]echne(?:n|t|te|ten)\b[^.!?]{0,60}\bmit\b"
-    r"|mit\b[^.!?]{0,80}\b(?:zu rechnen|gerechnet)\b|geh(?:e|en|t)\b[^.!?]{0,80}\baus(?:zugehen)?\b"
+    r"|mit\b[^.!?]{0,80}\b(?:rechnen|gerechnet)\b|geh(?:e|en|t)\b[^.!?]{0,80}\baus(?:zugehen)?\b"
     r"|auszugehen\b|[Bb]efürcht|fürcht(?:e|en|et|ete|eten)\b|[Gg]efährde|Gefahr(?:en)?\b|gefährlich"
     r"|Risik|riskier|[Pp]rognos|denkbar|vorstellbar|nicht aus(?:zuschließen|geschlossen)"
     r"|hoff(?:e|en|t|te|ten|entlich)\b|Hoffnung(?:en)?\b|absehbar|Sorgen?\b|besorgt|Besorgnis"
@@ -64,7 +64,7 @@ class Bearing(IntEnum):
     NONE = 0
     """It guesses nothing, or surely not this."""
     UNSURE = 1
-    """It guesses, in other words."""
+    """It guesses, in other words; or says for certain what the statement guesses."""
     SAME = 2
     """It guesses about the same thing."""
 
@@ -82,7 +82,8 @@ class Weighed:
         """Return how far the article bears out the guess that `statement` is.
 
         One word in common will do with a sentence that guesses, or the sentences beside it; two,
-        or all there are, with one that only can be meant so.
+        or all there are, with one that only can be meant so. Where the article says for certain
+        what the statement guesses, two thirds of its words stand in one sentence.
         """
         stems = content_stems(statement)
         if any(_shared(stems, self._around(n)) for n in self._sure):
@@ -90,7 +91,11 @@ class Weighed:
         needed = min(2, len(stems))
         if stems and any(_shared(stems, self._plain[n]) >= needed for n in self._maybe):
             return Bearing.SAME
-        return Bearing.UNSURE if self._sure and len(stems) < _TOLD_APART else Bearing.NONE
+        elsewhere = bool(self._sure) and len(stems) < _TOLD_APART
+        told = max(2, 2 * len(stems) / 3)  # no guess of the article, but no invention either
+        if elsewhere or any(_shared(stems, plain) >= told for plain in self._plain):
+            return Bearing.UNSURE
+        return Bearing.NONE
 
     def says(self, statement: str, about: re.Pattern[str], modal: re.Pattern[str]) -> bool:
         """Return whether one sentence of the article speaks `about` the same, with that `modal`.

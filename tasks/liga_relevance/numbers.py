@@ -53,7 +53,10 @@ _WORD = re.compile(r"[a-zäöüß]+")
 _HALF = re.compile(
     r"(?:(?P<whole>[a-zäöüß]{2,40})einhalb|(?P<more>anderthalb)|halb(?:e[nrsm]?)?)(?P<tail>.*)"
 )
-_DOZENS = re.compile(r"\b(?P<count>[a-zäöüß]{2,40}|\d{1,3})(?P<half> halbes)? dutzend\b")
+_DOZENS = re.compile(
+    r"\b(?:(?P<from>[a-zäöüß]{2,40}|\d{1,3}) (?:bis|oder) )?"
+    r"(?P<count>[a-zäöüß]{2,40}|\d{1,3})(?P<half> halbes)? dutzend\b"
+)
 # "fünf- bis sechshundert": the first is hundreds too
 _SHARED_END = re.compile(
     r"\b(?P<first>[a-zäöüß]{3,20})-? (?:bis|und|oder) [a-zäöüß]{0,20}?"
@@ -223,14 +226,13 @@ def _half(word: str) -> str | None:
 
 
 def _dozens(match: re.Match[str]) -> Iterator[str]:
-    count = match.group("count")
     if match.group("half"):
         yield "6"
-    elif count == "anderthalb":
-        yield "18"
-    else:
-        value = int(count) if count.isdecimal() else _value(count)
-        if value is not None:
+        return
+    for count in (match.group("from"), match.group("count")):
+        if count == "anderthalb":
+            yield "18"
+        elif count and (value := int(count) if count.isdecimal() else _value(count)):
             yield str(12 * value)
 
 
