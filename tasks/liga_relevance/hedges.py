@@ -98,15 +98,18 @@ class Weighed:
         return Bearing.NONE
 
     def says(self, statement: str, about: re.Pattern[str], modal: re.Pattern[str]) -> bool:
-        """Return whether one sentence of the article speaks `about` the same, with that `modal`.
+        """Return whether the article says the same `about` someone, with that `modal`.
 
-        Of the statement's other words two stand there, or all there are. Both patterns search in
-        folded text, and the words that `about` matches count for nothing.
+        Of the statement's other words two stand in one sentence beside the modal, or all there
+        are. Who it is about stands there too, or elsewhere ("wir", says its chairwoman) if there
+        are two such words. Both patterns search in folded text, and the words that `about`
+        matches count for nothing.
         """
         stems = {stem for stem in content_stems(statement) if not about.search(stem)}
+        elsewhere = len(stems) > 1 and any(about.search(plain) for plain in self._plain)
         return any(
-            about.search(plain)
-            and modal.search(plain)
+            modal.search(plain)
+            and (elsewhere or about.search(plain))
             and _shared(stems, plain) >= min(2, len(stems))
             for plain in self._plain
         )
