@@ -3,8 +3,8 @@
 German writes every noun with a capital, so a capital says nothing. A name is only taken for sure
 where its place says so (tasks/liga_relevance/persons.py) and if it is one of the Liga's
 associations: there an unknown name is an error (in an argument only if it is the only one, as the
-associations are those who argue). Acronyms, towns, what follows "Stiftung" or
-"Klinikum", and people in less certain places are a warning.
+associations are those who argue). Acronyms, towns, what follows "Stiftung" or "Klinikum", and
+people in less certain places are a warning.
 """
 
 import re

@@ -160,8 +160,8 @@ def _placeholder(case: Case) -> Findings:
         lowered = text.strip().casefold()
         whole = _EMPTY_WORDS.fullmatch(lowered[:100])
         subject = name == "tags" and _SUBJECTS.fullmatch(lowered)
-        heading = name != "tags" and _HEADING.fullmatch(lowered[:100])
-        title = name in ("summary", "detailed_analysis") and _TITLE.fullmatch(text.strip()[:200])
+        heading = name != "tags" and _HEADING.fullmatch(lowered)
+        title = name in ("summary", "detailed_analysis") and _TITLE.fullmatch(text.strip())
         if (whole and not subject) or heading or title or _ANYWHERE.search(lowered):
             yield f"{name} {excerpt(text)}"
         elif marker := next((m for m in _MARKERS.findall(text) if m not in case.shown), ""):

@@ -121,10 +121,11 @@ _HEDGE = re.compile(
 )
 _SAID = re.compile(
     r"\b(?:laut|zufolge|heißt es|hieß es|nach (?:angaben|ansicht|einschätzung|worten|auffassung"
-    r"|meinung|aussage|darstellung)|sicht|mitgeteilt|davon aus|(?:sag|warn|beton|erklär|fürcht"
-    r"|befürcht|kritisier|mein|teil|bericht|forder|erwart|rechne|vermut|glaub|verweis|kündig|schätz"
-    r"|hoff|klag|argumentier|mahn|antwort|äußer|schreib|sprech|seh)(?:t|te|en|ten)|sieht|spricht"
-    r"|sprach|sah|hält|hielt|schrieb|findet|fand)\b|[“”«], so\b|\bso [A-ZÄÖÜ]",
+    r"|meinung|aussage|darstellung)|sicht|mitgeteilt|angekündigt|davon aus|(?:sag|warn|beton|erklär"
+    r"|fürcht|befürcht|kritisier|mein|bericht|forder|erwart|rechn|vermut|glaub|verweis|schätz|hoff"
+    r"|klag|argumentier|mahn|antwort|äußer|schreib|sprech|seh)(?:t|te|et|ete|n|en|ten|eten)|sieht"
+    r"|teilt(?:e|en)? [^.!?]{0,60}mit|spricht|sprach|sah|hält|hielt|schrieb|findet|fand)\b"
+    r"|[“”«], so\b|(?-i:\bso [A-ZÄÖÜ])",
     re.IGNORECASE,
 )
 
