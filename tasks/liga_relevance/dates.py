@@ -69,6 +69,7 @@ _MEANT = {
     **dict.fromkeys(("woche", "wochen", "tagen"), range(-14, 15)),
 }
 _AROUND = range(-7, 15)
+_WEEKS_AROUND = range(-21, 22)  # "Donnerstag in zwei Wochen"
 _MONTH_WORDS = word_set("monat monats monate monaten")
 _HALF_A_YEAR = 183  # days
 
@@ -183,7 +184,8 @@ def _days_meant(article: str, origin: date) -> tuple[frozenset[date], bool]:
     named = {n for n, day in enumerate(_WEEKDAYS) if any(word.startswith(day) for word in words)}
     named |= {5} if "sonnabend" in words else set()
     named |= {5, 6} if "wochenende" in words else set()
-    offsets |= {n for n in _AROUND if (origin + timedelta(days=n)).weekday() in named}
+    around = _AROUND if words.isdisjoint(("woche", "wochen")) else _WEEKS_AROUND
+    offsets |= {n for n in around if (origin + timedelta(days=n)).weekday() in named}
     days = frozenset(origin + timedelta(days=n) for n in offsets)
     return days, not _MONTH_WORDS.isdisjoint(words)
 

@@ -38,6 +38,7 @@ _SAME_NOUNS = {"situation": "Lage", "situationen": "Lagen"}
 # "Es gibt keine Kita ohne Personal" denies what "ohne Personal gibt es eine Kita nicht" does; but
 # "nicht alle" and "alle nicht" do not.
 _NO = word_set("kein keine keinen keinem keiner keines")
+_DENIAL = re.compile(r"\b(?:nicht|keine?[nmrs]?)\b", re.IGNORECASE)
 _QUANTIFIERS = word_set(
     """
     alle allen aller alles jeder jede jedes jeden jedem immer nur beide viele mehrere ganz
@@ -166,6 +167,8 @@ class _Words(NamedTuple):
     turned: tuple[str, ...]
     bare: tuple[str, ...]
     letters: str
+    denials: frozenset[str]
+    """Which of "nicht" and "kein" it denies with; `written` has "nicht" for both."""
 
 
 @lru_cache(maxsize=1024)
@@ -173,7 +176,8 @@ def _words(sentence: str) -> _Words:
     written = _written(sentence)
     lower = tuple(word.casefold() for word in written)
     bare = tuple(_SYNONYMS.get(word, word) for word in lower if word not in _FILLERS)
-    return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower))
+    denials = frozenset(word.casefold()[:4] for word in _DENIAL.findall(sentence))
+    return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower), denials)
 
 
 def _written(sentence: str) -> list[str]:
@@ -190,7 +194,12 @@ def near_same(one: str, other: str) -> bool:
     first, second = _words(one), _words(other)
     if min(len(first.written), len(second.written)) < _LEAST_WORDS:
         return False
-    return _alike(first, second) and not _told_apart(first.written, second.written)
+    if not _alike(first, second) or _told_apart(first.written, second.written):
+        return False
+    # "Zahlt nicht mehr" and "zahlt keine Miete mehr" deny two things.
+    return first.denials == second.denials or (
+        _nouns(first.written) <= set(second.lower) and _nouns(second.written) <= set(first.lower)
+    )
 
 
 def _alike(first: _Words, second: _Words) -> bool:
