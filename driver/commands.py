@@ -164,16 +164,14 @@ def models(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Let an older version be live again, by digest."""
-    from driver import locks, promotion, versions
+    from driver import locks, versions
 
     session = _session(arguments)
     name = session.settings.deploy.name
     try:
         with locks.workspace(session.workspace):
-            if said := promotion.settle(session.workspace):
-                print(said)
             live, before = versions.roll_back(
-                session.workspace, session.engine, name, arguments.version
+                session.workspace, session.engine, name, arguments.version, print
             )
     finally:
         session.close()

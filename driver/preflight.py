@@ -5,6 +5,7 @@ One function a question; each raises the error class that names it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -26,6 +27,7 @@ from contracts.errors import (
 from contracts.label_cache import known_teachers
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
+from driver import taken_back
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
 from serving.engine import full_tag
@@ -179,7 +181,9 @@ def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     """Raise `CandidateRefused` for a model that must not go live, before anything is stopped."""
     verdict = session.workspace / inputs[stages.VERDICT.name].path
     deploy.require_promoted(verdict, session.settings.deploy.force)
-    if inputs[stages.GGUF.name].digest in deploy.rejected(session.workspace):
+    candidate = str(json.loads(verdict.read_text(encoding="utf-8")).get("candidate"))
+    gguf = inputs[stages.GGUF.name].digest
+    if {gguf, candidate} & {*taken_back.rejected(session.workspace)}:
         raise CandidateRefused(
             "this model has been live, and was taken back",
             why="its verification failed, or `driver rollback` has put another in its place",

@@ -6,14 +6,16 @@ that names nothing. So what is about to happen is written down first.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from contracts import files
 from contracts.errors import EngineUnavailable, FileUnusable, RetrainError
+from contracts.stage import Frozen
+from driver import taken_back
 from serving import connect
 from serving.engine import Engine
 
@@ -21,24 +23,67 @@ RECORD = "promotion.json"
 """Below the workspace, while an alias is being switched."""
 
 
-def switch(workspace: Path, engine: Engine, alias: str, version: str) -> None:
+class Switch(Frozen):
+    """A switch under way, and what is needed to finish or undo it with nothing but this."""
+
+    alias: str
+    version: str
+    previous: str
+    """What the alias named before; "" for nothing that has another name."""
+    engine: dict[str, str]
+    """The environment that names the serving engine."""
+    good: tuple[str, ...] = ()
+    """All names of `version`, if a rollback to it was asked for: it may be live again."""
+    bad: tuple[str, ...] = ()
+    """All names of what that rollback takes back."""
+    left: str = ""
+    """Its version."""
+
+    @property
+    def rollback(self) -> bool:
+        """Whether it was asked for by a person, who has named the one to leave and the one to get:
+        it is finished in any case.
+        """
+        return bool(self.good)
+
+
+def switch(
+    workspace: Path,
+    engine: Engine,
+    alias: str,
+    version: str,
+    *,
+    good: Sequence[str] = (),
+    bad: Sequence[str] = (),
+    left: str = "",
+) -> None:
     """Let `alias` name `version`, compare the digests, and end the old model's runner.
 
-    Raises `EngineUnavailable` where the alias does not show the version's digest afterwards.
+    For a rollback `good` are the names of what may be live again, `bad` those of what is taken
+    back, `left` its version. Raises `EngineUnavailable` where the alias does not show the version's
+    digest afterwards.
     """
     before = engine.models()
     previous = ""
     if alias in before and before[alias].digest != before[version].digest:
         same = (t for t, m in before.items() if t != alias and m.digest == before[alias].digest)
         previous = max(same, default="")
-    record = {
-        "alias": alias,
-        "version": version,
-        "previous": previous,
-        "RETRAIN_ENGINE": engine.name,
-        "OLLAMA_HOST": os.environ.get("OLLAMA_HOST", ""),
-    }
-    files.write_json(workspace / RECORD, record)
+    record = Switch(
+        alias=alias,
+        version=version,
+        previous=previous,
+        engine=environment(engine),
+        good=tuple(good),
+        bad=tuple(bad),
+        left=left,
+    )
+    files.write_json(workspace / RECORD, record.model_dump())
+    _copy(engine, version, alias)
+    _mark(workspace, record)
+    _drop(workspace)
+
+
+def _copy(engine: Engine, version: str, alias: str) -> None:
     engine.copy(version, alias)
     after = engine.models()
     if alias not in after or after[alias].digest != after[version].digest:
@@ -48,36 +93,48 @@ def switch(workspace: Path, engine: Engine, alias: str, version: str) -> None:
             todo="Run again; the version itself is complete.",
         )
     engine.unload(alias)  # the old runner would go on answering until its keep_alive ends
-    (workspace / RECORD).unlink()
+
+
+def _mark(workspace: Path, record: Switch) -> None:
+    if record.rollback:
+        taken_back.reinstate(workspace, *record.good)
+    if record.bad:
+        taken_back.reject(workspace, *record.bad)
 
 
 def settle(workspace: Path) -> str:
     """Finish or undo a switch that was interrupted; return what was done, "" for nothing to do.
 
-    Finished where the alias is the version already, else undone: whoever runs next starts from a
-    model that was good. Needs nothing but the workspace. It raises nothing, as it must not keep
-    the service away: a failure is told, and the next start tries again.
+    A rollback is finished. Another switch is finished where the alias is the version already, else
+    undone: whoever runs next starts from a model that was good. Needs nothing but the workspace. It
+    raises nothing, as it must not keep the service away: a failure is told, and the next start
+    tries again; what a rollback takes back is so by then, even if the engine does not answer.
     """
     try:
-        record = _read(workspace / RECORD)
+        record = read(workspace)
         if record is None:
             return ""
-        engine = connect(record, workspace)
+        _mark(workspace, record)
+        engine = connect(record.engine, workspace)
         try:
-            said = _settled(engine, record["alias"], record["version"], record["previous"])
+            said = _settled(engine, record)
         finally:
             engine.close()
     except RetrainError as error:
         return f"a switch of the served model was interrupted, and cannot be settled now: {error}"
-    (workspace / RECORD).unlink()
+    _drop(workspace)
     return said
 
 
-def _settled(engine: Engine, alias: str, version: str, previous: str) -> str:
+def _settled(engine: Engine, record: Switch) -> str:
+    alias, version, previous = record.alias, record.version, record.previous
     models = engine.models()
     if version in models and alias in models and models[alias].digest == models[version].digest:
         engine.unload(alias)
         return f"{alias} is {version}: the switch that was interrupted is finished"
+    if version in models and record.rollback:
+        _copy(engine, version, alias)
+        return f"{alias} is {version}: the rollback that was interrupted is finished"
     if previous in models:
         engine.copy(previous, alias)
         engine.unload(alias)
@@ -85,18 +142,29 @@ def _settled(engine: Engine, alias: str, version: str, previous: str) -> str:
     return f"{alias} is as it was: a switch to {version} was interrupted"
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def read(workspace: Path) -> Switch | None:
+    """Return the switch that is under way or was cut off; `FileUnusable` if damaged."""
+    path = workspace / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: str(record[name]) for name in (*_FIELDS, "RETRAIN_ENGINE", "OLLAMA_HOST")}
+        return Switch.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
         raise FileUnusable(
             f"{path} is damaged",
-            why=f"{type(error).__name__}: {error}",
+            why=f"{error.error_count()} errors",
             todo="See by `driver models` which model is live, then remove the file.",
         ) from error
 
 
-_FIELDS = ("alias", "version", "previous")
+def environment(engine: Engine) -> dict[str, str]:
+    """Return the environment by which `serving.connect` finds this engine again."""
+    names = ("OLLAMA_HOST", "LLAMACPP_HOME")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    return {**found, "RETRAIN_ENGINE": engine.name}
+
+
+def _drop(workspace: Path) -> None:
+    """Remove the record durably: come back after a power cut, it would switch once more."""
+    (workspace / RECORD).unlink(missing_ok=True)
+    files.fsync_path(workspace)

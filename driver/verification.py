@@ -9,7 +9,6 @@ asks again, and whatever else comes next (`recover`, a stage that has to run) ta
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from contracts import files, stages
 from contracts.errors import FileUnusable, ModelMissing, RetrainError
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
-from driver import promotion, versions
+from driver import promotion, taken_back, versions
 from driver.adapters.backend import Backend
-from driver.host_stages import deploy, reanalysis, reprocess
+from driver.host_stages import reanalysis, reprocess
 from driver.host_stages.canaries import Witness
 from driver.host_stages.reanalysis import Outcome
 from driver.store import Store
@@ -82,14 +81,14 @@ def begin(
             backend=backend,
             canaries=canaries.relative_to(root).as_posix(),
             timeout_s=timeout_s,
-            engine=_environment(engine),
+            engine=promotion.environment(engine),
         ),
     )
 
 
-def passed(root: Path, record: Record) -> None:
+def passed(root: Path, engine: Engine, record: Record) -> None:
     """Say that the model is verified: it stays, and may go live again whatever was before."""
-    deploy.reinstate(root, record.version, *versions.gguf_digests(root, record.digest))
+    taken_back.reinstate(root, *versions.names(root, engine.models(), record.digest))
     _drop(root)
 
 
@@ -105,8 +104,8 @@ def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
         if record is None:
             return
         if bad:
-            names = record.version, *versions.gguf_digests(root, record.digest)
-            deploy.reject(root, *names)
+            named = {record.version} - {record.alias}
+            taken_back.reject(root, *versions.names(root, {}, record.digest), *named)
         _undo(root, engine, _written(root, record.model_copy(update={"undo": True})), say)
     except RetrainError as error:
         say(f"NOT ROLLED BACK to its end: {error}\nThe next start, or `driver recover`, goes on.")
@@ -159,7 +158,7 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             return
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
-        never = record.version in deploy.rejected(root)
+        never = record.digest in taken_back.digests(root, models)
         say(
             f"ROLLED BACK: {record.alias} is {good} again (digest {live.digest[:_SHOWN]}, as the "
             f"serving engine shows it). {record.version} was live, and was not verified; "
@@ -174,10 +173,9 @@ def _way_back(root: Path, models: Mapping[str, Model], record: Record) -> str:
     """Return the newest version before that was not taken back itself, "" for none."""
     name = record.alias.partition(":")[0]
     older = sorted(t for t in models if t.startswith(f"{name}:") and t < record.version)
-    rejected = deploy.rejected(root)
+    bad = {record.digest, *taken_back.digests(root, models)}
     for tag in (record.previous, *reversed(older)):
-        usable = tag in models and tag != record.alias and tag not in rejected
-        if usable and models[tag].digest != record.digest:
+        if tag in models and tag != record.alias and models[tag].digest not in bad:
             return tag
     return ""
 
@@ -226,12 +224,6 @@ def _deployed(root: Path, digest: str) -> DeployMetrics | None:
         if metrics.digest == digest:
             return metrics
     return None
-
-
-def _environment(engine: Engine) -> dict[str, str]:
-    names = ("OLLAMA_HOST", "LLAMACPP_HOME")
-    found = {name: os.environ[name] for name in names if name in os.environ}
-    return {**found, "RETRAIN_ENGINE": engine.name}
 
 
 def _written(root: Path, record: Record) -> Record:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import ModelMissing
+from contracts.errors import FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
-from driver import promotion
-from driver.host_stages import deploy
+from driver import promotion, taken_back
 from driver.store import Store
-from serving.engine import Engine, full_tag
+from serving.engine import Engine, Model, full_tag
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,14 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
         for metrics in [DeployMetrics.model_validate(result.metrics)]
         if metrics.forced
     }
-    taken_back = deploy.rejected(workspace)
+    bad = taken_back.digests(workspace, models)
     found = [
         Version(
             tag,
             model.digest,
             model.size_bytes,
             live=model.digest == live,
-            rejected=tag in taken_back,
+            rejected=model.digest in bad,
             scores={n: v for n, v in figures.items() if not n.endswith(ERRORS)},
             errors={n: v for n, v in figures.items() if n.endswith(ERRORS)},
             forced=forced.get(model.digest, ""),
@@ -66,22 +65,51 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     return sorted(found, key=lambda each: (each.tag[len(prefix) :][:1].isdigit(), each.tag))[::-1]
 
 
-def roll_back(workspace: Path, engine: Engine, name: str, wanted: str = "") -> tuple[Version, str]:
+def roll_back(
+    workspace: Path,
+    engine: Engine,
+    name: str,
+    wanted: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Version, str]:
     """Let the alias name an older version; return it, and the tag of the one taken back.
 
     Without `wanted` that is the newest one older than what is live that was not taken back. What
     was live is taken back: the next run does not let it go live again, but makes a better one.
-    Asked for by name, a version that was taken back itself may be live again. Raises
-    `ModelMissing` where there is none.
+    Asked for by name, a version that was taken back itself may be live again. A switch that was
+    interrupted is settled first, which `say` is told; if it was this rollback, that is all there is
+    to do. Raises `ModelMissing` where there is no such version.
     """
-    found = versions(workspace, engine, name)
+    begun = _begun(workspace)
+    if said := promotion.settle(workspace):
+        say(said)
+    models, found = engine.models(), versions(workspace, engine, name)
     now = next((each for each in found if each.live), None)
+    if begun and begun.alias == full_tag(name) and not _begun(workspace):
+        finished = next((each for each in found if each.live and each.tag == begun.version), None)
+        if finished and (not wanted or _named(found, name, wanted).digest == finished.digest):
+            return finished, begun.left
     target = _named(found, name, wanted) if wanted else _before(found, now, name)
-    promotion.switch(workspace, engine, full_tag(name), target.tag)
-    deploy.reinstate(workspace, target.tag, *gguf_digests(workspace, target.digest))
-    if now is not None and now.digest != target.digest:
-        deploy.reject(workspace, now.tag, *gguf_digests(workspace, now.digest))
+    leaves = now is not None and now.digest != target.digest
+    promotion.switch(
+        workspace,
+        engine,
+        full_tag(name),
+        target.tag,
+        good=names(workspace, models, target.digest),
+        bad=names(workspace, models, now.digest) if now and leaves else (),
+        left=now.tag if now else "",
+    )
     return target, now.tag if now else ""
+
+
+def _begun(workspace: Path) -> promotion.Switch | None:
+    """Return the rollback that was interrupted."""
+    try:
+        record = promotion.read(workspace)
+    except FileUnusable:
+        return None  # which `promotion.settle` says
+    return record if record and record.rollback else None
 
 
 def _named(found: Sequence[Version], name: str, wanted: str) -> Version:
@@ -116,10 +144,16 @@ def _measured(store: Store) -> dict[str, dict[str, float]]:
     return found
 
 
-def gguf_digests(workspace: Path, digest: str) -> list[str]:
-    """Return the digests of the GGUF files that this workspace has deployed as this model."""
-    return [
-        job.inputs[stages.GGUF.name].digest
+def names(workspace: Path, models: Mapping[str, Model], digest: str) -> list[str]:
+    """Return all that a model goes by: its versions, its digest, and those of the GGUF files that
+    this workspace has deployed as this model.
+    """
+    tags = [t for t, m in models.items() if m.digest == digest and not t.endswith(":latest")]
+    deployed = [
+        (job, metrics)
         for job, result in Store(workspace).executions(stages.DEPLOY.name)
-        if DeployMetrics.model_validate(result.metrics).digest == digest
+        for metrics in [DeployMetrics.model_validate(result.metrics)]
+        if metrics.digest == digest
     ]
+    found = {digest, *tags, *(metrics.tag for _, metrics in deployed)}
+    return sorted(found | {job.inputs[stages.GGUF.name].digest for job, _ in deployed})

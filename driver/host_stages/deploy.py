@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable, RetrainError
+from contracts.errors import CandidateRefused, EngineUnavailable, RetrainError
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -21,11 +20,10 @@ from contracts.stages import (
     GGUF,
     VERDICT,
 )
-from driver import promotion
+from driver import promotion, taken_back
 from serving.engine import Engine, full_tag
 from tasks import load_task
 
-_REJECTED = "rejected.json"
 _RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
 """A run's name (driver/store.py: Run.create)."""
 _PROBE_TOKENS, _PROBE_S = 16, 600.0
@@ -49,7 +47,7 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
     )
     _require_evaluated(context, engine, version, model.digest)
     _probe(context, engine, version, model.digest)
-    previous = _keep_previous(engine, name, alias, model.digest)
+    previous = _keep_previous(context.root, engine, alias, model.digest)
     promotion.switch(context.root, engine, alias, version)
     _prune(engine, name, context.params.keep, {version, previous})
     return DeployMetrics(
@@ -145,51 +143,23 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
     return ""
 
 
-def reject(workspace: Path, *names: str) -> None:
-    """Keep a GGUF file, by digest, or a version from going live again."""
-    files.write_json(workspace / _REJECTED, sorted({*rejected(workspace), *names}))
-
-
-def reinstate(workspace: Path, *names: str) -> None:
-    """Let what was taken back go live again."""
-    if (workspace / _REJECTED).exists():
-        files.write_json(workspace / _REJECTED, sorted({*rejected(workspace)} - {*names}))
-
-
-def rejected(workspace: Path) -> list[str]:
-    """Return the GGUF files, by digest, and the versions that have been taken back."""
-    path = workspace / _REJECTED
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        found = None
-    if not isinstance(found, list):
-        raise FileUnusable(
-            f"{path} is damaged",
-            why="it is no list of digests",
-            todo="Restore it, or remove it: what was taken back may then go live again.",
-        )
-    return [str(each) for each in found]
-
-
-def _keep_previous(engine: Engine, name: str, alias: str, candidate: str) -> str:
+def _keep_previous(root: Path, engine: Engine, alias: str, candidate: str) -> str:
     """Return a version that is what the alias shows now, made if it has none; "" for a new name.
 
     Overwriting an alias whose model has no other name would delete it.
     """
-    models = engine.models()
+    models, name = engine.models(), alias.partition(":")[0]
     if alias not in models:
         return ""
     digest = models[alias].digest
     if digest == candidate:  # switched by an attempt that was killed: look further back
-        older = [tag for tag, m in models.items() if m.digest != candidate]
+        bad = {candidate, *taken_back.digests(root, models)}
+        older = [tag for tag, model in models.items() if model.digest not in bad]
         return max((tag for tag in older if tag.startswith(f"{name}:")), default="")
     versions = [tag for tag, model in models.items() if model.digest == digest and tag != alias]
     own = [tag for tag in versions if tag.startswith(f"{name}:")]
     if own:
         return max(own)  # names sort by time
-    kept = full_tag(f"{name}:before-{digest[:12]}")
+    kept = f"{name}:before-{digest[:12]}"
     engine.copy(alias, kept)
     return kept

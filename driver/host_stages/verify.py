@@ -42,7 +42,7 @@ def work(
         kept = context.root / record.canaries
         seen = canaries.ask(context, engine, Backend(through), alias, kept)
         _require_good(context.params, seen, record)
-    verification.passed(context.root, record)
+    verification.passed(context.root, engine, record)
     return VerifyMetrics(
         model=alias,
         digest=record.digest,

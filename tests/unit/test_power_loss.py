@@ -21,7 +21,7 @@ from contracts.params import GgufMetrics, GgufParams
 from contracts.stage import Job, Result
 from contracts.stages import CONVERT, GGUF, GGUF_VARIANTS
 from contracts.test_set import TestSet, path_of
-from driver.host_stages import deploy
+from driver import taken_back
 from driver.settings import BackendSettings
 from driver.store import Run, Store
 from driver.window import RECORD_FILE, Window
@@ -213,9 +213,9 @@ def test_a_rejected_model_stays_rejected(workspace: Path, cut: Cut) -> None:
     names: set[str] = set()
 
     def check(found: Path) -> None:
-        assert set(deploy.rejected(found)) >= names
+        assert set(taken_back.rejected(found)) >= names
 
     with cut(check):
         for name in ("g1", "g2"):
-            deploy.reject(workspace, name, f"tag {name}")
+            taken_back.reject(workspace, name, f"tag {name}")
             names |= {name, f"tag {name}"}

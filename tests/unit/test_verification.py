@@ -13,9 +13,9 @@ import serving.ollama
 from contracts import files, stages
 from contracts.errors import BackendUnavailable, CandidateRefused, FileUnusable, VerifyFailed
 from contracts.stage import InputRef
-from driver import preflight, promotion, recover, verification
+from driver import preflight, promotion, recover, taken_back, verification
 from driver.adapters.backend import Backend
-from driver.host_stages import canaries, deploy, reanalysis
+from driver.host_stages import canaries, reanalysis
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.session import Session
@@ -77,7 +77,7 @@ def test_the_version_before_is_live_again_and_answers_the_items(world: World) ->
     assert world.backend is not None
     assert world.backend.get(f"/api/items/{asked}")["summary"] != "Alt."
     assert world.kept()[asked]["summary"] == "Alt."
-    assert deploy.rejected(world.root) == sorted([GGUF, NEW])
+    assert taken_back.rejected(world.root) == sorted([GGUF, NEW, NEW_DIGEST])
     assert verification.read(world.root) is None
     loud, back = world.said
     assert loud.startswith(f"ROLLED BACK: {ALIAS} is {OLD} again (digest {OLD_DIGEST[:12]}")
@@ -91,7 +91,7 @@ def test_what_gave_no_answer_may_be_tried_again(world: World) -> None:
     _failed(world)
     world.take_back(bad=False)
     assert world.live() == OLD_DIGEST
-    assert deploy.rejected(world.root) == []
+    assert taken_back.rejected(world.root) == []
 
 
 def test_what_was_taken_back_is_not_promoted_again(world: World) -> None:
@@ -112,7 +112,7 @@ def test_without_a_good_version_before_nothing_is_taken_away(world: World, reaso
     if reason == "nothing":
         world.deployed(previous="")
     if reason == "rejected":
-        deploy.reject(world.root, OLD)
+        taken_back.reject(world.root, OLD)
     else:
         world.ollama.models.remove(OLD)
     (asked,) = _failed(world)
@@ -121,24 +121,48 @@ def test_without_a_good_version_before_nothing_is_taken_away(world: World, reaso
     (said,) = world.said
     assert said.startswith(f"NOT ROLLED BACK: there is no good version before {NEW}")
     assert "canaries.jsonl" in said
-    assert GGUF in deploy.rejected(world.root)
+    assert GGUF in taken_back.rejected(world.root)
     assert asked == _failed(world)[0], "it goes on failing"
 
 
 def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
     older = "liga-relevance:20251231-120000"
     world.ollama.models.append(older)
-    deploy.reject(world.root, OLD)
+    taken_back.reject(world.root, OLD)
     _failed(world)
     world.take_back()
     assert world.live() == f"digest of {older}"
 
 
+def test_a_twin_of_what_was_taken_back_is_no_way_back(world: World) -> None:
+    twin, older = "liga-relevance:20260101-130000", "liga-relevance:20251231-120000"
+    world.ollama.models += [older, twin]
+    world.engine.copy(OLD, twin)
+    taken_back.reject(world.root, OLD)
+    world.deployed(previous=twin)
+    _failed(world)
+    world.take_back()
+    assert world.live() == f"digest of {older}"
+
+
+def test_a_model_whose_deployment_was_killed_is_known_by_its_digest(world: World) -> None:
+    """Without a result nobody knows its GGUF; the verdict names the model."""
+    taken_back.reject(world.root, NEW_DIGEST)
+    verdict = {"promote": True, "findings": [], "candidate": NEW_DIGEST}
+    files.write_json(world.root / "verdict.json", verdict)
+    given = {
+        name: InputRef(path="verdict.json", digest=digest, bytes=1)
+        for name, digest in (("verdict", "v"), ("gguf", GGUF))
+    }
+    with pytest.raises(CandidateRefused, match="was taken back"):
+        preflight.check_candidate(_session(world), given)
+
+
 def test_a_model_that_passes_after_all_may_go_live_again(world: World) -> None:
-    deploy.reject(world.root, NEW, GGUF, "another")
+    taken_back.reject(world.root, NEW, GGUF, "another")
     world.ollama.script = by_label
     world.verify(items=1)
-    assert deploy.rejected(world.root) == ["another"]
+    assert taken_back.rejected(world.root) == ["another"]
 
 
 class Killed(BaseException):
@@ -148,7 +172,7 @@ class Killed(BaseException):
 def _places() -> list[tuple[Any, str]]:
     """Return every call of the taking back that changes something outside."""
     return [
-        (deploy, "reject"),
+        (taken_back, "reject"),
         (verification, "_written"),
         (promotion, "switch"),
         (Ollama, "copy"),
@@ -205,7 +229,7 @@ def test_recover_takes_back_what_has_no_verdict(
     assert world.live() == OLD_DIGEST
     assert any(line.startswith("ROLLED BACK") for line in said)
     assert [digest for _, digest in world.asked()] == ["new", "old"]
-    assert deploy.rejected(world.root) == [], "it may be tried again"
+    assert taken_back.rejected(world.root) == [], "it may be tried again"
 
 
 def _kill(*_: object) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from contracts.errors import EngineUnavailable, FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, DeployParams, EvaluateMetrics
 from contracts.stage import InputRef, Job, OutputRef, Result
 from contracts.stages import DEPLOY, EVALUATE
-from driver import promotion, versions
+from driver import promotion, taken_back, versions
 from driver.host_stages import deploy
 from driver.report import models
 from driver.store import Store
@@ -36,10 +37,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     made.close()
 
 
-def released(root: Path, engine: Engine, run: str, *, keep: int = 3) -> DeployMetrics:
+def released(
+    root: Path, engine: Engine, run: str, *, keep: int = 3, content: str = ""
+) -> DeployMetrics:
     """Evaluate and deploy a file that stands for a GGUF, as a run does, results included."""
     gguf = root / f"{run}.gguf"
-    gguf.write_text(run, encoding="utf-8")
+    gguf.write_text(content or run, encoding="utf-8")
     made = engine.create(f"news:{run}", gguf, TASK.modelfile())
     verdict = root / "verdict.json"
     verdict.write_text(json.dumps({"promote": True, "candidate": made.digest, "findings": []}))
@@ -127,19 +130,48 @@ def test_back_to_the_version_before_which_the_next_run_respects(
     assert (target.tag, before) == (first.tag, second.tag)
     assert live(engine) == first.digest
     gguf = files.digest_path(tmp_path / f"{RUNS[1]}.gguf")
-    assert set(deploy.rejected(tmp_path)) == {gguf, second.tag}
+    assert set(taken_back.rejected(tmp_path)) == {gguf, second.tag, second.digest}
     assert not (tmp_path / promotion.RECORD).exists()
     # Asked for by name, it may be live again; what it replaces is taken back in turn.
     assert versions.roll_back(tmp_path, engine, "news", RUNS[1])[0].tag == second.tag
     assert live(engine) == second.digest
-    assert first.tag in deploy.rejected(tmp_path)
-    assert second.tag not in deploy.rejected(tmp_path)
+    assert first.tag in taken_back.rejected(tmp_path)
+    assert second.tag not in taken_back.rejected(tmp_path)
 
 
 def test_going_back_skips_what_was_taken_back(tmp_path: Path, engine: Engine) -> None:
     made = [released(tmp_path, engine, run) for run in RUNS[:3]]
-    deploy.reject(tmp_path, made[1].tag)
+    taken_back.reject(tmp_path, made[1].tag)
     assert versions.roll_back(tmp_path, engine, "news")[0].tag == made[0].tag
+
+
+def test_a_model_that_was_taken_back_is_so_under_all_its_names(
+    tmp_path: Path, engine: Engine
+) -> None:
+    """A deployment that was killed leaves a twin, and the next one makes another."""
+    first = released(tmp_path, engine, RUNS[0])
+    second = released(tmp_path, engine, RUNS[1])
+    twin = released(tmp_path, engine, RUNS[2], content=RUNS[1])
+    assert twin.digest == second.digest
+    assert versions.roll_back(tmp_path, engine, "news")[0].tag == first.tag
+    listed = {each.tag: each.rejected for each in versions.versions(tmp_path, engine, "news")}
+    assert listed == {first.tag: False, second.tag: True, twin.tag: True}
+    # Deployed once more, what is live has no way back to them either.
+    assert released(tmp_path, engine, RUNS[3], content=RUNS[0]).previous == ""
+    # Asked for by one of its names, it is good under all.
+    versions.roll_back(tmp_path, engine, "news", RUNS[2])
+    assert not {second.tag, twin.tag, second.digest} & {*taken_back.rejected(tmp_path)}
+
+
+def test_what_an_older_driver_has_taken_back_by_name_is_so_by_digest(
+    tmp_path: Path, engine: Engine
+) -> None:
+    first = released(tmp_path, engine, RUNS[0])
+    second = released(tmp_path, engine, RUNS[1])
+    engine.copy(second.tag, "news:20260102-130000")
+    released(tmp_path, engine, RUNS[2])
+    taken_back.reject(tmp_path, second.tag)
+    assert versions.roll_back(tmp_path, engine, "news")[0].tag == first.tag
 
 
 def test_there_may_be_no_way_back(tmp_path: Path, engine: Engine) -> None:
@@ -148,7 +180,7 @@ def test_there_may_be_no_way_back(tmp_path: Path, engine: Engine) -> None:
         versions.roll_back(tmp_path, engine, "news")
     with pytest.raises(ModelMissing, match=rf"no version news:0815(.|\n)*{RUNS[0]}"):
         versions.roll_back(tmp_path, engine, "news", "0815")
-    assert deploy.rejected(tmp_path) == []
+    assert taken_back.rejected(tmp_path) == []
 
 
 def test_old_versions_go_but_never_the_live_one_or_one_made_by_hand(
@@ -179,6 +211,68 @@ def broken(engine: Engine, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> N
         raise Killed
 
     monkeypatch.setattr(engine, "copy", copy)
+
+
+_OF_A_ROLLBACK = [
+    ("engine", "copy"),
+    ("engine", "unload"),
+    ("taken_back", "reinstate"),
+    ("taken_back", "reject"),
+    ("promotion", "_drop"),
+]
+"""Every call of it that changes something outside."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("place", _OF_A_ROLLBACK, ids=[name for _, name in _OF_A_ROLLBACK])
+@pytest.mark.parametrize("again", [False, True], ids=["start", "rollback"])
+def test_a_rollback_that_was_interrupted_is_finished(
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[str, str],
+    *,
+    after: bool,
+    again: bool,
+) -> None:
+    """By the next start, and by the same command, which goes no version further back."""
+    _, second, third = [released(tmp_path, engine, run) for run in RUNS[:3]]
+    owners = {"engine": engine, "taken_back": taken_back, "promotion": promotion}
+    owner, name = owners[place[0]], place[1]
+    real = getattr(owner, name)
+
+    def killed(*given: Any) -> None:
+        if after:
+            real(*given)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, killed)
+        with pytest.raises(Killed):
+            versions.roll_back(tmp_path, engine, "news")
+    if again and not (after and name == "_drop"):  # else it was over, and this is another one
+        target, left = versions.roll_back(tmp_path, engine, "news")
+        assert (target.tag, left) == (second.tag, third.tag)
+    promotion.settle(tmp_path)
+    assert live(engine) == second.digest
+    gguf = files.digest_path(tmp_path / f"{RUNS[2]}.gguf")
+    assert set(taken_back.rejected(tmp_path)) == {gguf, third.tag, third.digest}
+    assert not (tmp_path / promotion.RECORD).exists()
+
+
+def test_another_version_may_be_named_after_an_interruption(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = [released(tmp_path, engine, run) for run in RUNS[:3]]
+    with monkeypatch.context() as patched:
+        broken(engine, patched, after=True)
+        with pytest.raises(Killed):
+            versions.roll_back(tmp_path, engine, "news")
+    said: list[str] = []
+    target, _ = versions.roll_back(tmp_path, engine, "news", RUNS[0], said.append)
+    assert target.tag == first.tag
+    assert "is finished" in said[0]
+    assert {third.tag, third.digest} <= {*taken_back.rejected(tmp_path)}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -217,15 +311,15 @@ def test_an_alias_that_the_interruption_has_lost_comes_back(
 
 
 def test_what_cannot_be_settled_is_said_and_tried_again(tmp_path: Path) -> None:
-    record = {"alias": "a:latest", "version": "a:1", "previous": "", "RETRAIN_ENGINE": "ollama"}
-    record["OLLAMA_HOST"] = "http://127.0.0.1:9"
+    engine = {"RETRAIN_ENGINE": "ollama", "OLLAMA_HOST": "http://127.0.0.1:9"}
+    record = {"alias": "a:latest", "version": "a:1", "previous": "", "engine": engine}
     files.write_json(tmp_path / promotion.RECORD, record)
     assert "cannot be settled now" in promotion.settle(tmp_path)
     assert (tmp_path / promotion.RECORD).exists()
     (tmp_path / promotion.RECORD).write_text("{")
     assert "is damaged" in promotion.settle(tmp_path)
     with pytest.raises(FileUnusable):
-        promotion._read(tmp_path / promotion.RECORD)
+        promotion.read(tmp_path)
 
 
 def test_an_alias_that_does_not_follow_is_an_error(
