@@ -107,8 +107,10 @@ def _reprocess(session: Session, result: Result) -> str:
 
 
 def _verify(session: Session, result: Result) -> str:
-    if verification.read(session.workspace):
-        return "its last start was interrupted"
+    if under_way := verification.read(session.workspace):
+        return (
+            "its last start was interrupted" if under_way.begun else "a model has gone live since"
+        )
     return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
 
 

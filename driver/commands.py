@@ -327,12 +327,17 @@ def _session(arguments: argparse.Namespace) -> Session:
 
 
 def _take_over(session: Session) -> None:
-    """Deal with what a driver that died has left: a served name, the service, a verdict."""
-    from driver import promotion, verification
+    """Deal with what a driver that died has left: a served name, the service, a verdict.
+
+    Raises `FileUnusable` where it cannot be known which models are good.
+    """
+    from driver import promotion, taken_back, verification
 
     if said := promotion.settle(session.workspace):
         session.display.warn(said)
     _bring_back_first(session)
+    verification.read(session.workspace)
+    taken_back.rejected(session.workspace)
     verification.settle(session.workspace, session.display.warn, unfinished=False)
 
 

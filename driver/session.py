@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from driver.runners import compose
 from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
-from driver.store import Run, Store
+from driver.store import Run, Store, age_h
 from driver.window import Window
 from serving import connect, ollama_address
 from serving.engine import Engine, full_tag
@@ -50,6 +49,7 @@ class Session:
         self._run: Run | None = None
         self._notes: Notes | None = None
         self._gave_up = False
+        self._verifies = False
         self._started = time.monotonic()
 
     # --- what the plan asks ----------------------------------------------------------------------
@@ -83,7 +83,7 @@ class Session:
         params = self.settings.snapshot
         last = self.store.latest(stages.SNAPSHOT.name) if params.source == "backend" else None
         # A backend that a dead run has stopped cannot be asked; that run's rows still count.
-        if last and (_age_h(last[1]) < params.max_age_h or self.window.is_open):
+        if last and (age_h(last[1]) < params.max_age_h or self.window.is_open):
             return str(last[0].params.get("source_digest", ""))
         return snapshot.source_digest(params, Path.cwd(), self.backend_url)
 
@@ -155,6 +155,7 @@ class Session:
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
+        self._verifies = any(step.stage is stages.VERIFY for step in plan)
         self._take_down(Run.create(self.workspace))
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
         for step in plan:
@@ -230,6 +231,7 @@ class Session:
             self.workspace, self.window.absences(), self.display.warn, error
         ):
             self.display.note(f"Report: {report}")
+        verification.remind(self.workspace, self.display.warn)
 
     @staticmethod
     def summary(result: Result) -> str:
@@ -271,10 +273,13 @@ class Session:
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
         name, url = self.settings.deploy.name, self.backend_url
         listed = self.settings.snapshot.source == "backend"
+        expect = partial(verification.expect, self.workspace, self.engine)
         return {
             "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
-            "deploy": partial(deploy.work, engine=self.engine),
+            "deploy": partial(
+                deploy.work, engine=self.engine, expect=expect if self._verifies else None
+            ),
             "restore": self._restore,
             "reprocess": partial(reprocess.work, backend_url=url, alias=name, everything=listed),
             "verify": partial(verify.work, engine=self.engine, name=name, backend_url=url),
@@ -392,8 +397,3 @@ class Session:
         """Let go of the engine, if it was used."""
         if "engine" in self.__dict__:
             self.engine.close()
-
-
-def _age_h(result: Result) -> float:
-    """Return how long ago a result was finished, in hours."""
-    return (datetime.now(UTC) - datetime.fromisoformat(result.finished_at)).total_seconds() / 3600

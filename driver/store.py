@@ -121,6 +121,11 @@ class Store:
                 yield job, result
 
 
+def age_h(result: Result) -> float:
+    """Return how long ago a result was finished, in hours."""
+    return (datetime.now(UTC) - datetime.fromisoformat(result.finished_at)).total_seconds() / 3600
+
+
 def _written_at(path: Path) -> int:
     """Return when a file, or the youngest file of a folder, was written last, in ns."""
     if not path.is_dir():

@@ -1,15 +1,16 @@
 """The verification under way, written down, so that a model that failed it does not stay live.
 
-From the first question to the verdict `verification.json` says what is asked and what was live
-before. A model that fails is taken back: the alias names the version before again, and the items
-that were asked get that model's answers again. A kill in the middle of that is finished by the next
-start; one in the middle of the questions leaves a model that nobody has verified, so the next run
-asks again, and whatever else comes next (`recover`, a stage that has to run) takes it back first.
+From before the switch to the verdict `verification.json` says what is to be verified and what was
+live before. A model that fails is taken back: the alias names the version before again, and the
+items that were asked get that model's answers again. A kill in the middle of that is finished by
+the next start; one before the verdict leaves a model that nobody has verified, so the next run
+asks, and whatever else comes next (`recover`, a stage that has to run) takes it back first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from serving import connect
 from serving.engine import Engine, Model
 
 RECORD = "verification.json"
-"""Below the workspace, from the first question to the verdict."""
+"""Below the workspace, from before the switch to the verdict."""
 _HEALTHY_S = 60.0
 _SHOWN = 12  # digits of a digest
 Say = Callable[[str], None]
@@ -50,8 +51,36 @@ class Record(Frozen):
     """How long one item may take."""
     engine: dict[str, str]
     """The environment that names the serving engine."""
+    begun: bool = True
+    """Whether questions may have been asked; before, there is no backend and no file of items."""
     undo: bool = False
     """Whether it is being taken back, which the next start finishes."""
+
+
+def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
+    """Write down, before it goes live, that a model is to be verified.
+
+    Where a verification of the same model was cut off, what it has kept of the items stays.
+    """
+    known = read(root)
+    if known and known.begun and known.digest == deployed.digest:
+        new = {"version": deployed.tag, "previous": deployed.previous, "undo": False}
+        _written(root, known.model_copy(update=new))
+        return
+    _written(
+        root,
+        Record(
+            alias=deployed.alias,
+            version=deployed.tag,
+            digest=deployed.digest,
+            previous=deployed.previous,
+            backend="",
+            canaries="",
+            timeout_s=0,
+            engine=promotion.environment(engine),
+            begun=False,
+        ),
+    )
 
 
 def begin(
@@ -66,7 +95,7 @@ def begin(
     if live is None:
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
-    if known and (known.digest, known.backend) == (live.digest, backend):
+    if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
         return _written(root, known.model_copy(update={"undo": False}))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
@@ -131,6 +160,17 @@ def settle(root: Path, say: Say, *, unfinished: bool) -> None:
         say(f"a verification was interrupted, and what it left cannot be undone now: {error}")
 
 
+def remind(root: Path, say: Say) -> None:
+    """Say that a model has no verdict yet, if a run ends before it."""
+    with suppress(FileUnusable):
+        record = read(root)
+        if record and not record.undo:
+            say(
+                f"{record.version} is not verified yet. If it is live, the next run verifies it or "
+                "takes it back; `driver recover` takes it back now."
+            )
+
+
 def read(root: Path) -> Record | None:
     """Return the verification that is under way or was cut off; `FileUnusable` if damaged."""
     path = root / RECORD
@@ -153,7 +193,8 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
     if live is None or live.digest == record.digest:
         good = _way_back(root, models, record)
         if not good:
-            say(_no_way_back(root, record))
+            if live is not None:
+                say(_no_way_back(root, record))
             _drop(root)
             return
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
@@ -185,7 +226,7 @@ def _no_way_back(root: Path, record: Record) -> str:
         f"NOT ROLLED BACK: there is no good version before {record.version}, so {record.alias} "
         "still names it although it was not verified."
     )
-    if (root / record.canaries).exists():
+    if record.begun and (root / record.canaries).exists():
         said += f" The fields that asked items had before are in {root / record.canaries}."
     return said
 

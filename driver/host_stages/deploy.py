@@ -7,7 +7,7 @@ import getpass
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from contracts.entrypoint import StageContext
@@ -29,9 +29,14 @@ _RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
 _PROBE_TOKENS, _PROBE_S = 16, 600.0
 
 
-def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
+def work(
+    context: StageContext[DeployParams],
+    engine: Engine,
+    expect: Callable[[DeployMetrics], None] | None = None,
+) -> DeployMetrics:
     """Create `NAME:RUN`, then let the alias name it; whatever was live keeps a name of its own.
 
+    `expect` is told what is about to go live, where it is to be verified: a kill may come next.
     Safe to repeat: the engine keeps what is there already. Raises `CandidateRefused` before
     anything is changed when the evaluation did not promote the model.
     """
@@ -48,11 +53,14 @@ def work(context: StageContext[DeployParams], engine: Engine) -> DeployMetrics:
     _require_evaluated(context, engine, version, model.digest)
     _probe(context, engine, version, model.digest)
     previous = _keep_previous(context.root, engine, alias, model.digest)
-    promotion.switch(context.root, engine, alias, version)
-    _prune(engine, name, context.params.keep, {version, previous})
-    return DeployMetrics(
+    metrics = DeployMetrics(
         tag=version, alias=alias, digest=model.digest, previous=previous, forced=forced
     )
+    if expect:
+        expect(metrics)
+    promotion.switch(context.root, engine, alias, version)
+    _prune(engine, name, context.params.keep, {version, previous})
+    return metrics
 
 
 def _require_evaluated(
