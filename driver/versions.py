@@ -41,7 +41,7 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     live = models[alias].digest if alias in models else ""
     measured = _measured(store)
     forced = {
-        metrics.digest: metrics.forced
+        (metrics.tag, metrics.digest): metrics.forced
         for _, result in store.executions(stages.DEPLOY.name)
         for metrics in [DeployMetrics.model_validate(result.metrics)]
         if metrics.forced
@@ -56,7 +56,7 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
             rejected=model.digest in bad,
             scores={n: v for n, v in figures.items() if not n.endswith(ERRORS)},
             errors={n: v for n, v in figures.items() if n.endswith(ERRORS)},
-            forced=forced.get(model.digest, ""),
+            forced=forced.get((tag, model.digest), ""),
         )
         for tag, model in models.items()
         if tag.startswith(prefix) and tag != alias

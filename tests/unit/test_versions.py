@@ -38,14 +38,14 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def released(
-    root: Path, engine: Engine, run: str, *, keep: int = 3, content: str = ""
+    root: Path, engine: Engine, run: str, *, keep: int = 3, content: str = "", force: str = ""
 ) -> DeployMetrics:
     """Evaluate and deploy a file that stands for a GGUF, as a run does, results included."""
     gguf = root / f"{run}.gguf"
     gguf.write_text(content or run, encoding="utf-8")
     made = engine.create(f"news:{run}", gguf, TASK.modelfile())
     verdict = root / "verdict.json"
-    verdict.write_text(json.dumps({"promote": True, "candidate": made.digest, "findings": []}))
+    verdict.write_text(json.dumps({"promote": not force, "candidate": made.digest, "findings": []}))
     _evaluated(root, run, made.digest)
     job = Job(
         stage="deploy",
@@ -55,7 +55,7 @@ def released(
         environment="",
         task="liga_relevance",
         task_digest="",
-        params=DeployParams(name="news", keep=keep).model_dump(),
+        params=DeployParams(name="news", keep=keep, force=force).model_dump(),
         inputs={
             name: InputRef(
                 path=path.name, digest=files.digest_path(path), bytes=path.stat().st_size
@@ -119,6 +119,16 @@ def test_versions_are_listed_with_scores_the_newest_first(
     ]
     assert head[-3:-1] == ["scores", "errors (less is better)"]
     assert lines[1][-3:-1] == ["relevant.f1 0.90", "relevance_score.ece 0.10"]
+
+
+def test_only_the_version_that_was_forced_is_listed_so(tmp_path: Path, engine: Engine) -> None:
+    """The same model may have been promoted before, or be kept under a name made by hand."""
+    first = released(tmp_path, engine, RUNS[0])
+    released(tmp_path, engine, RUNS[1], content=RUNS[0], force="trial day")
+    engine.copy(first.tag, "news:mine")
+    found = {each.tag: each.forced for each in versions.versions(tmp_path, engine, "news")}
+    assert found.pop(f"news:{RUNS[1]}").startswith("trial day (")
+    assert found == {first.tag: "", "news:mine": ""}
 
 
 def test_back_to_the_version_before_which_the_next_run_respects(
