@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import LabelsMissing, OutOfMemory, SettingsInvalid
+from contracts.errors import FileUnusable, LabelsMissing, OutOfMemory, SettingsInvalid
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -178,6 +178,12 @@ def rollback(arguments: argparse.Namespace) -> int:
     print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
     if before and before != live.tag:
         print(f"{before} was taken back: no run lets it go live again.")
+    with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged
+        if versions.others_answers(session.workspace, live.digest):
+            print(
+                "The items still hold the answers of the model before: `driver reprocess` has "
+                f"{live.tag} analyse them."
+            )
     return 0
 
 

@@ -11,6 +11,7 @@ from contracts.errors import FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
 from driver import promotion, taken_back
+from driver.host_stages.record import Record
 from driver.store import Store
 from serving.engine import Engine, Model, full_tag
 
@@ -157,3 +158,14 @@ def names(workspace: Path, models: Mapping[str, Model], digest: str) -> list[str
     ]
     found = {digest, *tags, *(metrics.tag for _, metrics in deployed)}
     return sorted(found | {job.inputs[stages.GGUF.name].digest for job, _ in deployed})
+
+
+def others_answers(workspace: Path, digest: str) -> bool:
+    """Return whether the items hold another model's answers than this one's, by the last reprocess.
+
+    False also where they have got back what they held before it.
+    """
+    newest = next((each for each in Record.every(workspace) if each.begun), None)
+    if newest is None or newest.about().restored_at:
+        return False
+    return newest.about().model not in names(workspace, {}, digest)

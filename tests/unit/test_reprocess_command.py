@@ -15,7 +15,7 @@ from contracts.params import SnapshotParams
 from contracts.stage import Job
 from contracts.stages import REPROCESS, SNAPSHOT
 from driver import __main__ as cli
-from driver import locks, versions
+from driver import locks
 from driver.host_stages import snapshot
 from driver.host_stages.record import Record
 from driver.store import Store
@@ -62,8 +62,16 @@ def _reprocess(root: Path, url: str) -> int:
     return cli.main(["reprocess", "-c", str(settings), "-w", str(root)])
 
 
+def _roll_back(root: Path, *version: str) -> int:
+    return cli.main(["rollback", *version, "-c", str(root / "retrain.yaml"), "-w", str(root)])
+
+
 def test_the_live_model_answers_also_after_a_rollback(
-    tmp_path: Path, start_backend: Start, ollama: OllamaDouble, engine: Engine
+    tmp_path: Path,
+    start_backend: Start,
+    ollama: OllamaDouble,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Once by the new model, not a second time; and by the older one when it is live again."""
     service = start_backend([news(1, **OLD), news(2, **OLD)], OLLAMA_MODEL="news:latest")
@@ -74,9 +82,13 @@ def test_the_live_model_answers_also_after_a_rollback(
     assert sorted(titles(ollama)) == ["Titel 1"] * 2 + ["Titel 2"] * 2
     assert _reprocess(tmp_path, service.url) == 0
     assert len(ollama.asked) == 4
-    versions.roll_back(tmp_path, engine, "news")
+    capsys.readouterr()
+    assert _roll_back(tmp_path) == 0
+    assert f"`driver reprocess` has news:{RUNS[0]} analyse them" in capsys.readouterr().out
     assert _reprocess(tmp_path, service.url) == 0
     assert len(ollama.asked) == 6
+    assert _roll_back(tmp_path, RUNS[0]) == 0
+    assert "driver reprocess" not in capsys.readouterr().out, "they have its answers"
     newest, second, first = Record.every(tmp_path)
     assert newest.about().model == first.about().model != second.about().model
     assert first.before()["1"]["summary"] == "Alt."
