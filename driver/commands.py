@@ -333,11 +333,12 @@ def _session(arguments: argparse.Namespace) -> Session:
 
 
 def _take_over(session: Session) -> None:
-    """Deal with what a driver that died has left: a served name, the service, a verdict.
+    """Deal with what a driver that died has left: a served name, the service, a verdict, a
+    candidate.
 
     Raises `FileUnusable` where it cannot be known which models are good.
     """
-    from driver import promotion, taken_back, verification
+    from driver import candidates, promotion, taken_back, verification
 
     if said := promotion.settle(session.workspace):
         session.display.warn(said)
@@ -345,6 +346,12 @@ def _take_over(session: Session) -> None:
     verification.read(session.workspace)
     taken_back.rejected(session.workspace)
     verification.settle(session.workspace, session.display.warn, unfinished=False)
+    candidates.drop(
+        session.workspace,
+        session.engine,
+        lambda: session.containers.at_work() if session.containers else [],
+        session.display.warn,
+    )
 
 
 def _bring_back_first(session: Session) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
-from driver import locks, promotion, verification
+from driver import candidates, locks, promotion, verification
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
+from serving import connect
 
 
 def recover(workspace: Path, say: Callable[[str], None]) -> None:
@@ -25,11 +27,13 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
         )
     with locks.workspace(workspace):
-        _stop_stages(workspace, say)
+        stopped = _stop_stages(workspace, say)
         _restore(workspace, say)
         if said := promotion.settle(workspace):
             say(said)
         verification.settle(workspace, say, unfinished=True)
+        if stopped:
+            _drop_candidates(workspace, say)
 
 
 def _restore(workspace: Path, say: Callable[[str], None]) -> None:
@@ -49,14 +53,30 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     )
 
 
-def _stop_stages(workspace: Path, say: Callable[[str], None]) -> None:
-    """Stop them on the engine of the run and on the one of now, as far as these answer.
+def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
+    """Remove what a killed evaluation has left in the serving engine of the last run."""
+    run = Run.last(workspace)
+    try:
+        asked = json.loads((run.folder / "settings.json").read_text()) if run else {}
+    except (OSError, ValueError):
+        return
+    engine = connect({**os.environ, "RETRAIN_ENGINE": str(asked.get("engine", ""))}, workspace)
+    try:
+        candidates.drop(workspace, engine, list, say)
+    finally:
+        engine.close()
+
+
+def _stop_stages(workspace: Path, say: Callable[[str], None]) -> bool:
+    """Stop them on the engine of the run and on the one of now, as far as these answer; return
+    whether none can be at work any more.
 
     One that does not keeps nobody from what comes next: the service comes first.
     """
     from driver.runners.leftovers import StageContainers
 
     noted = _docker_host(workspace)
+    all_stopped = True
     hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
     for host in hosts or ("",):
         try:
@@ -64,12 +84,14 @@ def _stop_stages(workspace: Path, say: Callable[[str], None]) -> None:
                 say(f"Stopped {name}, which a driver that died has left running.")
         except DockerUnavailable as error:
             if noted != "":  # else its stages are processes, and no engine has to be here
+                all_stopped = False
                 say(
                     "A stage of the run that died may be at work still, and hold the GPU: its "
                     f"container could not be asked for.\nwhy: {error.what}: {error.why}\n"
                     "do:  start that engine, or set DOCKER_HOST as it was in the run; then call "
                     "recover again."
                 )
+    return all_stopped
 
 
 def _docker_host(workspace: Path) -> str | None:
