@@ -214,9 +214,9 @@ def test_a_config_without_its_defaults_is_read(tiny_base: Path) -> None:
 
 # --- against torch -------------------------------------------------------------------------------
 @pytest.mark.parametrize("load_in", LOAD_IN)
-def test_the_weights_are_what_a_loaded_model_holds(tiny_base: Path, load_in: LoadIn) -> None:
+def test_the_weights_are_what_a_loaded_model_holds(wide_base: Path, load_in: LoadIn) -> None:
     params = TrainParams(**{**TRAINING, "load_in": load_in})
-    model = load_model("transformers", tiny_base, params)
+    model = load_model("transformers", wide_base, params)
     held = 0
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -225,7 +225,7 @@ def test_the_weights_are_what_a_loaded_model_holds(tiny_base: Path, load_in: Loa
         for part in (getattr(weight, "SCB", None), getattr(weight, "quant_state", None)):
             scales = getattr(part, "absmax", part)
             held += scales.nbytes if isinstance(scales, torch.Tensor) else 0
-    training = Training.of(params, Shape.read(tiny_base), rows=1, length=64)
+    training = Training.of(params, Shape.read(wide_base), rows=1, length=64)
     assert training.memory().weights == pytest.approx(held / MIB, rel=1e-6)
     adapter = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
     assert training.memory().adapter == pytest.approx(adapter * 4 / MIB)
