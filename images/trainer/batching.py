@@ -81,13 +81,10 @@ class Batching:
             restart()
 
     def _named(self, what: str, error: RuntimeError) -> OutOfMemory:
-        todo = f"Set train.max_length below {self.params.max_length}."
-        if self.training is not None:
-            # It was too much, whatever the estimate says: so nothing is said to be enough.
-            ways = fit.savings(self.training, free_mib=0)
-            named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways if way.mib > 0]
-            todo = f"Set {', or '.join(named)}."
-        return OutOfMemory(what, why=_first_line(error), todo=todo)
+        # It was too much, whatever the estimate says: so nothing is said to be enough.
+        ways = fit.savings(self.training, free_mib=0) if self.training else []
+        named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways if way.mib > 0]
+        return OutOfMemory(what, why=_first_line(error), todo=fit.advice(named))
 
 
 def settle(

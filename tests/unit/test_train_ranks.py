@@ -168,6 +168,8 @@ def test_a_step_is_dealt_out_evenly_and_stays_the_same_rows() -> None:
         ({"sharding": "fsdp", "load_in": "8bit"}, "needs load_in=bf16"),
         ({"sharding": "fsdp", "load_in": "4bit"}, "needs load_in=bf16"),
         ({"sharding": "fsdp", "backend": "unsloth", "load_in": "bf16"}, "unsloth"),
+        ({"sharding": "fsdp", "load_in": "bf16", "processes": 1}, "and there is one"),
+        ({"sharding": "fsdp", "load_in": "bf16", "device": "cpu"}, "and there is one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], fault: str) -> None:
@@ -195,7 +197,7 @@ def test_one_process_for_each_gpu_that_training_sees() -> None:
         ({"sharding": "none"}, 2, False),
         ({}, 1, False),
         ({"device": "cpu"}, 2, False),
-        ({"device": "cpu", "sharding": "fsdp"}, 2, True),
+        ({"device": "cpu", "sharding": "fsdp", "processes": 2}, 2, True),
     ],
 )
 def test_a_base_is_divided_where_the_smallest_card_cannot_hold_it(

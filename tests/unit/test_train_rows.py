@@ -76,6 +76,25 @@ def test_long_rows_are_named_not_cut(tokenizer: Any, tmp_path: Path) -> None:
     assert split.dropped == ["long-one"]
 
 
+def test_every_long_row_is_named_however_many(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    files.write_jsonl(
+        path, [*rows(3), *(chat_row(f"l{i}", "wort " * 90, "Ja.") for i in range(25))]
+    )
+    with pytest.raises(RowTooLong) as caught:
+        read(path, tokenizer)
+    assert [each.split(" (")[0] for each in caught.value.why.split(", ")] == [
+        f"l{i}" for i in range(25)
+    ]
+
+
+def test_rows_that_are_all_too_long_need_a_higher_limit(tokenizer: Any, tmp_path: Path) -> None:
+    files.write_jsonl(tmp_path / "train.jsonl", rows(3))
+    with pytest.raises(RowTooLong, match=r"3 of 3 rows") as caught:
+        read(tmp_path / "train.jsonl", tokenizer, max_length=5, too_long="drop")
+    assert caught.value.todo == "Raise train.max_length."
+
+
 def test_nothing_left_is_an_error(tokenizer: Any, tmp_path: Path) -> None:
     files.write_jsonl(tmp_path / "train.jsonl", [])
     with pytest.raises(LabelsMissing):

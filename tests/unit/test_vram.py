@@ -160,6 +160,23 @@ def test_what_does_not_fit_is_told_with_what_would_help() -> None:
     ]
 
 
+def test_what_saves_nothing_or_cannot_be_set_is_not_advised() -> None:
+    # Two narrow layers: to keep their ends, as checkpointing does, takes more than it saves.
+    tiny = Shape(2, 32, 96, 4, 2, 32, 151_936, tied=True)
+    short = Training(tiny, "8bit", 16, cuda=True, checkpointing=False, rows=1, length=38)
+    ways = fit.savings(short, free_mib=0)
+    assert not any("max_length" in way.setting for way in ways), "the settings begin at 64"
+
+
+@settings(max_examples=60)
+@given(trainings)
+def test_all_ways_together_are_named_where_they_save_more(training: Training) -> None:
+    *ways, last = fit.savings(training, free_mib=0) or [fit.Saving("none", 1, enough=False)]
+    assert all(way.mib > 0 for way in (*ways, last))
+    if last.setting == "all of these":
+        assert all(way.mib < last.mib for way in ways)
+
+
 def test_a_shorter_length_is_named_as_long_as_possible() -> None:
     (shorter,) = (s for s in fit.savings(PRODUCTION, 19_000) if "max_length" in s.setting)
     length = int(shorter.setting.partition("=")[2])
