@@ -22,6 +22,7 @@ from contracts.stages import (
     VERIFY,
     convert_stage,
 )
+from driver import verification
 from driver.plan import Action, Step, make_plan, plan_stage
 from driver.session import Session
 from driver.settings import Settings
@@ -144,6 +145,7 @@ def reprocess(session: Session) -> Result:
     later, and a rollback followed by one. Raises `InputMissing` where no deployment of this
     workspace is live.
     """
+    verification.settle(session.workspace, session.display.warn, unfinished=True)
     store, request = session.store, session.request(REPROCESS)
     live = next(
         (e for e in store.executions(DEPLOY.name) if not session.still_true(DEPLOY, e[1])), None
