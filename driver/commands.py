@@ -143,8 +143,10 @@ def doctor(arguments: argparse.Namespace) -> int:
 def recover(arguments: argparse.Namespace) -> int:
     """Bring back a service that a killed run has left stopped."""
     from driver import recover
+    from driver.report.display import LastingConsole
 
-    recover.recover(_workspace(arguments), print)
+    console = LastingConsole(highlight=False, soft_wrap=True)
+    recover.recover(_workspace(arguments), console.say)
     return 0
 
 
@@ -344,8 +346,12 @@ def _bring_back_first(session: Session) -> None:
     If its stage still works in a container, the service stays away and the run goes on with it:
     brought back now, the two would fight for the GPU.
     """
+    from driver import recover
+
     if not session.window.is_open:
         return
+    # On another engine this run could not go on with it, and no later start would know of it.
+    recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
     at_work = session.containers.at_work() if session.containers else []
     if at_work:
         session.display.warn(
