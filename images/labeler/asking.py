@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from images.labeler.pool import Gone, Server
+from images.labeler.server import Gone, Server
 from serving.engine import Answer, ChatServer, EngineBusy, Messages, Options
 
 Question = TypeVar("Question")

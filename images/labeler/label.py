@@ -19,8 +19,9 @@ from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
-from images.labeler.pool import Pool, Server
+from images.labeler.pool import Pool
 from images.labeler.rows import read_items, read_labels
+from images.labeler.server import Server
 from images.labeler.teacher import (
     Attempt,
     Question,
@@ -98,16 +99,24 @@ def _ask_teacher(
         state.begin_asking()
         _tell(context, state)
         members = _pool(servers, digest, teacher, params.concurrency)
-        pool = Pool(members, params.patience_s, answered=_answered(state, teacher))
+        pool = Pool(
+            members,
+            params.patience_s,
+            answered=_answered(state, teacher),
+            is_good=lambda question, answer: _is_good(state.task, question, answer),
+        )
         settled = []
         for question, answer in pool.answers(open_):
             if isinstance(answer, EngineUnavailable):
                 state.settle(question, failure=answer.what)
-            elif (heard := _hear(state, cache, question, answer)).settled(params.max_attempts):
-                state.settle(heard)
-                settled.append(heard)
             else:
-                pool.put(heard)
+                heard = _hear(state, cache, question, answer)
+                is_over = heard.settled(params.max_attempts)
+                if heard.accepted is None:
+                    pool.refuse(None if is_over else heard)
+                if is_over:
+                    state.settle(heard)
+                    settled.append(heard)
             _tell(context, state)
         _remember(cache, state.task, settled)
 
@@ -156,11 +165,15 @@ def _unanswered(
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:
-    """Return a question that the teacher has answered before, to tell bad items from its fault."""
+    """Return a question that the teacher has answered well, to tell bad items from its fault."""
     for key, decision in state.decisions.items():
-        if decision.origin == "teacher" and decision.attempts:
+        if decision.origin == "teacher" and decision.output is not None:
             return Question(teacher.key(state.items[key]), (state.items[key],))
     return None
+
+
+def _is_good(task: Task, question: Question, answer: Answer) -> bool:
+    return judge(task, question.item, Attempt.of(0, answer, time.time())).output is not None
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.stages import LABEL
 from images.labeler import label as label_stage
-from images.labeler import pool
+from images.labeler import server as members
 from tests.services.simulated_teacher import Asked, Chat, Fault, Pace, SimulatedTeacher
 from tests.services.teacher_faults import BOTH, BROKEN, BUSY, LATE, WHOLE, cases
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
@@ -79,7 +79,7 @@ class Labelling(StageRun):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(members, "_FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
