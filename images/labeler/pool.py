@@ -261,19 +261,19 @@ class Pool(Generic[Question]):
                 yield case.question, case.why
 
     def _is_to_blame(self, case: _Case[Question]) -> bool:
-        """Return whether a question has failed often enough at servers that are well."""
+        """Return whether a question has failed often enough, at every server that is in use."""
         if case.done or case.under_way or case.failures.total() < case.tries:
             return False
-        return len(case.failures) > 1 or all(
-            each in case.failures for each in self._servers if each.in_use
-        )
+        return all(each in case.failures for each in self._servers if each.in_use)
 
     def _note_failure(self, flight: _Flight[Question], error: Gone | EngineUnavailable) -> None:
         """Count a request without an answer against its server, and let its question wait."""
         case, server, gone = flight.case, flight.server, isinstance(error, Gone)
         why = self._why = error.error if isinstance(error, Gone) else error
         server.fail(flight.number, why, gone=gone, is_probe=flight.is_probe)
-        if flight.is_probe:
+        if flight.is_probe:  # then nothing that it failed since it last was well tells anything
+            for each in self._failed.pop(server, ()):
+                each.open_at.discard(server)
             return
         if isinstance(error, Gone) and not error.sent:
             queue = self._retries if case.seen else self._fresh

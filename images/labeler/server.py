@@ -62,7 +62,7 @@ class Server(Generic[Question]):
     useless: int = 0
     """Answers of no use."""
     back_at: float = 0.0
-    """When it is tried again, by time.monotonic(); 0 for one that is in use."""
+    """When it is tried again, by time.monotonic(); 0 where it does not rest."""
     sick_since: float | None = None
     _outdone: int = 0
     """Questions that it failed, or answered uselessly, and that another server answered well."""
@@ -76,8 +76,9 @@ class Server(Generic[Question]):
 
     @property
     def in_use(self) -> bool:
-        """Whether it is taken for well."""
-        return not self.back_at
+        """Whether it counts: it is not known to be the one to blame."""
+        is_open = self.suspect and not self.misses and self._outdone < _OUTDONE
+        return not self.back_at or is_open
 
     @property
     def suspect(self) -> bool:

@@ -217,6 +217,22 @@ def test_a_server_that_is_gone_for_good_leaves_it_to_the_other(
     teacher.start()  # so that it can be stopped
 
 
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize(
+    "name", ["500", "400", "broken-envelope", "close-mid-body", "empty", "503"]
+)
+def test_a_sick_server_puts_nothing_into_the_quarantine_that_the_other_answers(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str, name: str
+) -> None:
+    """It fails at once what it is asked, so it is always the emptiest; the other is slow."""
+    stage = Labelling(tmp_path, count=40)
+    with SimulatedTeacher(answer, pace=Pace(first_token_s=0.01)) as slow:
+        use(slow.word("ollama"), teacher.word(protocol))
+        teacher.fault = lambda _: (WHOLE | BROKEN | BUSY)[name][0]
+        assert stage.label() == set(range(40))
+        assert teacher.load.requests < 40
+
+
 @pytest.mark.parametrize("down", BOTH)
 def test_a_server_that_is_down_at_the_start_makes_no_other_teacher(
     stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], down: str
@@ -307,13 +323,24 @@ def test_items_to_which_a_server_always_says_that_it_is_busy(
 def test_nothing_but_an_item_to_which_a_server_always_says_that_it_is_busy(
     tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
 ) -> None:
-    """As in the next start, which asks for the quarantine only."""
-    stage = Labelling(tmp_path, count=1)
+    """As in the next start, which asks for the quarantine only: with one answered before it."""
+    stage = Labelling(tmp_path, count=2)
     use(teacher.word(protocol))
     teacher.fault = bad({0}, BUSY["502"][0])
-    assert stage.label(min_labelled=0) == set()
-    assert stage.quarantined().keys() == {0}
-    assert teacher.load.requests == 3
+    for _ in range(2):
+        assert stage.label() == {1}
+        assert stage.quarantined().keys() == {0}
+
+
+def test_an_item_that_fails_where_nothing_was_ever_answered_is_not_to_blame(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None]
+) -> None:
+    stage = Labelling(tmp_path, count=1)
+    use(teacher.word("ollama"))
+    teacher.fault = bad({0}, BROKEN["500"][0])
+    with pytest.raises(EngineUnavailable, match="refused"):
+        stage.label(patience_s=0.1)
+    assert not (stage.out / "quarantine.jsonl").exists()
 
 
 @pytest.mark.parametrize("protocol", BOTH)
