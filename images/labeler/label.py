@@ -30,6 +30,7 @@ from images.labeler.teacher import (
     judge,
     judge_output,
     remembered,
+    unaskable,
     verdict_of,
 )
 from serving.engine import Answer
@@ -159,6 +160,8 @@ def _unanswered(
             continue  # it mends the quarantine too
         if question.settled(max_attempts):
             state.settle(question, cached=True)
+        elif why := unaskable(state.task, question.item):
+            state.settle(question, cached=True, failure=why)
         else:
             yield question
     _remember(cache, state.task, judged)

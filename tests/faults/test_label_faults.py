@@ -283,17 +283,36 @@ def test_a_model_that_vanishes(
     stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
 ) -> None:
     use(teacher.word(protocol))
-    teacher.fault = lambda asked: (
-        (lambda chat, _: chat.reply(404, {"error": "no such model"}))
-        if asked.number >= ITEMS // 2
-        else None
-    )
+
+    def vanish(chat: Chat, _: dict[str, Any]) -> None:
+        teacher.has_model = False
+        chat.reply(404, {"error": "no such model"})
+
+    teacher.fault = lambda asked: vanish if asked.number >= ITEMS // 2 else None
     with pytest.raises(ModelMissing):
         stage.label(patience_s=0.1)
     teacher.fault = lambda _: None
+    teacher.has_model = True
     teacher.reset()
     assert stage.label() == set(range(ITEMS))
     assert teacher.load.requests == ITEMS // 2
+
+
+@pytest.mark.parametrize("listed", [{"data": ["teacher"]}, {"data": [{}]}, {"data": 5}], ids=str)
+def test_a_list_of_models_in_another_shape_in_mid_run_is_a_server_that_is_gone(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], listed: dict[str, Any]
+) -> None:
+    use(teacher.word("openai"))
+
+    def fail(chat: Chat, _: dict[str, Any]) -> None:
+        teacher.instead = {"/v1/models": listed}
+        chat.reply(500, {"error": "scripted"})
+
+    teacher.fault = lambda asked: fail if asked.number == 6 else None
+    with pytest.raises(EngineUnavailable, match="another shape"):
+        stage.label(patience_s=0.1)
+    teacher.instead = {}
+    assert stage.label() == set(range(ITEMS))
 
 
 def bad(numbers: set[int], fault: Fault) -> Callable[[Asked], Fault | None]:
