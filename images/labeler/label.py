@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from contracts import files
@@ -34,7 +34,13 @@ from images.labeler.teacher import (
     verdict_of,
 )
 from serving.engine import Answer
-from serving.teachers import TeacherServer, connect_teachers, identify_teacher
+from serving.teachers import (
+    TeacherIdentity,
+    TeacherServer,
+    connect_teachers,
+    identify_teacher,
+    remembered_teacher,
+)
 from tasks import load_task
 from tasks.definition import Item, Task
 
@@ -42,8 +48,9 @@ from tasks.definition import Item, Task
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The teacher is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
-    unknown teacher, `EngineUnavailable` when no server answers any more (answers so far are
+    The teacher is contacted only if an item has no reviewed label, and needed only if one has no
+    kept answer either. Raises `ModelMissing` for an unknown teacher, `EngineUnavailable` when no
+    server answers any more (answers so far are
     cached), `LabelsMissing` when too few items got a valid label.
     """
     task = load_task(context.job.task)
@@ -93,10 +100,12 @@ def _ask_teacher(
     wanted = [item for key, item in state.items.items() if key not in state.reviewed]
     wanted += _some_reviewed(state, params.gold_sample)
     with LabelCache(context.root / CACHE_FILE) as cache:
-        tag, digest, told = identify_teacher(servers, cache.teachers())
+        (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        if open_ and away:
+            raise away
         state.begin_asking()
         _tell(context, state)
         members = _pool(servers, digest, teacher, params.concurrency)
@@ -120,6 +129,18 @@ def _ask_teacher(
                     settled.append(heard)
             _tell(context, state)
         _remember(cache, state.task, settled)
+
+
+def _identify(
+    servers: Sequence[TeacherServer], known: Mapping[str, str]
+) -> tuple[TeacherIdentity, EngineUnavailable | None]:
+    """Return which model labels, and why nobody can be asked: its kept answers may be enough."""
+    try:
+        return identify_teacher(servers, known), None
+    except EngineUnavailable as error:
+        if (found := remembered_teacher(servers, known)) is None:
+            raise
+        return found, error
 
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
