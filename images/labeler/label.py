@@ -20,9 +20,10 @@ from images.labeler.asking import server_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.pool import Pool, Server
-from images.labeler.rows import read_items, read_labels
+from images.labeler.rows import Unusable, read_items, read_reviews
 from images.labeler.teacher import (
     Attempt,
+    Judgement,
     Question,
     Teacher,
     as_rows,
@@ -40,17 +41,19 @@ from tasks.definition import Item, Task
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The teacher is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
+    The teacher is contacted only if an item has no review. Raises `ModelMissing` for an
     unknown teacher, `EngineUnavailable` when no server answers any more (answers so far are
     cached), `LabelsMissing` when too few items got a valid label.
     """
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
-    state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
+    reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
+    state = Labelling(task, items, reviewed)
     _take_reviewed(state)
+    _set_apart(state, unusable)
     _tell(context, state)
-    if len(state.reviewed) < len(items):
+    if len(state.decisions) < len(items):
         servers = connect_teachers(os.environ, context.root, context.params.teacher)
         try:
             _ask_teacher(context, state, servers)
@@ -82,13 +85,21 @@ def _take_reviewed(state: Labelling) -> None:
         state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
 
 
+def _set_apart(state: Labelling, unusable: dict[str, Unusable]) -> None:
+    """Quarantine items whose review is no whole label; only who reviewed them can complete it."""
+    for key, review in unusable.items():
+        judgement = Judgement(None, [f"format: {review.why}"], [])
+        attempt = Attempt.given(review.text, "reviewed")
+        state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
+
+
 # --- the teacher ---------------------------------------------------------------------------------
 def _ask_teacher(
     context: StageContext[LabelParams], state: Labelling, servers: Sequence[TeacherServer]
 ) -> None:
     """Ask for every item without a review, and for a few with one, to see how far they agree."""
     params = context.params
-    wanted = [item for key, item in state.items.items() if key not in state.reviewed]
+    wanted = [item for key, item in state.items.items() if key not in state.decisions]
     wanted += _some_reviewed(state, params.gold_sample)
     with LabelCache(context.root / CACHE_FILE) as cache:
         tag, digest, told = identify_teacher(servers, cache.teachers())
@@ -258,9 +269,10 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
 
 
 def _require_enough(state: Labelling, least: float) -> None:
-    share = state.labelled / len(state.items)
+    share, barred = state.labelled / len(state.items), state.barred_reviews
     if share < least:
         raise LabelsMissing(
             f"{state.labelled} of {len(state.items)} items have a valid label",
-            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}",
+            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}"
+            + (f"; {barred} reviewed ones are in quarantine" if barred else ""),
         )

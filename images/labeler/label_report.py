@@ -32,6 +32,7 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
         "items": len(state.items),
         "labelled": len(outputs),
         "quarantined": len(state.items) - len(outputs),
+        "quarantined_reviews": state.barred_reviews,
         "origins": _counted(
             each.origin for each in state.decisions.values() if each.output is not None
         ),
