@@ -37,6 +37,9 @@ from serving.teachers import TeacherServer, connect_teachers, identify_teacher
 from tasks import load_task
 from tasks.definition import Item, Task
 
+_TELL_EVERY_S = 1.0
+"""While labels are judged that are there already, thousands a minute."""
+
 
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
@@ -50,7 +53,7 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
     reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
     state = Labelling(task, items, reviewed)
-    _take_reviewed(state)
+    _take_reviewed(context, state)
     _set_apart(state, unusable)
     _tell(context, state)
     if len(state.decisions) < len(items):
@@ -73,13 +76,15 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     )
 
 
-def _take_reviewed(state: Labelling) -> None:
+def _take_reviewed(context: StageContext[LabelParams], state: Labelling) -> None:
     """Accept reviewed labels that keep the rules; quarantine the others.
 
     A person often corrects one field of an answer that a model wrote, placeholders included:
     such a text must not be learned. The teacher is not asked either, since a person has decided.
     """
+    told = time.monotonic()
     for key, output in state.reviewed.items():
+        told = _tell_now_and_then(context, state, told)
         judgement = judge_output(state.task, state.items[key], output)
         attempt = Attempt.given(state.task.answer_text(output), "reviewed")
         state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
@@ -105,7 +110,7 @@ def _ask_teacher(
         tag, digest, told = identify_teacher(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
-        open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        open_ = list(_unanswered(context, state, teacher, cache, wanted))
         state.begin_asking()
         _tell(context, state)
         members = _pool(servers, digest, teacher, params.concurrency)
@@ -130,11 +135,11 @@ def _some_reviewed(state: Labelling, count: int) -> list[Item]:
 
 
 def _unanswered(
+    context: StageContext[LabelParams],
     state: Labelling,
     teacher: Teacher,
     cache: LabelCache,
     items: Sequence[Item],
-    max_attempts: int,
 ) -> Iterator[Question]:
     """Settle what is answered already; yield the rest, items with the very same text together."""
     same: dict[str, list[Item]] = defaultdict(list)
@@ -144,7 +149,9 @@ def _unanswered(
     verdicts = cache.verdicts(list(attempts), rules)
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
-    for key, group in same.items():
+    told = time.monotonic()
+    for number, (key, group) in enumerate(same.items()):
+        told = _tell_now_and_then(context, state, told, known=f"{number} of {len(same)} looked at")
         before = Attempt.read(attempts.get(key, ()))
         known = verdicts.get(key, [])
         judgements = remembered(state.task, before, known)
@@ -159,7 +166,7 @@ def _unanswered(
         found = imported.get(state.task.item_digest(group[0]))
         if found and _take_imported(state, question, found.answer, found.source):
             continue  # it mends the quarantine too
-        if question.settled(max_attempts):
+        if question.settled(context.params.max_attempts):
             state.settle(question, cached=True)
         else:
             yield question
@@ -237,6 +244,18 @@ def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answe
 
 def _tell(context: StageContext[LabelParams], state: Labelling) -> None:
     context.progress(len(state.decisions), len(state.items), "items", **state.figures())
+
+
+def _tell_now_and_then(
+    context: StageContext[LabelParams], state: Labelling, told: float, **more: str
+) -> float:
+    """Say how far it is, if that was `told` long enough ago; return when it was told last."""
+    now = time.monotonic()
+    if now - told < _TELL_EVERY_S:
+        return told
+    figures = {**state.figures(), **more}
+    context.progress(len(state.decisions), len(state.items), "items", **figures)
+    return now
 
 
 # --- what is written -----------------------------------------------------------------------------
