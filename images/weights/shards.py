@@ -115,7 +115,7 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
         return {SINGLE: read_header(folder / SINGLE)}
     if not (folder / INDEX).is_file():
         raise BaseModelMissing(f"{folder} has neither {SINGLE} nor {INDEX}")
-    index: dict[str, str] = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
+    index = _weight_map(folder / INDEX)
     shards = {}
     for name in sorted(set(index.values())):
         if not (folder / name).is_file():
@@ -126,6 +126,17 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
             f"{len(missing)} tensors of {INDEX} are in no file", why=", ".join(sorted(missing)[:5])
         )
     return shards
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return the file of each tensor; raise `BaseModelMissing` for an index that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelMissing(
+            f"{path} is damaged", why=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def index_of(shards: Mapping[str, list[Entry]]) -> dict[str, object]:

@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts.errors import SentinelTripped
+from contracts.errors import BaseModelMissing, InputMissing, SentinelTripped
 from contracts.stages import (
     MERGE,
 )
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
+from images.weights.checks import check_pair
+from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, run
 
 
@@ -136,3 +138,34 @@ def test_an_adapter_that_does_not_fit_or_does_nothing_is_refused(
     save_file(tensors, broken / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SentinelTripped, match=sentinel):
         merged(tmp_path / "ws", tiny_base, broken)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": ', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    ("damaged", "error"),
+    [
+        ("base/config.json", BaseModelMissing),
+        ("base/model.safetensors.index.json", BaseModelMissing),
+        ("adapter/adapter_config.json", InputMissing),
+        ("adapter/adapter_model.safetensors", InputMissing),
+    ],
+)
+def test_a_damaged_file_is_named(
+    small: Path, tmp_path: Path, damaged: str, error: type[Exception], content: bytes
+) -> None:
+    """Which its size alone would tell only if it were another."""
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    assert check_pair(base, adapter, "").updates()
+    (tmp_path / damaged).write_bytes(content)
+    with pytest.raises(error, match=Path(damaged).name):
+        check_pair(base, adapter, "").updates()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a base of several files, and an adapter on it."""
+    folder = tmp_path_factory.mktemp("small")
+    make_base(folder / "base", shard="100KB")
+    make_adapter(folder / "adapter", folder / "base")
+    return folder
