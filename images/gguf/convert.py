@@ -38,6 +38,7 @@ from contracts.stages import (
 from images.gguf import adapter, programs
 from images.gguf.finished import Finished
 from images.gguf.programs import Parts, Tell
+from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
 from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
 
@@ -62,7 +63,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     _remove_unfinished(context.work, finished)
     context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
     products = list(_products_of(context, finished))
-    parts = Parts(context, len(products))
+    parts = Parts(context, len(products) + len(_others(context)))
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
@@ -70,6 +71,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
+    _compare(context, parts)
     for made in (context.output(GGUF), *context.output(GGUF_VARIANTS).iterdir()):
         context.digested(made, finished.digest(made))
     _remove_scaffold(context.work)
@@ -107,6 +109,33 @@ def _make(product: _Product, written: Path, tell: Tell) -> None:
         raise
 
 
+def _others(context: StageContext[GgufParams]) -> list[Path]:
+    """Return the files of all output types but the first."""
+    if context.params.form == "adapter":
+        return []
+    return [_variant(context, each) for each in context.params.outtype[1:]]
+
+
+def _variant(context: StageContext[GgufParams], outtype: str) -> Path:
+    return context.output(GGUF_VARIANTS) / f"model-{outtype}.gguf"
+
+
+def _compare(context: StageContext[GgufParams], parts: Parts) -> None:
+    """Hold the weights of every output type against those of the first, which evaluate looks at.
+
+    Which of two is the damaged one they do not tell, so neither is kept.
+    """
+    first = context.output(GGUF)
+    for other in _others(context):
+        try:
+            check_resemblance(first, other, parts.tell)
+        except SentinelTripped:
+            first.unlink()
+            other.unlink()
+            raise
+        parts.finish_one()
+
+
 def _products(
     context: StageContext[GgufParams], source: Source, finished: Finished
 ) -> Iterator[_Product]:
@@ -121,7 +150,7 @@ def _products(
 
     params = context.params
     first, variants = params.outtype[0], context.output(GGUF_VARIANTS)
-    targets: dict[str, Path] = {each: variants / f"model-{each}.gguf" for each in params.outtype}
+    targets: dict[str, Path] = {each: _variant(context, each) for each in params.outtype}
     targets[first] = context.output(GGUF)
     for outtype, target in targets.items():
         if outtype not in K_QUANTS:

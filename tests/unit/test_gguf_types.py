@@ -156,6 +156,28 @@ def test_a_file_of_another_type_than_asked_for_is_refused(
     assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["bf16", "q8_0"])
+def test_a_type_whose_weights_are_not_those_of_the_first_is_refused_and_made_anew(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path], damaged: str
+) -> None:
+    """Headers, sizes and types are right; of the last matrix every seventh byte has some bits
+    turned over.
+    """
+    content = bytearray(known[damaged].read_bytes())
+    last = slice(len(content) - 7_000, len(content) - 1_000, 7)
+    content[last] = bytes(byte ^ 0x15 for byte in content[last])
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(content)
+    types = ["q8_0", "bf16"]
+    with pytest.raises(SentinelTripped, match="sentinel variant_weights"):
+        converted(tmp_path, tiny_base, Converter({**known, damaged: broken}), outtype=types)
+    assert not list(folder_of(tmp_path, CONVERT).rglob("*.gguf"))
+    again = Converter(known)
+    assert converted(tmp_path, tiny_base, again, outtype=types)
+    assert again.made == types
+
+
 def test_a_converter_that_fails_on_a_full_disk_is_told_apart(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
