@@ -122,7 +122,9 @@ def main(argv: list[str]) -> int:
         _check_merged(merging, updates, pair)
     except RetrainError as error:
         told = {"code": error.exit_code, "what": error.what, "why": error.why, "todo": error.todo}
-        print(json.dumps(told), flush=True)  # noqa: T201  # for the stage that has started this
+        # For the stage that has started this, on a line of its own: the converter's progress bar
+        # leaves one open.
+        print("\n" + json.dumps(told), flush=True)  # noqa: T201
         return error.exit_code
     return 0
 
