@@ -15,11 +15,8 @@ def test_the_reference_has_every_sentinel() -> None:
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "images").rglob("*.py"))
     )
     named = {*_NAMED.findall(source), *_BY_DRIFT.findall(source)}
-    rows = re.findall(
-        r"^\| (`.*?`) \| \w+",
-        (ROOT / "docs/reference/sentinels.md").read_text("utf-8"),
-        re.MULTILINE,
-    )
+    page = (ROOT / "docs/reference/sentinels.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \| \w+", page, re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert len(named) > 30
     assert named == told
