@@ -246,6 +246,13 @@ class OnePassNotCovered(RetrainError):
     hint = "Set gguf.way=two_step."
 
 
+class RestoreFailed(RetrainError):
+    """The items could not be given back all that they had before a reprocess."""
+
+    exit_code = 38
+    hint = "`python -m driver reprocess --restore --out FILE` writes down what is to be given back."
+
+
 class LineageBroken(RetrainError):
     """What is served cannot be followed back to the rows that it was trained on.
 

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = subparsers.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=commands.stage)
+    _add_reprocess(subparsers, common)
     _add_logs(subparsers, common)
     _add_models(subparsers, common)
     _add_report(subparsers, common)
@@ -102,6 +103,25 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=commands.show_settings)
     return parser
+
+
+def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "give the backend's items the live model's answers; show how far that is, or undo it"
+    again = subparsers.add_parser("reprocess", help=text, description=text, parents=[common])
+    ways = again.add_mutually_exclusive_group()
+    ways.add_argument("--status", action="store_true", help="how far it is, by its files")
+    ways.add_argument(
+        "--restore",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="show what differs from before the reprocess of this run (the newest, if not named)",
+    )
+    again.add_argument(
+        "--yes", action="store_true", help="with --restore: write it back, as far as possible"
+    )
+    again.add_argument("--out", type=Path, metavar="FILE", help="with --restore: as JSON lines")
+    again.set_defaults(command=commands.reprocess)
 
 
 def _add_logs(subparsers: Any, common: argparse.ArgumentParser) -> None:

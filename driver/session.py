@@ -269,16 +269,15 @@ class Session:
         return Limits(self.settings.limits.silence_s, None if hours is None else hours * 3600)
 
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
-        name = self.settings.deploy.name
+        name, url = self.settings.deploy.name, self.backend_url
+        listed = self.settings.snapshot.source == "backend"
         return {
-            "snapshot": partial(snapshot.work, backend_url=self.backend_url),
+            "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
             "deploy": partial(deploy.work, engine=self.engine),
             "restore": self._restore,
-            "reprocess": partial(reprocess.work, backend_url=self.backend_url, alias=name),
-            "verify": partial(
-                verify.work, engine=self.engine, name=name, backend_url=self.backend_url
-            ),
+            "reprocess": partial(reprocess.work, backend_url=url, alias=name, everything=listed),
+            "verify": partial(verify.work, engine=self.engine, name=name, backend_url=url),
         }
 
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:

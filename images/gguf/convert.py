@@ -41,9 +41,11 @@ from images.gguf.programs import Parts, Tell
 from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
 from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
+from images.weights.shards import model_shards
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
-"""By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
+"""By architecture, the name under which llama.cpp knows the tokenizer's word splitting. Each of
+these has a tensor in the GGUF for each in its files; others may be split or joined."""
 _NO_SPACE = 2**20
 """Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
@@ -208,6 +210,9 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
     layers = header.values.get(f"{architecture}.block_count")
     _same("number of layers", layers, config["num_hidden_layers"])
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
+    if architecture in _PRE_TOKENIZER:
+        count = sum(map(len, model_shards(source.folder).values()))
+        _same("number of tensors", len(header.tensors), count)
     _check_types(header, outtype)
     check_metadata(header, source.trained)
     check_vocabulary(header, source.folder, source.trained)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
@@ -33,6 +35,7 @@ from contracts.stages import CONVERT, convert_stage
 from examples import tiny_qwen3
 from images.gguf import convert, programs
 from images.gguf.source import Source
+from images.weights.shards import SINGLE
 from tests.unit import references
 from tests.unit.model_stages import chat_row, folder_of, run
 
@@ -154,6 +157,19 @@ def test_a_file_of_another_type_than_asked_for_is_refused(
     with pytest.raises(SentinelTripped, match="file type is 32 instead of 7"):
         converted(tmp_path, tiny_base, swapped)
     assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
+
+
+@pytest.mark.slow
+def test_a_file_without_a_tensor_of_the_model_is_refused(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_base, model)
+    tensors = load_file(model / SINGLE)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(64)
+    save_file(tensors, model / SINGLE, metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match="number of tensors is 24 instead of 25"):
+        converted(tmp_path, model, Converter(known))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from driver.host_stages import fetch
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
 from images.weights.checks import check_pair
-from images.weights.shards import INDEX
+from images.weights.shards import INDEX, model_shards, read_header
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, run
 
@@ -222,3 +222,36 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_adapter(folder / "adapter", folder / "base")
     (folder / "base" / "tokenizer.json").write_text('{"model": {}}')
     return folder
+
+
+@pytest.mark.parametrize("place", ["../base/", "./../base/", "/base/"])
+def test_an_index_that_leads_out_of_its_folder_is_refused(
+    small: Path, tmp_path: Path, place: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(small / "base", base)
+    path = base / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    known = model_shards(base)
+    index["weight_map"] = {name: place + file for name, file in index["weight_map"].items()}
+    path.write_text(json.dumps(index))
+    with pytest.raises(BaseModelMissing, match="is damaged"):
+        model_shards(base)
+    assert len(known) > 1
+
+
+@pytest.mark.parametrize("shape", [[8, 5], [4, 4], ["8", 4], [-8, -4]])
+def test_a_tensor_that_would_be_read_out_of_others_is_refused(
+    tmp_path: Path, shape: list[Any]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({name: torch.zeros(8, 4) for name in "ab"}, path)
+    assert [entry.shape for entry in read_header(path)] == [(8, 4)] * 2
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["a"]["shape"] = shape
+    text = json.dumps(header, separators=(",", ":")).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(BaseModelMissing, match="no safetensors file"):
+        read_header(path)
