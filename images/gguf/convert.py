@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -211,12 +212,23 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
     _same("number of layers", layers, config["num_hidden_layers"])
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
     if architecture in _PRE_TOKENIZER:
-        count = sum(map(len, model_shards(source.folder).values()))
-        _same("number of tensors", len(header.tensors), count)
+        _check_tensors(header, sum(map(len, model_shards(source.folder).values())))
     _check_types(header, outtype)
     check_metadata(header, source.trained)
     check_vocabulary(header, source.folder, source.trained)
     return header
+
+
+def _check_tensors(header: Header, count: int) -> None:
+    """Raise `SentinelTripped` unless there are `count` tensors, and the same in each layer."""
+    _same("number of tensors", len(header.tensors), count)
+    layers = defaultdict(set)
+    for _, layer, part in (t.name.split(".", 2) for t in header.tensors if t.name[:4] == "blk."):
+        layers[layer].add(part)
+    every = set().union(*layers.values())
+    if lacking := {layer: every - parts for layer, parts in layers.items() if every - parts}:
+        layer, parts = min(lacking.items())
+        raise SentinelTripped(f"sentinel gguf: layer {layer} has no {min(parts)}")
 
 
 def _check_types(header: Header, outtype: str) -> None:

@@ -172,6 +172,17 @@ def test_a_file_without_a_tensor_of_the_model_is_refused(
         converted(tmp_path, model, Converter(known))
 
 
+def test_a_layer_that_lacks_what_others_have_is_refused() -> None:
+    names = [f"blk.{layer}.attn_{part}.weight" for layer in range(3) for part in ("q", "q_norm")]
+
+    def header(*names: str) -> Header:
+        return Header(3, {}, [Tensor(name, (64,), F16, 0) for name in names], {})
+
+    convert._check_tensors(header(*names, "token_embd.weight"), 7)
+    with pytest.raises(SentinelTripped, match=r"layer 2 has no attn_q_norm\.weight"):
+        convert._check_tensors(header(*names[:-1]), 5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["bf16", "q8_0"])
 def test_a_type_whose_weights_are_not_those_of_the_first_is_refused_and_made_anew(
