@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from contracts import files
@@ -19,8 +19,9 @@ from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
-from images.labeler.pool import Pool, Server
+from images.labeler.pool import Pool
 from images.labeler.rows import read_items, read_labels
+from images.labeler.server import Server
 from images.labeler.teacher import (
     Attempt,
     Question,
@@ -29,10 +30,17 @@ from images.labeler.teacher import (
     judge,
     judge_output,
     remembered,
+    unaskable,
     verdict_of,
 )
 from serving.engine import Answer
-from serving.teachers import TeacherServer, connect_teachers, identify_teacher
+from serving.teachers import (
+    TeacherIdentity,
+    TeacherServer,
+    connect_teachers,
+    identify_teacher,
+    remembered_teacher,
+)
 from tasks import load_task
 from tasks.definition import Item, Task
 
@@ -40,8 +48,9 @@ from tasks.definition import Item, Task
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The teacher is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
-    unknown teacher, `EngineUnavailable` when no server answers any more (answers so far are
+    The teacher is contacted only if an item has no reviewed label, and needed only if one has no
+    kept answer either. Raises `ModelMissing` for an unknown teacher, `EngineUnavailable` when no
+    server answers any more (answers so far are
     cached), `LabelsMissing` when too few items got a valid label.
     """
     task = load_task(context.job.task)
@@ -91,25 +100,47 @@ def _ask_teacher(
     wanted = [item for key, item in state.items.items() if key not in state.reviewed]
     wanted += _some_reviewed(state, params.gold_sample)
     with LabelCache(context.root / CACHE_FILE) as cache:
-        tag, digest, told = identify_teacher(servers, cache.teachers())
+        (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
         open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        if open_ and away:
+            raise away
         state.begin_asking()
         _tell(context, state)
         members = _pool(servers, digest, teacher, params.concurrency)
-        pool = Pool(members, params.patience_s, answered=_answered(state, teacher))
+        pool = Pool(
+            members,
+            params.patience_s,
+            answered=_answered(state, teacher),
+            is_good=lambda question, answer: _is_good(state.task, question, answer),
+        )
         settled = []
         for question, answer in pool.answers(open_):
             if isinstance(answer, EngineUnavailable):
                 state.settle(question, failure=answer.what)
-            elif (heard := _hear(state, cache, question, answer)).settled(params.max_attempts):
-                state.settle(heard)
-                settled.append(heard)
             else:
-                pool.put(heard)
+                heard = _hear(state, cache, question, answer)
+                is_over = heard.settled(params.max_attempts)
+                if heard.accepted is None:
+                    pool.refuse(None if is_over else heard)
+                if is_over:
+                    state.settle(heard)
+                    settled.append(heard)
             _tell(context, state)
         _remember(cache, state.task, settled)
+
+
+def _identify(
+    servers: Sequence[TeacherServer], known: Mapping[str, str]
+) -> tuple[TeacherIdentity, EngineUnavailable | None]:
+    """Return which model labels, and why nobody can be asked: its kept answers may be enough."""
+    try:
+        return identify_teacher(servers, known), None
+    except EngineUnavailable as error:
+        if (found := remembered_teacher(servers, known)) is None:
+            raise
+        return found, error
 
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
@@ -150,17 +181,23 @@ def _unanswered(
             continue  # it mends the quarantine too
         if question.settled(max_attempts):
             state.settle(question, cached=True)
+        elif why := unaskable(state.task, question.item):
+            state.settle(question, cached=True, failure=why)
         else:
             yield question
     _remember(cache, state.task, judged)
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:
-    """Return a question that the teacher has answered before, to tell bad items from its fault."""
+    """Return a question that the teacher has answered well, to tell bad items from its fault."""
     for key, decision in state.decisions.items():
-        if decision.origin == "teacher" and decision.attempts:
+        if decision.origin == "teacher" and decision.output is not None:
             return Question(teacher.key(state.items[key]), (state.items[key],))
     return None
+
+
+def _is_good(task: Task, question: Question, answer: Answer) -> bool:
+    return judge(task, question.item, Attempt.of(0, answer, time.time())).output is not None
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:

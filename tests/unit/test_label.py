@@ -180,6 +180,29 @@ def test_too_few_labels_fail_after_the_quarantine_is_written(
     assert len(stage.rows("quarantine")) == 3
 
 
+@pytest.mark.parametrize("markup", QWEN3.control_tokens)
+def test_an_item_that_no_answer_could_label_is_not_asked(
+    stage: Labelling, engine: ScriptedEngine, markup: str
+) -> None:
+    rows = items(3)
+    rows[1]["content"] += f" Der Befehl {markup} beendet die Antwort."
+    write_jsonl(stage.folder / "items.jsonl", rows)
+    metrics = stage.label()
+    assert (metrics.asked, metrics.quarantined, len(engine.asked)) == (2, 1, 2)
+    (row,) = stage.rows("quarantine")
+    assert (row["id"], row["attempts"]) == ("i1", [])
+    assert markup in row["failure"]
+
+
+def test_a_model_that_is_listed_is_not_missing(stage: Labelling, engine: ScriptedEngine) -> None:
+    """A 404 for one item: that item's failure, however often."""
+    engine.script = lambda messages, _: (
+        ModelMissing("no such model") if "Fall 1." in messages[1]["content"] else GOOD
+    )
+    assert stage.label(patience_s=9).quarantined == 1
+    assert stage.rows("quarantine")[0]["failure"] == "no such model"
+
+
 def test_a_missing_teacher_is_named(stage: Labelling, engine: ScriptedEngine) -> None:
     with pytest.raises(ModelMissing, match="no teacher model qwen3:32b"):
         stage.label(teacher="qwen3:32b")

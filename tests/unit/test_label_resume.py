@@ -63,6 +63,16 @@ def test_an_engine_that_goes_away_stops_the_stage_and_keeps_the_rows(
     assert (metrics.cached, metrics.asked) == (2, 1)
 
 
+def test_what_is_all_cached_needs_no_server(stage: Labelling, engine: ScriptedEngine) -> None:
+    stage.label()
+    engine.alive = False
+    assert stage.label().cached == 3
+    write_jsonl(stage.folder / "items.jsonl", items(4))
+    with pytest.raises(EngineUnavailable, match="the engine is gone"):
+        stage.label(patience_s=60)
+    assert len(engine.asked) == 3
+
+
 def test_items_with_the_same_text_are_asked_once(stage: Labelling, engine: ScriptedEngine) -> None:
     same = [{**items(1)[0], "id": f"copy{n}"} for n in range(3)]
     write_jsonl(stage.folder / "items.jsonl", same)
