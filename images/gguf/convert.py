@@ -126,15 +126,16 @@ def _variant(context: StageContext[GgufParams], outtype: str) -> Path:
 def _compare(context: StageContext[GgufParams], parts: Parts) -> None:
     """Hold the weights of every output type against those of the first, which evaluate looks at.
 
-    Which of two is the damaged one they do not tell, so neither is kept.
+    Which of two is the damaged one they do not tell, so neither is kept, nor what k-quants are
+    made from.
     """
-    first = context.output(GGUF)
+    first, exact = context.output(GGUF), context.work / "exact.gguf"
     for other in _others(context):
         try:
             check_resemblance(first, other, parts.tell)
         except SentinelTripped:
-            first.unlink()
-            other.unlink()
+            for path in (first, other, exact):
+                path.unlink(missing_ok=True)
             raise
         parts.finish_one()
 
