@@ -78,7 +78,10 @@ def load_model(backend: Backend, base: Path, params: TrainParams, *, divide: boo
 
 
 def check_precision(model: Any, load_in: str) -> None:
-    """Raise `SentinelTripped` unless every projection is stored as `load_in` says."""
+    """Raise `SentinelTripped` unless every projection is stored as `load_in` says.
+
+    Four bits are those of nf4; fp4 takes as many, and is further from the weights.
+    """
     stored = Counter(_stored_as(weight) for weight in _projections(model))
     if set(stored) != {load_in}:
         found = ", ".join(f"{count} in {kind}" for kind, count in stored.items()) or "none"
@@ -97,15 +100,6 @@ def _projections(model: Any) -> Iterator[Any]:
             yield module.weight
 
 
-def _stored_as(weight: Any) -> str:
-    """Return the kind of a projection's weight, as `train.load_in` has it, or else by its own name.
-
-    Of bitsandbytes' two 4-bit codes only nf4 is meant; fp4 is coarser.
-    """
-    code = getattr(weight, "quant_type", "nf4")
-    return _STORED_AS.get(weight.dtype, str(weight.dtype)) if code == "nf4" else str(code)
-
-
 def check_blocks(model: Any) -> None:
     """Raise `SentinelTripped` for 4-bit weights that bitsandbytes would read wrongly on this CPU.
 
@@ -122,6 +116,11 @@ def check_blocks(model: Any) -> None:
             f"of a block of {states[0].blocksize}",
             todo="Set train.load_in to 8bit or bf16, or train.device=cuda.",
         )
+
+
+def _stored_as(weight: torch.Tensor) -> str:
+    quantised = getattr(weight, "quant_type", "nf4")
+    return _STORED_AS.get(weight.dtype, str(weight.dtype)) if quantised == "nf4" else quantised
 
 
 def _load_unsloth(base: Path, params: TrainParams) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import load_file
-from transformers import BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from contracts.drift import AS_TRAINED
 from contracts.errors import SentinelTripped
@@ -65,13 +65,13 @@ def test_rows_of_half_a_block_of_nf4_are_refused_on_a_cpu(tiny_base: Path) -> No
     assert "rows of 32, 96 weights, no multiple of a block of 64" in caught.value.why
 
 
-def test_another_code_of_four_bits_is_seen(
-    wide_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="fp4")
-    monkeypatch.setattr("transformers.BitsAndBytesConfig", lambda **_more: given)
+def test_four_bits_of_another_kind_are_seen(wide_base: Path) -> None:
+    asked = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="fp4")
+    model = AutoModelForCausalLM.from_pretrained(
+        wide_base, quantization_config=asked, device_map={"": "cpu"}
+    )
     with pytest.raises(SentinelTripped, match="sentinel precision") as caught:
-        loaded(wide_base, "4bit")
+        check_precision(model, "4bit")
     assert caught.value.why == "projections found: 14 in fp4"
 
 
