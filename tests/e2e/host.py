@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -83,16 +84,16 @@ class Host:
         return settings
 
     def command(self, command: str, *overrides: str) -> list[str]:
-        """Return the words of a call of `python -m driver`."""
+        """Return the words of a call of `python -m driver`; `command` is as in a shell."""
         file = self.folder / "settings.yaml"
         file.write_text(json.dumps(self.settings()), encoding="utf-8")
-        words = [sys.executable, "-m", "driver", *command.split(), "-c", str(file)]
+        words = [sys.executable, "-m", "driver", *shlex.split(command), "-c", str(file)]
         return [*words, *(f"--set={each}" for each in overrides)]
 
     @property
     def environ(self) -> dict[str, str]:
-        """Return the driver's environment."""
-        return {**os.environ, "OLLAMA_HOST": self.ollama}
+        """Return the driver's environment: no cell of a table is broken into lines."""
+        return {**os.environ, "OLLAMA_HOST": self.ollama, "COLUMNS": "300"}
 
     def driver(self, command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
         """Call `python -m driver` as a user does."""

@@ -1,0 +1,123 @@
+"""Which model is live, and who decides it: a promotion, a refusal, a forced promotion, a way back.
+
+Each test goes on from what the one before has left, and the first from the run of test_service.py.
+To be quick, the good candidates are that run's adapter in another type: another file, with another
+digest, without another training.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+
+import pytest
+
+from contracts.errors import CandidateRefused
+from tests.e2e import seen
+from tests.e2e.host import ALIAS, TEACHER, Host
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+GOOD = ("gguf.outtype=f16", "evaluate.margin=1")
+"""Two test rows cannot show that a model is not worse by less than the margin: 1 asks for none."""
+UNPROVED = ("gguf.outtype=bf16", f"evaluate.baseline={TEACHER}", "reprocess.enabled=false")
+"""Two test rows cannot show that a model is better than another one either."""
+BAD = (
+    "train.max_steps=4",
+    "train.eval_steps=2",
+    "train.min_loss_fall=0",
+    "evaluate.min_valid=0.99",
+)
+"""Hardly trained, and not looked at before it is evaluated."""
+REASON = "two test rows prove nothing"
+
+
+def test_a_better_model_takes_the_place_of_the_live_one(finished: Host) -> None:
+    first = seen.live(finished)
+    _ends(finished.driver("run", *GOOD), 0)
+    evaluated = finished.result("evaluate").metrics
+    deployed = finished.result("deploy").metrics
+    assert evaluated["models"] == {"candidate": deployed["digest"], "champion": first}
+    assert evaluated["promote"]
+    assert deployed["forced"] == ""
+    models = seen.tags(finished)
+    assert models[deployed["tag"]] == models[f"{ALIAS}:latest"] == deployed["digest"] != first
+    assert models[deployed["previous"]] == first
+    assert seen.answering(finished) == {f"{ALIAS}:latest": deployed["digest"]}
+
+
+def test_a_refused_candidate_leaves_everything_as_it_was(finished: Host) -> None:
+    before = seen.state(finished)
+    refused = finished.driver("run", *BAD)
+    _ends(refused, CandidateRefused.exit_code)
+    assert "valid is 0, under the 0.99 demanded" in refused.stderr
+    assert not finished.result("evaluate").metrics["promote"]
+    assert seen.state(finished) == before
+    assert finished.backend.healthy()
+    assert not (finished.workspace / "window.json").exists()
+    # Its verdict is known by now: the service is not even stopped.
+    started = seen.started_at(finished)
+    _ends(finished.driver("run", *BAD), CandidateRefused.exit_code)
+    assert seen.started_at(finished) == started
+    assert seen.state(finished) == before
+    assert seen.answering(finished) == {f"{ALIAS}:latest": before.models[f"{ALIAS}:latest"]}
+
+
+def test_a_forced_promotion_keeps_who_and_why(finished: Host) -> None:
+    before = seen.tags(finished)
+    refused = finished.driver("run", *UNPROVED)
+    _ends(refused, CandidateRefused.exit_code)
+    assert "in no measure significantly better than the base model" in refused.stderr
+    assert seen.tags(finished) == before
+    _ends(finished.driver(f"run --force '{REASON}'", *UNPROVED), 0)
+    deployed = finished.result("deploy").metrics
+    assert deployed["digest"] == finished.result("evaluate").metrics["models"]["candidate"]
+    models = seen.tags(finished)
+    assert models[deployed["tag"]] == models[f"{ALIAS}:latest"] == deployed["digest"]
+    assert models == {**before, f"{ALIAS}:latest": deployed["digest"]} | {
+        deployed["tag"]: deployed["digest"]
+    }
+    assert seen.answering(finished) == {f"{ALIAS}:latest": deployed["digest"]}
+    forced = f"{REASON} ({os.environ.get('SUDO_USER') or getpass.getuser()})"
+    assert deployed["forced"] == forced
+    assert f"live, forced: {forced}" in _listed(finished)[deployed["tag"]]
+
+
+def test_the_way_back_is_by_digest_and_no_run_undoes_it(finished: Host) -> None:
+    before = seen.tags(finished)
+    taken_back = finished.result("deploy").metrics
+    assert before[f"{ALIAS}:latest"] == taken_back["digest"]
+    back = finished.driver("rollback")
+    _ends(back, 0)
+    good = before[taken_back["previous"]]
+    assert f"{ALIAS} is {taken_back['previous']} now (digest {good[:12]}" in back.stdout
+    assert seen.tags(finished) == {**before, f"{ALIAS}:latest": good}
+    assert seen.answering(finished) == {f"{ALIAS}:latest": good}
+    listed = _listed(finished)
+    assert "taken back" in listed[taken_back["tag"]]
+    assert "live" in listed[taken_back["previous"]]
+
+    # Not even by force, and without a look at the service.
+    started = seen.started_at(finished)
+    refused = finished.driver(f"run --force '{REASON}'", *UNPROVED)
+    _ends(refused, CandidateRefused.exit_code)
+    assert "was taken back" in refused.stderr
+    assert seen.live(finished) == good
+    assert seen.started_at(finished) == started
+    same = finished.driver("run", *GOOD)
+    _ends(same, 0)
+    assert "Nothing has changed" in same.stdout
+    assert seen.live(finished) == good
+
+
+def _ends(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
+    assert done.returncode == exit_code, done.stdout + done.stderr
+
+
+def _listed(host: Host) -> dict[str, str]:
+    """Return the line of `driver models` about each version."""
+    done = host.driver("models")
+    _ends(done, 0)
+    lines = [line for line in done.stdout.splitlines() if f"{ALIAS}:" in line]
+    return {line.split("│")[1].strip(): line for line in lines}
