@@ -160,9 +160,13 @@ class CandidateRefused(RetrainError):
 
 
 class VerifyFailed(RetrainError):
-    """The deployed model did not answer the canary as the task demands."""
+    """The deployed model did not answer as the task demands, asked directly or by the backend.
+
+    It is taken back: what was live before is live again, where there is such a version.
+    """
 
     exit_code = 27
+    hint = "`driver models` shows what is live; train on more rows, or better ones, and run again."
 
 
 class LabelsMissing(RetrainError):

@@ -143,6 +143,21 @@ DEPLOY = Stage(
     effect=True,
 )
 RESTORE = Stage("restore", RestoreParams, RestoreMetrics, effect=True)
+VERIFY = Stage(
+    "verify",
+    VerifyParams,
+    VerifyMetrics,
+    inputs=(GGUF, ITEMS, LABELS),
+    task="all",
+    code=(
+        "driver/host_stages/verify.py",
+        "driver/host_stages/canaries.py",
+        "driver/host_stages/reanalysis.py",
+        "driver/adapters/backend.py",
+        "serving",
+    ),
+    effect=True,
+)
 REPROCESS = Stage(
     "reprocess",
     ReprocessParams,
@@ -154,15 +169,6 @@ REPROCESS = Stage(
         "driver/host_stages/reanalysis.py",
         "driver/adapters/backend.py",
     ),
-    effect=True,
-)
-VERIFY = Stage(
-    "verify",
-    VerifyParams,
-    VerifyMetrics,
-    inputs=(GGUF,),
-    task="all",
-    code=("driver/host_stages/verify.py", "serving"),
     effect=True,
 )
 

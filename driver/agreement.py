@@ -20,6 +20,7 @@ from contracts.params import (
     VerifyMetrics,
 )
 from contracts.stage import Result, Stage
+from driver import verification
 from driver.host_stages import deploy, verify
 from serving.engine import full_tag
 
@@ -95,6 +96,8 @@ def _later(one: Result, other: Result) -> bool:
 
 
 def _verify(session: Session, result: Result) -> str:
+    if verification.read(session.workspace):
+        return "its last start was interrupted"
     return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
 
 

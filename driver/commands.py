@@ -250,15 +250,21 @@ def _session(arguments: argparse.Namespace) -> Session:
 
 
 def _take_over(session: Session) -> None:
-    """Deal with what a driver that died has left stopped.
+    """Deal with what a driver that died has left: a served name, the service, a verdict."""
+    from driver import promotion, verification
+
+    if said := promotion.settle(session.workspace):
+        session.display.warn(said)
+    _bring_back_first(session)
+    verification.settle(session.workspace, session.display.warn, unfinished=False)
+
+
+def _bring_back_first(session: Session) -> None:
+    """Bring back the service that a driver that died has left stopped.
 
     If its stage still works in a container, the service stays away and the run goes on with it:
     brought back now, the two would fight for the GPU.
     """
-    from driver import promotion
-
-    if said := promotion.settle(session.workspace):
-        session.display.warn(said)
     if not session.window.is_open:
         return
     at_work = session.containers.at_work() if session.containers else []

@@ -37,8 +37,8 @@ PIPELINE = (
     EVALUATE,
     DEPLOY,
     RESTORE,
-    REPROCESS,
     VERIFY,
+    REPROCESS,
 )
 """Every stage there is, in order."""
 

@@ -146,7 +146,8 @@ def _difference(
     if job.code_digest != request.code_digest:
         changes.append("the code has changed")
     if job.environment != request.environment:
-        named = {"restore": "backend.compose has"}.get(request.stage.name, "deploy.name has")
+        names = {"restore": "backend.compose has", "verify": "deploy.name or backend.url has"}
+        named = names.get(request.stage.name, "deploy.name has")
         built = request.stage.image is not None
         what = "the image's base or build arguments have" if built else named
         changes.append(f"{what} changed")

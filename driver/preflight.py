@@ -74,9 +74,14 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
         check_backend(session)
-    asks_backend = session.backend_url and session.settings.reprocess.enabled
-    if stages.REPROCESS in running and asks_backend and not session.window.is_open:
+    if session.backend_url and not session.window.is_open and _asks_backend(session, running):
         check_reprocess(session, running)
+
+
+def _asks_backend(session: Session, running: Sequence[Stage]) -> bool:
+    """Return whether the backend is to answer with the deployed model."""
+    verifies = stages.VERIFY in running and session.settings.verify.items > 0
+    return verifies or (stages.REPROCESS in running and session.settings.reprocess.enabled)
 
 
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
@@ -185,7 +190,7 @@ def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     if inputs[stages.GGUF.name].digest in deploy.rejected(session.workspace):
         raise CandidateRefused(
             "this model has been live, and was taken back",
-            why="it did not answer the canary as the task demands",
+            why="its verification failed, or `driver rollback` has put another in its place",
             todo="Change the data or the training; `driver plan` shows what that repeats.",
         )
 

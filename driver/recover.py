@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
-from driver import locks, promotion
+from driver import locks, promotion, verification
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -29,6 +29,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         _restore(workspace, say)
         if said := promotion.settle(workspace):
             say(said)
+        verification.settle(workspace, say, unfinished=True)
 
 
 def _restore(workspace: Path, say: Callable[[str], None]) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
-from contracts.params import DeployMetrics, RestoreMetrics
+from contracts.params import RestoreMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
-from driver import agreement, lease, preflight
+from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
@@ -48,8 +48,6 @@ class Session:
         self.task = load_task(settings.task)
         self._run: Run | None = None
         self._state: dict[str, dict[str, Any]] = {}
-        self._deployed: tuple[Result, str] | None = None
-        """What this run's deploy has given, and the digest of its GGUF."""
         self._gave_up = False
         self._started = time.monotonic()
 
@@ -95,7 +93,9 @@ class Session:
         Its own code has a digest already.
         """
         if stage in (stages.REPROCESS, stages.VERIFY):
-            return full_tag(self.settings.deploy.name)  # whom they ask
+            asked = full_tag(self.settings.deploy.name)
+            through = self.backend_url if stage is stages.VERIFY else ""  # may hold secrets
+            return f"{asked} by {files.digest_text(through)[:12]}" if through else asked
         if stage is stages.RESTORE:
             made = self.settings.backend and self.settings.backend.compose
             return files.digest_text(made.model_dump_json()) if made else ""  # may hold secrets
@@ -161,14 +161,18 @@ class Session:
         self.display.begin(plan, self.run)
 
     def prepare(self, step: Step) -> None:
-        """Check what only the results so far can tell, before the service is touched."""
+        """Check what only the results so far can tell, before the service is touched.
+
+        What a kill has left live without a verdict is verified next, or not live meanwhile.
+        """
+        if step.stage not in (stages.RESTORE, stages.VERIFY):
+            verification.settle(self.workspace, self.display.warn, unfinished=True)
         preflight.check_stage(self, step)
 
     def reuse(self, step: Step) -> Result:
         """Record that a result is taken as it is."""
         if step.result is None:
             raise ValueError(f"{step.stage.name} has no result to reuse")
-        self._remember_deployed(step, step.result)
         self._note(
             step.stage,
             state="reused",
@@ -202,14 +206,13 @@ class Session:
                 lambda error, pause: self.display.warn(f"{error}\nagain in {pause:g} s"),
             )
         except BaseException as error:
-            if stage is stages.VERIFY and isinstance(error, RetrainError):
-                self._take_back(error)
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
+            if stage is stages.VERIFY and isinstance(error, RetrainError):
+                told = "\n".join([told, *self._take_back(error)])
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
-        self._remember_deployed(step, result)
         self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
         self.display.finished(step, result, self.summary(result))
         return result
@@ -267,7 +270,9 @@ class Session:
             "deploy": partial(deploy.work, engine=self.engine),
             "restore": self._restore,
             "reprocess": partial(reprocess.work, backend_url=self.backend_url, alias=name),
-            "verify": partial(verify.work, engine=self.engine, name=name),
+            "verify": partial(
+                verify.work, engine=self.engine, name=name, backend_url=self.backend_url
+            ),
         }
 
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
@@ -275,29 +280,14 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
-    def _remember_deployed(self, step: Step, result: Result) -> None:
-        """Keep what this run's verify is about: it is not always the newest deployment."""
-        if step.stage is stages.DEPLOY and step.inputs:
-            self._deployed = result, step.inputs[stages.GGUF.name].digest
-
-    def _take_back(self, error: RetrainError) -> None:
-        """Undo the deployment of a model that was not verified, for whatever reason.
-
-        One that gave a bad answer never goes live again; one that gave none may be tried again.
-        """
-        if self._deployed is None and (last := self.store.latest(stages.DEPLOY.name)):
-            self._deployed = last[1], last[0].inputs[stages.GGUF.name].digest
-        if self._deployed is None:
-            return
-        result, gguf = self._deployed
-        deployed = DeployMetrics.model_validate(result.metrics)
-        if isinstance(error, VerifyFailed):
-            deploy.reject(self.workspace, gguf, deployed.tag)
-        rejected = deploy.rejected(self.workspace)
-        try:
-            self.display.warn(deploy.roll_back(deployed, self.engine, rejected))
-        except RetrainError as failed:
-            self.display.warn(f"{deployed.alias} is still the unverified model: {failed.what}")
+    def _take_back(self, error: RetrainError) -> list[str]:
+        """Undo the deployment of a model that was not verified; return what was done, in words."""
+        said: list[str] = []
+        bad = isinstance(error, VerifyFailed)
+        verification.take_back(self.workspace, self.engine, said.append, bad=bad)
+        for line in said:
+            self.display.warn(line)
+        return said
 
     def _listen(self, event: Event) -> None:
         self.run.record(event)

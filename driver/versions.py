@@ -73,9 +73,9 @@ def roll_back(workspace: Path, engine: Engine, name: str, wanted: str = "") -> t
     now = next((each for each in found if each.live), None)
     target = _named(found, name, wanted) if wanted else _before(found, now, name)
     promotion.switch(workspace, engine, full_tag(name), target.tag)
-    deploy.reinstate(workspace, target.tag, *_gguf_digests(workspace, target.digest))
+    deploy.reinstate(workspace, target.tag, *gguf_digests(workspace, target.digest))
     if now is not None and now.digest != target.digest:
-        deploy.reject(workspace, now.tag, *_gguf_digests(workspace, now.digest))
+        deploy.reject(workspace, now.tag, *gguf_digests(workspace, now.digest))
     return target, now.tag if now else ""
 
 
@@ -111,7 +111,7 @@ def _scores(store: Store) -> dict[str, dict[str, float]]:
     return found
 
 
-def _gguf_digests(workspace: Path, digest: str) -> list[str]:
+def gguf_digests(workspace: Path, digest: str) -> list[str]:
     """Return the digests of the GGUF files that this workspace has deployed as this model."""
     return [
         job.inputs[stages.GGUF.name].digest

@@ -170,25 +170,44 @@ class ReprocessMetrics(Metrics):
 
 
 class VerifyParams(Params):
-    """How the deployed model is checked."""
+    """How the deployed model is checked before every item gets its answers."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
 
     constrained: bool = False
     """Send the task's JSON schema with the canary. The backend sends none, so the default is the
     truer test."""
+    items: int = Field(3, ge=0, le=100)
+    """How many items the backend analyses with the new model before any other; they are read back
+    and judged. 0 asks the engine alone; without a backend there are none."""
+    max_error_share: float = Field(0, ge=0, le=1)
+    """Share of them that may be left without a valid answer. With more the model is taken back."""
+    max_broken_share: float = Field(0.5, ge=0, le=1)
+    """Share of them whose answer may break a label rule that is an error: a good model does that
+    now and then. With more the model is taken back; 1 leaves the rules out."""
     timeout_s: float = Field(300, gt=0)
-    """Limit of the request in seconds."""
+    """Limit of one question in seconds."""
 
 
 class VerifyMetrics(Metrics):
-    """The canary's answer."""
+    """The canary's answer, and what the backend's items have shown."""
 
     model: str
     digest: str
     fields: int
     answer: dict[str, Any]
+    items: tuple[str, ...] = ()
+    """The items that the backend has analysed with this model."""
+    failed: int = 0
+    """How many of them have no valid answer."""
+    broken: int = 0
+    """How many have an answer that breaks a label rule."""
 
     def summary(self) -> str:
-        """Return who answered."""
-        return f"{self.model} answered the canary, {self.fields} fields valid"
+        """Return who answered, and how."""
+        said = f"{self.model} answered the canary, {self.fields} fields valid"
+        if not self.items:
+            return said
+        valid = len(self.items) - self.failed
+        rules = f", {self.broken} against a label rule" if self.broken else ""
+        return f"{said}; through the backend {valid} of {len(self.items)} items valid{rules}"

@@ -174,26 +174,6 @@ def rejected(workspace: Path) -> list[str]:
     return [str(each) for each in found]
 
 
-def roll_back(metrics: DeployMetrics, engine: Engine, rejected: Collection[str] = ()) -> str:
-    """Let the alias name again what it named before; return what was done, for people.
-
-    Never one of the tags in `rejected`. Without any such version the alias goes: no model is
-    better than one that nobody has verified.
-    """
-    previous = metrics.previous
-    if not previous or previous in rejected or previous not in engine.models():
-        engine.unload(metrics.alias)  # by this name, while there is one
-        if metrics.alias in engine.models():
-            engine.delete(metrics.alias)
-        return (
-            f"{metrics.alias} is gone, since no good model was there before; the one that failed "
-            f"is still {metrics.tag}"
-        )
-    engine.copy(previous, metrics.alias)
-    engine.unload(metrics.alias)
-    return f"{metrics.alias} is {previous} again"
-
-
 def _keep_previous(engine: Engine, name: str, alias: str, candidate: str) -> str:
     """Return a version that is what the alias shows now, made if it has none; "" for a new name.
 

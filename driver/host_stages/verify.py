@@ -1,28 +1,69 @@
-"""verify: what is live answers a canary as the task demands."""
+"""verify: what is live answers as the task demands, asked directly and through the backend."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from contracts.entrypoint import StageContext
 from contracts.errors import VerifyFailed
-from contracts.params import (
-    VerifyMetrics,
-    VerifyParams,
-)
+from contracts.params import VerifyMetrics, VerifyParams
+from driver import verification
+from driver.adapters.backend import Backend
+from driver.host_stages import canaries, reprocess
+from driver.host_stages.canaries import Canary
 from serving.engine import Engine, full_tag
-from tasks import load_task
+from tasks import Task, load_task
 from tasks.definition import InvalidAnswer
 
+_MOST_NAMED = 5  # items in a message
 
-def work(context: StageContext[VerifyParams], engine: Engine, name: str) -> VerifyMetrics:
-    """Ask the alias as the backend does, and check every field of the answer.
+
+def work(
+    context: StageContext[VerifyParams], engine: Engine, name: str, backend_url: str = ""
+) -> VerifyMetrics:
+    """Ask the alias the task's canary, then have a few real items analysed by the backend.
+
+    Raises `VerifyFailed` for answers that are not what the task demands, `BackendUnavailable` where
+    the backend does not ask this model. The caller takes the model back; what that needs has been
+    written down before the first question.
+    """
+    task, alias = load_task(context.job.task), full_tag(name)
+    through = backend_url if context.params.items else ""
+    kept = context.work / "canaries.jsonl"
+    record = verification.begin(
+        context.root, engine, alias, through, kept, context.params.timeout_s
+    )
+    if through:
+        reprocess.check(through, alias)
+    answer = _ask(context, engine, task, alias, record.digest)
+    seen: list[Canary] = []
+    if through:
+        kept = context.root / record.canaries
+        seen = canaries.ask(context, engine, Backend(through), alias, kept)
+        _require_good(context.params, seen, record)
+    verification.passed(context.root, record)
+    return VerifyMetrics(
+        model=alias,
+        digest=record.digest,
+        fields=len(task.output.model_fields),
+        answer=answer,
+        items=tuple(each.id for each in seen),
+        failed=sum(bool(each.failure) for each in seen),
+        broken=sum(bool(each.broken) for each in seen),
+    )
+
+
+def _ask(
+    context: StageContext[VerifyParams], engine: Engine, task: Task, alias: str, expected: str
+) -> dict[str, Any]:
+    """Ask the alias as the backend does, and return the valid answer.
 
     Unloads first: two tags on one model share a runner, and only a fresh load shows under the
     name, and with the digest, that was asked for.
     """
-    task = load_task(context.job.task)
-    alias = full_tag(name)
     engine.unload(alias)
-    context.progress(0, 1, "answers")
+    context.progress(0, 1 + context.params.items, "answers")
     answer = engine.chat(
         alias,
         task.messages(task.canary),
@@ -31,7 +72,6 @@ def work(context: StageContext[VerifyParams], engine: Engine, name: str) -> Veri
         timeout_s=context.params.timeout_s,
     )
     shown = next((model for model in engine.loaded() if model.tag == alias), None)
-    expected = engine.models()[alias].digest
     if shown is None or shown.digest != expected:
         raise VerifyFailed(
             f"the canary was not answered by {alias}",
@@ -45,14 +85,30 @@ def work(context: StageContext[VerifyParams], engine: Engine, name: str) -> Veri
         raise VerifyFailed(
             f"{alias} answered the canary with something that is not valid",
             why=f"{error}; it said: {answer.text[:300]}",
-            todo="Train longer or on more rows, or better ones.",
         ) from error
-    context.progress(1, 1, "answers")
-    return VerifyMetrics(
-        model=alias,
-        digest=expected,
-        fields=len(task.output.model_fields),
-        answer=output.model_dump(mode="json"),
+    context.progress(1, 1 + context.params.items, "answers")
+    return output.model_dump(mode="json")
+
+
+def _require_good(
+    params: VerifyParams, seen: Sequence[Canary], record: verification.Record
+) -> None:
+    """Raise `VerifyFailed` where more items than allowed have no valid answer, or a bad one."""
+    failed = [f"item {each.id}: {each.failure}" for each in seen if each.failure]
+    broken = [f"item {each.id} breaks {', '.join(each.broken)}" for each in seen if each.broken]
+    if len(failed) <= params.max_error_share * len(seen):
+        failed = []
+    if len(broken) <= params.max_broken_share * len(seen):
+        broken = []
+    if not failed and not broken:
+        return
+    raise VerifyFailed(
+        f"{record.version} does not answer through the backend as the task demands: "
+        f"{len(failed) or len(broken)} of {len(seen)} items "
+        f"{'have no valid answer' if failed else 'break a label rule'}",
+        why="; ".join((failed + broken)[:_MOST_NAMED]),
+        todo="Train on more rows, or better ones. To let it live all the same, raise verify.max_* "
+        f"and call `driver rollback {record.version.rpartition(':')[2]}`.",
     )
 
 

@@ -77,7 +77,7 @@ class Host:
             "evaluate": {"limit": 2, "min_valid": 0},
             "deploy": {"name": ALIAS},
             "reprocess": {"max_error_share": 1.0},
-            "verify": {"constrained": True},
+            "verify": {"constrained": True, "max_error_share": 1.0, "max_broken_share": 1.0},
         }
         for name, values in self.changed.items():
             settings[name] = settings.get(name, {}) | values

@@ -34,11 +34,16 @@ def good_answer(priority: str | None = "high", **changed: Any) -> str:
 class OllamaDouble:
     """A server on a free loopback port. `script` decides, `asked` keeps every chat request.
 
-    While `open` is cleared, requests wait, as behind a slow model.
+    While `open` is cleared, requests wait, as behind a slow model. Of models it knows names and
+    digests; tags of one digest share a runner, which shows the first name it was asked by.
     """
 
     def __init__(self, *models: str) -> None:
         self.models = list(models)
+        self.digests: dict[str, str] = {}
+        """Of the models whose digest is not just made of their name."""
+        self.loaded: dict[str, str] = {}
+        """By digest, the name that its runner was first asked by."""
         self.script: Script = lambda _: good_answer()
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
@@ -46,13 +51,24 @@ class OllamaDouble:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # The pause is how long a stop waits, in every test.
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         """Stop serving; requests that wait are let go."""
         self.open.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def digest(self, name: str) -> str:
+        """Return the digest that a name shows."""
+        return self.digests.get(name, f"digest of {name}")
+
+    def copy(self, source: str, destination: str) -> None:
+        """Let a name show the digest of another."""
+        if destination not in self.models:
+            self.models.append(destination)
+        self.digests[destination] = self.digest(source)
 
     def user_messages(self) -> list[str]:
         """Return what was asked, in order."""
@@ -63,17 +79,30 @@ class OllamaDouble:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                """Answer /api/version, and /api/tags whatever the path."""
+                """Answer /api/version and /api/ps, and /api/tags whatever the path."""
                 if self.path == "/api/version":
                     self._reply(200, {"version": "0.33.1"})
                     return
-                models = [{"name": name, "digest": f"digest of {name}"} for name in double.models]
+                shown = {name: double.digest(name) for name in double.models}
+                if self.path == "/api/ps":
+                    shown = {name: digest for digest, name in double.loaded.items()}
+                models = [{"name": n, "digest": d, "size": 1} for n, d in shown.items()]
                 self._reply(200, {"models": models})
 
             def do_POST(self) -> None:
-                """Answer /api/chat by the script."""
+                """Answer /api/chat by the script; copy and unload as Ollama does."""
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                double.asked.append(request)
+                if self.path == "/api/copy":
+                    double.copy(request["source"], request["destination"])
+                    self._reply(200, {})
+                    return
+                digest = double.digest(request["model"])
+                if self.path == "/api/generate":
+                    double.loaded.pop(digest, None)
+                    self._reply(200, {"done": True, "done_reason": "unload"})
+                    return
+                double.asked.append({**request, "digest": digest})
+                double.loaded.setdefault(digest, request["model"])
                 double.open.wait()
                 said = double.script(request["messages"][1]["content"])
                 if isinstance(said, int):

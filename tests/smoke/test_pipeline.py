@@ -139,8 +139,8 @@ def test_another_learning_rate_repeats_training_and_what_follows(host: Host) -> 
         "gguf",
         "evaluate",
         "deploy",
-        "reprocess",
         "verify",
+        "reprocess",
     ]
     assert plan["train"][1] == "learning_rate: 0.005 → 0.001"
     assert plan["gguf"][1] == "train will run"
@@ -183,7 +183,7 @@ def test_a_new_name_is_verified_and_its_items_are_reprocessed(host: Host) -> Non
     plan = host.plan("deploy.name=other")
     running = {stage: why for stage, (action, why) in plan.items() if action == "run"}
     assert running.keys() == {"deploy", "reprocess", "verify"}
-    assert running["verify"] == "deploy.name has changed"
+    assert running["verify"] == "deploy.name or backend.url has changed"
 
 
 def test_a_file_that_was_changed_in_the_store_is_made_anew(host: Host) -> None:

@@ -1,0 +1,232 @@
+"""A few real items of the backend, analysed by the new model before all others are.
+
+They show what no question to the engine alone can: which model the backend asks, that it can read
+the answers, and that it keeps every field of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from contracts import files
+from contracts.entrypoint import StageContext
+from contracts.errors import BackendUnavailable, RetrainError
+from contracts.params import VerifyParams
+from contracts.stages import ITEMS, LABELS
+from driver.adapters.backend import (
+    EDITED_FIELDS,
+    Backend,
+    ItemUnavailable,
+    analysis_of,
+    stored_answer,
+)
+from driver.host_stages import reanalysis
+from driver.host_stages.reanalysis import Outcome, Row
+from serving.engine import Engine
+from tasks import InvalidAnswer, Task, load_task
+
+_ATTEMPTS = 2
+"""At one item without a valid answer: no good model is taken back for a hiccup of the engine."""
+_LOOK_S = 0.2
+_LEFT_AS_THEY_WERE = ("summary", "detailed_analysis")
+"""Fields of an item that the backend does not empty where an answer has none."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What the new model's answer to one item was worth."""
+
+    id: str
+    failure: str = ""
+    """Why no valid answer is stored, "" where one is."""
+    broken: tuple[str, ...] = ()
+    """The label rules of severity error that the answer breaks."""
+
+
+def ask(
+    context: StageContext[VerifyParams], engine: Engine, backend: Backend, alias: str, kept: Path
+) -> list[Canary]:
+    """Have `context.params.items` items analysed anew, and judge what the backend then holds.
+
+    `kept` gets the fields of each item from before, in front of its first analysis; what it holds
+    already stays, as it is from before a kill. Raises `BackendUnavailable` where another model than
+    `alias` has answered, or the backend does not answer at all.
+    """
+    task, wanted = load_task(context.job.task), context.params.items
+    expected = engine.models()[alias].digest
+    before = {row["id"]: row for row in files.read_jsonl(kept)} if kept.exists() else {}
+    seen: list[Canary] = []
+    shown = engine.name != "ollama"  # llama.cpp serves in this process, where no backend asks it
+    for row in candidates(task, context.input(ITEMS), context.input(LABELS)):
+        if len(seen) == wanted:
+            break
+        if (item := _usable(backend, row)) is None:
+            continue
+        before.setdefault(row["id"], {"id": row["id"], "title": row.get("title"), "fields": item})
+        files.write_jsonl(kept, before.values())
+        if not shown:
+            engine.unload(alias)  # a runner shows the name and digest that it was first asked by
+        with _Witness(engine) as witness:
+            found = _analysed(backend, task, row, context.params.timeout_s)
+        if found is None:
+            continue
+        if not shown:
+            shown = witness.saw(expected, found, alias, backend)
+        seen.append(found)
+        context.progress(1 + len(seen), 1 + wanted, "answers")
+    if len(seen) < wanted:
+        _say(f"only {len(seen)} items of the snapshot can be asked through the backend")
+    return seen
+
+
+def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
+    """Yield the items in the order in which they are tried: the same every time.
+
+    Those whose label is of the kind that somebody must act on, and the others, by turns; then
+    those without a label. Within each by a digest, so that it is not always the oldest.
+    """
+    kinds: dict[str, bool] = {}
+    for row in files.read_jsonl(labels):
+        label = task.output.model_validate_json(json.dumps(row["label"]))
+        kinds[row["id"]] = task.positive(label)
+    by_kind: dict[bool | None, list[Row]] = {True: [], False: [], None: []}
+    for row in files.read_jsonl(items):
+        by_kind[kinds.get(row["id"])].append(row)
+    for rows in by_kind.values():
+        rows.sort(key=lambda row: files.digest_text(row["id"]))
+    turns = itertools.zip_longest(by_kind[True], by_kind[False])
+    yield from (row for turn in turns for row in turn if row is not None)
+    yield from by_kind[None]
+
+
+def answer_in(before: Row, after: Row, fields: Iterable[str]) -> Row:
+    """Return the answer that the new analysis of an item has stored, as far as it is there.
+
+    The analysis counts where it has fields of the item too: the item's own may still be the old
+    ones. Elsewhere the item counts, but for texts that an irrelevant answer has left as they were.
+    """
+    analysis = analysis_of(after)
+    if any(name in analysis for name in EDITED_FIELDS):
+        answer = {name: analysis[name] for name in fields if name in analysis}
+        return answer if answer.get("priority") != "none" else {**answer, "priority": None}
+    answer = stored_answer(after, fields)
+    if answer.get("relevant") is False:
+        kept = [n for n in _LEFT_AS_THEY_WERE if after.get(n) == before.get(n)]
+        answer |= dict.fromkeys(kept)
+    return answer
+
+
+def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
+    """Return what the answer is worth that an item holds after its new analysis."""
+    fields = task.output.model_fields
+    answer = answer_in(before, after, fields)
+    if missing := [name for name in fields if name not in answer]:
+        return Canary(row["id"], f"the analysis has no {', '.join(missing)}")
+    try:
+        output = task.parse(json.dumps(answer))
+    except InvalidAnswer as error:
+        return Canary(row["id"], f"the answer is not valid: {error}")
+    if lost := [name for name in EDITED_FIELDS if answer.get(name) and not after.get(name)]:
+        return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
+    found = task.check(task.item.model_validate(row), output)
+    broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
+    return Canary(row["id"], broken=tuple(broken))
+
+
+def _usable(backend: Backend, row: Row) -> Row | None:
+    """Return what a new analysis of the item changes, in the item's own form.
+
+    None for one that is not to be asked.
+    """
+    try:
+        item = backend.item(row["id"])
+    except ItemUnavailable:
+        return None
+    another = "title" in row and (item.get("title") or "") != row["title"]
+    if another or item.get("is_manually_reviewed") is True:
+        return None
+    edited = {name: item.get(name) for name in EDITED_FIELDS}
+    return {**edited, "metadata": {"llm_analysis": analysis_of(item)}}
+
+
+def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:
+    """Have one item analysed and judge it; None where it is not there any more, or reviewed."""
+    found = Canary(row["id"])
+    for _ in range(_ATTEMPTS):
+        try:
+            before = backend.item(row["id"])
+        except ItemUnavailable as error:
+            if error.unknown:
+                return None
+            before = {}  # the attempt before has stored what cannot be shown
+        seen = reanalysis.reprocess(backend, row, timeout_s)
+        if seen.outcome in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
+            return None
+        if seen.outcome is Outcome.FAILED:
+            found = Canary(row["id"], seen.reason)
+        else:
+            found = judge(task, row, before, backend.item(row["id"]))
+        if not found.failure:
+            break
+        _say(f"item {row['id']}: {found.failure}")
+    return found
+
+
+class _Witness:
+    """Keeps which models hold memory while an item is analysed.
+
+    Afterwards may be too late: under OLLAMA_KEEP_ALIVE=0 nothing stays loaded.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tags: dict[str, str] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ended.wait(_LOOK_S)  # and one last look after the end
+            try:
+                self._tags |= {model.digest: model.tag for model in self._engine.loaded()}
+            except RetrainError:  # one look that fails proves nothing
+                continue
+
+    def saw(self, digest: str, found: Canary, alias: str, backend: Backend) -> bool:
+        """Return whether the model of this digest was at work.
+
+        Raises `BackendUnavailable` where another was. Where none was, and no answer is there
+        either, the engine may have failed to load it.
+        """
+        if digest in self._tags:
+            return True
+        if found.failure and not self._tags:
+            return False
+        loaded = ", ".join(f"{tag} ({each[:12]})" for each, tag in self._tags.items())
+        raise BackendUnavailable(
+            f"the backend's analysis was not made by {alias} (digest {digest[:12]})",
+            why=f"loaded in {self._engine.name} meanwhile: {loaded or 'nothing'}",
+            todo=f"Set OLLAMA_URL in the environment of {backend.url} to the {self._engine.name} "
+            f"that the driver asks (OLLAMA_HOST), and OLLAMA_MODEL to {alias}; under compose, "
+            "recreate its container (`docker compose up -d`). Then run again.",
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,239 @@
+"""The verification under way, written down, so that a model that failed it does not stay live.
+
+From the first question to the verdict `verification.json` says what is asked and what was live
+before. A model that fails is taken back: the alias names the version before again, and the items
+that were asked get that model's answers again. A kill in the middle of that is finished by the next
+start; one in the middle of the questions leaves a model that nobody has verified, so the next run
+asks again, and whatever else comes next (`recover`, a stage that has to run) takes it back first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contracts import files, stages
+from contracts.errors import FileUnusable, ModelMissing, RetrainError
+from contracts.params import DeployMetrics
+from contracts.stage import Frozen
+from driver import promotion, versions
+from driver.adapters.backend import Backend
+from driver.host_stages import deploy, reanalysis, reprocess
+from driver.host_stages.reanalysis import Outcome
+from driver.store import Store
+from serving import connect
+from serving.engine import Engine, Model
+
+RECORD = "verification.json"
+"""Below the workspace, from the first question to the verdict."""
+_HEALTHY_S = 60.0
+_SHOWN = 12  # digits of a digest
+Say = Callable[[str], None]
+
+
+class Record(Frozen):
+    """What is being verified, and what is needed to take it back with nothing but this."""
+
+    alias: str
+    version: str
+    digest: str
+    previous: str
+    """What the alias named before; "" for nothing, or where this workspace did not deploy it."""
+    backend: str
+    """Where the application answers; "" where it is not asked."""
+    canaries: str
+    """File of the items that were asked, as they were before; relative to the workspace."""
+    timeout_s: float
+    """How long one item may take."""
+    engine: dict[str, str]
+    """The environment that names the serving engine."""
+    undo: bool = False
+    """Whether it is being taken back, which the next start finishes."""
+
+
+def begin(
+    root: Path, engine: Engine, alias: str, backend: str, canaries: Path, timeout_s: float
+) -> Record:
+    """Write down that what `alias` names is being verified, and return the record.
+
+    Where a verification of the same model was cut off it goes on: the items' fields from before its
+    first question are kept. Raises `ModelMissing` where the alias names nothing.
+    """
+    live = engine.models().get(alias)
+    if live is None:
+        raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
+    known = read(root)
+    if known and (known.digest, known.backend) == (live.digest, backend):
+        return _written(root, known.model_copy(update={"undo": False}))
+    if canaries.exists():
+        canaries.replace(canaries.with_name("canaries.previous.jsonl"))
+    deployed = _deployed(root, live.digest)
+    return _written(
+        root,
+        Record(
+            alias=alias,
+            version=deployed.tag if deployed else alias,
+            digest=live.digest,
+            previous=deployed.previous if deployed else "",
+            backend=backend,
+            canaries=canaries.relative_to(root).as_posix(),
+            timeout_s=timeout_s,
+            engine=_environment(engine),
+        ),
+    )
+
+
+def passed(root: Path, record: Record) -> None:
+    """Say that the model is verified: it stays, and may go live again whatever was before."""
+    deploy.reinstate(root, record.version, *versions.gguf_digests(root, record.digest))
+    _drop(root)
+
+
+def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
+    """Undo the deployment of a model that was not verified; `say` is told what was done.
+
+    With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it has
+    given none, and may be tried again. Raises nothing, since the failure of the verification is the
+    one to tell: what cannot be done now the next start does.
+    """
+    try:
+        record = read(root)
+        if record is None:
+            return
+        if bad:
+            names = record.version, *versions.gguf_digests(root, record.digest)
+            deploy.reject(root, *names)
+        _undo(root, engine, _written(root, record.model_copy(update={"undo": True})), say)
+    except RetrainError as error:
+        say(f"NOT ROLLED BACK to its end: {error}\nThe next start, or `driver recover`, goes on.")
+
+
+def settle(root: Path, say: Say, *, unfinished: bool) -> None:
+    """Finish what `take_back` has begun before a kill; with `unfinished` take back too what a kill
+    has left without a verdict.
+
+    Needs nothing but the workspace. Raises nothing: it must not keep the service away.
+    """
+    try:
+        record = read(root)
+        if record is None or not (record.undo or unfinished):
+            return
+        record = _written(root, record.model_copy(update={"undo": True}))
+        engine = connect(record.engine, root)
+        try:
+            _undo(root, engine, record, say)
+        finally:
+            engine.close()
+    except RetrainError as error:
+        say(f"a verification was interrupted, and what it left cannot be undone now: {error}")
+
+
+def read(root: Path) -> Record | None:
+    """Return the verification that is under way or was cut off; `FileUnusable` if damaged."""
+    path = root / RECORD
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise FileUnusable(
+            f"{path} is damaged",
+            why=f"{error.error_count()} errors",
+            todo="See by `driver models` which model is live, then remove the file.",
+        ) from error
+
+
+def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
+    """Let the alias name a good version again, and the asked items have its answers."""
+    models = engine.models()
+    live = models.get(record.alias)
+    if live is None or live.digest == record.digest:
+        good = _way_back(root, models, record)
+        if not good:
+            say(_no_way_back(root, record))
+            _drop(root)
+            return
+        promotion.switch(root, engine, record.alias, good)  # which compares the digests
+        live = models[good]
+        say(
+            f"ROLLED BACK: {record.alias} is {good} again (digest {live.digest[:_SHOWN]}, as the "
+            f"serving engine shows it). {record.version} was live, and was not verified."
+        )
+    if record.backend:
+        _answer_again(root, record, live, say)
+    _drop(root)
+
+
+def _way_back(root: Path, models: Mapping[str, Model], record: Record) -> str:
+    """Return the newest version before that was not taken back itself, "" for none."""
+    name = record.alias.partition(":")[0]
+    older = sorted(t for t in models if t.startswith(f"{name}:") and t < record.version)
+    rejected = deploy.rejected(root)
+    for tag in (record.previous, *reversed(older)):
+        usable = tag in models and tag != record.alias and tag not in rejected
+        if usable and models[tag].digest != record.digest:
+            return tag
+    return ""
+
+
+def _no_way_back(root: Path, record: Record) -> str:
+    said = (
+        f"NOT ROLLED BACK: there is no good version before {record.version}, so {record.alias} "
+        "still names it although it was not verified."
+    )
+    if (root / record.canaries).exists():
+        said += f" The fields that asked items had before are in {root / record.canaries}."
+    return said
+
+
+def _answer_again(root: Path, record: Record, live: Model, say: Say) -> None:
+    """Have the items that were asked analysed by the model that is live now.
+
+    The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
+    answer, or asks another model.
+    """
+    backend = Backend(record.backend)
+    backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
+    reprocess.check(record.backend, record.alias)
+    path = root / record.canaries
+    rows = list(files.read_jsonl(path)) if path.exists() else []
+    for row in rows:
+        seen = reanalysis.reprocess(backend, row, record.timeout_s)
+        if seen.outcome is Outcome.FAILED:
+            say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
+    asked = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
+    if rows:
+        asked += (
+            f" It has analysed the {len(rows)} items of the verification again, since it offers no "
+            f"way to write their old fields back: those are in {path}."
+        )
+    say(asked)
+
+
+def _deployed(root: Path, digest: str) -> DeployMetrics | None:
+    """Return this workspace's last deployment of that model."""
+    for _, result in Store(root).executions(stages.DEPLOY.name):
+        metrics = DeployMetrics.model_validate(result.metrics)
+        if metrics.digest == digest:
+            return metrics
+    return None
+
+
+def _environment(engine: Engine) -> dict[str, str]:
+    names = ("OLLAMA_HOST", "LLAMACPP_HOME")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    return {**found, "RETRAIN_ENGINE": engine.name}
+
+
+def _written(root: Path, record: Record) -> Record:
+    files.write_json(root / RECORD, record.model_dump())
+    return record
+
+
+def _drop(root: Path) -> None:
+    """Remove the record durably: come back after a power cut, it would undo what is good."""
+    (root / RECORD).unlink(missing_ok=True)
+    files.fsync_path(root)

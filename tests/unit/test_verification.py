@@ -1,0 +1,352 @@
+"""A model that fails its verification is taken back, whatever kills the driver meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import serving.ollama
+from contracts import files, stages
+from contracts.errors import BackendUnavailable, CandidateRefused, FileUnusable, VerifyFailed
+from contracts.stage import InputRef
+from driver import preflight, promotion, recover, verification
+from driver.adapters.backend import Backend
+from driver.host_stages import canaries, deploy, reanalysis
+from driver.plan import Action, Request, Step
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
+from driver.store import Run
+from serving.ollama import Ollama
+from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.running_backend import BackendProcess, RunningBackend
+from tests.unit.verification_world import (
+    ALIAS,
+    GGUF,
+    NEW,
+    NEW_DIGEST,
+    OLD,
+    OLD_DIGEST,
+    ROWS,
+    World,
+    by_label,
+)
+
+Start = Callable[..., RunningBackend]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch, ollama: OllamaDouble) -> None:
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)  # the record has it, for the next start
+
+
+@pytest.fixture
+def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
+    """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
+    ollama.script = _by_model(ollama)
+    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+
+
+def _by_model(ollama: OllamaDouble) -> Callable[[str], str]:
+    def script(message: str) -> str:
+        bad = ollama.asked[-1]["digest"] == NEW_DIGEST and "Titel: Titel" in message
+        return "kein JSON" if bad else by_label(message)
+
+    return script
+
+
+def _failed(world: World) -> tuple[str, ...]:
+    """Let the verification fail at one item, and return the items asked."""
+    with pytest.raises(VerifyFailed):
+        world.verify(items=1)
+    return tuple(world.kept())
+
+
+def test_the_version_before_is_live_again_and_answers_the_items(world: World) -> None:
+    (asked,) = _failed(world)
+    world.take_back()
+    assert world.live() == OLD_DIGEST
+    assert world.ollama.loaded == {OLD_DIGEST: ALIAS}, "the new model's runner is gone"
+    assert world.asked()[-1] == (asked, "old")
+    assert world.backend is not None
+    assert world.backend.get(f"/api/items/{asked}")["summary"] != "Alt."
+    assert world.kept()[asked]["summary"] == "Alt."
+    assert deploy.rejected(world.root) == sorted([GGUF, NEW])
+    assert verification.read(world.root) is None
+    loud, back = world.said
+    assert loud.startswith(f"ROLLED BACK: {ALIAS} is {OLD} again (digest {OLD_DIGEST[:12]}")
+    assert f"healthy and asks {ALIAS}" in back
+    assert "no way to write their old fields back" in back
+    assert "canaries.jsonl" in back
+
+
+def test_what_gave_no_answer_may_be_tried_again(world: World) -> None:
+    """The engine or the backend went away: the model is not to blame."""
+    _failed(world)
+    world.take_back(bad=False)
+    assert world.live() == OLD_DIGEST
+    assert deploy.rejected(world.root) == []
+
+
+def test_what_was_taken_back_is_not_promoted_again(world: World) -> None:
+    _failed(world)
+    world.take_back()
+    files.write_json(world.root / "verdict.json", {"promote": True, "findings": []})
+    given = {
+        name: InputRef(path="verdict.json", digest=digest, bytes=1)
+        for name, digest in (("verdict", "v"), ("gguf", GGUF))
+    }
+    with pytest.raises(CandidateRefused, match="was taken back") as caught:
+        preflight.check_candidate(_session(world), given)
+    assert "verification failed" in caught.value.why
+
+
+@pytest.mark.parametrize("reason", ["nothing", "rejected", "gone"])
+def test_without_a_good_version_before_nothing_is_taken_away(world: World, reason: str) -> None:
+    if reason == "nothing":
+        world.deployed(previous="")
+    if reason == "rejected":
+        deploy.reject(world.root, OLD)
+    else:
+        world.ollama.models.remove(OLD)
+    (asked,) = _failed(world)
+    world.take_back()
+    assert world.live() == NEW_DIGEST
+    (said,) = world.said
+    assert said.startswith(f"NOT ROLLED BACK: there is no good version before {NEW}")
+    assert "canaries.jsonl" in said
+    assert GGUF in deploy.rejected(world.root)
+    assert asked == _failed(world)[0], "it goes on failing"
+
+
+def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
+    older = "liga-relevance:20251231-120000"
+    world.ollama.models.append(older)
+    deploy.reject(world.root, OLD)
+    _failed(world)
+    world.take_back()
+    assert world.live() == f"digest of {older}"
+
+
+def test_a_model_that_passes_after_all_may_go_live_again(world: World) -> None:
+    deploy.reject(world.root, NEW, GGUF, "another")
+    world.ollama.script = by_label
+    world.verify(items=1)
+    assert deploy.rejected(world.root) == ["another"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the program runs after it."""
+
+
+def _places() -> list[tuple[Any, str]]:
+    """Return every call of the taking back that changes something outside."""
+    return [
+        (deploy, "reject"),
+        (verification, "_written"),
+        (promotion, "switch"),
+        (Ollama, "copy"),
+        (Ollama, "unload"),
+        (Backend, "reprocess_item"),
+        (reanalysis, "reprocess"),
+        (verification, "_drop"),
+    ]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("place", range(len(_places())), ids=[n for _, n in _places()])
+def test_the_next_start_finishes_what_a_kill_has_left(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: int, *, after: bool
+) -> None:
+    (asked,) = _failed(world)
+    owner, name = _places()[place]
+    real = getattr(owner, name)
+
+    def killed(*given: Any, **named: Any) -> Any:
+        if after:
+            real(*given, **named)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, killed)
+        with suppress(Killed):
+            world.take_back()
+    # A run may be killed in that too; `recover` is for both.
+    for said in filter(None, [promotion.settle(world.root)]):
+        world.said.append(said)
+    world.settle(unfinished=True)
+    assert world.live() == OLD_DIGEST
+    assert world.asked()[-1] == (asked, "old")
+    assert verification.read(world.root) is None
+    assert not (world.root / promotion.RECORD).exists()
+    assert world.kept()[asked]["summary"] == "Alt."
+    world.said.clear()
+    world.settle(unfinished=True)
+    assert world.said == []
+
+
+def test_recover_takes_back_what_has_no_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two questions; the items that were asked get the old model's answers."""
+    world.ollama.script = by_label
+    with monkeypatch.context() as patched:
+        patched.setattr(canaries, "judge", _kill)
+        with pytest.raises(Killed):
+            world.verify()
+    said: list[str] = []
+    recover.recover(world.root, said.append)
+    assert world.live() == OLD_DIGEST
+    assert any(line.startswith("ROLLED BACK") for line in said)
+    assert [digest for _, digest in world.asked()] == ["new", "old"]
+    assert deploy.rejected(world.root) == [], "it may be tried again"
+
+
+def _kill(*_: object) -> None:
+    raise Killed
+
+
+def test_a_name_that_somebody_has_moved_meanwhile_stays_where_it_is(world: World) -> None:
+    _failed(world)
+    world.ollama.models.append("liga-relevance:mine")
+    world.engine.copy("liga-relevance:mine", ALIAS)
+    world.take_back()
+    assert world.live() == "digest of liga-relevance:mine"
+    assert verification.read(world.root) is None
+
+
+def test_a_backend_that_is_away_keeps_nothing_from_going_back(
+    tmp_path: Path, ollama: OllamaDouble, start_process: Callable[..., BackendProcess]
+) -> None:
+    """The name is back at once; the items follow at a later start."""
+    ollama.script = _by_model(ollama)
+    backend = start_process(ROWS)
+    world = World(tmp_path / "workspace", ollama, backend)
+    (asked,) = _failed(world)
+    backend.kill()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verification, "_HEALTHY_S", 0.1)
+        world.take_back()
+    assert world.live() == OLD_DIGEST
+    assert "NOT ROLLED BACK to its end" in world.said[-1]
+    backend.start()
+    world.settle(unfinished=False)
+    assert world.asked()[-1] == (asked, "old")
+    assert verification.read(world.root) is None
+
+
+def test_an_engine_that_is_away_is_told_and_tried_again(world: World) -> None:
+    _failed(world)
+    away = Ollama("http://127.0.0.1:9")
+    verification.take_back(world.root, away, world.said.append, bad=True)
+    assert "NOT ROLLED BACK to its end: Ollama at" in world.said[0]
+    world.settle(unfinished=False)
+    assert world.live() == OLD_DIGEST
+
+
+def test_a_damaged_record_is_named(world: World) -> None:
+    (world.root / verification.RECORD).write_text("{")
+    with pytest.raises(FileUnusable, match="damaged"):
+        world.verify()
+    world.take_back()
+    world.settle()
+    assert [verification.RECORD in said for said in world.said] == [True, True]
+
+
+# --- in a run -------------------------------------------------------------------------------------
+def _session(world: World) -> Session:
+    settings = Settings.model_validate(
+        {
+            "workspace": str(world.root),
+            "runner": "process",
+            "snapshot": {"items": ["items.jsonl"]},
+            "fetch": {"path": str(world.root)},
+            "backend": {"url": world.url, "container": "news"},
+            "verify": {"items": 1, "timeout_s": 10},
+        }
+    )
+    return Session(settings, Display())
+
+
+def _step(world: World, session: Session) -> Step:
+    asked: Request = session.request(stages.VERIFY)
+    return Step(asked, Action.RUN, "asked for", "v", world.inputs())
+
+
+def test_a_run_takes_a_bad_model_back_and_says_so_loudly(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = _session(world)
+    session._run = Run.create(world.root)
+    with pytest.raises(VerifyFailed) as caught:
+        session.execute(_step(world, session))
+    assert caught.value.exit_code == 27
+    assert world.live() == OLD_DIGEST
+    assert "! ROLLED BACK: liga-relevance:latest is" in capsys.readouterr().out
+
+
+def test_what_a_kill_has_left_is_verified_next_or_not_live_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _session(world)
+    world.ollama.script = by_label
+    with monkeypatch.context() as patched:
+        patched.setattr(canaries, "judge", _kill)
+        with pytest.raises(Killed):
+            world.verify(items=1)
+    session.prepare(_step(world, session))
+    assert world.live() == NEW_DIGEST
+    metrics = {"model": ALIAS, "digest": NEW_DIGEST, "fields": 9, "answer": {}}
+    session._run = Run.create(world.root)
+    result = session.execute(_step(world, session))
+    assert session.still_true(stages.VERIFY, result) == ""
+    assert result.metrics.items() >= {k: v for k, v in metrics.items() if k != "answer"}.items()
+    with monkeypatch.context() as patched:
+        patched.setattr(canaries, "judge", _kill)
+        with pytest.raises(Killed):
+            world.verify(items=1)
+    assert session.still_true(stages.VERIFY, result) == "its last start was interrupted"
+    session.prepare(Step(session.request(stages.REPROCESS), Action.RUN, "", "r", world.inputs()))
+    assert world.live() == OLD_DIGEST
+
+
+def test_before_a_run_it_counts_whom_the_backend_will_ask(
+    world: World, start_backend: Start
+) -> None:
+    """With reprocess switched off the verification asks it all the same."""
+    world.backend = start_backend(ROWS, OLLAMA_MODEL="qwen3:14b")
+    session = _session(world)
+    changed = {"reprocess": session.settings.reprocess.model_copy(update={"enabled": False})}
+    session.settings = session.settings.model_copy(update=changed)
+    assert preflight._asks_backend(session, [stages.VERIFY])
+    assert not preflight._asks_backend(session, [stages.REPROCESS])
+    with pytest.raises(BackendUnavailable, match="asks qwen3:14b"):
+        preflight.check_reprocess(session, [stages.VERIFY])
+
+
+def test_another_backend_is_another_verification(world: World, start_backend: Start) -> None:
+    """Not its address: that may hold a password, and a job is shown."""
+    session = _session(world)
+    first = session.request(stages.VERIFY).environment
+    world.backend = start_backend(ROWS)
+    second = _session(world).request(stages.VERIFY).environment
+    assert first.startswith(f"{ALIAS} by ")
+    assert first != second
+    assert world.url not in second
+
+
+def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:
+    speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
+    world.ollama.script = lambda message: (
+        speculation if world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
+    )
+    with pytest.raises(VerifyFailed, match="break a label rule"):
+        world.verify(items=1)
+    world.take_back()
+    assert world.live() == OLD_DIGEST

@@ -1,0 +1,286 @@
+"""The verify stage: the engine asked directly, and real items through the running backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import serving.ollama
+from contracts import files
+from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
+from contracts.params import VerifyMetrics
+from driver import verification
+from driver.adapters.backend import analysis_of
+from driver.host_stages import canaries, reanalysis, verify
+from tasks import load_task
+from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.running_backend import RunningBackend
+from tests.unit.verification_world import (
+    ALIAS,
+    BEFORE,
+    CONTENT,
+    IRRELEVANT,
+    NEW,
+    NEW_DIGEST,
+    OLD,
+    ROWS,
+    World,
+    by_label,
+)
+
+TASK = load_task("liga_relevance")
+Start = Callable[..., RunningBackend]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
+
+
+@pytest.fixture
+def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
+    """Return a deployment, whose model answers well, in front of a backend with five items."""
+    ollama.script = by_label
+    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+
+
+def test_a_good_model_is_verified_by_items_of_both_kinds(world: World) -> None:
+    """In the order of a digest; a reviewed item is left alone, and the rest wait for reprocess."""
+    metrics = world.verify()
+    assert (metrics.model, metrics.digest) == (ALIAS, NEW_DIGEST)
+    assert (len(metrics.items), metrics.failed, metrics.broken) == (3, 0, 0)
+    assert {"1", "2"} <= set(metrics.items), "both that are relevant"
+    assert "5" not in metrics.items
+    assert metrics.answer["relevant"] is True
+    assert [number for number, _ in world.asked()] == list(metrics.items)
+    assert {digest for _, digest in world.asked()} == {"new"}
+    assert "through the backend 3 of 3 items valid" in metrics.summary()
+    assert verification.read(world.root) is None
+    assert verify.disagreement(metrics, world.engine) == ""
+
+
+def test_what_the_items_held_before_is_kept(world: World) -> None:
+    metrics = world.verify()
+    kept = world.kept()
+    assert tuple(kept) == metrics.items
+    assert {fields["summary"] for fields in kept.values()} == {"Alt."}
+    assert {analysis_of(fields)["reasoning"] for fields in kept.values()} == {"Alt."}
+
+
+def test_the_number_of_items_is_a_setting(world: World) -> None:
+    assert len(world.verify(items=1).items) == 1
+    assert world.verify(items=0).items == ()
+    assert len(world.verify(items=9).items) == 4  # the fifth is reviewed
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Das weiß ich nicht.", "could not be read"),
+        (500, "still the old one"),
+        (json.dumps({k: v for k, v in json.loads(good_answer()).items() if k != "tags"}), "tags"),
+        (good_answer("sehr wichtig"), "the answer is not valid: priority"),
+        (good_answer(relevance_score=7), "the answer is not valid: relevance_score"),
+        # The page still shows the old summary, which is no field of this answer.
+        (good_answer(summary=None), "relevant without summary"),
+    ],
+)
+def test_an_item_without_a_valid_answer_fails_the_model(
+    world: World, said: str | int, reason: str
+) -> None:
+    world.ollama.script = lambda message: said if "Titel 1" in message else by_label(message)
+    with pytest.raises(VerifyFailed, match=r"1 of 3 items have no valid answer") as caught:
+        world.verify()
+    assert "item 1: " in caught.value.why
+    assert reason in caught.value.why
+    assert NEW.rpartition(":")[2] in caught.value.todo
+    assert verification.read(world.root) is not None, "the caller is to take it back"
+    assert world.verify(max_error_share=0.4).failed == 1
+
+
+def test_one_hiccup_is_no_verdict(world: World) -> None:
+    asked: list[str] = []
+
+    def once(message: str) -> str | int:
+        asked.append(message)
+        return 500 if sum("Titel 1" in each for each in asked) == 1 else by_label(message)
+
+    world.ollama.script = once
+    assert world.verify().failed == 0
+
+
+def test_label_rules_count_by_their_share(world: World) -> None:
+    bad = good_answer(reasoning="Die Liga könnte sich äußern.")
+    world.ollama.script = lambda message: bad if "Titel 1" in message else by_label(message)
+    assert world.verify().broken == 1  # of three
+    with pytest.raises(VerifyFailed, match=r"1 of 3 items break a label rule") as caught:
+        world.verify(max_broken_share=0)
+    assert "item 1 breaks liga-speculation" in caught.value.why
+    world.ollama.script = lambda message: bad if "Titel: Titel" in message else by_label(message)
+    with pytest.raises(VerifyFailed, match=r"3 of 3 items break a label rule"):
+        world.verify()
+    assert world.verify(max_broken_share=1).broken == 3
+
+
+def test_the_canary_is_asked_directly_too(world: World) -> None:
+    world.ollama.script = lambda _: "kein JSON"
+    with pytest.raises(VerifyFailed, match="answered the canary with something that is not valid"):
+        world.verify()
+    assert world.asked() == []
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[OllamaDouble]:
+    """Return another Ollama, with a model of the same name."""
+    double = OllamaDouble(ALIAS)
+    double.script = by_label
+    yield double
+    double.close()
+
+
+def test_an_answer_of_another_model_is_seen_by_its_digest(
+    tmp_path: Path, ollama: OllamaDouble, elsewhere: OllamaDouble, start_backend: Start
+) -> None:
+    """The backend asks the right name, of another server: no name shows that."""
+    ollama.script = by_label
+    world = World(tmp_path / "w", ollama, start_backend(ROWS, OLLAMA_URL=elsewhere.url))
+    with pytest.raises(BackendUnavailable, match=rf"not made by {ALIAS}") as caught:
+        world.verify()
+    assert "OLLAMA_URL" in caught.value.todo
+    assert len(elsewhere.asked) == 1, "no further item gets its answer"
+    assert "nothing" in caught.value.why
+
+
+def test_tags_that_share_a_runner_do_not_hide_which_one_answers(world: World) -> None:
+    """The version was asked before: /api/ps would go on showing its name, with the same digest."""
+    world.ollama.loaded = {NEW_DIGEST: NEW}
+    assert world.verify().digest == NEW_DIGEST
+    assert world.ollama.loaded == {NEW_DIGEST: ALIAS}
+
+
+def test_a_runner_that_goes_at_once_is_seen_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OLLAMA_KEEP_ALIVE=0: nothing is loaded once the answer is there."""
+    real = reanalysis.reprocess
+
+    def gone(*given: Any) -> reanalysis.Seen:
+        found = real(*given)
+        world.ollama.loaded.clear()
+        return found
+
+    monkeypatch.setattr(reanalysis, "reprocess", gone)
+    assert world.verify().failed == 0
+
+
+def test_the_backend_must_ask_the_alias(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Start
+) -> None:
+    world = World(tmp_path / "w", ollama, start_backend(ROWS, OLLAMA_MODEL="qwen3:14b"))
+    with pytest.raises(BackendUnavailable, match="asks qwen3:14b") as caught:
+        world.verify()
+    assert "OLLAMA_MODEL=liga-relevance" in caught.value.todo
+    assert ollama.asked == []
+
+
+def test_without_a_backend_the_engine_alone_is_asked(tmp_path: Path, ollama: OllamaDouble) -> None:
+    world = World(tmp_path / "w", ollama)
+    metrics = world.verify()
+    assert metrics.items == ()
+    assert metrics.summary() == f"{ALIAS} answered the canary, 9 fields valid"
+    ollama.models.remove(ALIAS)
+    with pytest.raises(ModelMissing):
+        world.verify()
+
+
+def test_items_that_the_backend_does_not_have(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The snapshot came from files of another one."""
+    rows = list(files.read_jsonl(world.root / "items.jsonl"))
+    changed = [{**row, "title": "Ganz anderes"} for row in rows[:2]]
+    changed += [{**row, "id": f"liga-{row['id']}"} for row in rows[2:]]
+    files.write_jsonl(world.root / "items.jsonl", changed)
+    assert world.verify().items == ()
+    assert world.asked() == []
+    assert "only 0 items of the snapshot can be asked" in capsys.readouterr().err
+
+
+def test_the_next_start_goes_on_and_keeps_what_was_before(world: World) -> None:
+    """Killed behind the first item: its old fields are not overwritten by the new answer."""
+
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(canaries, "judge", kill)
+        with pytest.raises(Killed):
+            world.verify()
+    (first,) = world.kept()
+    record = verification.read(world.root)
+    assert record is not None
+    assert (record.version, record.previous, record.undo) == (NEW, OLD, False)
+    world.settle(unfinished=False)
+    assert world.live() == NEW_DIGEST
+    metrics = world.verify()
+    assert metrics.items[0] == first
+    assert {fields["summary"] for fields in world.kept().values()} == {"Alt."}
+    assert verification.read(world.root) is None
+
+
+def test_the_order_of_the_items_hangs_on_nothing_but_their_ids(world: World) -> None:
+    items, labels = world.root / "items.jsonl", world.root / "labels.jsonl"
+    order = [row["id"] for row in canaries.candidates(TASK, items, labels)]
+    assert sorted(order) == ["1", "2", "3", "4", "5"]
+    assert [each in {"1", "2"} for each in order] == [True, False, True, False, False]
+    assert order[-1] == "5", "the one without a label"
+    files.write_jsonl(items, reversed(list(files.read_jsonl(items))))
+    assert [row["id"] for row in canaries.candidates(TASK, items, labels)] == order
+
+
+FIELDS = tuple(TASK.output.model_fields)
+OLD_TEXTS = {"summary": "Alt.", "detailed_analysis": "Alt.", "priority": "none"}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "item", "summary"),
+    [
+        # The analysis has the item's fields too: they count, empty or not.
+        (json.loads(IRRELEVANT), OLD_TEXTS, None),
+        (json.loads(good_answer()), OLD_TEXTS, "Das Land kürzt die Mittel."),
+        # It has not: the item's count, but for texts that an irrelevant answer left as they were.
+        ({"relevant": False, "reasoning": "Sport."}, OLD_TEXTS, None),
+        ({"relevant": True, "reasoning": "Pflege."}, OLD_TEXTS, "Alt."),
+        ({"relevant": False, "reasoning": "Sport."}, {**OLD_TEXTS, "summary": "Neu."}, "Neu."),
+    ],
+)
+def test_an_answer_is_what_the_new_analysis_has_stored(
+    analysis: dict[str, Any], item: dict[str, Any], summary: str | None
+) -> None:
+    before = {**OLD_TEXTS, "metadata": {}}
+    after = {**item, "assigned_aks": [], "metadata": {"llm_analysis": analysis}}
+    answer = canaries.answer_in(before, after, FIELDS)
+    assert answer["summary"] == summary
+    assert answer["priority"] in {None, "high"}
+
+
+def test_a_field_that_the_item_did_not_get_is_missed() -> None:
+    analysis = json.loads(good_answer())
+    row = {"id": "1", "title": "Titel 1", "content": CONTENT}
+    after = {**analysis, "assigned_aks": [], "metadata": {"llm_analysis": analysis}}
+    assert "assigned_aks" in canaries.judge(TASK, row, BEFORE, after).failure
+    after["assigned_aks"] = ["AK1"]
+    assert canaries.judge(TASK, row, BEFORE, after) == canaries.Canary("1")
+
+
+def test_metrics_of_an_older_driver_are_still_read() -> None:
+    old = {"model": ALIAS, "digest": "d", "fields": 9, "answer": {}}
+    assert VerifyMetrics.model_validate(old).items == ()
