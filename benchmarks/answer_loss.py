@@ -8,7 +8,6 @@ as transformers does when it is given labels.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.comparison import show
 from contracts.params import (
     TrainParams,
 )
@@ -81,14 +81,7 @@ def main() -> None:
             raise SystemExit(f"the losses differ: {float(mine)} and {float(other)}")
         own = seconds(lambda rows=rows: ours(model, rows), 3)  # type: ignore[misc]
         their = seconds(lambda rows=rows: theirs(model, rows), 3)  # type: ignore[misc]
-        line = {
-            "name": f"training step, {size} rows",
-            "ours": round(own, 3),
-            "other": round(their, 3),
-            "ratio": round(their / own, 2),
-            "unit": "s",
-        }
-        print(json.dumps(line), flush=True)
+        show(f"training step, {size} rows", own, their, "s", digits=3)
 
 
 if __name__ == "__main__":

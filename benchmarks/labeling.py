@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison import compared
 from contracts import files
 from contracts.files import digest_text
 from contracts.label_cache import CACHE_FILE, LabelCache
@@ -171,12 +172,9 @@ def at_slots(slots: int, count: int, count_before: int) -> dict[str, Any]:
             elapsed_s = load.last_at - load.first_at
             rates.append(60 * number / (elapsed_s * SCALE))
             of_ideal.append(load.busy_s / (slots * elapsed_s))
+    own, other = rates
     return {
-        "name": f"labelling, slots: {slots}",
-        "ours": round(rates[0], 1),
-        "other": round(rates[1], 1),
-        "ratio": round(rates[0] / rates[1], 2),
-        "unit": "items/min",
+        **compared(f"labelling, slots: {slots}", own, other, "items/min", more=True, digits=1),
         "of_ideal": round(of_ideal[0], 3),
         "of_ideal_other": round(of_ideal[1], 3),
         "items": count,
@@ -194,14 +192,8 @@ def cached(count: int) -> dict[str, Any]:
         own = _run(job, found.address)
         if found.load().requests:
             raise SystemExit("a cached row was asked for")
-    return {
-        "name": f"{count} cached rows, rules known or asked again",
-        "ours": round(own, 2),
-        "other": round(other, 2),
-        "ratio": round(other / own, 2),
-        "unit": "s",
-        "goal_s": GOALS_S[count],
-    }
+    name = f"{count} cached rows, rules known or asked again"
+    return {**compared(name, own, other, "s"), "goal_s": GOALS_S[count]}
 
 
 def fill(workspace: Path, rows: list[dict[str, Any]]) -> None:

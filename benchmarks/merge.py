@@ -9,43 +9,24 @@ at most, and the base lies in the page cache.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from contracts.stage import InputRef, Job, Metrics, Stage
+from benchmarks import random_qwen3, ways
+from benchmarks.comparison import show
+from benchmarks.random_qwen3 import QWEN, SIZE_1_7B
 
-QWEN = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
-FULL = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28}
 QUICK = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12}
-RANK, ALPHA, FILES = 16, 16, 4
-
-
-def main() -> None:
-    """Print one line for each comparison; ratio above 1: ours is faster, or smaller."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="0.16 B parameters, under 50 s")
-    parser.add_argument("--folder", help="where to write; 14 GB, 1 GB with --quick")
-    parser.add_argument("--way", choices=sorted(WAYS), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.way:
-        WAYS[given.way](Path(given.folder))
-        return
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        _compare(Path(folder), quick=given.quick)
 
 
 def _compare(root: Path, *, quick: bool) -> None:
-    size = {**QWEN, **(QUICK if quick else FULL), "vocab_size": 25_000 if quick else 151_936}
-    parameters = make_model(root, size)
+    """Print one line for each comparison; ratio above 1: ours is faster, or smaller."""
+    size = {**QWEN, **(QUICK if quick else SIZE_1_7B), "vocab_size": 25_000 if quick else 151_936}
+    parameters = random_qwen3.make(root, size)
     seconds: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     for _ in range(2):
@@ -60,15 +41,7 @@ def _compare(root: Path, *, quick: bool) -> None:
         (f"{name}, against a copy", seconds, "copy", "s"),
         (f"{name}, peak memory against PEFT", memory, "peft", "GB"),
     ):
-        mine, theirs = min(found["ours"]), min(found[other])
-        line = {
-            "name": what,
-            "ours": round(mine, 2),
-            "other": round(theirs, 2),
-            "ratio": round(theirs / mine, 2),
-            "unit": unit,
-        }
-        print(json.dumps(line), flush=True)
+        show(what, min(found["ours"]), min(found[other]), unit)
 
 
 def measure(root: Path, way: str) -> tuple[float, float]:
@@ -76,9 +49,10 @@ def measure(root: Path, way: str) -> tuple[float, float]:
     for old in ("store", "out"):
         shutil.rmtree(root / old, ignore_errors=True)
     os.sync()  # what others wrote is not to be waited for in this one's flush
-    command = [sys.executable, "-m", "benchmarks.merge", "--way", way, "--folder", str(root)]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ways.command("merge", way, root), capture_output=True, text=True, check=False
+    )
     taken = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -87,95 +61,6 @@ def measure(root: Path, way: str) -> tuple[float, float]:
         shutil.rmtree(kept, ignore_errors=True)
         (root / ("out" if way == "peft" else "store/merge/bench/out/merged")).rename(kept)
     return taken, int(done.stdout.split()[-1]) * 1024 / 1e9
-
-
-def make_model(root: Path, size: dict[str, int]) -> int:
-    """Write base and adapter with random weights below `root`; return the number of parameters."""
-    import torch
-    from safetensors.torch import save_file
-
-    random = torch.Generator().manual_seed(11)
-    shapes = model_shapes(size)
-    base, adapter = root / "base", root / "lora_adapter"
-    base.mkdir()
-    adapter.mkdir()
-    names = list(shapes)
-    places: dict[str, str] = {}
-    for number in range(FILES):
-        name = f"model-{number + 1:05}-of-{FILES:05}.safetensors"
-        own = names[number * len(names) // FILES : (number + 1) * len(names) // FILES]
-        tensors = {
-            n: torch.empty(shapes[n], dtype=torch.bfloat16).normal_(std=0.02, generator=random)
-            for n in own
-        }
-        save_file(tensors, base / name, metadata={"format": "pt"})
-        places |= dict.fromkeys(own, name)
-    _write(base / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
-    _write(base / "config.json", _config(size))
-    lora = {}
-    for name, shape in shapes.items():
-        if "_proj" in name:
-            module = "base_model.model." + name.removesuffix(".weight")
-            for part, of in (("A", (RANK, shape[1])), ("B", (shape[0], RANK))):
-                lora[f"{module}.lora_{part}.weight"] = torch.empty(of).normal_(
-                    std=0.02, generator=random
-                )
-    save_file(lora, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write(adapter / "adapter_config.json", _adapter_config())
-    return sum(torch.Size(shape).numel() for shape in shapes.values())
-
-
-def model_shapes(size: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a Qwen3 of this size, in the order of its layers."""
-    hidden, inner, head = size["hidden_size"], size["intermediate_size"], size["head_dim"]
-    query, key = size["num_attention_heads"] * head, size["num_key_value_heads"] * head
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (size["vocab_size"], hidden)}
-    for layer in range(size["num_hidden_layers"]):
-        for name, shape in {
-            "self_attn.q_proj": (query, hidden),
-            "self_attn.k_proj": (key, hidden),
-            "self_attn.v_proj": (key, hidden),
-            "self_attn.o_proj": (hidden, query),
-            "self_attn.q_norm": (head,),
-            "self_attn.k_norm": (head,),
-            "mlp.gate_proj": (inner, hidden),
-            "mlp.up_proj": (inner, hidden),
-            "mlp.down_proj": (hidden, inner),
-            "input_layernorm": (hidden,),
-            "post_attention_layernorm": (hidden,),
-        }.items():
-            shapes[f"model.layers.{layer}.{name}.weight"] = shape
-    return {
-        **shapes,
-        "model.norm.weight": (hidden,),
-        "lm_head.weight": (size["vocab_size"], hidden),
-    }
-
-
-def _config(size: dict[str, int]) -> dict[str, Any]:
-    return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        **size,
-    }
-
-
-def _adapter_config() -> dict[str, Any]:
-    from images.trainer.backends import PROJECTIONS
-
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": RANK,
-        "lora_alpha": ALPHA,
-        "target_modules": list(PROJECTIONS),
-    }
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def _check_equal(root: Path) -> None:
@@ -201,44 +86,10 @@ def ours(root: Path) -> None:
     from contracts.stages import MERGE
     from images.merger import merge
 
-    metrics = run_stage(root, MERGE, merge.work, ("base", "lora_adapter"))
+    metrics = ways.run_stage(root, MERGE, merge.work, ("base", "lora_adapter"))
     if metrics["way"] != "streamed":
         raise SystemExit(f"not streamed: {metrics['why']}")
     _print_peak()
-
-
-def run_stage(
-    root: Path, stage: Stage, work: Callable[..., Metrics], inputs: Sequence[str]
-) -> dict[str, Any]:
-    """Run a stage on inputs that lie in `root` under these paths; return its metrics."""
-    from contracts.entrypoint import execute
-    from contracts.files import size_of
-    from contracts.stages import REFERENCE
-    from tests.unit.references import write_empty
-
-    references = {
-        Path(path).name: InputRef(
-            path=path,
-            digest="",  # the driver has it from the stage before
-            bytes=sum(file.stat().st_size for file in (root / path).iterdir()),
-        )
-        for path in inputs
-    }
-    record = write_empty(root / "reference.json")  # nothing to compare with: work alone counts
-    references[REFERENCE.name] = InputRef(path=record.name, digest="", bytes=size_of(record))
-    job = Job(
-        stage=stage.name,
-        run="",
-        fingerprint="",
-        code_digest="",
-        environment="",
-        task="bench",
-        task_digest="",
-        params={},
-        inputs=references,
-    )
-    folder = root / "store" / stage.name / "bench"
-    return execute(stage, job, root, folder, work, lambda _event: None).metrics
 
 
 def peft(root: Path) -> None:
@@ -280,4 +131,10 @@ def _print_peak() -> None:
 WAYS = {"ours": ours, "peft": peft, "copy": copy}
 
 if __name__ == "__main__":
-    main()
+    ways.main(
+        __doc__,
+        WAYS,
+        _compare,
+        quick="0.16 B parameters, under 50 s",
+        takes="14 GB, 1 GB with --quick",
+    )

@@ -11,20 +11,19 @@ out. Both results are the same bytes, or the benchmark fails.
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import json
 import os
 import resource
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.merge import FULL, QWEN, make_model, run_stage
+from benchmarks import random_qwen3, ways
+from benchmarks.comparison import show
+from benchmarks.random_qwen3 import QWEN, SIZE_1_7B
 from contracts.files import ROOT
 
 QUICK = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
@@ -56,22 +55,9 @@ class Taken:
         )
 
 
-def main() -> None:
-    """Print one line for each comparison; ratio above 1: one pass takes less."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="0.04 B parameters, under 50 s")
-    parser.add_argument("--folder", help="where to write; 15 GB, 1 GB with --quick")
-    parser.add_argument("--way", choices=sorted(WAYS), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.way:
-        WAYS[given.way](Path(given.folder))
-        return
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        _compare(Path(folder), quick=given.quick)
-
-
 def _compare(root: Path, *, quick: bool) -> None:
-    parameters = _make(root, {**QWEN, **(QUICK if quick else FULL), "vocab_size": VOCABULARY})
+    """Print one line for each comparison; ratio above 1: one pass takes less."""
+    parameters = _make(root, {**QWEN, **(QUICK if quick else SIZE_1_7B), "vocab_size": VOCABULARY})
     rounds = [(_one_pass(root), _two_steps(root)) for _ in range(1 if quick else 2)]
     one, two = (min(found, key=lambda taken: taken.wall_s) for found in zip(*rounds, strict=True))
     name = f"one pass of {parameters / 1e9:.2f} B parameters to q8_0, against two steps"
@@ -83,20 +69,13 @@ def _compare(root: Path, *, quick: bool) -> None:
         ("peak disk", one.disk / _GB, two.disk / _GB, "GB"),
         ("peak memory", one.memory / _GB, two.memory / _GB, "GB"),
     ):
-        line = {
-            "name": f"{name}: {what}",
-            "ours": round(mine, 2),
-            "other": round(other, 2),
-            "ratio": round(other / mine, 2) if mine else None,
-            "unit": unit,
-        }
-        print(json.dumps(line), flush=True)
+        show(f"{name}: {what}", mine, other, unit)
 
 
 def _make(root: Path, size: dict[str, int]) -> int:
     from examples import tiny_qwen3
 
-    parameters = make_model(root, size)
+    parameters = random_qwen3.make(root, size)
     tiny = ROOT / ".cache" / "tiny-qwen3"  # where `make demo` keeps it; for its tokenizer
     tiny_qwen3.make(tiny)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
@@ -126,7 +105,7 @@ def _two_steps(root: Path) -> Taken:
 def measure(root: Path, way: str) -> Taken:
     """Run one stage in its own process, and watch it."""
     _forget(root)
-    command = [sys.executable, "-m", "benchmarks.one_pass", "--way", way, "--folder", str(root)]
+    command = ways.command("one_pass", way, root)
     disk = memory = 0
     started = time.perf_counter()
     with (root / "told").open("w+", encoding="utf-8") as told:
@@ -186,7 +165,7 @@ def one_pass(root: Path) -> None:
     from images.gguf import convert
 
     stage = convert_stage(one_pass=True, imatrix=False)
-    run_stage(root, stage, convert.work, ("base", "lora_adapter"))
+    ways.run_stage(root, stage, convert.work, ("base", "lora_adapter"))
     _print_counts()
 
 
@@ -195,7 +174,7 @@ def merge(root: Path) -> None:
     from contracts.stages import MERGE
     from images.merger import merge as merger
 
-    run_stage(root, MERGE, merger.work, ("base", "lora_adapter"))
+    ways.run_stage(root, MERGE, merger.work, ("base", "lora_adapter"))
     _print_counts()
 
 
@@ -204,7 +183,7 @@ def convert(root: Path) -> None:
     from contracts.stages import CONVERT
     from images.gguf import convert as converter
 
-    run_stage(root, CONVERT, converter.work, ("store/merge/bench/out/merged",))
+    ways.run_stage(root, CONVERT, converter.work, ("store/merge/bench/out/merged",))
     _print_counts()
 
 
@@ -220,4 +199,10 @@ def _print_counts() -> None:
 WAYS = {"one_pass": one_pass, "merge": merge, "convert": convert}
 
 if __name__ == "__main__":
-    main()
+    ways.main(
+        __doc__,
+        WAYS,
+        _compare,
+        quick="0.04 B parameters, under 50 s",
+        takes="15 GB, 1 GB with --quick",
+    )

@@ -12,7 +12,6 @@ One core; the first step is not counted.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Trainer, TrainerCallback
 
+from benchmarks.comparison import show
 from contracts import files
 from contracts.params import TrainParams
 from examples import tiny_qwen3
@@ -72,21 +72,9 @@ def main() -> None:
         rows, messages = sample(tokenizer)
         mine = ours(folder, tokenizer, rows, steps)  # first, since its peak is the lower one
         other = theirs(folder, tokenizer, rows, messages, steps)
-    show("answer tokens for each 100 computed", mine.answers, other.answers, "tokens")
-    show("training", mine.rows_per_s, other.rows_per_s, "rows/s")
+    show("answer tokens for each 100 computed", mine.answers, other.answers, "tokens", more=True)
+    show("training", mine.rows_per_s, other.rows_per_s, "rows/s", more=True)
     show("training, peak memory", mine.memory_gb, other.memory_gb, "GB")
-
-
-def show(name: str, mine: float, other: float, unit: str) -> None:
-    """Print a comparison as a line of JSON."""
-    line = {
-        "name": name,
-        "ours": round(mine, 2),
-        "other": round(other, 2),
-        "ratio": round(other / mine if unit == "GB" else mine / other, 2),
-        "unit": unit,
-    }
-    print(json.dumps(line), flush=True)
 
 
 def sample(tokenizer: Any) -> tuple[list[Row], list[Messages]]:

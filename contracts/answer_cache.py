@@ -7,42 +7,26 @@ on where it was stopped.
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from contracts.errors import FileUnusable
+from contracts.sqlite_file import SqliteFile
 
 ANSWERS_FILE = "cache/answers.sqlite"
 """Below the workspace."""
+_TABLES = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL);"
 
 
-class AnswerCache:
-    """Answers by request key, in one SQLite file; for one thread. `put` returns when it is kept."""
+class AnswerCache(SqliteFile):
+    """Answers by request key."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        with self._named_errors():
-            self._database = sqlite3.connect(path, timeout=60)
-            self._database.execute("PRAGMA synchronous=EXTRA")  # as in contracts/label_cache.py
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._database.close()
+        super().__init__(
+            path,
+            _TABLES,
+            name="cache of answers",
+            todo="Free space, or move the file away; the models are then asked again.",
+        )
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the answer under a key; None where there is none, or it cannot be read."""
@@ -59,16 +43,4 @@ class AnswerCache:
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Keep an answer under a key."""
         text = json.dumps(answer, ensure_ascii=False)
-        with self._named_errors(), self._database:
-            self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise FileUnusable(
-                f"the cache of answers {self._path} cannot be used",
-                why=str(error),
-                todo="Free space, or move the file away; the models are then asked again.",
-            ) from error
+        self._write("INSERT OR REPLACE INTO answers VALUES (?, ?)", [(key, text)])

@@ -19,6 +19,8 @@ from typing import Any
 
 from contracts.errors import ItemsInvalid
 
+_UNFINISHED = ".unfinished"
+"""How the name of a file ends that is not published yet."""
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds contracts/: the checkout on a bare machine, /app in a container."""
 
@@ -113,7 +115,9 @@ def make_folder(path: Path) -> None:
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Publish a text under `path` atomically and durably; by default everybody may read it."""
     make_folder(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+    )
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -125,6 +129,12 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_path(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what kills have left below a folder of files that were never published."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:

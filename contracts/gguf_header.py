@@ -92,14 +92,16 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
 
     `arrays` are keys of arrays to read whole. Raises `GgufInvalid`.
     """
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        try:
+    try:
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return _Reader(data, arrays).header()
-        except (struct.error, UnicodeDecodeError, KeyError) as error:
-            raise GgufInvalid(f"{path.name}: {type(error).__name__}: {error}") from error
+    except GgufInvalid:
+        raise
+    except (struct.error, ValueError, KeyError, ArithmeticError) as error:  # empty, or damaged
+        raise GgufInvalid(f"{path.name}: {type(error).__name__}: {error}") from error
 
 
 def file_type(header: Header) -> str:

@@ -9,14 +9,12 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from contracts import files
-from contracts.errors import FileUnusable
+from contracts.sqlite_file import SqliteFile
 
 CACHE_FILE = "cache/labels.sqlite"
 """Below the workspace."""
@@ -71,34 +69,16 @@ def is_attempt(row: Mapping[str, Any]) -> bool:
     )
 
 
-class LabelCache:
-    """Attempts by request key, in one SQLite file; for one thread.
-
-    A row is committed, and on the disk, before `put` returns, so a SIGKILL or a power cut loses the
-    request in flight and nothing else. SQLite's default rollback journal does that with
-    synchronous=EXTRA; with its default FULL a power cut can bring the journal of the last commit
-    back, which undoes it (sqlite.org/pragma.html#pragma_synchronous). Its WAL mode would need
-    shared memory between the host and containers, and a row takes seconds to come anyway.
-    """
+class LabelCache(SqliteFile):
+    """Attempts by request key, what the rules said of them, and answers from elsewhere."""
 
     def __init__(self, path: Path) -> None:
-        files.make_folder(path.parent)
-        self._path = path
-        with self._named_errors():
-            self._database = sqlite3.connect(path, timeout=60)
-            self._database.execute("PRAGMA synchronous=EXTRA")
-            self._database.executescript(_TABLES)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._database.close()
+        super().__init__(
+            path,
+            _TABLES,
+            name="label cache",
+            todo="Free space, or move the file away; the rows in it are then asked again.",
+        )
 
     # --- the teacher's answers -------------------------------------------------------------------
     def attempts(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -147,7 +127,8 @@ class LabelCache:
     def teachers(self) -> dict[str, str]:
         """Return the digests of models that servers have told, by server and name."""
         with self._named_errors():
-            return dict(self._database.execute("SELECT place, digest FROM teachers").fetchall())
+            rows = self._database.execute("SELECT place, digest FROM teachers").fetchall()
+        return {row[0]: row[1] for row in rows if all(isinstance(value, str) for value in row)}
 
     def put_teachers(self, told: Mapping[str, str]) -> None:
         """Keep what servers have told."""
@@ -164,7 +145,7 @@ class LabelCache:
                 "SELECT key, attempts FROM answers ORDER BY key"
             ):
                 attempts = _list(text)
-                if attempts and all(map(is_attempt, attempts)):
+                if isinstance(key, str) and attempts and all(map(is_attempt, attempts)):
                     yield {"key": key, "attempts": attempts}
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
                 if all(isinstance(value, str) for value in row):
@@ -198,6 +179,8 @@ class LabelCache:
             len(here) >= len(attempts) or here != attempts[: len(here)]
         ):
             return False
+        # Of as many attempts that could not be read there may be verdicts, which are not on these.
+        self._database.execute("DELETE FROM verdicts WHERE key = ?", (key,))
         self._database.execute(
             "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
         )
@@ -224,21 +207,6 @@ class LabelCache:
             with self._named_errors():
                 yield from self._database.execute(f"{query} ({marks})", (*given, *some)).fetchall()
 
-    def _write(self, query: str, rows: Sequence[tuple[str, ...]]) -> None:
-        with self._named_errors(), self._database:
-            self._database.executemany(query, rows)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise FileUnusable(
-                f"the label cache {self._path} cannot be used",
-                why=str(error),
-                todo="Free space, or move the file away; the rows in it are then asked again.",
-            ) from error
-
 
 def known_teachers(workspace: Path) -> dict[str, str]:
     """Return `LabelCache.teachers` of a workspace; nothing is made where it keeps no labels."""
@@ -251,13 +219,15 @@ def known_teachers(workspace: Path) -> dict[str, str]:
 def imports_of(workspace: Path) -> int:
     """Return the number of the last import into a workspace that brought something new, or 0.
 
-    Reads only. A cache that cannot be read counts as none here: who needs its rows names it.
+    Nothing is made or written, but that SQLite takes back a commit in which a process was killed:
+    before it does, it lets nobody read. A cache that cannot be read counts as none here: who needs
+    its rows names it.
     """
     path = (workspace / CACHE_FILE).absolute()
     if not path.is_file():
         return 0
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as database:
             found = database.execute("SELECT coalesce(max(number), 0) FROM imports")
             return int(found.fetchone()[0])
     except sqlite3.Error:

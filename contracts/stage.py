@@ -124,7 +124,9 @@ class Result(Frozen):
 class Event(BaseModel):
     """One JSON line on a stage's stdout."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # an older driver may read a newer image
+    # An older driver may read a newer image. A figure that is no number is told as it is: as null
+    # it would make the line no event.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     stage: str
     done: float = 0

@@ -66,10 +66,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     if stages.TRAIN in running:
         forecast.announce(session)
     if any(stage in running for stage in _SERVING):
-        models = session.engine.models()
-        if stages.EVALUATE in running:
-            check_baseline(session, models)
-        check_base(session, models)
+        check_bases(session, running, session.engine.models())
     if stages.LABEL in running and not session.settings.snapshot.reviewed:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
@@ -139,26 +136,21 @@ def check_scores(session: Session) -> None:
         )
 
 
-def check_baseline(session: Session, models: Collection[str]) -> None:
-    """Raise `ModelMissing` when the engine has not the base model to compare with."""
-    name = session.settings.evaluate.baseline
-    if name and full_tag(name) not in models:
-        raise ModelMissing(
-            f"{session.settings.engine} has no base model {name}",
-            why="evaluate.baseline names it",
-            todo=f'Pull it (`ollama pull {name}`), or set evaluate.baseline to "".',
-        )
-
-
-def check_base(session: Session, models: Collection[str]) -> None:
-    """Raise `ModelMissing` when the engine has not the base model that the adapter is served on."""
-    name = session.settings.deploy.served_on
-    if name and full_tag(name) not in models:
-        raise ModelMissing(
-            f"{session.settings.engine} has no base model {name}",
-            why="deploy.base names it, and deploy.form=adapter is served on it",
-            todo=f"Pull it (`ollama pull {name}`), or set deploy.form=merged.",
-        )
+def check_bases(session: Session, running: Sequence[Stage], models: Collection[str]) -> None:
+    """Raise `ModelMissing` when the engine lacks a base model to compare with, or to serve on."""
+    settings = session.settings
+    compared = settings.evaluate.baseline if stages.EVALUATE in running else ""
+    as_adapter = "deploy.base names it, and deploy.form=adapter is served on it"
+    for name, why, otherwise in (
+        (compared, "evaluate.baseline names it", 'set evaluate.baseline to ""'),
+        (settings.deploy.served_on, as_adapter, "set deploy.form=merged"),
+    ):
+        if name and full_tag(name) not in models:
+            raise ModelMissing(
+                f"{settings.engine} has no base model {name}",
+                why=why,
+                todo=f"Pull it (`ollama pull {name}`), or {otherwise}.",
+            )
 
 
 def check_teacher(session: Session) -> None:

@@ -22,6 +22,7 @@ from contracts.stage import Frozen
 from driver import promotion, versions
 from driver.adapters.backend import Backend
 from driver.host_stages import deploy, reanalysis, reprocess
+from driver.host_stages.canaries import Witness
 from driver.host_stages.reanalysis import Outcome
 from driver.store import Store
 from serving import connect
@@ -158,12 +159,14 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             return
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
+        never = record.version in deploy.rejected(root)
         say(
             f"ROLLED BACK: {record.alias} is {good} again (digest {live.digest[:_SHOWN]}, as the "
-            f"serving engine shows it). {record.version} was live, and was not verified."
+            f"serving engine shows it). {record.version} was live, and was not verified; "
+            f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
     if record.backend:
-        _answer_again(root, record, live, say)
+        _answer_again(root, engine, record, live, say)
     _drop(root)
 
 
@@ -189,7 +192,7 @@ def _no_way_back(root: Path, record: Record) -> str:
     return said
 
 
-def _answer_again(root: Path, record: Record, live: Model, say: Say) -> None:
+def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: Say) -> None:
     """Have the items that were asked analysed by the model that is live now.
 
     The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
@@ -200,11 +203,14 @@ def _answer_again(root: Path, record: Record, live: Model, say: Say) -> None:
     reprocess.check(record.backend, record.alias)
     path = root / record.canaries
     rows = list(files.read_jsonl(path)) if path.exists() else []
-    for row in rows:
-        seen = reanalysis.reprocess(backend, row, record.timeout_s)
-        if seen.outcome is Outcome.FAILED:
-            say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
+    with Witness(engine) as witness:
+        for row in rows:
+            seen = reanalysis.reprocess(backend, row, record.timeout_s)
+            if seen.outcome is Outcome.FAILED:
+                say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
     asked = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
+    if rows and engine.name == "ollama" and live.digest not in witness.tags:
+        say(f"{record.alias} was not seen at work in the engine: see whom the backend asks.")
     if rows:
         asked += (
             f" It has analysed the {len(rows)} items of the verification again, since it offers no "

@@ -9,6 +9,7 @@ from pathlib import Path
 from contracts import stages
 from contracts.errors import ModelMissing
 from contracts.params import DeployMetrics, EvaluateMetrics
+from contracts.params.service import ERRORS
 from driver import promotion
 from driver.host_stages import deploy
 from driver.store import Store
@@ -27,7 +28,9 @@ class Version:
     rejected: bool
     """Whether it was taken back: no run lets it go live again."""
     scores: Mapping[str, float]
-    """Of its evaluation in this workspace; empty where there was none."""
+    """Of its evaluation in this workspace, 1 is best; empty where there was none."""
+    errors: Mapping[str, float]
+    """Of the same evaluation, 0 is best."""
     forced: str
     """Why and by whom the gate was overruled for it."""
 
@@ -37,7 +40,7 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     models, store = engine.models(), Store(workspace)
     alias, prefix = full_tag(name), f"{full_tag(name).partition(':')[0]}:"
     live = models[alias].digest if alias in models else ""
-    scores = _scores(store)
+    measured = _measured(store)
     forced = {
         metrics.digest: metrics.forced
         for _, result in store.executions(stages.DEPLOY.name)
@@ -52,11 +55,13 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
             model.size_bytes,
             live=model.digest == live,
             rejected=tag in taken_back,
-            scores=scores.get(model.digest, {}),
+            scores={n: v for n, v in figures.items() if not n.endswith(ERRORS)},
+            errors={n: v for n, v in figures.items() if n.endswith(ERRORS)},
             forced=forced.get(model.digest, ""),
         )
         for tag, model in models.items()
         if tag.startswith(prefix) and tag != alias
+        for figures in [measured.get(model.digest, {})]
     ]
     return sorted(found, key=lambda each: (each.tag[len(prefix) :][:1].isdigit(), each.tag))[::-1]
 
@@ -102,7 +107,7 @@ def _before(found: Sequence[Version], now: Version | None, name: str) -> Version
     )
 
 
-def _scores(store: Store) -> dict[str, dict[str, float]]:
+def _measured(store: Store) -> dict[str, dict[str, float]]:
     """Return what evaluations have measured, by the digest of the model; the last one counts."""
     found: dict[str, dict[str, float]] = {}
     for _, result in store.executions(stages.EVALUATE.name):

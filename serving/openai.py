@@ -30,8 +30,9 @@ class OpenAiServer:
 
     def models(self) -> dict[str, Model]:
         """Return the served models by their ids; the digest is of the id, as no other is told."""
-        listed = self._http.json("GET", "/models", SHORT_S).get("data") or []
-        names = [str(row["id"]) for row in listed]
+        with expected_shape("the server"):
+            listed = self._http.json("GET", "/models", SHORT_S).get("data") or []
+            names = [str(row["id"]) for row in listed]
         return {name: Model(name, digest_of_name(name), 0) for name in names}
 
     def chat(

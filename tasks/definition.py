@@ -158,7 +158,9 @@ class Task:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         except RecursionError:
             raise InvalidAnswer("not JSON: nested too deeply") from None
-        except json.JSONDecodeError as error:
+        except InvalidAnswer:
+            raise
+        except ValueError as error:  # also for a number of thousands of digits
             raise InvalidAnswer(f"not JSON: {error}") from None
         if not isinstance(value, dict):
             raise InvalidAnswer(f"not a JSON object but {type(value).__name__}")

@@ -103,7 +103,8 @@ class LabelParams(Params):
     """How long no server may answer anything, a restart included, before the stage gives up."""
     gold_sample: int = Field(20, ge=0)
     """Reviewed items that the teacher is asked for too, to measure how far it agrees; their labels
-    stay as they are. Where every item is reviewed it is asked nothing."""
+    stay as they are. Not one whose text an item with an imported label shares; and where every item
+    is reviewed it is asked nothing."""
     min_labelled: float = Field(0.8, ge=0, le=1)
     """Least share of items that must end with a valid label."""
 

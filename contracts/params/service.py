@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.stage import Metrics, Params
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 """A part of a model's name in the serving engine (serving/engine.py: full_tag)."""
+
+
+ERRORS = (".brier", ".ece")
+"""How the names of measures end that are errors: 0 is best, where 1 is of all others."""
 
 
 # --- evaluate -------------------------------------------------------------------------------------
@@ -31,7 +35,8 @@ class EvaluateParams(Params):
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}
-    """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names."""
+    """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names. Not for an
+    error (`.brier`, `.ece`), of which less is better."""
     baseline: str = ""
     """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
     what the training has to beat. "" leaves the comparison out."""
@@ -51,6 +56,14 @@ class EvaluateParams(Params):
     """Most places of validation answers at which the candidate's probabilities are compared with
     what was trained, one request each; 0 leaves it out. See docs/reference/sentinels.md."""
 
+    @field_validator("min_scores")
+    @classmethod
+    def _no_errors(cls, asked: dict[str, float]) -> dict[str, float]:
+        """Refuse a least value for what is better the less it is: it would bar the good models."""
+        if errors := [name for name in asked if name.endswith(ERRORS)]:
+            raise ValueError(f"{', '.join(errors)}: an error, of which less is better")
+        return asked
+
 
 class EvaluateMetrics(Metrics):
     """The scores of the candidate."""
@@ -59,6 +72,7 @@ class EvaluateMetrics(Metrics):
     valid: int
     promote: bool
     scores: dict[str, float]
+    """By measure, those first by which models are compared; `ERRORS` among them."""
     reasons: tuple[str, ...] = ()
     models: dict[str, str] = {}
     """Digest of each model that was asked, by its role: candidate, champion, baseline; and under
@@ -70,9 +84,15 @@ class EvaluateMetrics(Metrics):
 
     def summary(self) -> str:
         """Return the share of valid answers, the verdict, and the scores."""
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in list(self.scores.items())[:4])
+        first = list(self.scores.items())[:4]
+        shown = ", ".join(f"{told_measure(name)} {value:.2f}" for name, value in first)
         verdict = "promoted" if self.promote else "refused"
         return f"{self.valid}/{self.rows} valid, {shown}; {verdict}"
+
+
+def told_measure(name: str) -> str:
+    """Return a measure's name for people, who take a figure for a score if nothing is said."""
+    return f"{name} (less is better)" if name.endswith(ERRORS) else name
 
 
 # --- deploy, restore, reprocess, verify: effects on the outside world -----------------------------

@@ -73,12 +73,14 @@ def ask(
         files.write_jsonl(kept, before.values())
         if not shown:
             engine.unload(alias)  # a runner shows the name and digest that it was first asked by
-        with _Witness(engine) as witness:
+        with Witness(engine) as witness:
             found = _analysed(backend, task, row, context.params.timeout_s)
         if found is None:
             continue
-        if not shown:
-            shown = witness.saw(expected, found, alias, backend)
+        shown = shown or expected in witness.tags
+        # Without an answer and a model at work, the engine may have failed to load it.
+        if not shown and (witness.tags or not found.failure):
+            raise _another_model(engine, witness, alias, expected, backend)
         seen.append(found)
         context.progress(1 + len(seen), 1 + wanted, "answers")
     if len(seen) < wanted:
@@ -172,22 +174,44 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
         if seen.outcome is Outcome.FAILED:
             found = Canary(row["id"], seen.reason)
         else:
-            found = judge(task, row, before, backend.item(row["id"]))
+            found = _read_back(backend, task, row, before)
         if not found.failure:
             break
         _say(f"item {row['id']}: {found.failure}")
     return found
 
 
-class _Witness:
+def _read_back(backend: Backend, task: Task, row: Row, before: Row) -> Canary:
+    try:
+        return judge(task, row, before, backend.item(row["id"]))
+    except ItemUnavailable as error:
+        return Canary(row["id"], f"the backend cannot show it: status {error.status}")
+
+
+def _another_model(
+    engine: Engine, witness: Witness, alias: str, digest: str, backend: Backend
+) -> BackendUnavailable:
+    """Return the failure that another model, or one in another engine, has answered."""
+    loaded = ", ".join(f"{tag} ({each[:12]})" for each, tag in witness.tags.items())
+    return BackendUnavailable(
+        f"the backend's analysis was not made by {alias} (digest {digest[:12]})",
+        why=f"loaded in {engine.name} meanwhile: {loaded or 'nothing'}",
+        todo=f"Set OLLAMA_URL in the environment of {backend.url} to the {engine.name} that the "
+        f"driver asks (OLLAMA_HOST), and OLLAMA_MODEL to {alias}; under compose, recreate its "
+        "container (`docker compose up -d`). Then run again.",
+    )
+
+
+class Witness:
     """Keeps which models hold memory while an item is analysed.
 
     Afterwards may be too late: under OLLAMA_KEEP_ALIVE=0 nothing stays loaded.
     """
 
     def __init__(self, engine: Engine) -> None:
+        self.tags: dict[str, str] = {}
+        """By digest, the name that a model was first asked by."""
         self._engine = engine
-        self._tags: dict[str, str] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -204,28 +228,9 @@ class _Witness:
         while not ended:
             ended = self._ended.wait(_LOOK_S)  # and one last look after the end
             try:
-                self._tags |= {model.digest: model.tag for model in self._engine.loaded()}
+                self.tags |= {model.digest: model.tag for model in self._engine.loaded()}
             except RetrainError:  # one look that fails proves nothing
                 continue
-
-    def saw(self, digest: str, found: Canary, alias: str, backend: Backend) -> bool:
-        """Return whether the model of this digest was at work.
-
-        Raises `BackendUnavailable` where another was. Where none was, and no answer is there
-        either, the engine may have failed to load it.
-        """
-        if digest in self._tags:
-            return True
-        if found.failure and not self._tags:
-            return False
-        loaded = ", ".join(f"{tag} ({each[:12]})" for each, tag in self._tags.items())
-        raise BackendUnavailable(
-            f"the backend's analysis was not made by {alias} (digest {digest[:12]})",
-            why=f"loaded in {self._engine.name} meanwhile: {loaded or 'nothing'}",
-            todo=f"Set OLLAMA_URL in the environment of {backend.url} to the {self._engine.name} "
-            f"that the driver asks (OLLAMA_HOST), and OLLAMA_MODEL to {alias}; under compose, "
-            "recreate its container (`docker compose up -d`). Then run again.",
-        )
 
 
 def _say(line: str) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from contracts.params.service import told_measure
 from driver.report.page import Cell, meter, table
 
 _ROLES = ("candidate", "champion", "baseline")
-_ERRORS = (".brier", ".ece")
-"""Ends of the names of measures in which less is better."""
 
 
 def section(scores: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -34,7 +33,7 @@ def _side_by_side(models: Mapping[str, Mapping[str, Any]]) -> str:
     names = list(models["candidate"]["measures"])
     rows: list[tuple[str, ...]] = [
         (
-            f"{name} (less is better)" if name.endswith(_ERRORS) else name,
+            told_measure(name),
             *(_value(model["measures"][name]) for model in models.values()),
         )
         for name in names

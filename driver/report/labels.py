@@ -11,6 +11,7 @@ from typing import Any
 from contracts import files, stages
 from contracts.entrypoint import RESULT_FILE
 from contracts.errors import FileUnusable, InputMissing
+from contracts.params.service import told_measure
 from driver.report.display import duration
 from driver.report.page import meter, page, table
 
@@ -121,8 +122,10 @@ def _agreement(report: _Report) -> str:
     ):
         found = report["agreement"][name]
         if found:
-            rows = [(field, value, meter(value)) for field, value in found["scores"].items()]
-            parts.append(f"<h3>{what}: {found['rows']} items</h3>{table(('score', '', ''), rows)}")
+            scores = found["scores"].items()
+            rows = [(told_measure(each), value, meter(value)) for each, value in scores]
+            head = ("measure", "", "")
+            parts.append(f"<h3>{what}: {found['rows']} items</h3>{table(head, rows)}")
     return "".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -18,17 +18,22 @@ def show(found: Sequence[Version], name: str) -> None:
     if not found:
         console.print(f"There is no version of {name} in the serving engine yet.")
         return
-    table = Table("version", "", "GB", "digest", "scores", title=name, title_justify="left")
+    heads = ("version", "", "GB", "digest", "scores", "errors (less is better)")
+    table = Table(*heads, title=name, title_justify="left")
     for each in found:
-        scores = list(each.scores.items())[:_SHOWN_SCORES]
         table.add_row(
             each.tag,
             _state(each),
             f"{each.size_bytes / 1e9:.2f}",
             each.digest[:12],
-            ", ".join(f"{measure} {value:.2f}" for measure, value in scores) or "not known here",
+            _figures(list(each.scores.items())[:_SHOWN_SCORES]) or "not known here",
+            _figures(each.errors.items()),
         )
     console.print(table)
+
+
+def _figures(found: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{measure} {value:.2f}" for measure, value in found)
 
 
 def _state(version: Version) -> str:

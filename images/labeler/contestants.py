@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from contracts import files
 from contracts.answer_cache import AnswerCache
@@ -26,6 +26,7 @@ from tasks.definition import InvalidAnswer, Item, Task
 Role = Literal["candidate", "champion", "baseline"]
 
 _CANDIDATE = "retrain-candidate"
+_ANSWER = TypeAdapter(Answer)
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def ask(
     keys = {question.id: _key(who, question, options) for question in questions}
     replies: dict[str, Reply] = {}
     for question in questions:
-        if kept := cache.get(keys[question.id]):
-            replies[question.id] = _reply(task, question, Answer(**kept))
+        if kept := _kept(cache.get(keys[question.id])):
+            replies[question.id] = _reply(task, question, kept)
     context.progress(len(replies), len(questions), "items", model=who.role)
     rest = [question for question in questions if question.id not in replies]
     known = next((question for question in questions if question.id in replies), None)
@@ -188,6 +189,14 @@ def _answers(
 def _key(who: Contestant, question: Question, options: dict[str, Any]) -> str:
     asked = {"model": who.digest, "messages": question.messages, "options": options}
     return files.digest_text(files.canonical_json(asked))
+
+
+def _kept(row: dict[str, Any] | None) -> Answer | None:
+    """Return a cached answer; None for one that is damaged, or of another version of `Answer`."""
+    try:
+        return _ANSWER.validate_python(row)
+    except ValidationError:
+        return None
 
 
 def _reply(task: Task, question: Question, answer: Answer | EngineUnavailable) -> Reply:

@@ -80,12 +80,12 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     }
     files.write_json(context.output(VERDICT), verdict)
     scores = {name: round(m.observed, 4) for name, m in measured["candidate"].items()}
-    valid = round(scores.pop("valid") * len(questions))
+    first = dict.fromkeys((*matters, *scores))
     return EvaluateMetrics(
         rows=len(questions),
-        valid=valid,
+        valid=sum(reply.output is not None for reply in replies[who[0]]),
         promote=promote,
-        scores={name: scores[name] for name in (*matters, *(scores.keys() - set(matters)))},
+        scores={name: scores[name] for name in first if name != "valid"},
         reasons=tuple(reasons),
         models=digests | base,
         drift=drift.divergence if drift else None,
@@ -99,7 +99,10 @@ def _base(engine: Engine, name: str) -> dict[str, str]:
 
 
 def _require_known(params: EvaluateParams, task: Task) -> tuple[str, ...]:
-    """Return the measures to compare models by; raises `SettingsInvalid` for unknown ones."""
+    """Return the measures to compare models by; raises `SettingsInvalid` for unknown ones, or none.
+
+    With none, no candidate could be found worse than what is live.
+    """
     known, matters = measure_names(task), params.measures or task.matters
     for setting, names in (("min_scores", params.min_scores), ("measures", matters)):
         if unknown := sorted(set(names) - set(known)):
@@ -107,6 +110,12 @@ def _require_known(params: EvaluateParams, task: Task) -> tuple[str, ...]:
                 f"evaluate.{setting} names {', '.join(unknown)}, no measure of {task.name}",
                 why=f"the measures are {', '.join(known)}",
             )
+    if not matters:
+        raise SettingsInvalid(
+            "no measure is named to compare models by",
+            why=f"evaluate.measures is empty, and {task.name} has none that matter",
+            todo=f"Name some in evaluate.measures, of {', '.join(known)}.",
+        )
     return matters
 
 

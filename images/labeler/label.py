@@ -170,11 +170,17 @@ def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None
 
 
 def _take_imported(state: Labelling, question: Question, answer: str, source: str) -> bool:
-    """Take an answer from elsewhere for the items without a review, if it keeps today's rules."""
+    """Take an answer from elsewhere for the items without a review, if it keeps today's rules.
+
+    Reviewed ones of the sample with the same text are then not asked for either: the teacher's
+    answer would be one to all of them, and take the label's place at the next start.
+    """
+    wanted = [item for item in question.items if item.id not in state.reviewed]
+    if not wanted:
+        return False
     attempt = Attempt.given(answer, f"imported from {source}")
     judgement = judge(state.task, question.item, attempt)
-    wanted = [item for item in question.items if item.id not in state.reviewed]
-    if judgement.output is None or len(wanted) < len(question.items):
+    if judgement.output is None:
         return False
     for item in wanted:
         state.decide(item.id, Decision("imported", (attempt,), (judgement,)))

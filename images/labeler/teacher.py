@@ -17,7 +17,6 @@ from contracts.label_cache import is_attempt
 from contracts.params import LabelParams
 from images.labeler.asking import Request
 from serving.engine import Answer
-from tasks.chat import UnrenderableMessages
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
 _FORMAT = "attempts 2"
@@ -83,9 +82,9 @@ class Judgement:
     violations: list[Violation]
 
     @property
-    def faults(self) -> set[str]:
-        """What bars the answer: rule ids, `format`, or `cut-off`."""
-        return {reason.partition(":")[0] for reason in self.reasons}
+    def faults(self) -> tuple[str, ...]:
+        """What bars the answer: rule ids, `format`, or `cut-off`, each once."""
+        return tuple(dict.fromkeys(reason.partition(":")[0] for reason in self.reasons))
 
 
 @dataclass(frozen=True)
@@ -220,12 +219,9 @@ class Teacher:
         if not question.attempts or not question.attempts[-1].finished:
             return asked
         last, judgement = question.attempts[-1], question.judgements[-1]
-        again = self._task.correction_messages(question.item, last.text, judgement.reasons)
-        try:
-            self._task.render_prompt(again)
-        except UnrenderableMessages:
+        if any(token in last.text for token in self._task.chat.control_tokens):
             return asked
-        return again
+        return self._task.correction_messages(question.item, last.text, judgement.reasons)
 
 
 def as_rows(attempts: Sequence[Attempt], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:

@@ -31,12 +31,12 @@ from driver.window import Window
 from tests.faults.cut_disk import CutDisk, cut_disk
 from tests.faults.power_writer import FINGERPRINTS, WRITES, answer, weights
 from tests.faults.tally import Tally
+from tests.small_demo import SmallDemo
 
 pytestmark = pytest.mark.slow
 
 CUTS = int(os.environ.get("POWER_CUTS", max(4, int(os.environ.get("FAULTS", "20")) // 10)))
 SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 1_000_000))
-SAMPLE = files.ROOT / "examples/liga-sample"
 LONGEST_S = 15.0
 """Of a driver's life before a cut: longer than a stage takes to start."""
 
@@ -113,25 +113,11 @@ def test_what_was_told_is_there_after_a_power_cut(
 
 
 # --- a whole run ---------------------------------------------------------------------------------
-class Small:
-    """The demo with a few rows and steps, in a workspace on the disk; all else lies elsewhere."""
+class Drivers:
+    """Drivers of the small demo, one after the other, on a disk; all else lies elsewhere."""
 
     def __init__(self, place: Path, base: Path, workspace: Path) -> None:
-        labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
-        # Short ones of one class: that much a model of this size learns in a few steps.
-        items = [
-            row
-            for row in files.read_jsonl(SAMPLE / "items.jsonl")
-            if len(row["content"]) < 300 and not labels[row["id"]]["label"]["relevant"]
-        ][:60]
-        files.write_jsonl(place / "items.jsonl", items)
-        files.write_jsonl(place / "labels.jsonl", [labels[row["id"]] for row in items])
-        self.workspace = workspace
-        self.output = place / "driver.log"
-        self._settings = (
-            f"snapshot.items=[{place / 'items.jsonl'}]",
-            f"snapshot.reviewed=[{place / 'labels.jsonl'}]",
-            f"fetch.path={base}",
+        settings = (
             "min_free_gb=0",
             "train.max_steps=50",
             "train.eval_steps=10",
@@ -139,16 +125,18 @@ class Small:
             "evaluate.min_valid=0",
             "verify.constrained=true",
         )
+        self._demo = SmallDemo.make(place, base, workspace, *settings)
+        self.workspace = workspace
+        self.output = place / "driver.log"
 
     @contextmanager
-    def driver(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    def driver(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         """Start a driver; afterwards nothing of it runs, its stages included."""
-        words = [sys.executable, "-m", "driver", *command, "-c", str(SAMPLE / "demo.yaml")]
-        words += ["-w", str(self.workspace), *(f"--set={each}" for each in self._settings)]
+        command = self._demo.command(*words)
         with (
             self.output.open("wb") as log,
             subprocess.Popen(
-                words, cwd=files.ROOT, stdout=log, stderr=log, start_new_session=True
+                command, cwd=files.ROOT, stdout=log, stderr=log, start_new_session=True
             ) as process,
         ):
             try:
@@ -160,9 +148,9 @@ class Small:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def to_the_end(self, *command: str) -> None:
+    def to_the_end(self, *words: str) -> None:
         """Call a driver, and demand that it ends well."""
-        with self.driver(*command) as process:
+        with self.driver(*words) as process:
             assert process.wait(900) == 0, self.said()
 
     def said(self) -> str:
@@ -196,20 +184,20 @@ def test_a_run_goes_on_after_power_cuts(
 ) -> None:
     tally.note(f"FAULT_SEED={SEED} for the power cuts")
     with cut_disk(tmp_path, mib=512) as disk:
-        small = Small(tmp_path, tiny_base, disk.folder / "workspace")
+        drivers = Drivers(tmp_path, tiny_base, disk.folder / "workspace")
         done: set[str] = set()
         for _ in range(CUTS):
-            with small.driver("run") as process, contextlib.suppress(subprocess.TimeoutExpired):
-                assert process.wait(chance.uniform(0.5, LONGEST_S)) == 0, small.said()
-            done |= small.told()
+            with drivers.driver("run") as process, contextlib.suppress(subprocess.TimeoutExpired):
+                assert process.wait(chance.uniform(0.5, LONGEST_S)) == 0, drivers.said()
+            done |= drivers.told()
             disk.cut()
-            assert done <= small.published().keys(), "what was told as done is there"
+            assert done <= drivers.published().keys(), "what was told as done is there"
             tally.survived("power cuts in the middle of a run")
-        small.to_the_end("run")
-        before = small.published()
-        small.to_the_end("run")
-        assert "Nothing has changed" in small.said()
-        small.to_the_end("stage", "train")
-        after = small.published()
+        drivers.to_the_end("run")
+        before = drivers.published()
+        drivers.to_the_end("run")
+        assert "Nothing has changed" in drivers.said()
+        drivers.to_the_end("stage", "train")
+        after = drivers.published()
         adapter = LORA_ADAPTER.name
         assert after["train"].outputs[adapter].digest == before["train"].outputs[adapter].digest

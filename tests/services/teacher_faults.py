@@ -185,6 +185,7 @@ WHOLE: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "duplicate-key": (_saying(lambda text: text[:-1] + ', "priority": "low"}'), BOTH),
     "deeply-nested": (_saying(lambda _: "[" * 100_000), BOTH),
     "escaped-surrogate": (_saying(lambda text: text.replace("Land", "L\\ud800nd")), BOTH),
+    "many-digits": (_saying(lambda text: text.replace("0.9", "9" * 5000)), BOTH),
     "nul": (_saying(lambda text: text.replace("Land", "L\0nd")), BOTH),
 }
 

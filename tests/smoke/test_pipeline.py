@@ -17,42 +17,30 @@ from contracts.stage import Result
 from driver.pipeline import stages_for
 from driver.settings import load
 from driver.store import Run, Store
+from tests.small_demo import SAMPLE, SmallDemo
 
-SAMPLE = files.ROOT / "examples/liga-sample"
 STAGES = stages_for(load(SAMPLE / "demo.yaml", (), {}))
 pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
 class Host:
-    """A workspace and the settings of the demo, with a few rows and steps."""
+    """A folder with the small demo, and what the driver makes of it."""
 
     folder: Path
+    demo: SmallDemo
 
     def driver(
-        self, *arguments: str, settings: tuple[str, ...] = ()
+        self, *words: str, settings: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Call `python -m driver` as a user does."""
-        command = [sys.executable, "-m", "driver", *arguments]
-        command += ["-c", str(SAMPLE / "demo.yaml"), "-w", str(self.folder / "workspace")]
-        items, labels = self.folder / "items.jsonl", self.folder / "labels.jsonl"
-        mine = (
-            f"snapshot.items=[{items}]",
-            f"snapshot.reviewed=[{labels}]",
-            f"fetch.path={self.folder / 'base'}",
-            "train.max_steps=70",
-            "train.eval_steps=35",
-            "evaluate.limit=4",
-        )
-        command += [f"--set={each}" for each in (*mine, *settings)]
-        return subprocess.run(
-            command, cwd=files.ROOT, env=os.environ, capture_output=True, text=True, check=False
-        )
+        command = self.demo.command(*words, settings=settings)
+        return subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True, check=False)
 
     @property
     def workspace(self) -> Path:
         """Where everything lies."""
-        return self.folder / "workspace"
+        return self.demo.workspace
 
     def runs(self) -> list[str]:
         """Return the names of the runs so far."""
@@ -77,16 +65,9 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
     """Return a host on which the pipeline has run once."""
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "base").symlink_to(tiny_base)
-    labels = {row["id"]: row for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
-    # Short ones of one class: that much a model of this size learns in half a minute.
-    items = [
-        row
-        for row in files.read_jsonl(SAMPLE / "items.jsonl")
-        if len(row["content"]) < 300 and not labels[row["id"]]["label"]["relevant"]
-    ][:60]
-    files.write_jsonl(folder / "items.jsonl", items)
-    files.write_jsonl(folder / "labels.jsonl", [labels[row["id"]] for row in items])
-    made = Host(folder)
+    settings = ("train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4")
+    demo = SmallDemo.make(folder, folder / "base", folder / "workspace", *settings)
+    made = Host(folder, demo)
     done = made.driver("run")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "stdout.txt").write_text(done.stdout, encoding="utf-8")

@@ -71,11 +71,22 @@ def test_a_base_that_the_engine_has_not_is_named_before_anything_is_stopped(
 ) -> None:
     session: Any = SimpleNamespace(settings=settings(tmp_path, *ADAPTER))
     with pytest.raises(ModelMissing, match="no base model qwen3:14b-q8_0") as caught:
-        preflight.check_base(session, {"qwen3:14b"})
+        preflight.check_bases(session, [stages.DEPLOY], {"qwen3:14b"})
     assert "ollama pull qwen3:14b-q8_0" in caught.value.todo
-    preflight.check_base(session, {"qwen3:14b-q8_0"})
+    preflight.check_bases(session, [stages.DEPLOY], {"qwen3:14b-q8_0"})
     session.settings = settings(tmp_path, ADAPTER[1])  # form=merged takes no notice of it
-    preflight.check_base(session, {})
+    preflight.check_bases(session, [stages.DEPLOY], {})
+
+
+def test_a_baseline_that_the_engine_has_not_is_named_where_an_evaluation_runs(
+    tmp_path: Path,
+) -> None:
+    session: Any = SimpleNamespace(settings=settings(tmp_path, "evaluate.baseline=qwen3:14b"))
+    with pytest.raises(ModelMissing, match="no base model qwen3:14b") as caught:
+        preflight.check_bases(session, [stages.EVALUATE, stages.DEPLOY], {})
+    assert caught.value.todo.endswith('or set evaluate.baseline to "".')
+    preflight.check_bases(session, [stages.EVALUATE, stages.DEPLOY], {"qwen3:14b"})
+    preflight.check_bases(session, [stages.DEPLOY], {})
 
 
 def test_another_model_under_the_name_of_the_base_is_evaluated_anew(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,13 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
+from contracts.answer_cache import ANSWERS_FILE, AnswerCache
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, SettingsInvalid
-from contracts.stages import (
-    EVALUATE,
-)
+from contracts.params import EvaluateParams
+from contracts.stages import EVALUATE
 from images.labeler import evaluate
 from images.labeler.fields import Kind, describe, kinds
+from images.labeler.measures import measure_names
 from serving.engine import Answer, Model
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
@@ -74,7 +76,8 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     assert (metrics.rows, metrics.valid, metrics.promote) == (6, 6, True)
     errors = {"relevance_score.brier": 0.01, "relevance_score.ece": 0.1}  # 0.9 for what is sure
     assert metrics.scores == {name: errors.get(name, 1.0) for name in metrics.scores}
-    assert list(metrics.scores)[:4] == list(TASK.matters)
+    rest = [name for name in measure_names(TASK) if name not in {"valid", *TASK.matters}]
+    assert list(metrics.scores) == [*TASK.matters, *rest]
     assert metrics.models == {"candidate": "d2"}
     unload = f"unload {TAG}"
     assert engine.calls == [f"create {TAG}", unload, unload, f"delete {TAG}", "close"]
@@ -95,6 +98,41 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     first = read_jsonl(stage.out / "answers.jsonl")[0]
     assert (first["id"], first["expected"]) == ("i0", label(None))
     assert first["answers"]["candidate"]["valid"] is True
+
+
+def test_models_may_be_compared_by_any_measure(stage: Evaluation, engine: ScriptedEngine) -> None:
+    metrics = stage.evaluate(measures=("valid", "relevance_score.brier"))
+    assert (metrics.valid, next(iter(metrics.scores))) == (6, "relevance_score.brier")
+    assert metrics.summary().startswith("6/6 valid, relevance_score.brier (less is better) 0.01,")
+
+
+def test_no_least_value_is_taken_for_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"relevance_score\.ece: an error, of which less is better"
+    ):
+        EvaluateParams(min_scores={"relevant": 0.9, "relevance_score.ece": 0.1})
+
+
+def test_without_a_measure_to_compare_by_nothing_begins(
+    stage: Evaluation, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "load_task", lambda _: replace(TASK, matters=()))
+    with pytest.raises(SettingsInvalid, match="no measure is named"):
+        stage.evaluate(baseline="teacher")
+    assert engine.calls == []
+    assert stage.evaluate(measures=("rules",)).rows == 6
+
+
+def test_a_damaged_answer_is_asked_again(stage: Evaluation, engine: ScriptedEngine) -> None:
+    stage.evaluate()
+    with AnswerCache(stage.folder / ANSWERS_FILE) as cache:
+        keys = [key for (key,) in cache._database.execute("SELECT key FROM answers")]
+        cache.put(keys[0], {"text": "x"})
+        cache.put(keys[1], {**(cache.get(keys[1]) or {}), "seconds": []})
+        no_text = "UPDATE answers SET answer = CAST(x'ff' AS TEXT) WHERE key = ?"
+        cache._write(no_text, [(keys[2],)])
+    stage.evaluate()
+    assert len(engine.asked) == 6 + 3
 
 
 def test_an_adapter_is_asked_on_its_base(stage: Evaluation, engine: ScriptedEngine) -> None:

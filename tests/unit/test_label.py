@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
+from tasks.chat import QWEN3
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, items, stage
 from tests.unit.scripted_engine import ScriptedEngine, answer
@@ -97,6 +98,15 @@ def test_a_broken_rule_is_named_to_the_teacher(stage: Labelling, engine: Scripte
     assert "placeholder" in second["messages"][3]["content"].lower()
     assert second["options"]["seed"] != engine.asked[0]["options"]["seed"]
     assert second["options"]["temperature"] > engine.asked[0]["options"]["temperature"]
+
+
+@pytest.mark.parametrize("markup", QWEN3.control_tokens)
+def test_an_answer_with_chat_markup_is_not_shown_again(
+    stage: Labelling, engine: ScriptedEngine, markup: str
+) -> None:
+    engine.script = lambda _messages, _number: json.dumps(label("high", tags=[markup]))
+    assert stage.label(max_attempts=2).quarantined == 3
+    assert [len(asked["messages"]) for asked in engine.asked] == [2] * 6
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_the_page_shows_what_the_report_holds(stage: StageRun, tmp_path: Path) -
     assert '<td>placeholder<td>error<td class="number">2<td class="number">1' in text
     assert '<td>placeholder<td class="number">1' in text, "the reason of the quarantine"
     assert "The teacher and the reviews: 1 items" in text
+    assert "<td>relevance_score.brier (less is better)<td" in text
     assert "<b>i3</b>: reviewed as irrelevant, the teacher says high" in text
     assert "The teacher's answers for 4 items cost 6 requests" in text
     assert "The last start asked for 3 of these items" in text

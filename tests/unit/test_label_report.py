@@ -10,12 +10,18 @@ import pytest
 
 from contracts.errors import EngineUnavailable
 from images.labeler.cost import cost
-from images.labeler.teacher import Attempt
+from images.labeler.teacher import Attempt, Judgement
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, stage
 from tests.unit.scripted_engine import ScriptedEngine
 
 __all__ = ["engine", "stage"]
+
+
+def test_faults_have_an_order_of_their_own() -> None:
+    """A set's order hangs on the process, and the report with it where two rules break as often."""
+    reasons = ["b: one", "a: one", "b: two", "c: one"]
+    assert list(Judgement(None, reasons, []).faults) == ["b", "a", "c"]
 
 
 def test_a_sample_of_the_reviews_is_asked_too_and_changes_no_label(

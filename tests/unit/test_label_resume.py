@@ -86,6 +86,29 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
 
 
+def test_an_imported_label_stands_for_a_text_that_is_reviewed_elsewhere(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    """The sample of the reviews that the teacher is asked for too must not ask for its twin."""
+    rows = items(3)
+    rows[1] = {**rows[0], "id": rows[1]["id"]}
+    write_jsonl(stage.folder / "items.jsonl", rows)
+    reviews = [{"id": rows[n]["id"], "label": label(None)} for n in (0, 2)]
+    write_jsonl(stage.folder / "reviewed.jsonl", reviews)
+    task = load_task("liga_relevance")
+    digests = [task.item_digest(task.item.model_validate(row)) for row in rows[1:]]
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        cache.put_imported(Imported(each, json.dumps(label("low")), "old") for each in digests)
+    for _ in range(2):
+        metrics = stage.label(gold_sample=2)
+        assert (metrics.reviewed, metrics.imported, metrics.asked) == (2, 1, 0)
+        assert [row["label"]["priority"] for row in stage.rows("labels")] == [None, "low", None]
+    (asked,) = engine.asked  # for the review whose text no other item has, and once only
+    assert "Fall 2." in str(asked)
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["agreement"]["reviewed"]["rows"] == 1
+
+
 def test_answers_of_an_earlier_version_count(stage: Labelling, engine: ScriptedEngine) -> None:
     stage.label()
     with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
@@ -107,6 +130,24 @@ def test_a_damaged_import_is_asked(stage: Labelling, engine: ScriptedEngine) -> 
     with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
         database.execute("INSERT INTO imported VALUES (?, x'ff', 'old')", (digest,))
     assert stage.label().asked == len(engine.asked) == 3
+
+
+def test_rows_that_are_no_text_cost_what_is_in_them(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    stage.label()
+    with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
+        (key,) = database.execute("SELECT key FROM answers LIMIT 1").fetchone()
+        no_text = "SET {} = CAST(x'5bff5d' AS TEXT) WHERE key = ?"
+        database.execute("UPDATE answers " + no_text.format("attempts"), (key,))
+        database.execute("UPDATE verdicts " + no_text.format("verdicts"), (key,))
+        database.execute("UPDATE teachers SET digest = CAST(x'ff' AS TEXT)")
+        database.execute("INSERT INTO imported VALUES ('d', CAST(x'ff' AS TEXT), 'old')")
+        database.execute("INSERT INTO answers VALUES (CAST(x'ff' AS TEXT), '[]')")
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        assert (len(list(cache.export())), len(cache)) == (2, 5)
+    metrics = stage.label()
+    assert (metrics.cached, metrics.asked, len(engine.asked)) == (2, 1, 4)
 
 
 def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:

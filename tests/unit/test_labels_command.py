@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -128,6 +129,30 @@ def test_an_import_counts_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "old.jsonl", [{**ITEM, "label": label(None)}])
     labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
     assert imports_of(tmp_path) > number
+
+
+def test_an_import_is_known_where_a_commit_after_it_was_killed(tmp_path: Path) -> None:
+    """A SIGKILL in the middle of one leaves the journal, by which the file is to be mended."""
+    before, left = tmp_path / "before", tmp_path / "left"
+    with LabelCache(before / CACHE_FILE) as cache:
+        cache.put_imported([Imported("d", "{}", "old.jsonl")])
+        cache._database.execute("PRAGMA cache_size=1")  # so that the file is written before the end
+        cache._database.execute("BEGIN IMMEDIATE")
+        cache._database.executemany(
+            "INSERT INTO answers VALUES (?, ?)", [(str(n), "[]" * 500) for n in range(99)]
+        )
+        shutil.copytree(before, left)
+        cache._database.rollback()
+    assert (left / f"{CACHE_FILE}-journal").stat().st_size
+    assert imports_of(left) == imports_of(before) > 0
+
+
+def test_a_verdict_does_not_outlive_the_attempts_that_it_is_on(tmp_path: Path) -> None:
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        cache.put("k", [{"damaged": True}])
+        cache.put_verdicts("rules", [("k", [{"reasons": [], "violations": []}])])
+        assert cache.put_exported([{"key": "k", "attempts": ATTEMPTS}]) == 1
+        assert cache.verdicts(["k"], "rules") == {}
 
 
 def test_the_label_stage_runs_again_after_an_import(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from contracts.params.service import ERRORS
 from images.labeler.fields import choices
 from images.labeler.measures import Judged, Measure, measure_names, measures
 from tasks import load_task
@@ -174,6 +175,12 @@ def test_the_values_of_a_closed_set() -> None:
     assert choices(fields["colour"].annotation) == ["red", "blue", None]
     assert choices(fields["size"].annotation) == ["s", "m", "l"]
     assert choices(fields["colours"].annotation) == ["red", "blue"]
+
+
+def test_the_errors_are_told_by_their_names() -> None:
+    found = measures(load_task("liga_relevance"), [])
+    errors = {name for name, measure in found.items() if not measure.higher_is_better}
+    assert errors == {name for name in found if name.endswith(ERRORS)} != set()
 
 
 def test_every_measure_that_matters_is_one() -> None:

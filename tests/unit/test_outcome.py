@@ -21,7 +21,7 @@ from contracts.stage import Event
 from contracts.stages import TRAIN
 from driver.retry import retried
 from driver.runners import watchdog as watching
-from driver.runners.outcome import Limits, failure
+from driver.runners.outcome import Limits, Listener, failure
 from driver.runners.process import ProcessRunner
 from driver.runners.watchdog import Watchdog
 
@@ -49,6 +49,14 @@ def test_an_exit_code_is_told_apart(
     assert type(error) is kind
     assert says in error.why
     assert str(log) in error.todo
+
+
+def test_a_figure_that_is_no_number_is_told_as_an_event(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    said = Event(stage="train", done=1, metrics={"loss": float("nan"), "grad_norm": float("inf")})
+    with (tmp_path / "log").open("w", encoding="utf-8") as log:
+        Listener(TRAIN, heard.append, log).line(said.model_dump_json(exclude_none=True))
+    assert repr(heard) == repr([said])
 
 
 def test_what_the_stage_told_is_said(tmp_path: Path) -> None:

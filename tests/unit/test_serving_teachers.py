@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import EngineUnavailable, ModelMissing
 from serving.engine import Model
-from serving.openai import digest_of_name
+from serving.openai import OpenAiServer, digest_of_name
 from serving.teachers import TeacherServer, connect_teachers, identify_teacher
 from tests.unit.scripted_engine import ScriptedEngine
 
@@ -42,6 +46,23 @@ def test_the_digest_is_told_by_an_ollama_whichever_comes_first() -> None:
     for servers in ([silent, telling], [telling, silent], [telling]):
         assert identify_teacher(servers, {})[:2] == (TAG, "d1")
     assert identify_teacher([silent], {}).digest == digest_of_name(TAG)
+
+
+@pytest.mark.parametrize("listed", [5, [5], ["a"], [{}]])
+def test_a_server_of_the_protocol_that_lists_no_models_is_unavailable(listed: Any) -> None:
+    class Lists(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"data": listed}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Lists) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(EngineUnavailable, match="another shape"):
+            OpenAiServer(f"http://127.0.0.1:{server.server_port}").models()
+        server.shutdown()
 
 
 @pytest.mark.parametrize("down", ["ollama", "openai"])

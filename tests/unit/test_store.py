@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +160,30 @@ def test_no_result_without_every_output(tmp_path: Path) -> None:
     with pytest.raises(OutputMissing, match="ended without"):
         run(tmp_path, work=lambda _context: METRICS)
     assert Store(tmp_path).result("gguf", "f" * 16) is None
+
+
+_KILLED_WHILE_IT_WRITES = """
+import os, signal, sys
+from pathlib import Path
+from contracts import files
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+files.write_json(Path(sys.argv[1]) / "index.json", {})
+"""
+
+
+def test_what_a_kill_left_unfinished_is_not_published(tmp_path: Path) -> None:
+    """It would be in the digest of an artifact that is a folder, for one."""
+    store = Store(tmp_path)
+    whole = execute(CONVERT, job(tmp_path), tmp_path, tmp_path / "store/gguf/x", copies, print)
+    folder = store.prepare(job(tmp_path)).parent
+    variants = folder / "work/out" / GGUF_VARIANTS.filename
+    variants.mkdir(parents=True)
+    command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, str(variants)]
+    assert subprocess.run(command, cwd=files.ROOT, check=False).returncode == -signal.SIGKILL
+    assert list(variants.iterdir())
+    result = execute(CONVERT, job(tmp_path), tmp_path, folder, copies, print)
+    name = GGUF_VARIANTS.name
+    assert result.outputs[name].digest == whole.outputs[name].digest
 
 
 def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def test_parse_accepts_any_white_space_around_and_between() -> None:
         (text(tags=list("abcdefghi")), "tags"),
         (text(reasoning=""), "reasoning"),
         ("[" * 100_000, "not JSON"),
+        (text(tags=[]).replace("[]", "1" * 5000), "not JSON"),
     ],
 )
 def test_parse_refuses_and_says_why(broken: str, reason: str) -> None:

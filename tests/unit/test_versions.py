@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,14 @@ from contracts.stage import InputRef, Job, OutputRef, Result
 from contracts.stages import DEPLOY, EVALUATE
 from driver import promotion, versions
 from driver.host_stages import deploy
+from driver.report import models
 from driver.store import Store
 from serving import connect
 from serving.engine import Engine
 from tasks import load_task
 
 TASK = load_task("liga_relevance")
+SCORES = {"relevant.f1": 0.9, "relevance_score.ece": 0.1}
 RUNS = [f"2026010{day}-120000" for day in range(1, 8)]
 
 
@@ -66,7 +69,7 @@ def released(root: Path, engine: Engine, run: str, *, keep: int = 3) -> DeployMe
 def _evaluated(root: Path, run: str, digest: str) -> None:
     folder = Store(root).place("evaluate", f"e{run}")
     metrics = EvaluateMetrics(
-        rows=9, valid=9, promote=True, scores={"relevant.f1": 0.9}, models={"candidate": digest}
+        rows=9, valid=9, promote=True, scores=SCORES, models={"candidate": digest}
     )
     outputs = {a.name: OutputRef(path="x", digest="", bytes=0) for a in EVALUATE.outputs}
     result = Result(
@@ -89,7 +92,12 @@ def live(engine: Engine) -> str:
     return engine.models()["news:latest"].digest
 
 
-def test_versions_are_listed_with_scores_the_newest_first(tmp_path: Path, engine: Engine) -> None:
+def test_versions_are_listed_with_scores_the_newest_first(
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for run in RUNS[:2]:
         released(tmp_path, engine, run)
     by_hand = tmp_path / "hand.gguf"
@@ -99,7 +107,15 @@ def test_versions_are_listed_with_scores_the_newest_first(tmp_path: Path, engine
     assert [each.tag for each in found] == [f"news:{RUNS[1]}", f"news:{RUNS[0]}", "news:mine"]
     assert [each.live for each in found] == [True, False, False]
     assert found[0].scores == {"relevant.f1": 0.9}
-    assert found[2].scores == {}
+    assert found[0].errors == {"relevance_score.ece": 0.1}
+    assert found[2].scores == found[2].errors == {}
+    monkeypatch.setenv("COLUMNS", "200")
+    models.show(found, "news")
+    head, *lines = [re.split(r" *[│┃] *", line) for line in capsys.readouterr().out.splitlines()][
+        2:
+    ]
+    assert head[-3:-1] == ["scores", "errors (less is better)"]
+    assert lines[1][-3:-1] == ["relevant.f1 0.90", "relevance_score.ece 0.10"]
 
 
 def test_back_to_the_version_before_which_the_next_run_respects(
