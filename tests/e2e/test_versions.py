@@ -13,7 +13,8 @@ import subprocess
 
 import pytest
 
-from contracts.errors import CandidateRefused
+from contracts import files
+from contracts.errors import CandidateRefused, VerifyFailed
 from tests.e2e import seen
 from tests.e2e.host import ALIAS, TEACHER, Host
 
@@ -30,6 +31,8 @@ BAD = (
     "evaluate.min_valid=0.99",
 )
 """Hardly trained, and not looked at before it is evaluated."""
+STRICT = ("verify.items=6", "verify.max_error_share=0")
+"""The other models are as good as a model of this size can be."""
 REASON = "two test rows prove nothing"
 
 
@@ -111,8 +114,44 @@ def test_the_way_back_is_by_digest_and_no_run_undoes_it(finished: Host) -> None:
     assert seen.live(finished) == good
 
 
+def test_a_model_that_fails_its_verification_is_taken_back_by_itself(finished: Host) -> None:
+    """Force overrules the gate, not the verification: few items have been asked, and no other."""
+    before = seen.state(finished)
+    live = {f"{ALIAS}:latest": before.models[f"{ALIAS}:latest"]}
+    failed = finished.driver(f"run --force '{REASON}'", *BAD, *STRICT)
+    _ends(failed, VerifyFailed.exit_code)
+    bad = finished.result("deploy").metrics
+    assert f"ROLLED BACK: {ALIAS}:latest is {bad['previous']} again" in failed.stdout
+    after = seen.state(finished)
+    assert after.models == {**before.models, bad["tag"]: bad["digest"]}
+    assert after.container == before.container
+    assert finished.backend.healthy()
+    for record in ("window.json", "promotion.json", "verification.json"):
+        assert not (finished.workspace / record).exists()
+    assert _changed(before, after) == _asked_last(finished)
+    assert seen.answering(finished) == live
+    assert "taken back, forced" in _listed(finished)[bad["tag"]]
+    refused = finished.driver(f"run --force '{REASON}'", *BAD, *STRICT)
+    _ends(refused, CandidateRefused.exit_code)
+    assert "was taken back" in refused.stderr
+    assert seen.tags(finished) == after.models
+
+
 def _ends(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
     assert done.returncode == exit_code, done.stdout + done.stderr
+
+
+def _changed(before: seen.State, after: seen.State) -> set[str]:
+    """Return the ids of the items that are not as they were."""
+    known = {item["id"]: item for item in before.items}
+    return {str(item["id"]) for item in after.items if item != known[item["id"]]}
+
+
+def _asked_last(host: Host) -> set[str]:
+    """Return the ids of the items that the last verification has asked through the backend."""
+    kept = host.workspace.glob("store/verify/*/work/canaries.jsonl")
+    last = max(kept, key=lambda path: path.stat().st_mtime)
+    return {row["id"] for row in files.read_jsonl(last)}
 
 
 def _listed(host: Host) -> dict[str, str]:
