@@ -246,6 +246,23 @@ class OnePassNotCovered(RetrainError):
     hint = "Set gguf.way=two_step."
 
 
+class RestoreFailed(RetrainError):
+    """The items could not be given back all that they had before a reprocess."""
+
+    exit_code = 38
+    hint = "`python -m driver reprocess --restore --out FILE` writes down what is to be given back."
+
+
+class LineageBroken(RetrainError):
+    """What is served cannot be followed back to the rows that it was trained on.
+
+    A link of the chain is another than it was, or is not there any more.
+    """
+
+    exit_code = 39
+    hint = "docs/reference/report.md says what each link is, and what to do about it."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

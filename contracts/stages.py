@@ -153,6 +153,7 @@ VERIFY = Stage(
         "driver/host_stages/verify.py",
         "driver/host_stages/canaries.py",
         "driver/host_stages/reanalysis.py",
+        "driver/host_stages/record.py",
         "driver/adapters/backend.py",
         "serving",
     ),
@@ -167,6 +168,9 @@ REPROCESS = Stage(
     code=(
         "driver/host_stages/reprocess.py",
         "driver/host_stages/reanalysis.py",
+        "driver/host_stages/channels.py",
+        "driver/host_stages/outage.py",
+        "driver/host_stages/record.py",
         "driver/adapters/backend.py",
     ),
     effect=True,

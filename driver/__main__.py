@@ -93,14 +93,35 @@ def _parser() -> argparse.ArgumentParser:
     stage = subparsers.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=commands.stage)
+    _add_reprocess(subparsers, common)
     _add_logs(subparsers, common)
     _add_models(subparsers, common)
+    _add_report(subparsers, common)
     _add_unit(subparsers, common)
     _add_labels(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=commands.show_settings)
     return parser
+
+
+def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "give the backend's items the live model's answers; show how far that is, or undo it"
+    again = subparsers.add_parser("reprocess", help=text, description=text, parents=[common])
+    ways = again.add_mutually_exclusive_group()
+    ways.add_argument("--status", action="store_true", help="how far it is, by its files")
+    ways.add_argument(
+        "--restore",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="show what differs from before the reprocess of this run (the newest, if not named)",
+    )
+    again.add_argument(
+        "--yes", action="store_true", help="with --restore: write it back, as far as possible"
+    )
+    again.add_argument("--out", type=Path, metavar="FILE", help="with --restore: as JSON lines")
+    again.set_defaults(command=commands.reprocess)
 
 
 def _add_logs(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -122,6 +143,19 @@ def _add_models(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "version", nargs="?", default="", metavar="VERSION", help="the one before, if not named"
     )
     back.set_defaults(command=commands.rollback)
+
+
+def _add_report(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "write report.html of a run anew"
+    report = subparsers.add_parser("report", help=text, description=text, parents=[common])
+    report.add_argument("run", nargs="?", default="", metavar="RUN", help="another than the last")
+    report.set_defaults(command=commands.report)
+    text = "follow the served model back to the rows it was trained on, and check every digest"
+    chain = subparsers.add_parser("verify-lineage", help=text, description=text, parents=[common])
+    chain.add_argument(
+        "run", nargs="?", default="", metavar="RUN", help="what this run has deployed"
+    )
+    chain.set_defaults(command=commands.verify_lineage)
 
 
 def _add_unit(subparsers: Any, common: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from contracts.params import (
 from contracts.stage import Result, Stage
 from driver import verification
 from driver.host_stages import deploy, verify
+from driver.host_stages.record import Record
 from serving.engine import full_tag
 
 if TYPE_CHECKING:
@@ -95,6 +96,16 @@ def _later(one: Result, other: Result) -> bool:
     return datetime.fromisoformat(one.finished_at) > datetime.fromisoformat(other.finished_at)
 
 
+def _reprocess(session: Session, result: Result) -> str:
+    """Another model may have answered for the items since."""
+    newest = next((each for each in Record.every(session.workspace) if each.begun), None)
+    executions = session.store.executions(stages.REPROCESS.name)
+    job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
+    if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:
+        return ""
+    return "the items have another model's answers now"
+
+
 def _verify(session: Session, result: Result) -> str:
     if verification.read(session.workspace):
         return "its last start was interrupted"
@@ -107,5 +118,6 @@ _QUESTIONS: Mapping[str, Question] = {
     stages.EVALUATE.name: _evaluate,
     stages.DEPLOY.name: _deploy,
     stages.RESTORE.name: _restore,
+    stages.REPROCESS.name: _reprocess,
     stages.VERIFY.name: _verify,
 }

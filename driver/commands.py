@@ -46,6 +46,52 @@ def stage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def reprocess(arguments: argparse.Namespace) -> int:
+    """Give the items the live model's answers; or show how far that is; or undo it."""
+    if arguments.status:
+        from driver.report import reprocess as shown
+
+        return shown.status(_workspace(arguments))
+    if arguments.restore is not None:
+        return _restore(arguments)
+    if arguments.yes or arguments.out:
+        raise SettingsInvalid("--yes and --out belong to --restore")
+    from driver import pipeline
+
+    with _at_work(arguments) as session:
+        pipeline.reprocess(session)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    """Show what differs from before a reprocess; write it back only with --yes."""
+    from contracts import files
+    from driver import locks, restoration
+    from driver.adapters import backend_edits
+    from driver.adapters.backend import Backend
+    from driver.host_stages.record import Record
+    from driver.report import reprocess as shown
+
+    settings = _settings(arguments)
+    record = Record.find(settings.workspace, arguments.restore)
+    url = settings.backend.url if settings.backend else record.about().backend
+    backend = Backend(url)
+    edits = backend_edits.find(backend)
+    with ExitStack() as held:
+        if arguments.yes:
+            held.enter_context(locks.workspace(settings.workspace))
+        found = restoration.differences(backend, record)
+        shown.differences(found, restoration.writable(edits))
+        if arguments.out:
+            written = files.write_jsonl(arguments.out, restoration.lines(found))
+            print(f"{written} items to give back written to {arguments.out}")
+        if arguments.yes:
+            print(restoration.require(restoration.write_back(backend, record, found, edits)))
+        else:
+            print("Nothing was changed; --yes writes back what can be written.")
+    return 0
+
+
 @contextmanager
 def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
     """Hold what only one run may have; whatever happens inside, the service comes back."""
@@ -146,6 +192,39 @@ def logs(arguments: argparse.Namespace) -> int:
 
     place = _workspace(arguments), arguments.stage, arguments.run
     logs.show(*place, follow=arguments.follow, say=say)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the report of a run anew: also of one that was killed before it could."""
+    from driver.report import html
+    from driver.store import Run
+
+    workspace = _workspace(arguments)
+    print(html.write(workspace, Run.named(workspace, arguments.run)))
+    return 0
+
+
+def verify_lineage(arguments: argparse.Namespace) -> int:
+    """Follow what is served, or what a run has deployed, back to the rows; check every link."""
+    from driver import lineage
+    from driver.store import Run
+
+    session = _session(arguments)
+    workspace, engine = session.workspace, session.engine
+    links = []
+    try:
+        if arguments.run:
+            start = lineage.deployed_by(Run.named(workspace, arguments.run))
+        else:
+            start = lineage.live(workspace, engine, session.settings.deploy.name)
+        for link in lineage.check(workspace, engine, start):
+            links.append(link)
+            print(f"{link.state:<6}  {link.name:<32}  {link.digest[:12]:<12}  {link.text}")
+    finally:
+        session.close()
+    lineage.require_whole(links)
+    print(f"The chain holds: {len(links)} links, from what is served back to the rows.")
     return 0
 
 

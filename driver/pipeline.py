@@ -22,6 +22,7 @@ from contracts.stages import (
     VERIFY,
     convert_stage,
 )
+from driver import verification
 from driver.plan import Action, Step, make_plan, plan_stage
 from driver.session import Session
 from driver.settings import Settings
@@ -83,23 +84,34 @@ def _run(session: Session) -> dict[str, Result]:
         session.nothing_to_do(plan)
         return results
     session.begin(plan)
-    made: dict[str, OutputRef] = {}
     try:
-        for planned in plan:
-            step = plan_stage(
-                planned.request,
-                made,
-                {},
-                session.store.result,
-                session.store.latest,
-                session.still_true,
-            )
-            result = session.reuse(step) if step.action is Action.REUSE else _do(session, step)
-            results[step.stage.name] = result
-            made |= result.outputs
-    finally:
-        session.bring_back()
+        try:
+            results |= _each(session, plan)
+        finally:
+            session.bring_back()
+    except BaseException as error:
+        session.fail(error)
+        raise
     session.end(results)
+    return results
+
+
+def _each(session: Session, plan: Sequence[Step]) -> dict[str, Result]:
+    """Run or reuse each stage in turn, planned anew on what those before it have made."""
+    made: dict[str, OutputRef] = {}
+    results = {}
+    for planned in plan:
+        step = plan_stage(
+            planned.request,
+            made,
+            {},
+            session.store.result,
+            session.store.latest,
+            session.still_true,
+        )
+        result = session.reuse(step) if step.action is Action.REUSE else _do(session, step)
+        results[step.stage.name] = result
+        made |= result.outputs
     return results
 
 
@@ -119,6 +131,38 @@ def run_one(session: Session, name: str) -> Result:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
     step = replace(step, action=Action.RUN, reason="asked for")
     session.drop_leftovers([step])
+    session.begin([step])
+    try:
+        return _do(session, step)
+    finally:
+        session.bring_back()
+
+
+def reprocess(session: Session) -> Result:
+    """Give the items the answers of the model that is live, by the newest snapshot.
+
+    Whatever the settings would make now: a reprocess that was stopped can be gone on with days
+    later, and a rollback followed by one. Raises `InputMissing` where no deployment of this
+    workspace is live.
+    """
+    verification.settle(session.workspace, session.display.warn, unfinished=True)
+    store, request = session.store, session.request(REPROCESS)
+    live = next(
+        (e for e in store.executions(DEPLOY.name) if not session.still_true(DEPLOY, e[1])), None
+    )
+    snapshot = store.latest(SNAPSHOT.name)
+    if live is None or snapshot is None:
+        raise InputMissing(
+            "there is nothing to reprocess with",
+            why="no model that this workspace has deployed is live",
+            todo="`python -m driver models` shows what is live; `run` deploys.",
+        )
+    made = {**snapshot[1].outputs}
+    made |= {name: OutputRef(**ref.model_dump()) for name, ref in live[0].inputs.items()}
+    step = plan_stage(request, made, {}, store.result, store.latest, session.still_true)
+    if step.result:
+        session.nothing_to_do([step])
+        return step.result
     session.begin([step])
     try:
         return _do(session, step)

@@ -17,6 +17,7 @@ from contracts.params import RestoreMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
+from driver.notes import Notes
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.retry import retried
@@ -47,7 +48,7 @@ class Session:
         )
         self.task = load_task(settings.task)
         self._run: Run | None = None
-        self._state: dict[str, dict[str, Any]] = {}
+        self._notes: Notes | None = None
         self._gave_up = False
         self._started = time.monotonic()
 
@@ -154,7 +155,7 @@ class Session:
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
-        self._run = Run.create(self.workspace)
+        self._take_down(Run.create(self.workspace))
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
@@ -219,11 +220,16 @@ class Session:
 
     def end(self, results: dict[str, Result]) -> None:
         """Write the report and show the final table."""
-        from driver.report import html
-
+        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn)
         seconds = time.monotonic() - self._started
-        report = html.write(self.run, self._state, results, self.workspace, seconds)
-        self.display.end(self._state, results, self.run, report, seconds)
+        self.display.end(self.notes.stages, results, self.run, report, seconds)
+
+    def fail(self, error: BaseException) -> None:
+        """Write the report on what there is: a model that was refused is read about most."""
+        if report := self.notes.end(
+            self.workspace, self.window.absences(), self.display.warn, error
+        ):
+            self.display.note(f"Report: {report}")
 
     @staticmethod
     def summary(result: Result) -> str:
@@ -263,16 +269,15 @@ class Session:
         return Limits(self.settings.limits.silence_s, None if hours is None else hours * 3600)
 
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
-        name = self.settings.deploy.name
+        name, url = self.settings.deploy.name, self.backend_url
+        listed = self.settings.snapshot.source == "backend"
         return {
-            "snapshot": partial(snapshot.work, backend_url=self.backend_url),
+            "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
             "deploy": partial(deploy.work, engine=self.engine),
             "restore": self._restore,
-            "reprocess": partial(reprocess.work, backend_url=self.backend_url, alias=name),
-            "verify": partial(
-                verify.work, engine=self.engine, name=name, backend_url=self.backend_url
-            ),
+            "reprocess": partial(reprocess.work, backend_url=url, alias=name, everything=listed),
+            "verify": partial(verify.work, engine=self.engine, name=name, backend_url=url),
         }
 
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
@@ -293,10 +298,12 @@ class Session:
         self.run.record(event)
         self.display.event(event)
 
+    def _take_down(self, run: Run) -> None:
+        """Let this be the run under way, with notes of its own."""
+        self._run, self._notes = run, Notes(run, self._docker_host())
+
     def _note(self, stage: Stage, **facts: Any) -> None:
-        self._state.setdefault(stage.name, {}).update(facts)
-        noted = {"run": self.run.id, "pid": os.getpid(), "docker_host": self._docker_host()}
-        self.run.write_state({**noted, "stages": self._state})
+        self.notes.stage(stage.name, **facts)
 
     # --- the outside world -----------------------------------------------------------------------
     def _ollama_address(self) -> str:
@@ -310,6 +317,13 @@ class Session:
         if self._run is None:
             raise RuntimeError("the run has not begun")
         return self._run
+
+    @property
+    def notes(self) -> Notes:
+        """What is noted of the run under way; only after `begin`."""
+        if self._notes is None:
+            raise RuntimeError("the run has not begun")
+        return self._notes
 
     @property
     def backend_url(self) -> str:

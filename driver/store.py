@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
-from contracts.errors import RunUnreadable, WorkspaceBusy
+from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy
 from contracts.stage import Event, Job, Result
 
 REFUSAL_FILE = "refused.txt"
@@ -77,12 +77,12 @@ class Store:
 
     def _job_fault(self, stage: str, fingerprint: str) -> str:
         try:
-            self._job(stage, fingerprint)
+            self.job(stage, fingerprint)
         except (OSError, ValueError) as error:
             return f"{self.place(stage, fingerprint) / JOB_FILE} cannot be read: {error}"
         return ""
 
-    def _job(self, stage: str, fingerprint: str) -> Job:
+    def job(self, stage: str, fingerprint: str) -> Job:
         """Return the job of an execution; raises OSError or ValueError for a damaged one."""
         text = (self.place(stage, fingerprint) / JOB_FILE).read_text(encoding="utf-8")
         job = Job.model_validate_json(text)
@@ -113,7 +113,7 @@ class Store:
         )
         for path in results:
             try:
-                job = self._job(stage, path.parent.name)
+                job = self.job(stage, path.parent.name)
                 result = Result.model_validate_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
@@ -155,6 +155,22 @@ class StageState(BaseModel):
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
     summary: str = ""
     error: str = ""
+    started_at: float | None = None
+    """When its last attempt began, in seconds since the epoch."""
+    ended_at: float | None = None
+
+
+class Failure(BaseModel):
+    """What ended a run that did not come to its end."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    """The name of the error's class."""
+    exit_code: int
+    what: str
+    why: str = ""
+    todo: str = ""
 
 
 class RunState(BaseModel):
@@ -166,6 +182,12 @@ class RunState(BaseModel):
     pid: int = 0
     docker_host: str | None = None
     """The engine of its stage containers; "" where stages are processes, None where not noted."""
+    started_at: float | None = None
+    """In seconds since the epoch; None where an older driver did not note it."""
+    ended_at: float | None = None
+    away: tuple[tuple[float, float], ...] = ()
+    """When the backend was away for this run: from and until."""
+    failure: Failure | None = None
     stages: dict[str, StageState] = {}
 
 
@@ -198,6 +220,19 @@ class Run:
         """Return the newest run of a workspace."""
         folders = sorted(p for p in (workspace / "runs").glob("*") if p.is_dir())
         return cls(workspace, folders[-1].name) if folders else None
+
+    @classmethod
+    def named(cls, workspace: Path, run_id: str = "") -> Run:
+        """Return a run by its name, the newest without one; raises `InputMissing`."""
+        run = cls(workspace, run_id) if run_id else cls.last(workspace)
+        if run is None or not run.folder.is_dir() or Path(run.id).name != run.id:
+            known = sorted(path.name for path in (workspace / "runs").glob("*"))
+            raise InputMissing(
+                f"{workspace} has no run {run_id}".rstrip(),
+                why=f"it has {', '.join(known[-5:]) or 'none yet'}",
+                todo="`python -m driver run` makes one; --workspace DIR names another workspace.",
+            )
+        return run
 
     def log(self, stage: str) -> Path:
         """Return where a stage's human output goes."""

@@ -57,8 +57,22 @@ class Window:
         self._shield = shield
         self._left_alone = False
         self.warnings: list[str] = []
-        self.away_s = 0.0
+        self.away: list[tuple[float, float]] = []
+        """When the backend was away in this process's windows: from and until, in seconds since
+        the epoch."""
+
+    @property
+    def away_s(self) -> float:
         """How long the backend has been away in this process's windows."""
+        return sum(until - since for since, until in self.away)
+
+    def absences(self) -> list[tuple[float, float]]:
+        """Return when the backend was away: until now where it still is."""
+        try:
+            since = self.record().stopped_at if self.is_open else None
+        except WindowOpen:  # told by whoever has to close it
+            since = None
+        return self.away if since is None else [*self.away, (since, time.time())]
 
     @property
     def is_open(self) -> bool:
@@ -228,7 +242,7 @@ class Window:
         if failed:
             raise failed[0]
         if began is not None:
-            self.away_s += time.time() - began
+            self.away.append((began, time.time()))
         self._path.unlink()
         files.fsync_path(self._path.parent)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.files import ROOT, digest_path
+
+if TYPE_CHECKING:  # it imports much that few tests need
+    from tests.unit.finished_run import FinishedRun
 
 # The engine's fixtures are shared by tests/docker and tests/e2e.
 pytest_plugins = ("tests.docker.engine",)
@@ -23,3 +27,19 @@ def tiny_base(request: pytest.FixtureRequest) -> Path:
     out = cache.mkdir("tiny-qwen3") / source
     tiny_qwen3.make(out, hidden=32, layers=2)
     return out
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Return a run that has ended well; to be read only, since all tests share it."""
+    from tests.unit.finished_run import make
+
+    return make(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def refused_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Return a run whose candidate the gate has refused; to be read only."""
+    from tests.unit.finished_run import make
+
+    return make(tmp_path_factory.mktemp("refused"), refused=True)

@@ -165,12 +165,25 @@ class RestoreMetrics(Metrics):
 class ReprocessParams(Params):
     """How the backend's items get the new model's answers."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"timeout_s", "max_error_share"})
+    not_identity: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "concurrency", "timeout_s", "bulk_timeout_s", "patience_s", "max_error_share"}
+    )
 
     enabled: bool = True
     """False leaves the items as they are; without a backend there are none."""
+    reviewed: bool = False
+    """Reprocess manually reviewed items too: the backend overwrites what people have written."""
+    mode: Literal["item", "channel"] = "item"
+    """`item`: one request an item, each with its own commit. `channel`: one request a channel where
+    that loses nothing (docs/how-to/reprocess.md), else item by item."""
+    concurrency: int = Field(2, ge=1, le=64)
+    """Most items under way at once; more than the serving engine answers at once gain nothing."""
     timeout_s: float = Field(180, gt=0)
     """How long one item may take."""
+    bulk_timeout_s: float = Field(7200, gt=0)
+    """How long a whole channel may take, with mode=channel."""
+    patience_s: float = Field(300, ge=0)
+    """How long the backend, or Ollama behind it, may be away before the stage gives up."""
     max_error_share: float = Field(0.1, ge=0, le=1)
     """Share of failed items from which the stage stops."""
 

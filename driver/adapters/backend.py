@@ -17,6 +17,9 @@ from contracts.errors import BackendUnavailable
 PAGE_SIZE = 100
 """The most rows a page may have; 101 is answered with 422."""
 
+MOST_AT_ONCE = 1000
+"""The most items that one bulk reprocess takes; there is no offset for those behind them."""
+
 FALLBACK_TEXT = "Automatische Analyse nicht verfügbar."
 """What the backend stores where the model's answer could not be read."""
 
@@ -183,6 +186,19 @@ class Backend:
         if answer.get("status") != "started":
             raise self._unexpected(f"/api/items/{item_id}/reprocess", answer)
 
+    def reprocess_channel(self, channel_id: int) -> int:
+        """Ask for new analyses of a channel's newest items; return how many there will be.
+
+        They are made in one transaction in the background, and show all at once at its end.
+        Overwrites manual reviews.
+        """
+        query: dict[str, str | int] = {"force": "true", "limit": MOST_AT_ONCE}
+        path = "/api/items/reprocess"
+        answer = self._object("POST", path, {**query, "channel_id": channel_id})
+        if not isinstance(answer.get("count"), int):
+            raise self._unexpected(path, answer)
+        return int(answer["count"])
+
     def _list_all(self) -> list[dict[str, Any]]:
         current, total = self._list_pass(archived=False)
         archived, _ = self._list_pass(archived=True)
@@ -269,7 +285,7 @@ class Backend:
         return answer
 
     def _json(self, method: str, path: str, query: dict[str, str | int] | None = None) -> Any:
-        status, answer = self._call(method, path, query)
+        status, answer = self.call(method, path, query)
         if not 200 <= status < 300:
             raise self._refused(method, path, query, status, answer)
         return answer
@@ -278,7 +294,7 @@ class Backend:
         from urllib.parse import quote
 
         path = f"/api/items/{quote(item_id, safe='')}{action}"
-        status, answer = self._call(method, path)
+        status, answer = self.call(method, path)
         if status in {404, 422, 500}:
             raise ItemUnavailable(item_id, status)
         if not 200 <= status < 300:
@@ -287,8 +303,12 @@ class Backend:
             raise self._unexpected(path, answer)
         return answer
 
-    def _call(
-        self, method: str, path: str, query: dict[str, str | int] | None = None
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str | int] | None = None,
+        body: dict[str, Any] | None = None,
     ) -> tuple[int, Any]:
         """Return status and body; the body is None where it is not JSON."""
         import requests  # takes a tenth of a second: only where it is needed
@@ -301,6 +321,7 @@ class Backend:
                     method,
                     self.url + path,
                     params=query,
+                    json=body,
                     timeout=(min(_CONNECT_TIMEOUT_S, self.timeout_s), self.timeout_s),
                 )
         except requests.RequestException as error:

@@ -19,7 +19,7 @@ from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, RetrainError
 from contracts.params import VerifyParams
-from contracts.stages import ITEMS, LABELS
+from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import (
     EDITED_FIELDS,
     Backend,
@@ -29,6 +29,7 @@ from driver.adapters.backend import (
 )
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
+from driver.host_stages.record import Record
 from serving.engine import Engine
 from tasks import InvalidAnswer, Task, load_task
 
@@ -71,6 +72,7 @@ def ask(
             continue
         before.setdefault(row["id"], {"id": row["id"], "title": row.get("title"), "fields": item})
         files.write_jsonl(kept, before.values())
+        _keep(context, backend, row, item)
         if not shown:
             engine.unload(alias)  # a runner shows the name and digest that it was first asked by
         with Witness(engine) as witness:
@@ -86,6 +88,14 @@ def ask(
     if len(seen) < wanted:
         _say(f"only {len(seen)} items of the snapshot can be asked through the backend")
     return seen
+
+
+def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> None:
+    """Keep what an item held also where the reprocess looks for it (docs/how-to/reprocess.md)."""
+    run, model = context.job.run, context.job.inputs[GGUF.name].digest
+    named = {name: row[name] for name in ("id", "title") if name in row}
+    record = Record.of_model(context.root, run, model, backend.url)
+    record.begin(run, model, backend.url, {row["id"]: reanalysis.state_of(item) | named}, 1)
 
 
 def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:

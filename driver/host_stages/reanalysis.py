@@ -6,12 +6,16 @@ that done.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from contracts import files
+from contracts.errors import BackendUnavailable
 from driver.adapters.backend import (
     EDITED_FIELDS,
     FALLBACK_TEXT,
@@ -21,6 +25,7 @@ from driver.adapters.backend import (
 )
 
 Row = dict[str, Any]
+Pause = Callable[[float], None]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _NOT_OURS = {"published_at", "created_at", "fetched_at", "read_at"}
@@ -43,75 +48,169 @@ class Seen:
 
     outcome: Outcome
     reason: str = ""
+    unanswered: bool = False
+    """It failed without any answer of the model, which need not be the item's fault."""
+    answer: str = ""
+    """Digest of the answer that is stored now (`answer_digest`)."""
 
 
-def reprocess(backend: Backend, row: Row, timeout_s: float) -> Seen:
+def reprocess(
+    backend: Backend,
+    row: Row,
+    timeout_s: float,
+    *,
+    reviewed: bool = False,
+    intend: Callable[[Row | None], None] = lambda _: None,
+    pause: Pause = time.sleep,
+) -> Seen:
     """Have one item analysed anew, and say what became of it.
 
     `row` is the item of the snapshot (`id`, and `title` where it is known); `timeout_s` limits the
-    wait for the analysis. Raises `BackendUnavailable` where the backend itself does not answer.
+    wait for the analysis. `reviewed` takes a manually reviewed item too. `intend` is told the
+    item's state, None where it cannot be shown, before anything is asked. Raises
+    `BackendUnavailable` where the backend itself does not answer.
     """
     try:
-        before: Row | None = backend.item(row["id"])
+        item: Row | None = backend.item(row["id"])
     except ItemUnavailable as error:
         if error.unknown:
             return Seen(Outcome.NOT_THERE)
-        before = None  # cannot be shown as it is; a new analysis may well mend it
-    if before is not None:
-        if before.get("is_manually_reviewed") is True:
+        item = None  # cannot be shown as it is; a new analysis may well mend it
+    if item is not None:
+        if item.get("is_manually_reviewed") is True and not reviewed:
             return Seen(Outcome.LEFT_OUT)
-        if "title" in row and (before.get("title") or "") != row["title"]:
+        if another_article(row, item):
             return Seen(Outcome.NOT_THERE, "another article has this id")
+    before = None if item is None else state_of(item)
+    intend(before)
     try:
         backend.reprocess_item(row["id"])
     except ItemUnavailable as error:
         gone = Outcome.NOT_THERE if error.unknown else Outcome.FAILED
         return Seen(gone, f"the backend answers {error.status}")
-    after = _changed(backend, row["id"], before, timeout_s)
-    if after is None:
-        return Seen(Outcome.FAILED, f"the analysis did not change within {timeout_s:.0f} s")
-    problem = _hidden_failure(before or {}, after)
-    return Seen(Outcome.FAILED, problem) if problem else Seen(Outcome.PROCESSED)
+    pause(_FIRST_PAUSE_S)
+    seen = settle(backend, row["id"], before, timeout_s, pause=pause)
+    if seen is None:
+        reason = f"the analysis did not change within {timeout_s:.0f} s"
+        return Seen(Outcome.FAILED, reason, unanswered=True)
+    return seen
 
 
-def _changed(backend: Backend, item_id: str, before: Row | None, timeout_s: float) -> Row | None:
-    """Return the item once its analysis differs from `before`; None on time-out."""
-    marker = None if before is None else _marker(before)
-    deadline, pause = time.monotonic() + timeout_s, _FIRST_PAUSE_S
-    while time.monotonic() < deadline:
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+def settle(
+    backend: Backend,
+    item_id: str,
+    before: Row | None,
+    wait_s: float,
+    *,
+    pause: Pause = time.sleep,
+) -> Seen | None:
+    """Say what became of an item that was asked about when its state was `before`.
+
+    Waits for up to `wait_s`, and looks at least once. None: nothing has come of it.
+    """
+    after = _changed(backend, item_id, before, wait_s, pause)
+    return None if after is None else judge(before, after)
+
+
+def judge(before: Row | None, after: Row) -> Seen:
+    """Say what a change of an item's state means; `before` is None where it could not be shown."""
+    was_reviewed = before is None or before.get("is_manually_reviewed") is True
+    if after.get("is_manually_reviewed") is True and not was_reviewed:
+        return Seen(Outcome.LEFT_OUT, "a person reviewed it while its analysis was under way")
+    problem, unanswered = _hidden_failure(before or {}, after)
+    if problem:
+        return Seen(Outcome.FAILED, problem, unanswered=unanswered)
+    return Seen(Outcome.PROCESSED, answer=answer_digest(after))
+
+
+def look_at(
+    backend: Backend, ids: Iterable[str], also: Callable[[Row], bool] | None = None
+) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Return all items that the backend lists, and whole those with these ids, each by id.
+
+    With them those listed ones for which `also` is true. One that the backend cannot show makes
+    its whole page fail: nothing is listed then, and the items are read one by one. Raises
+    `BackendUnavailable` where the backend itself does not answer.
+    """
+    try:
+        listed = {str(item["id"]): item for item in backend.items()}
+    except BackendUnavailable:
+        if not backend.healthy():
+            raise
+        listed = {}
+    more = [i for i, item in listed.items() if also and also(item)]
+    shown: dict[str, Row] = {}
+    for item_id in dict.fromkeys([*ids, *more]):
+        item = listed.get(item_id, {})
+        whole = all(name in item for name in (*EDITED_FIELDS, "is_manually_reviewed", "metadata"))
+        with contextlib.suppress(ItemUnavailable):
+            shown[item_id] = item if whole else backend.item(item_id)
+    return listed, shown
+
+
+def another_article(row: Row, item: Row) -> bool:
+    """Return whether the backend's item is not the one of the row, although its id is."""
+    return "title" in row and (item.get("title") or "") != row["title"]
+
+
+def state_of(item: Row) -> Row:
+    """Return what a new analysis can change: the answer, and every time but those of the news.
+
+    Which of the times the backend keeps is not certain, so each that looks like one counts. The
+    state has the item's own form, so that what reads an item reads it too.
+    """
+    times = {n: v for n, v in item.items() if n.endswith("_at") and n not in _NOT_OURS}
+    return {
+        **times,
+        **{name: item.get(name) for name in EDITED_FIELDS},
+        "is_manually_reviewed": item.get("is_manually_reviewed") is True,
+        "metadata": {"llm_analysis": analysis_of(item)},
+    }
+
+
+def answer_digest(item: Row) -> str:
+    """Return a digest of the answer that an item, or its state, holds."""
+    fields = {name: item.get(name) for name in EDITED_FIELDS}
+    return files.digest_text(files.canonical_json({**fields, "analysis": analysis_of(item)}))
+
+
+def _changed(
+    backend: Backend, item_id: str, before: Row | None, wait_s: float, pause: Pause
+) -> Row | None:
+    """Return the item once its state differs from `before`; None on time-out."""
+    deadline, pause_s = time.monotonic() + wait_s, _FIRST_PAUSE_S
+    while True:
         try:
             after = backend.item(item_id)
         except ItemUnavailable:
-            continue  # it may be readable again when the analysis is stored
-        if _marker(after) != marker:
-            return after
-    return None
+            pass  # it may be readable again when the analysis is stored
+        else:
+            if state_of(after) != before:
+                return after
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return None
+        pause(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
-def _marker(item: Row) -> Row:
-    """Return what a new analysis can change: the answer, and every time but those of the news.
+def _hidden_failure(before: Row, after: Row) -> tuple[str, bool]:
+    """Return why the item has no real answer although the backend calls it done; "" if it has.
 
-    Which of the times the backend keeps is not certain, so each that looks like one counts.
+    With it: whether the model has not answered at all.
     """
-    times = {n: v for n, v in item.items() if n.endswith("_at") and n not in _NOT_OURS}
-    return {**times, **{n: item.get(n) for n in EDITED_FIELDS}, "analysis": analysis_of(item)}
-
-
-def _hidden_failure(before: Row, after: Row) -> str:
-    """Return why the item has no real answer although the backend calls it done; "" if it has."""
     analysis = analysis_of(after)
     if all(analysis.get(name) is None for name in ("relevant", "relevance_score", "reasoning")):
-        return "no analysis is stored"
+        return "no analysis is stored", True
     if analysis == analysis_of(before):
-        return "the stored analysis is still the old one"
+        return "the stored analysis is still the old one", True
+    unreadable = f"the model's answer could not be read ({FALLBACK_TEXT})"
     if FALLBACK_TEXT in json.dumps(analysis, ensure_ascii=False):
-        return f"the model's answer could not be read ({FALLBACK_TEXT})"
+        return unreadable, False
     # An old fallback stays where a new answer has no text, as that of an irrelevant article.
     fresh = [
         n for n in EDITED_FIELDS if after.get(n) != before.get(n) or not analysis.get("reasoning")
     ]
     if any(after.get(name) == FALLBACK_TEXT for name in fresh):
-        return f"the model's answer could not be read ({FALLBACK_TEXT})"
-    return ""
+        return unreadable, False
+    return "", False

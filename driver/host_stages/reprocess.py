@@ -1,104 +1,79 @@
-"""Gives the backend's items the new model's answers, one by one, and looks at each of them.
+"""Gives the backend's items the new model's answers, and looks at each of them.
 
-The backend has a bulk call too, which is of no use here: it takes the newest 100 by default, shows
-nothing before it ends, loses everything when it is stopped, and overwrites reviewed items. One
-item has its own commit. What the backend never says is that an analysis failed: it stores no
-priority, or a fixed text, and calls that done. So each item is read before and after.
+By default item by item: each has its own commit, which shows at once. What the backend never says
+is that an analysis failed: it stores no priority, or a fixed text, and calls that done. So each
+item is read before and after. The backend's bulk call takes the newest 100 by default, shows
+nothing before it ends, loses everything when it is stopped, and overwrites reviewed items;
+channels.py uses it, where it is asked for, for those channels where it loses nothing.
+
+No item is asked about twice where that can be known: what is about to be asked is written down
+first, and after a kill an item whose analysis has changed since is done.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from contracts import files
-from contracts.entrypoint import StageContext
+from contracts.entrypoint import RESULT_FILE, StageContext
 from contracts.errors import BackendUnavailable, ReprocessFailed
 from contracts.params import (
     ReprocessMetrics,
     ReprocessParams,
 )
 from contracts.stages import (
+    GGUF,
     ITEMS,
 )
-from driver.adapters.backend import Backend
-from driver.host_stages import reanalysis
+from driver.adapters.backend import Backend, has_text
+from driver.host_stages import channels, reanalysis
+from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
+from driver.host_stages.record import Asked, Outcomes, Record
 
 _FEWEST = 10  # items before a share of failures means anything
+_TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
+_MOST_OUTAGES = 5  # at one and the same item, which may be their cause
 
 
-class _Outcomes:
-    """The file outcomes.jsonl: a line for each item as soon as it is known.
-
-    A killed run goes on behind its last line, and tries again what failed. A finished run leaves
-    a last line that says so: asked for once more, it starts from the first item.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.by_id: dict[str, Seen] = {}
-        lines = list(self._whole_lines())
-        if lines and "finished" in lines[-1]:
-            path.replace(path.with_name("outcomes.previous.jsonl"))
-            return
-        for line in lines:
-            self.by_id[line["id"]] = Seen(Outcome(line["outcome"]), line["reason"])
-        self.by_id = {i: seen for i, seen in self.by_id.items() if seen.outcome != Outcome.FAILED}
-
-    def add(self, item_id: str, seen: Seen) -> None:
-        """Keep what became of an item."""
-        self.by_id[item_id] = seen
-        self._append({"id": item_id, "outcome": seen.outcome.value, "reason": seen.reason})
-
-    def finish(self) -> None:
-        """Say that every item has its outcome."""
-        self._append({"finished": True})
-
-    def count(self) -> Counter[Outcome]:
-        """Return how many items there are of each outcome."""
-        return Counter(seen.outcome for seen in self.by_id.values())
-
-    def _append(self, line: Row) -> None:
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    def _whole_lines(self) -> Iterator[Row]:
-        """Yield the lines, and cut off one that a kill left half written."""
-        if not self._path.exists():
-            return
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self._path, whole)
-        for line in content[:whole].splitlines():
-            yield json.loads(line)
-
-
-def work(context: StageContext[ReprocessParams], backend_url: str, alias: str) -> ReprocessMetrics:
+def work(
+    context: StageContext[ReprocessParams],
+    backend_url: str,
+    alias: str,
+    *,
+    everything: bool = False,
+) -> ReprocessMetrics:
     """Reprocess every item of the snapshot that the backend has and nobody has reviewed.
 
-    Without a backend (`backend_url` is "") there is nothing to do. Raises `BackendUnavailable`
-    where the backend does not ask `alias`, the deployed model, and `ReprocessFailed` where too
-    many items failed.
+    With `everything`, for a snapshot of this backend, also what has come in since. Without a
+    backend (`backend_url` is "") there is nothing to do. Raises `BackendUnavailable` where the
+    backend does not ask `alias`, the deployed model, or stays away, `EngineUnavailable` where its
+    engine does, and `ReprocessFailed` where too many items failed.
     """
     if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
-    check(backend_url, alias)
     backend = Backend(backend_url)
-    context.work.mkdir(parents=True, exist_ok=True)
-    outcomes = _Outcomes(context.work / "outcomes.jsonl")
-    _reprocess_all(context, backend, outcomes)
+    outage = Outage(backend, context.params.patience_s, partial(_objection, backend, alias))
+    outage.ready()
+    model = context.job.inputs[GGUF.name].digest
+    record = Record.of_model(context.root, context.job.run, model, backend.url)
+    found = _look(context, backend, outage, everything=everything)
+    states = {i: reanalysis.state_of(item) | _named(item) for i, item in found.now.items()}
+    record.begin(context.job.run, model, backend.url, states, len(found.rows))
+    outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
+    reprocessing = _Reprocessing(context, backend, outcomes, outage)
+    reprocessing.run(found)
     counts = outcomes.count()
     if counts[Outcome.NOT_THERE]:
         _say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
-    _refuse_failures(context, outcomes, counts)
+    reprocessing.refuse_failures(counts)
     outcomes.finish()
     return ReprocessMetrics(
         processed=counts[Outcome.PROCESSED],
@@ -113,10 +88,14 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
     The backend must ask `alias`, now or once its container has been made anew (`will_ask`), and
     its analyses must be switched on.
     """
-    backend = Backend(backend_url)
+    if objection := _objection(Backend(backend_url), alias, will_ask):
+        raise objection
+
+
+def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
     asked = backend.llm_status().model
     if _with_tag(alias) not in {_with_tag(asked), _with_tag(will_ask)}:
-        raise BackendUnavailable(
+        return BackendUnavailable(
             f"the backend asks {asked}, not the deployed model {alias}",
             why="only OLLAMA_MODEL in its container's environment counts; a model name stored "
             "through its API is never used",
@@ -125,11 +104,12 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
             "backend.compose.environment, with which a run recreates it.",
         )
     if not backend.admin_health().llm_enabled:
-        raise BackendUnavailable(
+        return BackendUnavailable(
             f"the analyses of {backend.url} are switched off",
             why="the backend would say that it started, and then fail every item",
             todo=f"curl -X POST '{backend.url}/api/llm/enable?auto_reprocess=false'",
         )
+    return None
 
 
 def _with_tag(model: str) -> str:
@@ -137,38 +117,188 @@ def _with_tag(model: str) -> str:
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
-def _reprocess_all(
-    context: StageContext[ReprocessParams], backend: Backend, outcomes: _Outcomes
-) -> None:
+# --- before --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Found:
+    """The items before anything is asked."""
+
+    rows: list[Row]
+    """Those to reprocess: `id`, and `title` where an id may be another article's."""
+    now: dict[str, Row]
+    """Those of them that the backend shows, as it shows them, by id."""
+    others: dict[str, Row] | None
+    """All else that it lists; None where it cannot list its items."""
+
+
+def _look(
+    context: StageContext[ReprocessParams], backend: Backend, outage: Outage, *, everything: bool
+) -> _Found:
+    """Return what there is to do; waits for a backend that is away."""
     rows = list(files.read_jsonl(context.input(ITEMS)))
-    here: Counter[Outcome] = Counter()  # of this start: what went well before proves nothing now
-    for row in rows:
-        if row["id"] in outcomes.by_id:
-            continue
-        seen = reanalysis.reprocess(backend, row, context.params.timeout_s)
-        outcomes.add(row["id"], seen)
-        here[seen.outcome] += 1
+    if everything:  # an id is an item of this backend, whatever its title is by now
+        rows = [{"id": row["id"]} for row in rows]
+    by_id = {row["id"]: row for row in rows}
+    while True:
+        try:
+            wanted = has_text if everything else None
+            listed, shown = reanalysis.look_at(backend, by_id, wanted)
+            break
+        except BackendUnavailable as error:
+            outage.sit_out(error)
+    came = [{"id": item_id} for item_id in shown if item_id not in by_id]
+    if came:
+        _say(f"{len(came)} items have come in since the snapshot, and are reprocessed too")
+    by_id |= {row["id"]: row for row in came}
+    now = {i: it for i, it in shown.items() if not reanalysis.another_article(by_id[i], it)}
+    others = {i: item for i, item in listed.items() if i not in now}
+    return _Found([*rows, *came], now, others if listed else None)
+
+
+def _named(item: Row) -> Row:
+    return {"id": str(item["id"]), "title": item.get("title") or ""}
+
+
+# --- the loop ------------------------------------------------------------------------------------
+@dataclass
+class _Task:
+    """An item to be done."""
+
+    row: Row
+    asked: Asked | None = None
+    """A request for it that may still be answered."""
+    outages: int = 0
+
+
+class _Reprocessing:
+    """The work on all items: threads that ask, and one that keeps what has become of each."""
+
+    def __init__(
+        self,
+        context: StageContext[ReprocessParams],
+        backend: Backend,
+        outcomes: Outcomes,
+        outage: Outage,
+    ) -> None:
+        self._context = context
+        self._params = context.params
+        self._backend = backend
+        self._outcomes = outcomes
+        self._outage = outage
+        self._here: Counter[Outcome] = Counter()
+        """Of this start: what went well before proves nothing now."""
+        self._total = 0
+
+    def run(self, found: _Found) -> None:
+        """Bring every item to its outcome."""
+        self._total = len(found.rows)
+        self._progress()
+        if self._params.mode == "channel":
+            bulk = channels.Bulk(self._backend, self._outcomes, self._params, self._outage)
+            for item_id, outcome in bulk.run(found.now, found.others):
+                self._keep(item_id, outcome)
+        known, asked = self._outcomes.by_id, self._outcomes.asked
+        left = [_Task(row, asked.get(row["id"])) for row in found.rows if row["id"] not in known]
+        # What may still be answered comes last: until then nobody has to wait for it.
+        queue = deque(sorted(left, key=lambda task: task.asked is not None))
+        with self._threads() as threads:
+            under_way: dict[Future[Seen | None], _Task] = {}
+            while queue or under_way:
+                while queue and len(under_way) < self._params.concurrency:
+                    task = queue.popleft()
+                    under_way[threads.submit(self._attend, task)] = task
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    task = under_way.pop(future)
+                    if seen := future.result():
+                        self._keep(task.row["id"], seen)
+                    else:
+                        queue.append(task)
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        """Give threads that stop waiting when the work ends, in whatever way."""
+        with ThreadPoolExecutor(self._params.concurrency) as threads:
+            try:
+                yield threads
+            finally:
+                self._outage.stop()
+
+    def _keep(self, item_id: str, seen: Seen) -> None:
+        """Keep an outcome; raise `ReprocessFailed` where too many have failed by now."""
+        self._outcomes.add(item_id, seen)
+        self._here[seen.outcome] += 1
         if seen.outcome is Outcome.FAILED:
-            _say(f"item {row['id']} failed: {seen.reason}")
-        counts = outcomes.count()
-        context.progress(len(outcomes.by_id), len(rows), "items", failed=counts[Outcome.FAILED])
-        if here[Outcome.PROCESSED] + here[Outcome.FAILED] >= _FEWEST:
-            _refuse_failures(context, outcomes, here)
+            _say(f"item {item_id} failed: {seen.reason}")
+        self._progress()
+        if self._here[Outcome.PROCESSED] + self._here[Outcome.FAILED] >= _FEWEST:
+            self.refuse_failures(self._here)
 
+    def _progress(self) -> None:
+        failed = self._outcomes.count()[Outcome.FAILED]
+        self._context.progress(len(self._outcomes.by_id), self._total, "items", failed=failed)
 
-def _refuse_failures(
-    context: StageContext[ReprocessParams], outcomes: _Outcomes, counts: Counter[Outcome]
-) -> None:
-    failed, tried = counts[Outcome.FAILED], counts[Outcome.FAILED] + counts[Outcome.PROCESSED]
-    if not failed or failed <= context.params.max_error_share * tried:
-        return
-    reasons = Counter(s.reason for s in outcomes.by_id.values() if s.outcome is Outcome.FAILED)
-    raise ReprocessFailed(
-        f"{failed} of {tried} items failed",
-        why="; ".join(f"{count} times: {reason}" for reason, count in reasons.most_common(3)),
-        todo=f"Read {context.work / 'outcomes.jsonl'} and the backend's log. The next run tries "
-        "the failed items again and leaves the finished ones alone.",
-    )
+    def refuse_failures(self, counts: Counter[Outcome]) -> None:
+        """Raise `ReprocessFailed` where the share of failed items passes the limit."""
+        failed, tried = counts[Outcome.FAILED], counts[Outcome.FAILED] + counts[Outcome.PROCESSED]
+        if not failed or failed <= self._params.max_error_share * tried:
+            return
+        seen = self._outcomes.by_id.values()
+        reasons = Counter(each.reason for each in seen if each.outcome is Outcome.FAILED)
+        raise ReprocessFailed(
+            f"{failed} of {tried} items failed",
+            why="; ".join(f"{count} times: {reason}" for reason, count in reasons.most_common(3)),
+            todo="See `driver reprocess --status`, and the backend's log. The next run tries the "
+            "failed items again and leaves the finished ones alone.",
+        )
+
+    # --- in a thread -----------------------------------------------------------------------------
+    def _attend(self, task: _Task) -> Seen | None:
+        """Return what became of an item; None: an outage came between, so it has to wait."""
+        try:
+            return self._settled(task) or self._asked(task)
+        except BackendUnavailable as error:
+            task.outages += 1
+            if task.outages > _MOST_OUTAGES:
+                return Seen(Outcome.FAILED, "the backend went away each time it was asked about")
+            self._outage.sit_out(error)
+            return None
+
+    def _settled(self, task: _Task) -> Seen | None:
+        """Return what has come of a request before; None: there was none, or nothing good."""
+        if task.asked is None:
+            return None
+        wait_s = min(max(task.asked.until - time.time(), 0), self._longest_wait_s())
+        seen = reanalysis.settle(
+            self._backend, task.row["id"], task.asked.before, wait_s, pause=self._outage.pause
+        )
+        task.asked = None
+        return None if seen is None or seen.outcome is Outcome.FAILED else seen
+
+    def _longest_wait_s(self) -> float:
+        """Return how far ahead the end of a wait can lie, unless the clock was changed."""
+        return max(self._params.timeout_s, self._params.bulk_timeout_s)
+
+    def _asked(self, task: _Task) -> Seen | None:
+        """Ask for an item's analysis, once more where the model has not answered."""
+        for _ in range(_TRIES):
+            seen = reanalysis.reprocess(
+                self._backend,
+                task.row,
+                self._params.timeout_s,
+                reviewed=self._params.reviewed,
+                intend=partial(self._intend, task),
+                pause=self._outage.pause,
+            )
+            task.asked = None
+            if not seen.unanswered:
+                return seen
+            if self._outage.sit_out_engine() and task.outages < _MOST_OUTAGES:
+                task.outages += 1
+                return None
+        return seen
+
+    def _intend(self, task: _Task, before: Row | None) -> None:
+        task.asked = Asked(before, time.time() + self._params.timeout_s)
+        self._outcomes.intend({task.row["id"]: before}, self._params.timeout_s)
 
 
 def _say(line: str) -> None:

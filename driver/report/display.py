@@ -169,7 +169,7 @@ class Display:
         state: Mapping[str, Mapping[str, Any]],
         results: Mapping[str, Result],
         run: Run,
-        report: Path,
+        report: Path | None,
         seconds: float,
     ) -> None:
         """Show the table, the canary's answer, and where everything lies."""
@@ -182,7 +182,8 @@ class Display:
         if answer := results["verify"].metrics.get("answer"):
             self.console.print("\nThe model's answer to the canary article (validated):")
             self.console.out(json.dumps(answer, ensure_ascii=False, indent=2), highlight=False)
-        self.console.print(f"\nDone in {duration(seconds)}. Report: {escape(str(report))}")
+        where = f" Report: {escape(str(report))}" if report else ""
+        self.console.print(f"\nDone in {duration(seconds)}.{where}")
         self.console.print(f"Run folder: {escape(str(run.folder))}")
 
     # --- details ---------------------------------------------------------------------------------

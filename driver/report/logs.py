@@ -24,7 +24,7 @@ def show(
     driver is at work in the workspace any more, also to the run that a driver begins meanwhile.
     Raises `InputMissing` for what is not there.
     """
-    run = _run(workspace, run_id)
+    run = Run.named(workspace, run_id)
     names = [each.name for each in PIPELINE if stage in ("", each.name)]
     if not names or (stage and not follow and not run.log(stage).exists()):
         raise InputMissing(
@@ -45,18 +45,6 @@ def show(
             return
         else:
             time.sleep(_POLL_S)
-
-
-def _run(workspace: Path, run_id: str) -> Run:
-    run = Run(workspace, run_id) if run_id else Run.last(workspace)
-    if run is None or not run.folder.is_dir() or Path(run.id).name != run.id:
-        known = sorted(path.name for path in (workspace / "runs").glob("*"))
-        raise InputMissing(
-            f"{workspace} has no run {run_id}".rstrip(),
-            why=f"it has {', '.join(known[-5:]) or 'none yet'}",
-            todo="`python -m driver run` makes one; --workspace DIR names another workspace.",
-        )
-    return run
 
 
 def _logged(run: Run) -> list[str]:

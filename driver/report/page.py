@@ -1,29 +1,25 @@
-"""The frame of a page for people: one file, no network, light and dark."""
+"""The frame of a page for people: one file, no network, light and dark, narrow and wide."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 
 _PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100%; margin-bottom: 1rem }}
-th, td {{ text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #8884;
-  vertical-align: top }}
-td.number {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }}
-tr.reused {{ opacity: .65 }}
-meter {{ width: 10rem }}
-pre {{ white-space: pre-wrap; background: #8881; padding: 1rem; border-radius: .4rem }}
-details {{ margin: .4rem 0 }}
-svg {{ max-width: 100%; height: auto }}
-</style>
+{style}</style>
+</head>
+<body>
 <h1>{title}</h1>
 {body}
+</body>
 </html>
 """
 
@@ -36,18 +32,45 @@ class Cell(str):
 
 def page(title: str, body: str) -> str:
     """Return a whole page; `body` is markup, `title` is not."""
-    return _PAGE.format(title=escape(title), body=body)
+    style = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
+    return _PAGE.format(title=escape(title), body=body, style=style)
+
+
+def section(key: str, heading: str, body: str) -> str:
+    """Return a section that can be linked to as `#key`; "" where there is nothing to say."""
+    if not body:
+        return ""
+    return f'<section id="{escape(key)}"><h2>{escape(heading)}</h2>\n{body}</section>\n'
+
+
+def folded(summary: str, body: str) -> str:
+    """Return what is shown when its summary is clicked; "" without a body."""
+    if not body:
+        return ""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
-    """Return a table. Numbers stand to the right, whole ones without a point."""
-    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    return f"<table><tr><th>{'<th>'.join(map(escape, head))}</tr>\n{lines}</table>"
+    """Return a table. Numbers stand to the right, whole ones without a point.
+
+    One that is wider than the screen is scrolled by itself.
+    """
+    shown = list(rows)
+    numeric = [
+        bool(shown) and all(not isinstance(row[place], str) for row in shown)
+        for place in range(len(head))
+    ]
+    heads = "".join(
+        f'<th scope="col"{" class=number" if number else ""}>{escape(each)}'
+        for each, number in zip(head, numeric, strict=True)
+    )
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in shown)
+    return f'<div class="scroll" tabindex="0"><table><tr>{heads}</tr>\n{lines}</table></div>'
 
 
 def meter(share: float) -> Cell:
     """Return a bar for a share of 1."""
-    return Cell(f'<meter min="0" max="1" value="{share:.3f}"></meter>')
+    return Cell(f'<meter min="0" max="1" value="{share:.3f}">{share:.0%}</meter>')
 
 
 def _cell(value: str | float) -> str:

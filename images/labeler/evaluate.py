@@ -24,9 +24,11 @@ from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
 from images.labeler import parity
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
 from images.labeler.drift import check_candidate
+from images.labeler.fields import kinds
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
 from images.labeler.resampling import Difference, differences, intervals
+from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
 from tasks import load_task
 from tasks.definition import Task
@@ -68,7 +70,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     }
     findings = judge(measured["candidate"], compared, params)
     _write_answers(context, questions, replies)
-    _write_scores(context, task, replies, measured, compared)
+    _write_scores(context, task, replies, measured, compared, matters)
     promote = all(each.passed for each in findings)
     reasons = _reasons(findings)
     verdict = {
@@ -159,6 +161,7 @@ def _write_scores(
     replies: Mapping[Contestant, Sequence[Reply]],
     measured: Mapping[str, Measured],
     compared: Mapping[str, Sequence[Difference]],
+    matters: Sequence[str],
 ) -> None:
     models = {
         who.role: {
@@ -169,11 +172,14 @@ def _write_scores(
                 for name, found in intervals(measured[who.role], len(said)).items()
             },
             "by_stratum": _by_stratum(task, said),
+            "confusion": confusion(task, judged),
+            "reliability": reliability(task, judged),
             "broken_rules": dict(Counter(rule for reply in said for rule in reply.broken)),
             "answer_tokens": median(reply.answer_tokens for reply in said),
             "seconds": round(median(reply.seconds for reply in said), 3),
         }
         for who, said in replies.items()
+        for judged in [[reply.judged() for reply in said]]
     }
     told = {
         role: [
@@ -183,7 +189,17 @@ def _write_scores(
         for role, found in compared.items()
     }
     rows = len(next(iter(replies.values())))
-    files.write_json(context.output(SCORES), {"rows": rows, "models": models, "compared": told})
+    fields = {name: kind.value for name, kind in kinds(task.output).items()}
+    files.write_json(
+        context.output(SCORES),
+        {
+            "rows": rows,
+            "fields": fields,
+            "matters": list(matters),
+            "models": models,
+            "compared": told,
+        },
+    )
 
 
 def _by_stratum(task: Task, said: Sequence[Reply]) -> dict[str, dict[str, float]]:

@@ -38,7 +38,7 @@ class OllamaDouble:
     digests; tags of one digest share a runner, which shows the first name it was asked by.
     """
 
-    def __init__(self, *models: str) -> None:
+    def __init__(self, *models: str, port: int = 0) -> None:
         self.models = list(models)
         self.digests: dict[str, str] = {}
         """Of the models whose digest is not just made of their name."""
@@ -51,7 +51,7 @@ class OllamaDouble:
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
         self.open.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         # The pause is how long a stop waits, in every test.

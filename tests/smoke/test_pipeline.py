@@ -18,6 +18,7 @@ from driver.pipeline import stages_for
 from driver.settings import load
 from driver.store import Run, Store
 from tests.small_demo import SAMPLE, SmallDemo
+from tests.smoke.browser import complaints, look
 
 STAGES = stages_for(load(SAMPLE / "demo.yaml", (), {}))
 pytestmark = pytest.mark.slow
@@ -100,9 +101,34 @@ def test_the_run_folder_tells_the_story(host: Host) -> None:
     trained = [event for event in events if event["stage"] == "train"]
     assert trained[-1]["done"] == trained[-1]["total"] == 70
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "<svg" in page
-    assert "Evaluation" in page
+    assert "<strong>Live: liga-demo:" in page
     assert "60 of 60 items have a label (60 reviewed)" in page
+
+
+def test_its_report_opens_in_a_browser(host: Host, tmp_path: Path) -> None:
+    page = host.workspace / "runs" / host.runs()[0] / "report.html"
+    seen = look(page, tmp_path, width=400)
+    assert max(seen.closed, seen.open) <= seen.room
+    assert {"models", "errors", "answers", "training", "time", "lineage"} <= seen.sections.keys()
+    assert all(down > 60 for _, down in seen.sections.values())
+    assert {"Loss by step", "What ran when"} <= {title for title, *_ in seen.pictures}
+    assert complaints(page, tmp_path) == []
+
+
+def test_the_live_model_is_followed_back_to_its_rows(host: Host) -> None:
+    done = host.driver("verify-lineage")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The chain holds" in done.stdout
+    (split,) = host.workspace.glob("store/split/*/out/train.jsonl")
+    original = split.read_text(encoding="utf-8")
+    try:
+        split.write_text(original.replace("Titel", "Title", 1), encoding="utf-8")
+        broken = host.driver("verify-lineage", host.runs()[0])
+    finally:
+        split.write_text(original, encoding="utf-8")
+    assert broken.returncode == 39, broken.stdout
+    assert "1 of " in broken.stderr
+    assert "broken  split: train.jsonl" in broken.stdout
 
 
 def test_a_second_run_does_nothing_and_says_so(host: Host) -> None:
@@ -215,6 +241,10 @@ def test_a_refused_candidate_changes_nothing_that_is_live(host: Host) -> None:
     )
     assert done.returncode == 26, done.stdout + done.stderr
     assert "valid" in done.stderr
+    page = host.workspace / "runs" / host.runs()[-1] / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "Refused: the candidate does not go live" in text
+    assert 'id="answers"' in text
     assert host.result("deploy").metrics["digest"] == live
     assert host.plan()["deploy"][0] == "reuse"
 

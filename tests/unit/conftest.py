@@ -12,6 +12,7 @@ import pytest
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.nvml_double import RecordedNvml, recording
+from tests.unit.reprocess_stage import ReprocessStage
 
 MODEL = "liga-relevance:latest"
 
@@ -64,3 +65,18 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], RecordedNvml]:
         return double
 
     return put
+
+
+@pytest.fixture
+def stage(
+    tmp_path: Path, start_backend: Callable[..., RunningBackend]
+) -> Callable[..., tuple[ReprocessStage, RunningBackend]]:
+    """Return a function that starts a backend on rows, and the stage on the same rows."""
+
+    def make(
+        rows: list[dict[str, Any]], **environment: str
+    ) -> tuple[ReprocessStage, RunningBackend]:
+        service = start_backend(rows, **environment)
+        return ReprocessStage(tmp_path, rows, service.url), service
+
+    return make

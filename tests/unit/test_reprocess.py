@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,90 +12,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from contracts import files
-from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, ReprocessFailed
-from contracts.params import (
-    DeployParams,
-    ReprocessMetrics,
-    ReprocessParams,
-)
-from contracts.stage import Event, InputRef, Job, Stage
-from contracts.stages import (
-    DEPLOY,
-    REPROCESS,
-    RESTORE,
-)
+from contracts.params import DeployParams, ReprocessMetrics
+from contracts.stage import Stage
+from contracts.stages import DEPLOY, REPROCESS, RESTORE
 from driver import preflight
-from driver.host_stages import reprocess
 from driver.settings import BackendSettings, ComposeSettings
 from tests.services.ollama_double import OllamaDouble, good_answer
-from tests.services.running_backend import BackendProcess, RunningBackend
+from tests.services.running_backend import RunningBackend
+from tests.unit.reprocess_stage import OLD, ReprocessStage, news, titles
 
-Row = dict[str, Any]
-Start = Callable[..., RunningBackend]
-StartProcess = Callable[..., BackendProcess]
-OLD: Row = {**json.loads(good_answer("low")), "summary": "Alt.", "reasoning": "Alt."}
-
-
-def _news(number: int, **changed: Any) -> Row:
-    return {"id": number, "title": f"Titel {number}", "content": "Inhalt", **changed}
-
-
-class _Stage:
-    """The stage in a folder of its own, which survives from call to call."""
-
-    def __init__(self, root: Path, rows: list[Row], backend_url: str) -> None:
-        self.root = root
-        self.backend_url = backend_url
-        files.write_jsonl(root / "items.jsonl", [{**row, "id": str(row["id"])} for row in rows])
-        self.events: list[Event] = []
-
-    def run(self, **params: Any) -> ReprocessMetrics:
-        path = self.root / "items.jsonl"
-        reference = InputRef(path=path.name, digest="", bytes=files.size_of(path))
-        job = Job(
-            stage="reprocess",
-            run="r",
-            fingerprint="f",
-            code_digest="",
-            environment="",
-            task="liga_relevance",
-            task_digest="",
-            params={},
-            inputs={"items": reference},
-        )
-        parsed = ReprocessParams(**{"timeout_s": 10, **params})
-        folder = self.root / "stage"
-        return reprocess.work(
-            StageContext(REPROCESS, job, parsed, self.root, folder, self.events.append),
-            self.backend_url,
-            "liga-relevance",
-        )
-
-    def outcomes(self) -> list[Row]:
-        return list(files.read_jsonl(self.root / "stage" / "work" / "outcomes.jsonl"))
-
-
-@pytest.fixture
-def stage(tmp_path: Path, start_backend: Start) -> Callable[..., tuple[_Stage, RunningBackend]]:
-    """Return a function that starts a backend on rows, and the stage on the same rows."""
-
-    def make(rows: list[Row], **environment: str) -> tuple[_Stage, RunningBackend]:
-        service = start_backend(rows, **environment)
-        return _Stage(tmp_path, rows, service.url), service
-
-    return make
-
-
-Make = Callable[..., tuple[_Stage, RunningBackend]]
+Make = Callable[..., tuple[ReprocessStage, RunningBackend]]
 
 
 def test_every_item_gets_the_new_answer(stage: Make) -> None:
     """Reviewed ones keep theirs; one that the backend does not have is no failure."""
-    rows = [_news(1), _news(2, **OLD), _news(3, **OLD, is_archived=True)]
-    rows.append(_news(4, **OLD, is_manually_reviewed=True))
+    rows = [news(1), news(2, **OLD), news(3, **OLD, is_archived=True)]
+    rows.append(news(4, **OLD, is_manually_reviewed=True))
     it, service = stage(rows)
     files.write_jsonl(
         it.root / "items.jsonl",
@@ -108,19 +45,19 @@ def test_every_item_gets_the_new_answer(stage: Make) -> None:
         "high",
         "low",
     ]
-    assert [row["outcome"] for row in it.outcomes()[:-1]] == [
+    assert [row["outcome"] for row in it.outcomes()] == [
         "processed",
         "processed",
         "processed",
         "left_out",
         "not_there",
     ]
-    assert [event.done for event in it.events] == [1, 2, 3, 4, 5]
+    assert [event.done for event in it.events] == [0, 1, 2, 3, 4, 5]
 
 
 def test_another_article_under_the_id(stage: Make, ollama: OllamaDouble) -> None:
     """Items from files may carry the same numbers as the backend's own."""
-    it, _ = stage([_news(1)])
+    it, _ = stage([news(1)])
     files.write_jsonl(it.root / "items.jsonl", [{"id": "1", "title": "Ganz anderes"}])
     assert it.run() == ReprocessMetrics(processed=0, failed=0, left_out=0)
     assert ollama.asked == []
@@ -138,7 +75,7 @@ def test_a_hidden_failure_is_seen(
     stage: Make, ollama: OllamaDouble, said: str | int, reason: str
 ) -> None:
     """Each of these the backend calls processed, and the old summary stays."""
-    it, service = stage([_news(1, **OLD), _news(2)])
+    it, service = stage([news(1, **OLD), news(2)])
     ollama.script = lambda message: said if "Titel 1" in message else good_answer()
     assert it.run(max_error_share=1) == ReprocessMetrics(processed=1, failed=1, left_out=0)
     assert service.get("/api/items/1")["summary"] == "Alt."
@@ -148,7 +85,7 @@ def test_a_hidden_failure_is_seen(
 
 
 def test_an_error_on_a_new_item(stage: Make, ollama: OllamaDouble) -> None:
-    it, _ = stage([_news(1)])
+    it, _ = stage([news(1)])
     ollama.script = lambda _: 500
     with pytest.raises(ReprocessFailed, match="1 of 1 items failed") as caught:
         it.run()
@@ -158,7 +95,7 @@ def test_an_error_on_a_new_item(stage: Make, ollama: OllamaDouble) -> None:
 def test_good_answers_in_odd_clothes(stage: Make, ollama: OllamaDouble) -> None:
     """Fences, text around it, one assigned_ak, an irrelevant article after a failed analysis."""
     fallback = {**OLD, "summary": "Automatische Analyse nicht verfügbar."}
-    it, service = stage([_news(1), _news(2), _news(3, **fallback)])
+    it, service = stage([news(1), news(2), news(3, **fallback)])
     single = json.loads(good_answer(assigned_ak="AK3"))
     del single["assigned_aks"]
     irrelevant = good_answer(None, relevant=False, summary=None, detailed_analysis=None)
@@ -174,7 +111,7 @@ def test_good_answers_in_odd_clothes(stage: Make, ollama: OllamaDouble) -> None:
 
 def test_an_unreadable_item_is_mended(stage: Make, ollama: OllamaDouble) -> None:
     """`assigned_aks: "AK1"` makes the item's page a 500; a new analysis puts that right."""
-    it, _ = stage([_news(1)])
+    it, _ = stage([news(1)])
     ollama.script = lambda _: good_answer(assigned_aks="AK1")
     with pytest.raises(ReprocessFailed):
         it.run(timeout_s=1)
@@ -183,14 +120,14 @@ def test_an_unreadable_item_is_mended(stage: Make, ollama: OllamaDouble) -> None
 
 
 def test_a_slow_item_fails(stage: Make, ollama: OllamaDouble) -> None:
-    it, _ = stage([_news(1), _news(2)])
+    it, _ = stage([news(1), news(2)])
     ollama.open.clear()
     assert it.run(timeout_s=0.5, max_error_share=1).failed == 2
     assert "did not change within" in it.outcomes()[0]["reason"]
 
 
 def test_stops_when_too_many_fail(stage: Make, ollama: OllamaDouble) -> None:
-    it, _ = stage([_news(number) for number in range(1, 16)])
+    it, _ = stage([news(number) for number in range(1, 16)])
     ollama.script = lambda _: "kein JSON"
     with pytest.raises(ReprocessFailed, match="10 of 10"):
         it.run()
@@ -199,49 +136,69 @@ def test_stops_when_too_many_fail(stage: Make, ollama: OllamaDouble) -> None:
     assert it.run().processed == 15  # the failed ones are tried again
 
 
-def test_goes_on_where_it_was_killed(stage: Make, ollama: OllamaDouble) -> None:
-    """A line half written by the kill is done again; what is finished is not."""
-    it, _ = stage([_news(number) for number in (1, 2, 3)])
-    outcomes = it.root / "stage" / "work" / "outcomes.jsonl"
-    outcomes.parent.mkdir(parents=True)
-    whole = '{"id": "1", "outcome": "processed", "reason": ""}\n'
-    outcomes.write_text(whole + '{"id": "2", "out', encoding="utf-8")
-    assert it.run().processed == 3
-    assert [message.splitlines()[0] for message in ollama.user_messages()] == [
-        "Titel: Titel 2",
-        "Titel: Titel 3",
-    ]
-    assert it.run().processed == 3  # a finished run starts anew when it is asked for again
-    assert len(ollama.asked) == 5
+def test_as_many_at_once_as_is_set(stage: Make, ollama: OllamaDouble) -> None:
+    it, _ = stage([news(number) for number in range(1, 13)])
+    most, now, lock = 0, 0, threading.Lock()
 
-
-def test_a_backend_that_goes_away(
-    tmp_path: Path,
-    start_process: StartProcess,
-    ollama: OllamaDouble,
-) -> None:
-    """What is done stays done; the next start takes the rest."""
-    rows = [_news(number) for number in (1, 2, 3)]
-    service = start_process(rows)
-    it = _Stage(tmp_path, rows, service.url)
-
-    def kill_at_the_second(message: str) -> str:
-        if "Titel 2" in message:
-            threading.Thread(target=service.kill).start()
-            return "kein JSON"
+    def count(_: str) -> str:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.2)
+        with lock:
+            now -= 1
         return good_answer()
 
-    ollama.script = kill_at_the_second
-    with pytest.raises(BackendUnavailable):
-        it.run(max_error_share=1)
-    ollama.script = lambda _: good_answer()
-    service.start()
-    assert it.run().processed == 3
-    assert sum("Titel 1" in message for message in ollama.user_messages()) == 1
+    ollama.script = count
+    assert it.run(concurrency=3).processed == 12
+    assert most == 3
+
+
+def test_several_at_once_stop_when_too_many_fail(stage: Make, ollama: OllamaDouble) -> None:
+    """No more than is under way is asked about after the limit."""
+    it, _ = stage([news(number) for number in range(1, 31)])
+    ollama.script = lambda _: "kein JSON"
+    with pytest.raises(ReprocessFailed, match="10 of 10"):
+        it.run(concurrency=4)
+    assert len(ollama.asked) <= 10 + 4
+
+
+def test_reviewed_items_only_if_that_is_set(stage: Make) -> None:
+    it, service = stage([news(1, **OLD, is_manually_reviewed=True), news(2)])
+    assert it.run() == ReprocessMetrics(processed=1, failed=0, left_out=1)
+    assert it.run(reviewed=True) == ReprocessMetrics(processed=2, failed=0, left_out=0)
+    assert service.get("/api/items/1")["priority"] == "high"
+
+
+def test_a_review_while_the_analysis_is_under_way_is_told(
+    stage: Make, ollama: OllamaDouble
+) -> None:
+    """The backend overwrites it, which nothing outside can keep it from."""
+    it, service = stage(
+        [news(1, **OLD)], ITEM_EDITS="PATCH", ITEM_EDIT_FIELDS="summary is_manually_reviewed"
+    )
+
+    def review(_: str) -> str:
+        requests.patch(f"{service.url}/api/items/1", json={"summary": "Von Hand."}, timeout=30)
+        return good_answer()
+
+    ollama.script = review
+    assert it.run() == ReprocessMetrics(processed=0, failed=0, left_out=1)
+    assert "while its analysis was under way" in it.outcomes()[0]["reason"]
+
+
+def test_what_has_come_in_since_the_snapshot(stage: Make, ollama: OllamaDouble) -> None:
+    """Of a snapshot of this backend; an item without any text has nothing to analyse."""
+    it, _ = stage([news(1), news(2), {"id": 3, "title": "", "content": ""}])
+    files.write_jsonl(it.root / "items.jsonl", [{"id": "1", "title": "Titel 1"}])
+    assert it.run().processed == 1
+    assert it.run(everything=True).processed == 2
+    assert titles(ollama) == ["Titel 1", "Titel 2"]
 
 
 def test_the_backend_must_ask_the_deployed_model(stage: Make, ollama: OllamaDouble) -> None:
-    it, _ = stage([_news(1)], OLLAMA_MODEL="qwen3:14b")
+    it, _ = stage([news(1)], OLLAMA_MODEL="qwen3:14b")
     with pytest.raises(BackendUnavailable, match="asks qwen3:14b") as caught:
         it.run()
     assert "OLLAMA_MODEL=liga-relevance" in caught.value.todo
@@ -267,7 +224,7 @@ def test_before_a_run_it_counts_whom_the_backend_will_ask(
     accepted: bool,
 ) -> None:
     """A compose service is made anew by restore; the stage itself wants it to be so by then."""
-    it, _ = stage([_news(1)], OLLAMA_MODEL="qwen3:14b")
+    it, _ = stage([news(1)], OLLAMA_MODEL="qwen3:14b")
     compose = ComposeSettings(folder=tmp_path, service="backend", environment=environment)
     backend = BackendSettings(url=it.backend_url, compose=compose)
     session: Any = SimpleNamespace(
@@ -282,7 +239,7 @@ def test_before_a_run_it_counts_whom_the_backend_will_ask(
 
 
 def test_analyses_that_are_switched_off(stage: Make) -> None:
-    it, service = stage([_news(1)], OLLAMA_MODEL="liga-relevance")  # without its tag
+    it, service = stage([news(1)], OLLAMA_MODEL="liga-relevance")  # without its tag
     service.post("/api/llm/disable")
     with pytest.raises(BackendUnavailable, match="switched off"):
         it.run()
@@ -292,5 +249,5 @@ def test_analyses_that_are_switched_off(stage: Make) -> None:
 
 def test_nothing_to_do(tmp_path: Path) -> None:
     nothing = ReprocessMetrics(processed=0, failed=0, left_out=0)
-    assert _Stage(tmp_path, [_news(1)], "").run() == nothing
-    assert _Stage(tmp_path, [_news(1)], "http://127.0.0.1:9").run(enabled=False) == nothing
+    assert ReprocessStage(tmp_path, [news(1)], "").run() == nothing
+    assert ReprocessStage(tmp_path, [news(1)], "http://127.0.0.1:9").run(enabled=False) == nothing

@@ -65,3 +65,12 @@ def test_a_service_that_does_not_come_back_is_waited_for_once(
     session.bring_back()
     assert outside.calls == calls
     assert session.window.is_open
+
+
+def test_a_service_that_is_still_away_is_away_until_now(session: Session) -> None:
+    ((since, until),) = session.window.absences()
+    assert since <= until
+    session.bring_back()
+    assert session.window.absences() == session.window.away
+    ((_, back),) = session.window.away
+    assert back >= until

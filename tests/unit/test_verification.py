@@ -283,7 +283,7 @@ def test_a_run_takes_a_bad_model_back_and_says_so_loudly(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = _session(world)
-    session._run = Run.create(world.root)
+    session._take_down(Run.create(world.root))
     with pytest.raises(VerifyFailed) as caught:
         session.execute(_step(world, session))
     assert caught.value.exit_code == 27
@@ -303,7 +303,7 @@ def test_what_a_kill_has_left_is_verified_next_or_not_live_meanwhile(
     session.prepare(_step(world, session))
     assert world.live() == NEW_DIGEST
     metrics = {"model": ALIAS, "digest": NEW_DIGEST, "fields": 9, "answer": {}}
-    session._run = Run.create(world.root)
+    session._take_down(Run.create(world.root))
     result = session.execute(_step(world, session))
     assert session.still_true(stages.VERIFY, result) == ""
     assert result.metrics.items() >= {k: v for k, v in metrics.items() if k != "answer"}.items()

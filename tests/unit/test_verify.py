@@ -16,6 +16,7 @@ from contracts.params import VerifyMetrics
 from driver import verification
 from driver.adapters.backend import analysis_of
 from driver.host_stages import canaries, reanalysis, verify
+from driver.host_stages.record import Record
 from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import RunningBackend
@@ -70,6 +71,11 @@ def test_what_the_items_held_before_is_kept(world: World) -> None:
     assert tuple(kept) == metrics.items
     assert {fields["summary"] for fields in kept.values()} == {"Alt."}
     assert {analysis_of(fields)["reasoning"] for fields in kept.values()} == {"Alt."}
+    (record,) = Record.every(world.root)
+    assert {i: state["summary"] for i, state in record.before().items()} == dict.fromkeys(
+        metrics.items, "Alt."
+    )
+    assert not record.begun
 
 
 def test_the_number_of_items_is_a_setting(world: World) -> None:

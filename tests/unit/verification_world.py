@@ -65,6 +65,7 @@ class World:
         self.ollama.digests |= {ALIAS: NEW_DIGEST, OLD: OLD_DIGEST, NEW: NEW_DIGEST}
         self.engine = Ollama(self.ollama.url)
         self.root.mkdir(exist_ok=True)
+        (self.root / "model.gguf").write_bytes(b"g")
         self.deployed(previous=OLD)
         rows = [{**row, "id": str(row["id"])} for row in ROWS]
         files.write_jsonl(self.root / ITEMS.filename, rows)
@@ -96,7 +97,7 @@ class World:
 
     def inputs(self) -> dict[str, InputRef]:
         """Return what the stage takes."""
-        return {
+        files_of = {
             artifact.name: InputRef(
                 path=artifact.filename,
                 digest=files.digest_path(self.root / artifact.filename),
@@ -104,6 +105,7 @@ class World:
             )
             for artifact in (ITEMS, LABELS)
         }
+        return {**files_of, "gguf": InputRef(path="model.gguf", digest=GGUF, bytes=1)}
 
     def verify(self, **params: Any) -> VerifyMetrics:
         """Run the stage's work."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from . import llm
+from . import editing, llm
 from .listing import Filters, grouped, matching
 from .reprocess import Worker
 from .settings import Settings
@@ -80,6 +80,9 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
     app.state.shared = state
     app.include_router(_router)
+    if settings.item_edits:
+        fields = settings.item_edit_fields
+        app.include_router(editing.routes(state.store, settings.item_edits, fields))
     return app
 
 

@@ -29,6 +29,11 @@ class Settings:
     crash_first_starts: int = 0
     """Fault: that many first starts exit with 3 after a few healthy answers."""
 
+    item_edits: str = ""
+    """PATCH or PUT: items can be written by it, which production is not known to allow."""
+    item_edit_fields: tuple[str, ...] = ()
+    """What can be written so."""
+
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Settings":
         """Read OLLAMA_URL, OLLAMA_MODEL and the rest, each with a default that works locally."""
@@ -46,4 +51,6 @@ class Settings:
             stop_patience_s=float(env.get("STOP_PATIENCE_S", cls.stop_patience_s)),
             slow_start_s=float(env.get("SLOW_START_S", cls.slow_start_s)),
             crash_first_starts=int(env.get("CRASH_FIRST_STARTS", cls.crash_first_starts)),
+            item_edits=env.get("ITEM_EDITS", cls.item_edits),
+            item_edit_fields=tuple(env.get("ITEM_EDIT_FIELDS", "").split()),
         )

@@ -1,0 +1,149 @@
+"""The backend's bulk call, channel by channel, for those channels where it loses nothing.
+
+One request for a whole channel, one transaction, committed at the end. So it is only for a channel
+in which no item is reviewed (it would be overwritten), there are at most 1000 (the call takes no
+more, and has no offset), all are known to this run, and none has been asked about. All others go
+item by item, and that is said before the first request.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from contracts.errors import BackendUnavailable
+from contracts.params import ReprocessParams
+from driver.adapters.backend import MOST_AT_ONCE, Backend, ItemUnavailable
+from driver.host_stages import reanalysis
+from driver.host_stages.outage import Outage
+from driver.host_stages.reanalysis import Outcome, Row, Seen
+from driver.host_stages.record import Outcomes
+
+_POLL_S = 1.0
+Channel = dict[str, Row]
+"""The items of a channel by id, as the backend shows them."""
+
+
+class Bulk:
+    """Bulk runs of the channels that allow them."""
+
+    def __init__(
+        self, backend: Backend, outcomes: Outcomes, params: ReprocessParams, outage: Outage
+    ) -> None:
+        self._backend = backend
+        self._outcomes = outcomes
+        self._params = params
+        self._outage = outage
+
+    def run(self, now: Channel, others: Channel | None) -> Iterator[tuple[str, Seen]]:
+        """Yield what became of the items of those channels.
+
+        `now` are the items to reprocess, `others` all else that the backend has, None where it does
+        not say. An item of which nothing is yielded is left to be done by itself.
+        """
+        if others is None:
+            _say("all items go one by one: the backend cannot list what is in its channels")
+            return
+        chosen, refused = self._choose(now, others)
+        _say(f"{len(chosen)} channels by one request each ({sum(map(len, chosen.values()))} items)")
+        for reason, count in refused.items():
+            _say(f"{count} channels item by item: {reason}")
+        for channel_id, items in chosen.items():
+            try:
+                yield from self._channel(channel_id, items)
+            except BackendUnavailable as error:
+                self._outage.sit_out(error)
+                self._give_up(items, "the backend was away, which loses a bulk run")
+
+    def _choose(self, now: Channel, others: Channel) -> tuple[dict[int, Channel], Counter[str]]:
+        """Return the channels for the bulk call, and how many are not for it, by reason."""
+        channels: dict[int | None, Channel] = defaultdict(dict)
+        for item_id, item in now.items():
+            channels[item.get("channel_id")][item_id] = item
+        strange = {item.get("channel_id") for item in others.values()}
+        chosen: dict[int, Channel] = {}
+        refused: Counter[str] = Counter()
+        for channel_id, items in channels.items():
+            if channel_id is None:
+                refused["the backend does not name them"] += 1
+            elif channel_id in strange:
+                refused["they hold items that this run does not know"] += 1
+            elif reason := self._objection(items):
+                refused[reason] += 1
+            else:
+                chosen[channel_id] = items
+        return chosen, refused
+
+    def _objection(self, items: Channel) -> str:
+        """Return why a channel cannot be done by one request, "" if it can."""
+        if not self._params.reviewed and any(
+            item.get("is_manually_reviewed") is True for item in items.values()
+        ):
+            return "reviewed items would be overwritten"
+        if len(items) > MOST_AT_ONCE:
+            return f"one request takes no more than {MOST_AT_ONCE} items"
+        if items.keys() & (self._outcomes.by_id.keys() | self._outcomes.asked.keys()):
+            return "an earlier start has begun with them"
+        return ""
+
+    def _channel(self, channel_id: int, listed: Channel) -> Iterator[tuple[str, Seen]]:
+        """Have one channel analysed anew; yields each item when its new state shows."""
+        items = {item_id: self._item(item_id) for item_id in listed}  # hours may have passed
+        there = {item_id: item for item_id, item in items.items() if item is not None}
+        if len(there) < len(items) or self._objection(there):
+            _say(f"channel {channel_id} goes item by item: it has changed meanwhile")
+            return
+        before = {item_id: reanalysis.state_of(item) for item_id, item in there.items()}
+        wait_s = min(self._params.bulk_timeout_s, self._params.timeout_s * len(before))
+        self._outcomes.intend(before, wait_s)
+        count = self._backend.reprocess_channel(channel_id)
+        if count != len(before):
+            _say(f"channel {channel_id}: the backend takes {count} items, {len(before)} are known")
+        yield from self._shown(before, wait_s)
+
+    def _shown(self, before: dict[str, Row], wait_s: float) -> Iterator[tuple[str, Seen]]:
+        """Yield the items of a bulk run when their new states show; what failed is left over."""
+        deadline, committed = time.monotonic() + wait_s, False
+        while not committed:
+            first = next(iter(before))
+            if self._seen(first, before[first]) is None:
+                if time.monotonic() > deadline:
+                    self._give_up(before, f"nothing has changed within {wait_s:.0f} s")
+                    return
+                before[first] = before.pop(first)  # it may be one that cannot be shown any more
+                self._outage.pause(_POLL_S)
+                continue
+            for item_id, state in list(before.items()):
+                if seen := self._seen(item_id, state):
+                    del before[item_id]
+                    committed |= seen.outcome is Outcome.PROCESSED
+                    if seen.outcome is not Outcome.FAILED:
+                        yield item_id, seen
+            committed |= not before
+        self._give_up(before, "they have not changed with their channel")
+
+    def _seen(self, item_id: str, before: Row) -> Seen | None:
+        return reanalysis.settle(self._backend, item_id, before, 0)
+
+    def _item(self, item_id: str) -> Row | None:
+        try:
+            return self._backend.item(item_id)
+        except ItemUnavailable:
+            return None
+
+    def _give_up(self, items: Mapping[str, Row], why: str) -> None:
+        """Leave items to be done by themselves, behind all others."""
+        if not items:
+            return
+        _say(f"{len(items)} items are left to be done one by one: {why}")
+        until = time.time() + self._params.timeout_s
+        for item_id in items:
+            if asked := self._outcomes.asked.get(item_id):
+                self._outcomes.asked[item_id] = replace(asked, until=until)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

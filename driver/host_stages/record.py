@@ -1,0 +1,248 @@
+"""What a reprocess keeps on the disk: the items as they were, and what became of each.
+
+One folder for each model whose answers the items get, `workspace/reprocess/RUN`, named by the run
+that began it:
+
+- `before.jsonl`: what a new analysis can change, of every item, from before the first was asked
+  about. A second reprocess with the same model adds what is new, and leaves the rest as it was.
+- `about.json`: which model and backend it is about; written when before.jsonl is whole.
+- `outcomes.jsonl`: a line before each request, and one for what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contracts import files
+from contracts.errors import FileUnusable, InputMissing
+from driver.host_stages.reanalysis import Outcome, Row, Seen
+
+_ABOUT, _BEFORE = "about.json", "before.jsonl"
+_OUTCOMES, _PREVIOUS = "outcomes.jsonl", "outcomes.previous.jsonl"
+
+
+class About(BaseModel):
+    """What a record is about: about.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer driver may have noted more
+
+    runs: tuple[str, ...]
+    """The runs that have worked on it; the first one gave the folder its name."""
+    model: str
+    """Digest of the deployed GGUF."""
+    backend: str
+    """The backend's URL."""
+    items: int
+    """How many items are to be reprocessed."""
+    restored_at: str = ""
+    """When it was begun to give the items back what they had; nobody goes on with such a record."""
+
+
+class Record:
+    """The record in one folder; nothing is read or written before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def every(cls, workspace: Path) -> list[Record]:
+        """Return the records of a workspace, the newest first."""
+        found = (workspace / "reprocess").glob(f"*/{_ABOUT}")
+        return [cls(path.parent) for path in sorted(found, reverse=True)]
+
+    @classmethod
+    def find(cls, workspace: Path, run: str = "") -> Record:
+        """Return the record that a run has worked on, without a name the newest that is begun.
+
+        Raises `InputMissing` where there is none.
+        """
+        known = cls.every(workspace)
+        for record in known:
+            if run in record.about().runs if run else record.begun:
+                return record
+        raise InputMissing(
+            f"no reprocess {'of run ' + run if run else 'yet'} is recorded in {workspace}",
+            why=f"recorded are: {', '.join(r.folder.name for r in known) or 'none'}",
+            todo="Check the workspace (-w) and the run's name.",
+        )
+
+    @classmethod
+    def of_model(cls, workspace: Path, run: str, model: str, backend: str) -> Record:
+        """Return the newest record if it is about this model, else a new one for this run.
+
+        Only the newest that is begun: between an older one and now the items had another model's
+        answers. One that is not is what a verification has kept.
+        """
+        for record in cls.every(workspace):
+            about = record.about()
+            if (about.model, about.backend, about.restored_at) == (model, backend, ""):
+                return record
+            if record.begun:
+                break
+        folder, number = workspace / "reprocess" / run, 1
+        while (folder / _ABOUT).exists():
+            number += 1
+            folder = folder.with_name(f"{run}-{number}")
+        return cls(folder)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a reprocess has begun on it; a verification only keeps what its items held."""
+        return (self.folder / _OUTCOMES).exists()
+
+    def about(self) -> About:
+        """Return what it is about; raises `FileUnusable` for a damaged note."""
+        path = self.folder / _ABOUT
+        try:
+            return About.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise FileUnusable(
+                f"{path} is damaged",
+                why=str(error.errors(include_url=False)[0]["msg"]),
+                todo=f"Move {self.folder} away: the items' former answers are in {_BEFORE} there.",
+            ) from error
+
+    def before(self) -> dict[str, Row]:
+        """Return the items' states from before, by id; empty for a record that is new."""
+        path = self.folder / _BEFORE
+        if not (self.folder / _ABOUT).exists():
+            return {}
+        return {str(row["id"]): row for row in files.read_jsonl(path)}
+
+    def begin(self, run: str, model: str, backend: str, now: Mapping[str, Row], items: int) -> None:
+        """Publish the items' states `now`, by id, where none was kept before.
+
+        `items` is how many there are to reprocess, with those that have no state to keep.
+
+        A state that is kept stays, unless a person has reviewed the item since: that is worth more
+        than the answer of an older model.
+        """
+        begun = (self.folder / _ABOUT).exists()
+        known = self.before()
+        kept = {**now, **{i: s for i, s in known.items() if not _reviewed_since(s, now.get(i))}}
+        if kept != known or not begun:
+            files.write_jsonl(self.folder / _BEFORE, kept.values())
+        runs = tuple(dict.fromkeys([*(self.about().runs if begun else ()), run]))
+        self._note(About(runs=runs, model=model, backend=backend, items=items))
+
+    def restored(self) -> None:
+        """Note that the items are given back what they had before."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._note(self.about().model_copy(update={"restored_at": at}))
+
+    def _note(self, about: About) -> None:
+        files.write_json(self.folder / _ABOUT, about.model_dump(mode="json"))
+
+    def lines(self) -> list[Row]:
+        """Return the whole lines of outcomes.jsonl; changes nothing."""
+        return list(_whole_lines(self.folder / _OUTCOMES))
+
+    def answers(self) -> dict[str, str]:
+        """Return the digest of the answer that each item was given, as far as that is known."""
+        lines = [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]
+        return {line["id"]: line["answer"] for line in lines if line.get("answer")}
+
+
+def _reviewed_since(state: Row, now: Row | None) -> bool:
+    return bool(now and now["is_manually_reviewed"] and not state["is_manually_reviewed"])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for a new analysis of which no outcome is known."""
+
+    before: Row | None
+    """The item's state when it was about to be asked about; None: it could not be shown."""
+    until: float
+    """Until when (seconds since the epoch) the analysis may still come."""
+
+
+class Outcomes:
+    """The file outcomes.jsonl, written from several threads.
+
+    A killed reprocess goes on behind its last line: what is processed is left alone, what has an
+    open request is looked at before it is asked about again, and the rest is done. A finished one
+    leaves a last line that says so: with `again`, such a one starts from the first item.
+    """
+
+    def __init__(self, folder: Path, *, again: bool = False) -> None:
+        self._path = folder / _OUTCOMES
+        self._writing = threading.Lock()
+        self.by_id: dict[str, Seen] = {}
+        self.asked: dict[str, Asked] = {}
+        """The open requests, by item."""
+        lines = list(_whole_lines(self._path, mend=True))
+        if again and lines and "finished" in lines[-1]:
+            self._path.replace(self._path.with_name(_PREVIOUS))
+            lines = []
+        self._path.touch()
+        files.fsync_path(folder)  # the name, which appending does not flush
+        for line in lines:
+            if "finished" in line:
+                continue
+            if "until" in line:
+                self.asked[line["id"]] = Asked(line["before"], line["until"])
+                continue
+            self.asked.pop(line["id"], None)
+            if line["outcome"] == Outcome.PROCESSED:  # all else may have changed, or be mended
+                self.by_id[line["id"]] = Seen(Outcome.PROCESSED, line["reason"])
+
+    def intend(self, before: Mapping[str, Row | None], wait_s: float) -> None:
+        """Keep that these items are about to be asked about; told before the request is sent."""
+        until = time.time() + wait_s
+        self.asked |= {item_id: Asked(state, until) for item_id, state in before.items()}
+        self._append({"id": i, "until": until, "before": state} for i, state in before.items())
+
+    def add(self, item_id: str, seen: Seen) -> None:
+        """Keep what became of an item."""
+        self.by_id[item_id] = seen
+        self.asked.pop(item_id, None)
+        line = {"id": item_id, "outcome": seen.outcome.value, "reason": seen.reason}
+        self._append([{**line, "answer": seen.answer, "at": round(time.time(), 3)}])
+
+    def finish(self) -> None:
+        """Say that every item has its outcome."""
+        self._append([{"finished": True, "at": round(time.time(), 3)}])
+
+    def count(self) -> Counter[Outcome]:
+        """Return how many items there are of each outcome."""
+        return Counter(seen.outcome for seen in self.by_id.values())
+
+    def _append(self, lines: Iterable[Row]) -> None:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        with self._writing, self._path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _whole_lines(path: Path, *, mend: bool = False) -> Iterator[Row]:
+    """Yield the lines without one that a kill left half written; `mend` cuts that off the file.
+
+    Raises `FileUnusable` for any other line that cannot be read.
+    """
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if mend and whole < len(content):
+        os.truncate(path, whole)
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            yield dict(json.loads(line))
+        except ValueError as error:
+            raise FileUnusable(
+                f"{path}, line {number} is damaged",
+                why=str(error),
+                todo="Remove that line: its item is then looked at, and done if it is not.",
+            ) from error

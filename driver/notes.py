@@ -1,0 +1,82 @@
+"""What a run notes of itself while it goes on: run.json, and at its end report.html."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import Interrupted, RetrainError, Unforeseen
+from driver.store import Run
+
+_TIMES = {"running": "started_at", "done": "ended_at", "failed": "ended_at"}
+"""What is noted with a stage's change of state."""
+
+
+class Notes:
+    """A run's notes, on the disk after every change, so that they outlive the driver."""
+
+    def __init__(self, run: Run, docker_host: str) -> None:
+        self._run = run
+        self._facts: dict[str, Any] = {
+            "run": run.id,
+            "pid": os.getpid(),
+            "docker_host": docker_host,
+            "started_at": time.time(),
+        }
+        self.stages: dict[str, dict[str, Any]] = {}
+        """By stage: what `StageState` holds of it."""
+
+    def stage(self, name: str, **facts: Any) -> None:
+        """Note something of a stage, and when, if it is that it begins or ends."""
+        noted = self.stages.setdefault(name, {})
+        noted.update(facts)
+        if time_of := _TIMES.get(facts.get("state", "")):
+            noted[time_of] = time.time()
+        self._write()
+
+    def end(
+        self,
+        workspace: Path,
+        away: Sequence[tuple[float, float]],
+        warn: Callable[[str], None],
+        error: BaseException | None = None,
+    ) -> Path | None:
+        """Note how the run has ended, write its report and return the path of it.
+
+        `away` says from when until when the service was away. A report that cannot be written is
+        told to `warn`: the run is none the worse for it.
+        """
+        from driver.report import html
+
+        self._facts |= {"ended_at": time.time(), "away": list(away)}
+        if error is not None:
+            self._facts["failure"] = _failure(error)
+        try:
+            self._write()
+            return html.write(workspace, self._run)
+        except Exception as failed:  # noqa: BLE001  # must not hide how the run itself has ended
+            warn(f"the report could not be written: {type(failed).__name__}: {failed}")
+            return None
+
+    def _write(self) -> None:
+        self._run.write_state({**self._facts, "stages": self.stages})
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return what `driver.store.Failure` holds of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        named: RetrainError = Interrupted("stopped by a signal")
+    elif isinstance(error, RetrainError):
+        named = error
+    else:
+        named = Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500])
+    return {
+        "kind": type(named).__name__,
+        "exit_code": named.exit_code,
+        "what": named.what,
+        "why": named.why,
+        "todo": named.todo,
+    }

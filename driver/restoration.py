@@ -1,0 +1,191 @@
+"""Gives the backend's items back what they had before a reprocess: shows it, or writes it.
+
+Never an item that a person has reviewed since, whatever it holds. What was reviewed already, and
+was reprocessed all the same (reprocess.reviewed), is only given back while it still holds what the
+reprocess has left there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from contracts.errors import RestoreFailed
+from driver.adapters.backend import EDITED_FIELDS, Backend, ItemUnavailable, analysis_of
+from driver.adapters.backend_edits import ItemEdits
+from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
+from driver.host_stages.record import Record
+
+ANALYSIS = "llm_analysis"
+_FLAG, _METADATA = "is_manually_reviewed", "metadata"
+
+
+class Standing(StrEnum):
+    """How an item stands to what was kept of it."""
+
+    SAME = "as it was"
+    DIFFERS = "differs"
+    REVIEWED = "reviewed by a person since"
+    GONE = "no longer in the backend, or not readable"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One item: what it had before, and has now, of all that differs."""
+
+    item_id: str
+    title: str
+    standing: Standing
+    before: Row = field(default_factory=dict)
+    now: Row = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What became of a restoration."""
+
+    items: int
+    """Items that have all that can be written again."""
+    problems: tuple[str, ...]
+    not_written: tuple[str, ...]
+    """Fields that differ and that the backend does not let be written."""
+
+
+def differences(backend: Backend, record: Record) -> list[Difference]:
+    """Compare every kept item with how the backend shows it now; changes nothing."""
+    kept, given = record.before(), record.answers()
+    _, shown = look_at(backend, kept)
+    return [_difference(state, shown.get(i), given.get(i, "")) for i, state in kept.items()]
+
+
+def _difference(state: Row, now: Row | None, given: str) -> Difference:
+    item_id, title = str(state["id"]), str(state.get("title") or "")
+    if now is None or another_article(state, now):
+        return Difference(item_id, title, Standing.GONE)
+    before, after = _values(state), _values(now)
+    differing = [name for name in before if before[name] != after[name]]
+    if not differing:
+        return Difference(item_id, title, Standing.SAME)
+    reviewed_since = now.get(_FLAG) is True and not (
+        state[_FLAG] is True and given == answer_digest(now)
+    )
+    return Difference(
+        item_id,
+        title,
+        Standing.REVIEWED if reviewed_since else Standing.DIFFERS,
+        {name: before[name] for name in differing},
+        {name: after[name] for name in differing},
+    )
+
+
+def _values(item: Row) -> Row:
+    return {**{name: item.get(name) for name in EDITED_FIELDS}, ANALYSIS: analysis_of(item)}
+
+
+def count(found: Sequence[Difference]) -> Counter[Standing]:
+    """Return how many items stand how."""
+    return Counter(each.standing for each in found)
+
+
+def lines(found: Sequence[Difference]) -> list[Row]:
+    """Return what there is to give back, for a file: id, title, and each field before and now."""
+    return [
+        {"id": each.item_id, "title": each.title, "before": each.before, "now": each.now}
+        for each in found
+        if each.standing is Standing.DIFFERS
+    ]
+
+
+def writable(edits: ItemEdits | None) -> set[str]:
+    """Return which of the fields that a reprocess changes can be written."""
+    if edits is None:
+        return set()
+    known = {name for name in EDITED_FIELDS if name in edits.fields}
+    return known | ({ANALYSIS} if _METADATA in edits.fields else set())
+
+
+def write_back(
+    backend: Backend,
+    record: Record,
+    found: Sequence[Difference],
+    edits: ItemEdits | None,
+) -> Restored:
+    """Write to each item that differs what it had before, and read every field of it back.
+
+    Each is looked at once more before. Raises `RestoreFailed` where the backend lets nothing be
+    written, and at the first item that counts as reviewed afterwards although it was not: the
+    next ones would too, and no reprocess would touch them any more.
+    """
+    fields, given, kept = writable(edits), record.answers(), record.before()
+    if edits is None or not fields:
+        raise RestoreFailed(
+            f"{backend.url} lets no item be written, so nothing was given back",
+            why="its /openapi.json names neither PATCH nor PUT /api/items/{item_id} with a field "
+            "that a reprocess changes",
+        )
+    due = [each for each in found if each.standing is Standing.DIFFERS]
+    whole, problems = 0, []
+    record.restored()  # before the first: what was done counts as undone from here on
+    for each in due:
+        item = _item(backend, each.item_id)
+        now = _difference(kept[each.item_id], item, given.get(each.item_id, ""))
+        if item is None or now.standing is Standing.REVIEWED:
+            problems.append(f"item {each.item_id}: {now.standing}")
+        elif problem := _write(backend, edits, item, _only(now.before, fields)):
+            problems.append(f"item {each.item_id}: {problem}")
+        else:
+            whole += 1
+    missing = {name for each in due for name in each.before} - fields
+    return Restored(whole, tuple(problems), tuple(sorted(missing)))
+
+
+def require(restored: Restored) -> str:
+    """Return what was done, for people; raises `RestoreFailed` where some of it was not."""
+    if restored.problems:
+        raise RestoreFailed(
+            f"{len(restored.problems)} items have not been given back all that they had; "
+            f"{restored.items} have",
+            why="; ".join(restored.problems[:3]),
+        )
+    rest = f" (but not {', '.join(restored.not_written)})" if restored.not_written else ""
+    return f"{restored.items} items have what they had before{rest}, as read back."
+
+
+def _only(values: Mapping[str, Any], names: set[str]) -> Row:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
+    """Write an item's fields and read them back; return what went wrong, "" if nothing did."""
+    if not values:
+        return ""
+    changed = {name: value for name, value in values.items() if name != ANALYSIS}
+    if ANALYSIS in values:
+        rest = {n: v for n, v in (item.get(_METADATA) or {}).items() if n != ANALYSIS}
+        changed[_METADATA] = rest | ({ANALYSIS: values[ANALYSIS]} if values[ANALYSIS] else {})
+    if _FLAG in edits.fields:
+        changed[_FLAG] = item.get(_FLAG) is True  # or the edit might count as a review
+    if refused := edits.write(backend, item, changed):
+        return refused
+    after = _item(backend, str(item["id"]))
+    if after is None:
+        return "it cannot be read any more"
+    if (after.get(_FLAG) is True) != (item.get(_FLAG) is True):
+        raise RestoreFailed(
+            f"item {item['id']} counts as reviewed now, because it was written to",
+            why="the backend takes every edit for a review, and cannot be told otherwise",
+            todo="Take the review back on its page. `--out FILE` writes down the rest.",
+        )
+    read = _values(after)
+    unchanged = [name for name, value in values.items() if read[name] != value]
+    return f"written, but not changed: {', '.join(unchanged)}" if unchanged else ""
+
+
+def _item(backend: Backend, item_id: str) -> Row | None:
+    try:
+        return backend.item(item_id)
+    except ItemUnavailable:
+        return None

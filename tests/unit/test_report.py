@@ -1,0 +1,192 @@
+"""report.html says how a run has ended, whatever the end; what is unknown is left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import files
+from contracts.errors import CandidateRefused
+from driver.notes import Notes
+from driver.report import html
+from driver.store import Run
+from tests.unit.finished_run import FinishedRun
+
+
+@pytest.fixture
+def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
+    """Return a copy of the run whose notes and results may be changed."""
+    workspace = tmp_path / "workspace"
+    shutil.copytree(finished_run.workspace, workspace)
+    return replace(finished_run, workspace=workspace, run=Run(workspace, finished_run.run.id))
+
+
+def report(run: FinishedRun, **changed: Any) -> str:
+    """Return the report after a change of the run's notes: `stage={…}`, or a key of run.json."""
+    path = run.run.folder / "run.json"
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in changed.items():
+        if key in noted["stages"]:
+            noted["stages"][key] |= value
+        else:
+            noted[key] = value
+    files.write_json(path, noted)
+    return html.write(run.workspace, run.run).read_text(encoding="utf-8")
+
+
+def head(text: str) -> str:
+    return text.split("<section", maxsplit=1)[0]
+
+
+def failure(kind: str, what: str) -> dict[str, Any]:
+    return {"kind": kind, "exit_code": 1, "what": what, "why": "because", "todo": "mend it"}
+
+
+def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
+    text = report(run)
+    assert f"<strong>Live: liga-relevance:{run.run.id}</strong>" in text
+    assert "The gate lets the candidate pass" in head(text)
+    assert "the service was away for 2 h 21 min" in head(text)
+    assert "Reprocessed: 1588 items, 3 failed, 9 reviewed left out." in text
+
+
+def test_the_same_run_gives_the_same_report(run: FinishedRun) -> None:
+    assert report(run) == report(run)
+
+
+def test_a_refusal_names_the_rule_first(refused_run: FinishedRun) -> None:
+    assert isinstance(refused_run.raised, CandidateRefused)
+    text = (refused_run.run.folder / html.FILE).read_text(encoding="utf-8")
+    assert "Refused: the candidate does not go live" in head(text)
+    refused, passed = head(text).index("rules is 0.9"), head(text).index("valid is 0.9")
+    assert refused < passed
+    assert 'id="answers"' in text
+    assert 'id="service"' not in text
+
+
+def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> None:
+    text = report(
+        run,
+        verify={"state": "failed", "error": "no answer\nliga:latest is liga:before again"},
+        failure=failure("VerifyFailed", "no answer to the canary"),
+    )
+    assert "Not verified: the deployed model does not stay live" in head(text)
+    assert "<p>liga:latest is liga:before again</p>" in head(text)
+    assert "<strong>Live" not in text
+
+
+def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
+    (path,) = run.workspace.glob("store/deploy/*/result.json")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["metrics"]["forced"] = "the fair begins (erika)"
+    files.write_json(path, result)
+    text = head(report(run))
+    assert "Live although the gate refused it" in text
+    assert "Forced: the fair begins (erika)." in text
+
+
+def test_a_run_that_failed_early_tells_what_it_has(run: FinishedRun) -> None:
+    later = ("gguf", "evaluate", "deploy", "restore", "reprocess", "verify")
+    text = report(
+        run,
+        train={"state": "failed", "error": "out of memory", "fingerprint": "none"},
+        failure=failure("OutOfMemory", "the GPU is full"),
+        **{name: {"state": "planned", "fingerprint": "", "started_at": None} for name in later},
+    )
+    assert "Failed in the stage train" in head(text)
+    for word in ("the GPU is full.", "because", "mend it", "What was live stays live."):
+        assert word in head(text)
+    assert 'id="labels"' in text
+    assert 'id="lineage"' in text
+    assert 'id="models"' not in text
+    assert "did not run" in text
+
+
+def test_a_run_that_was_stopped_says_where(run: FinishedRun) -> None:
+    text = report(
+        run,
+        verify={"state": "failed", "ended_at": None},
+        failure=failure("Interrupted", "stopped by a signal"),
+    )
+    assert "Stopped by a signal in the stage verify" in head(text)
+
+
+def test_notes_of_an_older_driver_have_no_times(run: FinishedRun) -> None:
+    text = report(run, started_at=None, ended_at=None, away=[])
+    assert "What ran when" not in text
+    assert "<strong>Live" in text
+
+
+def test_scores_of_an_older_version_show_what_they_have(run: FinishedRun) -> None:
+    (path,) = run.workspace.glob("store/evaluate/*/out/scores.json")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("fields", "matters"):
+        del scores[key]
+    for model in scores["models"].values():
+        del model["confusion"], model["reliability"]
+    files.write_json(path, scores)
+    (kept,) = run.workspace.glob("store/evaluate/*/result.json")
+    result = json.loads(kept.read_text(encoding="utf-8"))
+    found = {"digest": files.digest_path(path), "bytes": path.stat().st_size}
+    result["outputs"]["scores"] |= found
+    files.write_json(kept, result)
+    text = report(run)
+    assert "20 more measures" in text
+    assert 'id="answers"' not in text
+
+
+def test_what_others_have_written_is_no_markup(run: FinishedRun) -> None:
+    text = report(
+        run,
+        train={"summary": "<script>alert(1)</script>", "reason": "<img src=x>"},
+        failure=failure("StageFailed", "<script>alert(2)</script>"),
+    )
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;script&gt;alert(2)" in head(text)
+    assert "<b>sein</b>" not in text
+    assert "&lt;b&gt;sein&lt;/b&gt;" in text, "an answer of the double's"
+
+
+def test_a_report_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
+    run, warnings = Run.create(tmp_path), list[str]()
+    (run.folder / html.FILE).mkdir()
+    notes = Notes(run, "")
+    assert notes.end(tmp_path, [], warnings.append, CandidateRefused("not good enough")) is None
+    assert "could not be written" in warnings[0]
+    failed = run.read_state().failure
+    assert failed is not None
+    assert (failed.kind, failed.exit_code) == ("CandidateRefused", 26)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [(KeyboardInterrupt(), "Interrupted", 130), (ZeroDivisionError("x"), "Unforeseen", 35)],
+)
+def test_any_end_is_noted(tmp_path: Path, error: BaseException, kind: str, code: int) -> None:
+    run = Run.create(tmp_path)
+    path = Notes(run, "").end(tmp_path, [], pytest.fail, error)
+    failed = run.read_state().failure
+    assert failed is not None
+    assert (failed.kind, failed.exit_code) == (kind, code)
+    assert path is not None
+    assert "<h1>Run" in path.read_text(encoding="utf-8")
+
+
+def test_begin_and_end_of_a_stage_are_noted(tmp_path: Path) -> None:
+    run = Run.create(tmp_path)
+    notes = Notes(run, "")
+    notes.stage("train", state="planned")
+    planned = run.read_state().stages["train"]
+    notes.stage("train", state="running")
+    notes.stage("train", state="done", summary="well")
+    noted = run.read_state().stages["train"]
+    assert planned.started_at is None
+    assert noted.started_at is not None
+    assert noted.ended_at is not None
+    assert noted.started_at <= noted.ended_at

@@ -1,0 +1,92 @@
+"""`driver reprocess`: the answers of whatever model is live, by the newest snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.entrypoint import execute
+from contracts.errors import InputMissing
+from contracts.params import SnapshotParams
+from contracts.stage import Job
+from contracts.stages import REPROCESS, SNAPSHOT
+from driver import __main__ as cli
+from driver import locks, versions
+from driver.host_stages import snapshot
+from driver.host_stages.record import Record
+from driver.store import Store
+from serving import connect
+from serving.engine import Engine
+from tests.services.ollama_double import OllamaDouble
+from tests.services.running_backend import RunningBackend
+from tests.unit.reprocess_stage import OLD, news, titles
+from tests.unit.test_versions import RUNS, released
+
+Start = Callable[..., RunningBackend]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Return the engine of the workspace; no other run of this host is in the way."""
+    monkeypatch.setattr(locks, "_SHARED_FOLDER", tmp_path)
+    made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
+    yield made
+    made.close()
+
+
+def _snapshot(root: Path, url: str) -> None:
+    job = Job(
+        stage="snapshot", run=RUNS[0], fingerprint="s", code_digest="", environment="",
+        task="liga_relevance", task_digest="", inputs={},
+        params=SnapshotParams(source="backend").model_dump(mode="json"),
+    )  # fmt: skip
+    folder = Store(root).prepare(job).parent
+    execute(SNAPSHOT, job, root, folder, partial(snapshot.work, backend_url=url), lambda _: None)
+
+
+def _reprocess(root: Path, url: str) -> int:
+    settings = root / "retrain.yaml"
+    asked = {
+        "snapshot": {"source": "backend"},
+        "fetch": {"path": "base"},
+        "engine": "llamacpp",
+        "runner": "process",
+        "deploy": {"name": "news"},
+        "backend": {"url": url},
+    }
+    files.write_json(settings, asked)  # YAML too
+    return cli.main(["reprocess", "-c", str(settings), "-w", str(root)])
+
+
+def test_the_live_model_answers_also_after_a_rollback(
+    tmp_path: Path, start_backend: Start, ollama: OllamaDouble, engine: Engine
+) -> None:
+    """Once by the new model, not a second time; and by the older one when it is live again."""
+    service = start_backend([news(1, **OLD), news(2, **OLD)], OLLAMA_MODEL="news:latest")
+    _snapshot(tmp_path, service.url)
+    for run in RUNS[:2]:
+        released(tmp_path, engine, run)
+        assert _reprocess(tmp_path, service.url) == 0
+    assert sorted(titles(ollama)) == ["Titel 1"] * 2 + ["Titel 2"] * 2
+    assert _reprocess(tmp_path, service.url) == 0
+    assert len(ollama.asked) == 4
+    versions.roll_back(tmp_path, engine, "news")
+    assert _reprocess(tmp_path, service.url) == 0
+    assert len(ollama.asked) == 6
+    newest, second, first = Record.every(tmp_path)
+    assert newest.about().model == first.about().model != second.about().model
+    assert first.before()["1"]["summary"] == "Alt."
+    assert newest.before()["1"]["summary"] != "Alt."
+    assert len(list(Store(tmp_path).executions(REPROCESS.name))) == 2
+
+
+def test_without_a_deployment_there_is_nothing_to_do_it_with(
+    tmp_path: Path, start_backend: Start, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = start_backend([news(1)])
+    assert _reprocess(tmp_path, service.url) == InputMissing.exit_code
+    assert "no model that this workspace has deployed is live" in capsys.readouterr().err

@@ -1,0 +1,208 @@
+"""A reprocess that was stopped, or lost its backend or Ollama, goes on; and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.errors import BackendUnavailable, EngineUnavailable, ReprocessFailed
+from contracts.params import ReprocessMetrics
+from driver.host_stages import reanalysis
+from driver.host_stages.record import Record
+from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.running_backend import BackendProcess, RunningBackend
+from tests.unit.conftest import MODEL
+from tests.unit.reprocess_stage import OLD, ReprocessStage, news, titles
+
+Make = Callable[..., tuple[ReprocessStage, RunningBackend]]
+StartProcess = Callable[..., BackendProcess]
+
+
+def test_goes_on_where_it_was_killed(stage: Make, ollama: OllamaDouble) -> None:
+    """What is finished is left alone, also with a line that the kill has left half written."""
+    it, _ = stage([news(number) for number in (1, 2, 3)])
+    ollama.script = lambda message: good_answer() if "Titel 1" in message else "kein JSON"
+    with pytest.raises(ReprocessFailed):
+        it.run()
+    with (it.folder / "outcomes.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"id": "2", "out')
+    ollama.asked.clear()
+    ollama.script = lambda _: good_answer()
+    assert it.run().processed == 3
+    assert titles(ollama) == ["Titel 2", "Titel 3"]
+
+
+def test_a_finished_one_is_done_again_only_if_its_result_was_published(
+    stage: Make, ollama: OllamaDouble
+) -> None:
+    """Killed between its last line and result.json, it has nothing left to do."""
+    it, _ = stage([news(number) for number in (1, 2)])
+    assert it.run().processed == 2
+    assert it.run().processed == 2
+    assert len(ollama.asked) == 2
+    files.write_json(it.root / "stage" / "result.json", {})
+    assert it.run().processed == 2
+    assert len(ollama.asked) == 4
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_open_request_is_looked_at_before_it_is_repeated(
+    stage: Make, ollama: OllamaDouble, *, answered: bool
+) -> None:
+    """A kill between the request and the line on its outcome, with the analysis made or lost."""
+    it, service = stage([news(1, **OLD), news(2, **OLD)])
+    assert it.run().processed == 2
+    lines = [json.loads(x) for x in (it.folder / "outcomes.jsonl").read_text().splitlines()]
+    opened = next(line for line in lines if line["id"] == "1" and "until" in line)
+    if not answered:
+        opened |= {"before": reanalysis.state_of(service.get("/api/items/1")), "until": 0}
+    done = [line for line in lines if line.get("id") == "2"]
+    files.write_jsonl(it.folder / "outcomes.jsonl", [*done, opened])
+    assert it.run().processed == 2
+    assert titles(ollama)[2:] == ([] if answered else ["Titel 1"])
+
+
+def test_a_late_answer_is_waited_for(stage: Make, ollama: OllamaDouble) -> None:
+    """The driver was killed, the backend works on: its answer still comes."""
+    it, _ = stage([news(1, **OLD)])
+    ollama.open.clear()
+    first = threading.Thread(target=it.run, daemon=True)
+    first.start()
+    while not ollama.asked:
+        time.sleep(0.01)
+    threading.Timer(0.5, ollama.open.set).start()
+    assert it.run().processed == 1
+    assert len(ollama.asked) == 1
+    first.join()
+
+
+def test_a_backend_that_goes_away(
+    tmp_path: Path,
+    start_process: StartProcess,
+    ollama: OllamaDouble,
+) -> None:
+    """What is done stays done; the next start takes the rest."""
+    rows = [news(number) for number in (1, 2, 3)]
+    service = start_process(rows)
+    it = ReprocessStage(tmp_path, rows, service.url)
+
+    def kill_at_the_second(message: str) -> str:
+        if "Titel 2" in message:
+            threading.Thread(target=service.kill).start()
+            return "kein JSON"
+        return good_answer()
+
+    ollama.script = kill_at_the_second
+    with pytest.raises(BackendUnavailable):
+        it.run(max_error_share=1, timeout_s=2)
+    ollama.script = lambda _: good_answer()
+    service.start()
+    assert it.run().processed == 3
+    assert sum("Titel 1" in message for message in ollama.user_messages()) == 1
+
+
+def test_a_backend_that_comes_back_is_waited_for(
+    tmp_path: Path, start_process: StartProcess, ollama: OllamaDouble
+) -> None:
+    """Nothing counts as failed, and what was under way is asked about again."""
+    rows = [news(number) for number in range(1, 9)]
+    service = start_process(rows)
+    it = ReprocessStage(tmp_path, rows, service.url)
+    restarted = threading.Event()
+
+    def restart() -> None:
+        service.kill()
+        service.start()
+
+    def kill_at_the_third(message: str) -> str:
+        if "Titel 3" in message and not restarted.is_set():
+            restarted.set()
+            threading.Thread(target=restart).start()
+            time.sleep(0.3)
+        return good_answer()
+
+    ollama.script = kill_at_the_third
+    metrics = it.run(patience_s=30, timeout_s=3, concurrency=2)
+    assert metrics == ReprocessMetrics(processed=8, failed=0, left_out=0)
+    assert max(Counter(titles(ollama)).values()) <= 2
+
+
+def test_ollama_that_comes_back_is_waited_for(stage: Make, ollama: OllamaDouble) -> None:
+    """The backend calls it processed; it says itself that Ollama is not there."""
+    it, service = stage([news(number, **OLD) for number in (1, 2, 3)])
+    port = int(ollama.url.rpartition(":")[2])
+    revived: list[OllamaDouble] = []
+    ollama.close()
+    threading.Timer(1, lambda: revived.append(OllamaDouble(MODEL, port=port))).start()
+    try:
+        assert it.run(patience_s=30) == ReprocessMetrics(processed=3, failed=0, left_out=0)
+    finally:
+        revived[0].close()
+    assert service.get("/api/items/1")["priority"] == "high"
+
+
+def test_ollama_that_stays_away_ends_it(stage: Make, ollama: OllamaDouble) -> None:
+    """One clear message, no failed item, and it goes on from there."""
+    it, _ = stage([news(number) for number in range(1, 20)])
+    ollama.close()
+    with pytest.raises(EngineUnavailable, match="has not reached Ollama") as caught:
+        it.run(patience_s=0.2)
+    assert "driver reprocess --status" in caught.value.todo
+    assert it.outcomes() == []
+
+
+def test_what_the_first_one_found_is_kept(stage: Make) -> None:
+    """A second reprocess by the same model does not overwrite it; another model has its own."""
+    it, service = stage([news(1, **OLD), news(2, **OLD)])
+    it.run()
+    first = Record.find(it.root)
+    files.write_json(it.root / "stage" / "result.json", {})
+    it.run()
+    assert Record.every(it.root)[0].folder == first.folder
+    assert {i: state["summary"] for i, state in first.before().items()} == {
+        "1": "Alt.",
+        "2": "Alt.",
+    }
+    it.model = "digest of another model"
+    it.run()
+    newest = Record.every(it.root)[0]
+    assert newest.folder != first.folder
+    assert newest.before()["1"]["summary"] == service.get("/api/items/1")["summary"] != "Alt."
+
+
+def test_it_is_kept_before_the_first_request(stage: Make, ollama: OllamaDouble) -> None:
+    it, _ = stage([news(1, **OLD), news(2, **OLD)])
+    seen: list[int] = []
+
+    def look(_: str) -> str:
+        seen.append(len(Record.find(it.root).before()))
+        return good_answer()
+
+    ollama.script = look
+    it.run()
+    assert seen == [2, 2]
+
+
+def test_what_a_verification_has_kept_stays(stage: Make) -> None:
+    """It has had some items analysed before; one of a model that failed it is in nobody's way."""
+    it, service = stage([news(1, **OLD), news(2, **OLD)])
+    state = {**reanalysis.state_of(service.get("/api/items/1")), "id": "1", "title": "Titel 1"}
+    early = Record.of_model(it.root, "r", it.model, service.url)
+    early.begin("r", it.model, service.url, {"1": {**state, "summary": "Noch davor."}}, 1)
+    it.run()
+    failed = Record.of_model(it.root, "s", "digest of a model that failed", service.url)
+    failed.begin("s", "digest of a model that failed", service.url, {"1": state}, 1)
+    found = Record.find(it.root)
+    assert {i: kept["summary"] for i, kept in found.before().items()} == {
+        "1": "Noch davor.",
+        "2": "Alt.",
+    }
+    assert found.about().items == 2
+    assert Record.of_model(it.root, "t", it.model, service.url).folder == found.folder
