@@ -91,12 +91,14 @@ def measure(pairs: Sequence[tuple[Logprobs[Token], Logprobs[Token]]]) -> Drift:
 
 
 def divergence(reference: Logprobs[Token], found: Logprobs[Token]) -> float:
-    """Return a lower bound of D(reference || found) in nats.
+    """Return a lower bound of D(reference || found) in nats; infinity where one holds a NaN.
 
     The outcomes are: each token that both know, the tokens that only `found` knows, and all else.
     What the reference gives to the second kind is not known, only that each is less likely than
     its last known one; of all shares that fit, the one that makes the divergence smallest counts.
     """
+    if any(map(math.isnan, (*reference.values(), *found.values()))):
+        return math.inf  # max() and min() below would make a small number of it
     known = reference.keys() & found.keys()
     total = math.fsum(
         math.exp(reference[token]) * (reference[token] - found[token]) for token in known

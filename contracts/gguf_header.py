@@ -21,17 +21,9 @@ F32, F16, BF16, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K = 0, 1, 30, 6, 7, 8, 12, 13, 
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
 """By output type, what a file says in general.file_type (enum llama_ftype in llama.h)."""
 
-TENSOR_TYPES = {
-    "f32": {F32},
-    "f16": {F16},
-    "bf16": {BF16},
-    "q8_0": {Q8_0},
-    "q4_k_m": {Q4_K, Q5_0},
-    "q5_k_m": {Q5_K, Q5_1},
-    "q6_k": {Q6_K, Q8_0},
-}
-"""By output type, what its matrices are in. A k-quant has blocks of 256; the second type is what
-llama-quantize takes for rows of another length."""
+_TENSOR_TYPES = {"f32": F32, "f16": F16, "bf16": BF16, "q8_0": Q8_0}
+_K_TYPES = {"q4_k_m": (Q4_K, Q5_0), "q5_k_m": (Q5_K, Q5_1), "q6_k": (Q6_K, Q8_0)}
+_K_BLOCK = 256
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
@@ -108,6 +100,17 @@ def file_type(header: Header) -> str:
     """Return the output type that a file names as its own, "" for one not listed here."""
     number = header.values.get("general.file_type")
     return next((name for name, each in FILE_TYPES.items() if each == number), "")
+
+
+def matrix_type(outtype: str, row: int) -> int:
+    """Return what an output type has most matrices in whose rows have `row` weights.
+
+    A k-quant has blocks of 256; for rows of another length llama-quantize takes a second type.
+    """
+    if outtype not in _K_TYPES:
+        return _TENSOR_TYPES[outtype]
+    blocks, other = _K_TYPES[outtype]
+    return other if row % _K_BLOCK else blocks
 
 
 class _Reader:

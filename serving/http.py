@@ -62,7 +62,10 @@ class Connection:
         with self._named_errors():
             for line in response.iter_lines():
                 if line:
-                    yield _parsed(line)
+                    found = _parsed(line)
+                    if not isinstance(found, dict):
+                        raise ValueError(f"a line that is no object: {line[:80]!r}")
+                    yield found
 
     def request(
         self,

@@ -17,10 +17,11 @@ from contracts import reference
 from contracts.converter import LORA_CONVERTER, find_converter
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped, SettingsInvalid
-from contracts.gguf_header import F32, GgufInvalid, read_header
+from contracts.gguf_header import F32
 from contracts.params import GgufParams
 from contracts.stages import BASE, LORA_ADAPTER, REFERENCE
 from images.gguf.programs import Tell, run_converter
+from images.gguf.trained import read_back
 from images.weights.checks import Pair, check_pair
 from images.weights.lora import CONFIG, WEIGHTS, Lora, NotCovered, read_config
 from images.weights.model_files import base_config
@@ -59,12 +60,7 @@ def _named_folder(context: StageContext[GgufParams], adapter: Path) -> Path:
 
 def check(context: StageContext[GgufParams], path: Path) -> None:
     """Read the file back; raise `SentinelTripped` unless it holds each A and B of the adapter."""
-    try:
-        header = read_header(path)
-    except (GgufInvalid, OSError) as error:
-        raise SentinelTripped(
-            "sentinel gguf: the file cannot be read back", why=str(error)
-        ) from error
+    header = read_back(path)
     adapter = context.input(LORA_ADAPTER)
     expected = {
         "general.type": "adapter",
@@ -92,7 +88,7 @@ def _require_plain(pair: Pair) -> None:
     """Raise `SettingsInvalid` for what the engine would compute otherwise, or leave out.
 
     It takes alpha / rank for the scaling (llama.cpp, src/llama-adapter.h: get_scale), with one
-    alpha for all.
+    alpha for all; an alpha of 0 is one that is not told, and scales by 1.
     """
     try:
         updates = pair.updates()
@@ -104,7 +100,7 @@ def _require_plain(pair: Pair) -> None:
             if not isinstance(update, Lora):
                 raise _unfit(f"{name} was trained")
             rank = tensors.get_slice(update.b).get_shape()[1]
-            if not math.isclose(update.scaling, alpha / rank):
+            if not alpha or not math.isclose(update.scaling, alpha / rank):
                 raise _unfit(f"the scaling of {name} is not alpha / rank")
 
 

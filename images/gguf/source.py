@@ -21,7 +21,8 @@ class Source:
     """A model's folder, and the program that converts it."""
 
     folder: Path
-    """With config.json and tokenizer; in one pass not before the first conversion."""
+    """With config.json and tokenizer: the merged model's, and in one pass the base's, from which it
+    would have them. What a conversion itself lays out for one pass may not outlive a power cut."""
     program: tuple[str, ...]
     """What stands in front of the converter's options."""
     home: Path
@@ -45,12 +46,12 @@ def source_of(context: StageContext[GgufParams]) -> Source:
         folder = context.input(MERGED)
         program = (sys.executable, str(converter), str(folder))
         return Source(folder, program, converter.parent, _exact_type(folder), trained)
-    folder, digest = context.work / MERGED.filename, context.job.inputs[BASE.name].digest
-    given = (context.input(BASE), digest, context.input(LORA_ADAPTER), folder)
+    base, digest = context.input(BASE), context.job.inputs[BASE.name].digest
+    given = (base, digest, context.input(LORA_ADAPTER), context.work / MERGED.filename)
     module = ("-m", "images.gguf.merging", str(converter))
     # `-m` looks for our modules in the folder that it is called from.
     merging = (sys.executable, *module, *map(str, given))
-    return Source(folder, merging, files.ROOT, "bf16", trained)
+    return Source(base, merging, files.ROOT, "bf16", trained)
 
 
 def _exact_type(merged: Path) -> str:

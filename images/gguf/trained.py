@@ -7,13 +7,13 @@ here, and no weight is wrong when one of them is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from contracts import files
 from contracts.errors import SentinelTripped
-from contracts.gguf_header import Header
+from contracts.gguf_header import GgufInvalid, Header, read_header
 from contracts.reference import Trained
 
 _TOKENS, _TYPES, _MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
@@ -22,6 +22,16 @@ VOCABULARY = (_TOKENS, _TYPES, _MERGES)
 
 _NORMAL = 1  # enum llama_token_type in llama.h: such a token is never made from its own text
 _TODO = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
+
+
+def read_back(path: Path, arrays: Collection[str] = ()) -> Header:
+    """Return the header of a file that was just written; raise `SentinelTripped` for none."""
+    try:
+        return read_header(path, arrays)
+    except (GgufInvalid, OSError) as error:
+        raise SentinelTripped(
+            "sentinel gguf: the file cannot be read back", why=str(error)
+        ) from error
 
 
 def check_metadata(header: Header, trained: Trained) -> None:

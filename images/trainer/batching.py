@@ -27,6 +27,8 @@ from contracts.vram import MIB, Shape, Training, UnknownShape
 RECORD = "batching.json"
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 """In the text of what is not torch's own `OutOfMemoryError`: CUDA's, cuBLAS's, a CPU's."""
+_GROUP = Path("/sys/fs/cgroup")
+"""A container's own control group, as it sees it."""
 _log = logging.getLogger(__name__)
 
 
@@ -159,14 +161,24 @@ def free_mib(device: str) -> int:
         found = {name: value for name, _, value in (line.partition(":") for line in lines)}
     free = int(found["MemAvailable"].split()[0]) // 1024
     with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = (
-            int((group / name).read_text(encoding="ascii"))
-            for name in ("memory.max", "memory.current")
-        )
-        free = min(free, (limit - used) // MIB)
+        free = min(free, _free_in_group_mib(_GROUP))
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return free + pages * resource.getpagesize() // MIB
+
+
+def _free_in_group_mib(group: Path) -> int:
+    """Return what is left of a control group's limit (cgroup v2: Linux, admin-guide/cgroup-v2).
+
+    Pages of files that were read, as the base is, count as used there; as in MemAvailable they do
+    not here, since the kernel takes them back when memory is asked for.
+    """
+    limit, used = (
+        int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current")
+    )
+    lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    parts = {name: int(value) for name, value in map(str.split, lines)}
+    files_read = sum(parts.get(name, 0) for name in ("active_file", "inactive_file"))
+    return (limit - used + files_read) // MIB
 
 
 def _choose(training: Training | None, params: TrainParams, rows_a_step: int) -> int:

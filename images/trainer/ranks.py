@@ -23,6 +23,9 @@ from images.trainer.batching import recorded
 from images.trainer.supervisor import supervise
 from images.trainer.world import HOST
 
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""What tells a rank its place. Clusters set these too, for whatever is started in their jobs, and a
+training that is alone would wait for others who never come."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +33,8 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
     """Train the adapter, in as many processes as the settings and the GPUs say."""
     gpus = torch.cuda.device_count() if context.params.device == "cuda" else 0
     size = context.params.processes_on(gpus)
+    for name in _PLACE:
+        os.environ.pop(name, None)
     return train.work(context) if size == 1 else _spread(context, size)
 
 

@@ -95,6 +95,14 @@ def encode(row: dict[str, Any], tokenizer: Any, chat: ChatFormat) -> Row:
             f"sentinel end_of_turn: the answer of row {row_id} does not end with {chat.turn_end}",
             why="a model that never learns to stop answers until its limit",
         )
+    markup = {tokenizer.convert_tokens_to_ids(text): text for text in chat.control_tokens}
+    if found := [markup[token] for token in answer_ids[:-1] if token in markup]:
+        raise SentinelTripped(
+            f"sentinel end_of_turn: the answer of row {row_id} holds {found[0]} before its end",
+            why="the tokenizer makes markup of it, and the model would learn to end there, or to "
+            "begin another turn",
+            todo="Take the text out of the row's label.",
+        )
     return Row(row_id, prompt_ids + answer_ids, [IGNORED] * len(prompt_ids) + answer_ids)
 
 

@@ -34,7 +34,7 @@ from contracts.stages import (
 )
 from images.trainer.backends import Backend, choose_backend, load_model
 from images.trainer.batching import Batching, settle
-from images.trainer.checkpoints import ADAPTER, newest_whole
+from images.trainer.checkpoints import ADAPTER, ADAPTER_CONFIG, newest_whole
 from images.trainer.curve import loss_curve
 from images.trainer.order import for_processes, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
@@ -48,7 +48,6 @@ from tasks import load_task
 if TYPE_CHECKING:
     from images.trainer.sft import TrainingRun  # imports TRL, which Unsloth has to patch before
 
-ADAPTER_CONFIG = "adapter_config.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes")
 _log = logging.getLogger(__name__)
 

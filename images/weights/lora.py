@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from contracts.errors import SentinelTripped
+from contracts.errors import InputMissing, SentinelTripped
 from images.weights.shards import FLOATS, Entry
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -123,22 +123,31 @@ Update = Lora | LoraBias | Trained
 
 
 def read_config(adapter: Path) -> dict[str, Any]:
-    """Return adapter_config.json."""
-    config: dict[str, Any] = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    """Return adapter_config.json; raise `InputMissing` for one that cannot be read."""
+    try:
+        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputMissing(f"the adapter's {CONFIG} is damaged", why=str(error)) from error
+    if not isinstance(config, dict):
+        raise InputMissing(f"the adapter's {CONFIG} is damaged", why="it holds no object")
     return config
 
 
 def touched_modules(adapter: Path) -> set[str]:
     """Return the modules (`model.layers.0.mlp.up_proj`, …) that the adapter file holds tensors for.
 
-    Raises `SentinelTripped` for an adapter that holds nothing, or NaN or infinity.
+    Raises `SentinelTripped` for an adapter that holds nothing, or NaN or infinity, `InputMissing`
+    for a file that cannot be read.
     """
     modules = set()
-    with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118
-            if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
-                raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
-            modules.add(_OWN_PARTS.sub("", name.removeprefix(_PREFIX)))
+    try:
+        with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
+                    raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
+                modules.add(_OWN_PARTS.sub("", name.removeprefix(_PREFIX)))
+    except (OSError, SafetensorError) as error:
+        raise InputMissing(f"the adapter's {WEIGHTS} is damaged", why=str(error)) from error
     if not modules:
         raise SentinelTripped("sentinel adapter_modules: the adapter holds no LoRA")
     return modules

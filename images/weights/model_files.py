@@ -31,11 +31,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def base_config(base: Path) -> dict[str, Any]:
-    """Return config.json; raise `BaseModelMissing` where there is none."""
+    """Return config.json; raise `BaseModelMissing` where there is none, or a damaged one."""
     path = base / "config.json"
     if not path.is_file():
         raise BaseModelMissing(f"{base} has no config.json")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BaseModelMissing(f"{path} is damaged", why=str(error)) from error
+    if not isinstance(config, dict):
+        raise BaseModelMissing(f"{path} is damaged", why="it holds no object")
     return config
 
 

@@ -51,7 +51,8 @@ class Entry:
 def read_header(path: Path) -> list[Entry]:
     """Return the tensors of a file in the order of their bytes.
 
-    Raises `BaseModelMissing` for what is no safetensors file, or one that was cut off.
+    Raises `BaseModelMissing` for what is no safetensors file, one that was cut off, and one whose
+    tensors have more or fewer bytes than their shapes need.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -70,6 +71,8 @@ def read_header(path: Path) -> list[Entry]:
             )
             for name, told in header.items()
         ]
+        for entry in entries:
+            _check_span(entry)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BaseModelMissing(f"{path} is no safetensors file", why=str(error)) from error
     entries.sort(key=lambda entry: (entry.begin, entry.end))
@@ -78,6 +81,16 @@ def read_header(path: Path) -> list[Entry]:
             f"{path} is not whole", why=f"it has {size} bytes, its header others"
         )
     return entries
+
+
+def _check_span(entry: Entry) -> None:
+    """Raise ValueError where what is read by the shape would be others' bytes."""
+    if not all(type(size) is int and size >= 0 for size in entry.shape):
+        raise ValueError(f"{entry.name} has the shape {entry.shape}")
+    if entry.dtype not in FLOATS:  # none of those is read here
+        return
+    if entry.bytes != (needed := entry.elements * FLOATS[entry.dtype].itemsize):
+        raise ValueError(f"{entry.name} has {entry.bytes} bytes, and needs {needed}")
 
 
 def layout(
@@ -115,7 +128,7 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
         return {SINGLE: read_header(folder / SINGLE)}
     if not (folder / INDEX).is_file():
         raise BaseModelMissing(f"{folder} has neither {SINGLE} nor {INDEX}")
-    index: dict[str, str] = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
+    index = _weight_map(folder / INDEX)
     shards = {}
     for name in sorted(set(index.values())):
         if not (folder / name).is_file():
@@ -126,6 +139,21 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
             f"{len(missing)} tensors of {INDEX} are in no file", why=", ".join(sorted(missing)[:5])
         )
     return shards
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return the file of each tensor; raise `BaseModelMissing` for an index that is damaged, or
+    that names a file elsewhere: a merge writes under the same names."""
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        for file in found.values():
+            if Path(file).name != file:
+                raise ValueError(f"{file} is no name of a file in this folder")
+        return dict(found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelMissing(
+            f"{path} is damaged", why=f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def index_of(shards: Mapping[str, list[Entry]]) -> dict[str, object]:

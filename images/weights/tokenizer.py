@@ -46,7 +46,7 @@ def chat_template_digest(folder: Path) -> str:
     """
     own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if own.is_file():
-        return files.digest_path(own)
+        return files.digest_text(own.read_text(encoding="utf-8"))  # line ends as it reads them
     if not config.is_file():
         return ""
     template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")

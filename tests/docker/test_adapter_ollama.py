@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
 
 from contracts import files, reference
 from contracts.entrypoint import StageContext
@@ -18,6 +21,7 @@ from contracts.params import DeployParams, EvaluateParams
 from contracts.stage import InputRef, Job
 from contracts.stages import DEPLOY, EVALUATE
 from driver.host_stages import deploy
+from driver.store import Store
 from examples import tiny_qwen3
 from images.labeler import parity
 from images.labeler.contestants import Question
@@ -25,6 +29,7 @@ from images.labeler.drift import check_candidate
 from serving.ollama import Ollama
 from tasks import load_task
 from tests.docker.stage_compose import ROOT
+from tests.small_demo import SmallDemo
 from tests.tiny_gguf import converted, tiny_gguf
 from tests.unit.adapters import adapter_of, converted_adapter, needs_converter
 from tests.unit.model_stages import rows
@@ -158,3 +163,87 @@ def test_it_goes_live_on_the_base_that_it_was_evaluated_on_and_on_no_other(
         deploy.work(given, engine)
     assert engine.models()["adapter-live:latest"].digest == candidate.digest
     assert f"adapter-live:{given.job.run}" not in engine.models()
+
+
+# --- the whole pipeline, its stages as processes --------------------------------------------------
+@dataclass(frozen=True)
+class Host:
+    """A host with the small demo, whose adapters are served on a base in Ollama."""
+
+    demo: SmallDemo
+    ollama: str
+
+    def driver(
+        self, *words: str, settings: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Call `python -m driver` as a user does."""
+        return subprocess.run(
+            self.demo.command(*words, settings=settings),
+            cwd=ROOT,
+            env={**os.environ, "OLLAMA_HOST": self.ollama},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """Return the metrics of a stage's newest result."""
+        found = Store(self.demo.workspace).latest(stage)
+        assert found is not None, f"{stage} has no result"
+        return found[1].metrics
+
+
+@pytest.fixture(scope="module")
+def host(
+    engine: Ollama, ollama_server: str, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Host:
+    """Return a host on which the pipeline has run once."""
+    folder = tmp_path_factory.mktemp("run")
+    assert BASE in engine.models()
+    demo = SmallDemo.make(
+        folder, tiny_base, folder / "workspace",
+        "engine=ollama", "deploy.form=adapter", f"deploy.base={BASE}", "deploy.name=adapter-run",
+        "train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4",
+    )  # fmt: skip
+    made = Host(demo, ollama_server)
+    done = made.driver("run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_adapter_live_on_its_base(host: Host, engine: Ollama) -> None:
+    assert host.metrics("gguf")["way"] == "adapter"
+    assert not (host.demo.workspace / "store" / "merge").exists()
+    live = engine.models()["adapter-run:latest"]
+    assert host.metrics("deploy")["digest"] == live.digest
+    assert host.metrics("evaluate")["drift"] < 5e-3
+    shown = {
+        tag: requests.post(f"{host.ollama}/api/show", json={"model": tag}, timeout=30).json()
+        for tag in (BASE, live.tag)
+    }
+    weights = {tag: _blobs(of_model["modelfile"], "FROM") for tag, of_model in shown.items()}
+    assert weights[live.tag] == weights[BASE], "both have the same weights, once on the disk"
+    assert len(_blobs(shown[live.tag]["modelfile"], "ADAPTER")) == 1
+    answer = engine.chat(
+        live.tag, TASK.messages(TASK.canary), options={**OPTIONS, "num_predict": 600}, timeout_s=120
+    )
+    assert TASK.parse(answer.text)
+    assert host.metrics("verify")["answer"]
+    again = host.driver("run")
+    assert "Nothing has changed" in again.stdout, again.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_another_base_changes_nothing_that_is_live(host: Host, engine: Ollama) -> None:
+    before = engine.models()
+    done = host.driver("run", settings=(f"deploy.base={OTHER}", "retry.times=0"))
+    assert done.returncode == SentinelTripped.exit_code, done.stdout + done.stderr
+    assert "sentinel gguf_drift" in done.stderr
+    assert engine.models() == before
+
+
+def _blobs(modelfile: str, word: str) -> list[str]:
+    """Return the blobs that a Modelfile names behind a word."""
+    lines = [line.split() for line in modelfile.splitlines() if line.startswith(f"{word} ")]
+    return [Path(line[1]).name for line in lines]

@@ -191,6 +191,7 @@ def _with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         ({"tensors": _with_nan}, SentinelTripped, "finite_adapter"),
         ({"base_model_name_or_path": "base@sha256:12"}, SentinelTripped, "base_commit"),
         ({"use_rslora": True}, SettingsInvalid, "cannot be served as an adapter"),
+        ({"lora_alpha": 0}, SettingsInvalid, "cannot be served as an adapter"),
         ({"use_dora": True}, SettingsInvalid, "cannot be served as an adapter"),
         ({"alpha_pattern": {"q_proj": 3}}, SettingsInvalid, "cannot be served as an adapter"),
     ],

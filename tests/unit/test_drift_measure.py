@@ -52,6 +52,17 @@ def test_predictions_without_a_common_token_are_far_apart() -> None:
     assert drift.divergence(reference, found) > 3
 
 
+@pytest.mark.parametrize("place", ["reference", "found"])
+def test_a_model_that_predicts_no_numbers_is_far_from_any(place: str) -> None:
+    """In one place of a hundred, so that the top tokens alone would not tell."""
+    sound = {1: math.log(0.9), 2: math.log(0.05)}
+    broken = dict.fromkeys(sound, math.nan)
+    pairs = [(sound, sound)] * 99 + [(broken, sound) if place == "reference" else (sound, broken)]
+    found = drift.measure(pairs)
+    with pytest.raises(SentinelTripped, match="sentinel gguf_drift"):
+        drift.check("gguf_drift", found, drift.GGUF["q4_k_m"], what="", todo="")
+
+
 def test_near_ties_agree_and_others_do_not() -> None:
     reference = {1: math.log(0.45), 2: math.log(0.43), 3: math.log(0.1)}
     assert drift.agree(reference, {2: -0.1, 1: -2.0})

@@ -14,7 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from contracts.errors import SentinelTripped
 from images.merger import merge
+from images.trainer.reference import what_was_trained
 from images.weights import model_files
+from images.weights.tokenizer import check_tokenizer
+from tasks.chat import QWEN3
 from tests.unit.trained_model import merged, train_briefly
 
 WEIGHTS = "adapter_model.safetensors"
@@ -152,3 +155,16 @@ def test_another_tokenizer_is_found(
     monkeypatch.setattr(merge, "write_the_rest", damaged)
     with pytest.raises(SentinelTripped, match=f"sentinel tokenizer: .*{says}"):
         merged(tmp_path, trained)
+
+
+def test_line_ends_of_a_template_s_file_are_read_as_in_training(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    template = AutoTokenizer.from_pretrained(base).chat_template
+    (base / "chat_template.jinja").write_bytes(template.replace("\n", "\r\n").encode())
+    known = what_was_trained(base, AutoTokenizer.from_pretrained(base), QWEN3, "fp32")
+    check_tokenizer(base, known)

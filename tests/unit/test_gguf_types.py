@@ -16,9 +16,21 @@ from contracts import files
 from contracts.converter import CONVERTER, find_program
 from contracts.errors import DiskFull, SentinelTripped, StageFailed
 from contracts.files import ROOT
-from contracts.gguf_header import read_header
+from contracts.gguf_header import (
+    F16,
+    Q4_K,
+    Q5_0,
+    Q5_1,
+    Q5_K,
+    Q6_K,
+    Q8_0,
+    Header,
+    Tensor,
+    read_header,
+)
 from contracts.stage import Event, Result
 from contracts.stages import CONVERT, convert_stage
+from examples import tiny_qwen3
 from images.gguf import convert, programs
 from images.gguf.source import Source
 from tests.unit import references
@@ -51,10 +63,14 @@ def _tools() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def known(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the tiny base as the converter writes it."""
-    program = (sys.executable, str(TOOLS / CONVERTER), str(tiny_base))
-    source = Source(tiny_base, program, TOOLS, "bf16", references.empty().trained)
-    folder = tmp_path_factory.mktemp("known")
-    made = {outtype: folder / f"{outtype}.gguf" for outtype in ("q8_0", "bf16")}
+    return converted_to(("q8_0", "bf16"), tiny_base, tmp_path_factory.mktemp("known"))
+
+
+def converted_to(types: tuple[str, ...], base: Path, folder: Path) -> dict[str, Path]:
+    """Return a model as the converter writes it, by output type."""
+    program = (sys.executable, str(TOOLS / CONVERTER), str(base))
+    source = Source(base, program, TOOLS, "bf16", references.empty().trained)
+    made = {outtype: folder / f"{outtype}.gguf" for outtype in types}
     for outtype, path in made.items():
         programs.convert(source, outtype, "liga_relevance", path, lambda _share: None)
     return made
@@ -173,6 +189,21 @@ def test_a_missing_program_is_named_and_how_to_get_it(
 
 # --- the importance matrix -----------------------------------------------------------------------
 @pytest.mark.slow
+def test_a_matrix_that_cannot_be_read_is_named(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of llama-imatrix, which says that all is well and leaves nothing in its file."""
+    (tmp_path / "in").mkdir()
+    files.write_jsonl(tmp_path / "in" / "train.jsonl", [chat_row("r", "Wie?", "Ja.")])
+    program = tmp_path / "llama-imatrix"
+    program.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: > "$2"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("LLAMA_CPP_BIN", str(tmp_path))
+    with pytest.raises(SentinelTripped, match="sentinel gguf: the file cannot be read back"):
+        converted(tmp_path, tiny_base, Converter(known), outtype="q4_k_m", imatrix=True)
+
+
+@pytest.mark.slow
 @needs_programs
 def test_an_importance_matrix_comes_from_the_training_rows_and_changes_the_k_quant(
     tmp_path: Path,
@@ -205,3 +236,59 @@ def test_an_importance_matrix_comes_from_the_training_rows_and_changes_the_k_qua
     assert values["quantize.imatrix.file"] == "imatrix.gguf"
     assert values["quantize.imatrix.chunks_count"] == 2
     assert [path.name for path in (one.parent / "work").iterdir()] == ["gguf.json"]
+
+
+# --- blocks of 256, which a model of Qwen3's own width has ---------------------------------------
+K_TYPES = {"q4_k_m": (Q4_K, Q5_0), "q5_k_m": (Q5_K, Q5_1), "q6_k": (Q6_K, Q8_0)}
+"""By output type, what rows of whole blocks get, and what rows of another length get."""
+
+
+@pytest.mark.parametrize("outtype", K_TYPES)
+def test_a_file_that_holds_mostly_other_types_is_refused(outtype: str) -> None:
+    def header(*types: int) -> Header:
+        found = [Tensor(f"blk.{i}.ffn_up.weight", (512, 64), t, 0) for i, t in enumerate(types)]
+        return Header(3, {}, [*found, Tensor("token_embd.weight", (512, 64), Q6_K, 0)], {})
+
+    blocks, other = K_TYPES[outtype]
+    convert._check_types(header(blocks, blocks, F16), outtype)
+    for types in ((blocks, F16, F16, F16), (other, other, other)):
+        with pytest.raises(SentinelTripped, match=f"matrices are of type {outtype}"):
+            convert._check_types(header(*types), outtype)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a base whose rows are blocks of 256 but for those of the attention's output, 128."""
+    base = tmp_path_factory.mktemp("wide") / "base"
+    tiny_qwen3.make(base, hidden=256, layers=1)
+    return base
+
+
+@pytest.mark.slow
+@needs_programs
+def test_a_k_quant_has_the_blocks_that_it_is_named_after(tmp_path: Path, wide: Path) -> None:
+    exact = Converter(converted_to(("bf16",), wide, tmp_path))
+    outs = {}
+    for imatrix in (False, True):
+        root = tmp_path / ("weighed" if imatrix else "plain")
+        (root / "in").mkdir(parents=True)
+        rows = [chat_row(f"r{i}", f"Frage {i}: " + "wie, wo, was? " * 20, "Ja.") for i in range(20)]
+        files.write_jsonl(root / "in" / "train.jsonl", rows)
+        more: dict[str, Any] = {"imatrix": True, "imatrix_chunks": 2} if imatrix else {}
+        assert converted(root, wide, exact, outtype=list(K_TYPES), **more)
+        outs[imatrix] = folder_of(root, WITH_ROWS if imatrix else CONVERT) / "out"
+    for number, (outtype, (blocks, other)) in enumerate(K_TYPES.items()):
+        name = f"variants/model-{outtype}.gguf" if number else "model.gguf"
+        for out in outs.values():
+            header = read_header(out / name)
+            types = {t.name: t.type for t in header.tensors if len(t.shape) == 2}
+            whole = ("attn_q", "attn_k", "ffn_gate", "ffn_up")
+            assert {types[f"blk.0.{each}.weight"] for each in whole} == {blocks}
+            for each in ("attn_v", "ffn_down"):  # what the M of a mixture makes wider
+                assert types[f"blk.0.{each}.weight"] in {blocks, Q6_K}
+            assert types["blk.0.attn_output.weight"] == other
+            assert types["token_embd.weight"] == Q6_K  # it is the head too
+        plain, weighed = ((out / name).read_bytes() for out in outs.values())
+        layer = 100_000  # bytes at the end, which lie in the layer: the same blocks, weighed
+        assert 0 < len(weighed) - len(plain) < 1000, "it says what the matrix was made of"
+        assert plain[-layer:] != weighed[-layer:]

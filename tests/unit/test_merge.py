@@ -11,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contracts.errors import SentinelTripped
+from contracts.errors import BaseModelMissing, InputMissing, SentinelTripped
 from contracts.stages import (
     MERGE,
 )
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
+from images.weights.checks import check_pair
+from images.weights.shards import model_shards, read_header
+from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, run
 
 
@@ -136,3 +139,67 @@ def test_an_adapter_that_does_not_fit_or_does_nothing_is_refused(
     save_file(tensors, broken / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SentinelTripped, match=sentinel):
         merged(tmp_path / "ws", tiny_base, broken)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": ', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    ("damaged", "error"),
+    [
+        ("base/config.json", BaseModelMissing),
+        ("base/model.safetensors.index.json", BaseModelMissing),
+        ("adapter/adapter_config.json", InputMissing),
+        ("adapter/adapter_model.safetensors", InputMissing),
+    ],
+)
+def test_a_damaged_file_is_named(
+    small: Path, tmp_path: Path, damaged: str, error: type[Exception], content: bytes
+) -> None:
+    """Which its size alone would tell only if it were another."""
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    assert check_pair(base, adapter, "").updates()
+    (tmp_path / damaged).write_bytes(content)
+    with pytest.raises(error, match=Path(damaged).name):
+        check_pair(base, adapter, "").updates()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a base of several files, and an adapter on it."""
+    folder = tmp_path_factory.mktemp("small")
+    make_base(folder / "base", shard="100KB")
+    make_adapter(folder / "adapter", folder / "base")
+    return folder
+
+
+@pytest.mark.parametrize("place", ["../base/", "./../base/", "/base/"])
+def test_an_index_that_leads_out_of_its_folder_is_refused(
+    small: Path, tmp_path: Path, place: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(small / "base", base)
+    path = base / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    known = model_shards(base)
+    index["weight_map"] = {name: place + file for name, file in index["weight_map"].items()}
+    path.write_text(json.dumps(index))
+    with pytest.raises(BaseModelMissing, match="is damaged"):
+        model_shards(base)
+    assert len(known) > 1
+
+
+@pytest.mark.parametrize("shape", [[8, 5], [4, 4], ["8", 4], [-8, -4]])
+def test_a_tensor_that_would_be_read_out_of_others_is_refused(
+    tmp_path: Path, shape: list[Any]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({name: torch.zeros(8, 4) for name in "ab"}, path)
+    assert [entry.shape for entry in read_header(path)] == [(8, 4)] * 2
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["a"]["shape"] = shape
+    text = json.dumps(header, separators=(",", ":")).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(BaseModelMissing, match="no safetensors file"):
+        read_header(path)

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from contracts import files
 from contracts.converter import CONVERTER, find_program
 from contracts.errors import OnePassNotCovered, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import FILE_TYPES, read_header
 from contracts.stage import Result
 from contracts.stages import CONVERT, MERGE, convert_stage
-from images.gguf import convert, merging
+from images.gguf import convert, merging, programs
 from images.merger import merge
 from images.weights.arithmetic import merge_tensor
 from images.weights.checks import BASE_BY_DIGEST, check_pair
@@ -134,6 +135,27 @@ def test_nothing_else_is_left_and_no_merged_model_was_written(
         types = {"f16", "bf16", *(K_QUANTS if has_quantize() else ())}
         variants = {name for name in left if "variants/" in name}
         assert variants == {f"out/variants/model-{each}.gguf" for each in types}
+
+
+@pytest.mark.slow
+@needs_converter
+def test_files_are_held_against_the_base_whatever_a_power_cut_left(
+    both_ways: tuple[Path, Path], pair: tuple[Path, Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A double of the converter gives the file again, and the scaffold as it was not flushed."""
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(TOOLS))
+    known = both_ways[0] / "out" / "model.gguf"
+
+    def convert_again(_source: Any, _type: str, _name: str, out: Path, _tell: Any) -> None:
+        shutil.copyfile(known, out)
+        scaffold = out.parent / "merged"
+        scaffold.mkdir()
+        for name in ("config.json", "tokenizer.json"):
+            (scaffold / name).touch()
+
+    monkeypatch.setattr(programs, "convert", convert_again)
+    result = one_pass(tmp_path, *pair, outtype=TYPES[0])
+    assert result.outputs["gguf"].digest == files.digest_path(known)
 
 
 def test_a_tensor_merged_by_itself_is_that_of_the_merged_file(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def test_a_file_that_is_there_is_not_sent_again(double: Double, engine: Ollama, 
         (b'{"status":"parsing"}\n', "its last line was"),
         (b"", "its last line was"),
         (b'{"status":"par', ""),
+        (b"7\n", "no object"),
+        (b'["success"]\n', "no object"),
     ],
 )
 def test_only_success_is_success(

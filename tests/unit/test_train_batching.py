@@ -194,6 +194,21 @@ def test_free_memory_is_within_the_machine_s() -> None:
     assert 0 < batching.free_mib("cpu") <= total
 
 
+def test_pages_of_files_that_were_read_are_free_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of a container's control group, with 28 of its 32 MiB filled by reading the base."""
+    (tmp_path / "memory.max").write_text(f"{32 << 20}\n")
+    (tmp_path / "memory.current").write_text(f"{30 << 20}\n")
+    stat = f"anon {2 << 20}\nfile {28 << 20}\nactive_file {8 << 20}\ninactive_file {20 << 20}\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    monkeypatch.setattr(batching, "_GROUP", tmp_path)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+    assert batching.free_mib("cpu") - resident == pytest.approx(30, abs=5)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert batching.free_mib("cpu") > 100
+
+
 def test_the_estimate_knows_the_loss_s_chunk() -> None:
     from contracts.vram import LOSS_CHUNK_TOKENS
 

@@ -78,7 +78,9 @@ def test_training_ends_when_patience_does_and_keeps_the_best(stopped: Path) -> N
     assert adapter_of(stopped) == kept
 
 
-@pytest.mark.parametrize("moment", ["in the last step", "after the last checkpoint"])
+@pytest.mark.parametrize(
+    "moment", ["in the last step", "after the last checkpoint", "and the best one is damaged"]
+)
 def test_a_kill_does_not_change_when_it_stops(
     stopped: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -93,11 +95,14 @@ def test_a_kill_does_not_change_when_it_stops(
         raise Killed
 
     with monkeypatch.context() as patch:
-        if moment == "after the last checkpoint":
+        if moment != "in the last step":
             patch.setattr(train, "_publish_adapter", killed)
         emit = kill if moment == "in the last step" else ignore
         with pytest.raises(Killed):
             run(tmp_path, TRAIN, train.work, inputs, OVERSHOOTING, emit)
+    if moment == "and the best one is damaged":
+        best = f"work/checkpoints/checkpoint-{log_of(stopped)['best_step']}"
+        (folder_of(tmp_path, TRAIN) / best / "adapter_config.json").write_text("")
     run(tmp_path, TRAIN, train.work, inputs, OVERSHOOTING)
 
     resumed = folder_of(tmp_path, TRAIN)

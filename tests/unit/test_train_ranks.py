@@ -26,7 +26,7 @@ from images.trainer.order import for_processes, training_order
 from images.trainer.sharding import divides
 from images.trainer.supervisor import supervise as run_ranks
 from images.trainer.world import World
-from tests.unit.model_stages import TRAINING, job
+from tests.unit.model_stages import TRAINING, job, rows, run, workspace
 
 CUDA = {"device": "cuda", "backend": "transformers", "load_in": "bf16"}
 
@@ -253,3 +253,13 @@ def test_all_ranks_start_again_as_long_as_one_has_lowered_its_rows(
     with pytest.raises(OutOfMemory, match="no room"):
         ranks._spread(context, 2)
     assert done == [2] * tries
+
+
+def test_a_place_that_a_cluster_gave_is_not_a_rank_s(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+    inputs = workspace(tmp_path, tiny_base, rows(4))
+    metrics = run(tmp_path, TRAIN, ranks.work, inputs, {**TRAINING, "max_steps": 2}).metrics
+    assert metrics["steps"] == 2

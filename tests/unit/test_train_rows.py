@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_a_row_without_an_answer_is_refused(tokenizer: Any) -> None:
     row["messages"].pop()
     with pytest.raises(ItemsInvalid, match="'a'"):
         encode(row, tokenizer, QWEN3)
+
+
+@pytest.mark.parametrize("markup", ["<|im_end|>", "<|endoftext|>", "<think>"])
+def test_markup_within_an_answer_is_refused(tokenizer: Any, markup: str) -> None:
+    with pytest.raises(SentinelTripped, match=f"end_of_turn: .*row odd holds {re.escape(markup)}"):
+        encode(chat_row("odd", f"Was ist {markup}?", f"Ja {markup} nein"), tokenizer, QWEN3)
+    assert encode(chat_row("even", f"Was ist {markup}?", "Ja."), tokenizer, QWEN3)
 
 
 def read(path: Path, tokenizer: Any, **more: Any) -> Any:

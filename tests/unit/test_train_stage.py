@@ -115,7 +115,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     assert resumed == (folder_of(whole, TRAIN) / name).read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["trainer_state.json", "optimizer.pt", "rng_state.pth"])
+@pytest.mark.parametrize(
+    "damage", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "adapter_config.json"]
+)
 def test_partial_checkpoints_are_skipped(tmp_path: Path, damage: str) -> None:
     first, second = (whole_checkpoint(tmp_path, step) for step in (2, 10))
     assert fault_of(second) is None
@@ -127,6 +129,22 @@ def test_partial_checkpoints_are_skipped(tmp_path: Path, damage: str) -> None:
     assert newest_whole(tmp_path) is None
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_checkpoint_without_the_best_one_until_then_is_skipped(
+    tmp_path: Path, damage: str
+) -> None:
+    first, best, last = (whole_checkpoint(tmp_path, step) for step in (2, 4, 6))
+    state = {"global_step": 6, "best_global_step": 4}
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    assert newest_whole(tmp_path) == last
+    if damage == "gone":
+        shutil.rmtree(best)
+    else:
+        adapter = best / "adapter_model.safetensors"
+        adapter.write_bytes(adapter.read_bytes()[:-1])
+    assert newest_whole(tmp_path) == first
+
+
 def whole_checkpoint(folder: Path, step: int) -> Path:
     import torch
     from safetensors.torch import save_file
@@ -136,6 +154,7 @@ def whole_checkpoint(folder: Path, step: int) -> Path:
     save_file({"a": torch.ones(3)}, path / "adapter_model.safetensors")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"a": torch.ones(3)}, path / name)
+    (path / "adapter_config.json").write_text(json.dumps({"r": 8, "more": "x" * 20}))
     (path / "trainer_state.json").write_text(json.dumps({"global_step": step, "more": "x" * 20}))
     return path
 
