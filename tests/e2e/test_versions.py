@@ -33,9 +33,11 @@ BAD = (
     "train.max_steps=4",
     "train.eval_steps=2",
     "train.min_loss_fall=0",
+    "train.reference_tokens=0",
+    "evaluate.drift_positions=0",
     "evaluate.min_valid=0.99",
 )
-"""Hardly trained, and not looked at before it is evaluated."""
+"""Hardly trained, and not looked at but by the gate."""
 SAME_AGAIN = ("evaluate.margin=1",)
 """The very file that the first run has made."""
 REASON = "two test rows prove nothing"
