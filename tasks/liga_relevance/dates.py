@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 
 from tasks.liga_relevance.words import MONTHS, WEEKDAYS, word_set, words_of
 
@@ -46,14 +47,31 @@ _ENGLISH = {
     )
 }
 _ENGLISH_MONTH = re.compile(rf"\b(?:{'|'.join(_ENGLISH)})\b", re.IGNORECASE)
-# "am 1. und 2. März": the days before share the month that follows.
-_DAYS_BEFORE = re.compile(r"(\d{1,2})\.\s?(?:und|bis|oder|sowie|,|/|-|–)\s?(?:zum\s)?$")
-_RELATIVE = WEEKDAYS | word_set(
-    """
-    heute morgen gestern vorgestern übermorgen woche wochen monat monats monate
-    """
+_WEEKDAYS = ("montag", "dienstag", "mittwoch", "donnerstag", "freitag", "samstag", "sonntag")
+_WEEKDAY = "|".join(day.capitalize() for day in sorted(WEEKDAYS))
+# "am 1. und 2. März", "vom 3. auf den 4.", "3., 4. und 5.": they share the month that follows.
+_DAY_BEFORE = re.compile(
+    r"(?<![\d.,])(\d{1,2})\.\s?,?\s?(?:und|u\.|oder|sowie|auf|,|/|-|–|&|\+"
+    r"|bis(?:\s(?:einschließlich|einschl\.|inklusive|inkl\.))?)\s?(?:(?:zum|am|den|dem|der)\s)?"
+    rf"(?:(?:{_WEEKDAY}),?\s(?:(?:den|dem|der)\s)?)?$"
 )
-_DERIVED_DAYS = 14
+_LONGEST_JOIN = 48  # characters from such a day to the next
+_IN_MONTH = re.compile(r"\b(?:im|anfang|mitte|ende)\s$", re.IGNORECASE)
+_FROM_MONTH = re.compile(r"\b(?:ab|bis|seit|von|vom)\s$", re.IGNORECASE)
+# Days that a relative word of the article can mean, counted from the publication, which may be a
+# day late. A weekday is one of the last week or of the next two.
+_MEANT = {
+    "vorgestern": range(-3, 0),
+    "gestern": range(-2, 1),
+    "heute": range(-1, 2),
+    "morgen": range(3),
+    "übermorgen": range(1, 4),
+    **dict.fromkeys(("woche", "wochen", "tagen"), range(-14, 15)),
+}
+_AROUND = range(-7, 15)
+_WEEKS_AROUND = range(-21, 22)  # "Donnerstag in zwei Wochen"
+_MONTH_WORDS = word_set("monat monats monate monaten")
+_HALF_A_YEAR = 183  # days
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def dates_in(text: str) -> list[Mention]:
         if mention is None:
             continue
         found.append(mention)
-        if match.group("word") and mention.day is not None:
+        if match.group("iso") is None and mention.day is not None:
             found.extend(_days_before(text, match.start(), mention))
     return found
 
@@ -109,30 +127,67 @@ def without_dates(text: str) -> str:
 def grounded(mention: Mention, article: str, given: list[Mention], published: str) -> bool:
     """Return whether an article bears out a date of an answer; `given` is `dates_given(article)`.
 
-    A year may stand elsewhere in the article. Where it counts from the day on which it was
-    `published` ("gestern", "am Montag"), a day near that day is taken to be meant.
+    A year may stand elsewhere in the article, or be the one in which the date is nearest to the
+    day on which the article was `published`. Where the article counts from that day ("gestern",
+    "am Montag"), the days that this can mean are borne out, and their months.
     """
-    if mention.year is not None and str(mention.year) not in article:
-        return False
-    if any(mention.agrees(other) for other in given):
-        return True
-    origin = next(iter(dates_in(published)), None)
-    if origin is None or _RELATIVE.isdisjoint(words_of(article)):
-        return False
-    return _near(mention, origin)
+    origin = _origin(published)
+    for other in given:
+        if mention.agrees(other) and _year_told(mention, other, article, origin):
+            return True
+    return origin is not None and _meant(mention, article, origin)
 
 
-def _near(mention: Mention, published: Mention) -> bool:
-    if published.year is None or published.day is None:
-        return False
+def _origin(published: str) -> date | None:
+    first = next(iter(dates_in(published)), None)
+    if first is None or first.year is None or first.day is None:
+        return None
+    return _date(first.year, first.month, first.day)
+
+
+def _date(year: int, month: int, day: int) -> date | None:
     try:
-        origin = date(published.year, published.month, published.day)
+        return date(year, month, day)
     except ValueError:
+        return None
+
+
+def _year_told(mention: Mention, other: Mention, article: str, origin: date | None) -> bool:
+    if mention.year is None or mention.year == other.year or str(mention.year) in article:
+        return True
+    if origin is None or other.year is not None:
         return False
-    if mention.day is None:
-        return min((mention.month - origin.month) % 12, (origin.month - mention.month) % 12) <= 1
-    around = (origin + timedelta(days=n) for n in range(-_DERIVED_DAYS, _DERIVED_DAYS + 1))
-    return any((day.month, day.day) == (mention.month, mention.day) for day in around)
+    day = _date(mention.year, mention.month, other.day or 15)
+    return day is not None and abs((day - origin).days) <= _HALF_A_YEAR
+
+
+def _meant(mention: Mention, article: str, origin: date) -> bool:
+    """Return whether a date is one that a relative word of the article can mean."""
+    days, of_months = _days_meant(article, origin)
+    for day in days:
+        if mention.day is None:
+            same = mention.month == day.month
+        else:
+            same = (mention.month, mention.day) == (day.month, day.day)
+        if same and mention.year in (None, day.year):
+            return True
+    apart = (mention.month - origin.month) % 12
+    return of_months and mention.day is None and min(apart, 12 - apart) <= 1
+
+
+@lru_cache(maxsize=8)
+def _days_meant(article: str, origin: date) -> tuple[frozenset[date], bool]:
+    """Return the days that relative words can mean, and whether one of them counts in months."""
+    words = set(words_of(article))
+    offsets = {n for word in words & _MEANT.keys() for n in _MEANT[word]}
+    # "Montagabend" too
+    named = {n for n, day in enumerate(_WEEKDAYS) if any(word.startswith(day) for word in words)}
+    named |= {5} if "sonnabend" in words else set()
+    named |= {5, 6} if "wochenende" in words else set()
+    around = _AROUND if words.isdisjoint(("woche", "wochen")) else _WEEKS_AROUND
+    offsets |= {n for n in around if (origin + timedelta(days=n)).weekday() in named}
+    days = frozenset(origin + timedelta(days=n) for n in offsets)
+    return days, not _MONTH_WORDS.isdisjoint(words)
 
 
 def _mention(match: re.Match[str]) -> Mention | None:
@@ -140,7 +195,8 @@ def _mention(match: re.Match[str]) -> Mention | None:
     if found["word"]:
         name = found["word"].lower()
         month = MONTHS.get(name) or _ABBREVIATED[name[:3]]
-        if name not in MONTHS and found["word_day"] is None and found["word_year"] is None:
+        bare = found["word_day"] is None and found["word_year"] is None
+        if bare and name not in MONTHS and not _surely_month(match):
             return None  # "Jan" is a name, "Dez" can be anything
         day, year = found["word_day"], found["word_year"]
     else:
@@ -153,7 +209,21 @@ def _mention(match: re.Match[str]) -> Mention | None:
     return Mention(match.group(), full, month, None if day is None else int(day))
 
 
+def _surely_month(match: re.Match[str]) -> bool:
+    """Return whether a month's short form stands as one: "im Sept", "ab Okt."."""
+    before = match.string[max(0, match.start() - 8) : match.start()]
+    with_dot = match.group().endswith(".")
+    return _IN_MONTH.search(before) is not None or (
+        with_dot and _FROM_MONTH.search(before) is not None
+    )
+
+
 def _days_before(text: str, end: int, mention: Mention) -> Iterator[Mention]:
-    before = _DAYS_BEFORE.search(text[max(0, end - 16) : end])
-    if before and 1 <= int(before.group(1)) <= 31:
-        yield Mention(before.group(1) + ".", mention.year, mention.month, int(before.group(1)))
+    start = max(0, end - _LONGEST_JOIN)
+    while before := _DAY_BEFORE.search(text[start:end]):
+        day = int(before.group(1))
+        if not 1 <= day <= 31:
+            return
+        yield Mention(f"{day}.", mention.year, mention.month, day)
+        end = start + before.start(1)
+        start = max(0, end - _LONGEST_JOIN)

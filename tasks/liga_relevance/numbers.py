@@ -42,7 +42,26 @@ _SCALED_WORDS = re.compile(
 )
 # 12.30 Uhr and 12:30 Uhr are one time, and 14.00 Uhr is 14 Uhr.
 _TIME = re.compile(r"\b(\d{1,2})[.:](\d{2})(?=\s{0,3}Uhr)")
+# 2025/26 is 2025 and 2026; 2½ is 2,5.
+_YEARS = re.compile(
+    r"(?P<century>19|20)(?<![\d.,/-]..)(?P<year>\d\d)\s?[/–-]\s?(?P<next>\d\d)(?!\d|[./-]\d)"
+)
+_FRACTION = re.compile(r"(\d{0,9})\s?([½¼¾])")
+_FRACTIONS = {"½": "5", "¼": "25", "¾": "75"}
 _WORD = re.compile(r"[a-zäöüß]+")
+# zweieinhalb, anderthalbjährig, halbes; not deshalb
+_HALF = re.compile(
+    r"(?:(?P<whole>[a-zäöüß]{2,40})einhalb|(?P<more>anderthalb)|halb(?:e[nrsm]?)?)(?P<tail>.*)"
+)
+_DOZENS = re.compile(
+    r"\b(?:(?P<from>[a-zäöüß]{2,40}|\d{1,3}) (?:bis|oder) )?"
+    r"(?P<count>[a-zäöüß]{2,40}|\d{1,3})(?P<half> halbes)? dutzend\b"
+)
+# "fünf- bis sechshundert": the first is hundreds too
+_SHARED_END = re.compile(
+    r"\b(?P<first>[a-zäöüß]{3,20})-? (?:bis|und|oder) [a-zäöüß]{0,20}?"
+    r"(?P<end>hundert(?:tausend)?|tausend)"
+)
 # Names of the task itself, not figures of an article.
 _NAMES = re.compile(r"\bAK ?[1-5]\b")
 
@@ -112,8 +131,7 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
         found.update(_scaled_words(text.lower()))
         found.update(_canonical(part) for part in re.findall(r"\d+", text))
         found.update(re.sub(r"\D", "", m) for m in _MAYBE_GROUPED.findall(text))
-        values = (_value(word) for word in set(_WORD.findall(text.lower())))
-        found.update(str(value) for value in values if value is not None)
+        found.update(_in_words(text.lower()))
     return found
 
 
@@ -135,6 +153,9 @@ def ungrounded(text: str, given: set[str]) -> list[str]:
 def _written(text: str) -> list[tuple[str, str | None, str]]:
     """Return the numbers in digits, each with its value and scale if "Millionen" or so follows."""
     text = _TIME.sub(_time, _NAMES.sub(" ", text))
+    text = _YEARS.sub(_both_years, text)
+    if any(sign in text for sign in _FRACTIONS):
+        text = _FRACTION.sub(_decimals, text)
     found: list[tuple[str, str | None, str]] = []
     for match in _NUMBER.finditer(text):
         number = _canonical(match.group())
@@ -176,17 +197,60 @@ def _scaled_words(text: str) -> Iterator[str]:
                     yield value
 
 
+def _in_words(text: str) -> Iterator[str]:
+    """Yield the values of number words, in small letters: zwölf, anderthalb, zwei Dutzend."""
+    for word in set(_WORD.findall(text)):
+        value = _value(word)
+        if value is not None:
+            yield str(value)
+        elif "halb" in word and (half := _half(word)):
+            yield half
+    if "dutzend" in text:
+        for match in _DOZENS.finditer(text):
+            yield from _dozens(match)
+    if "hundert" in text or "tausend" in text:
+        firsts = (_value("".join(match.groups())) for match in _SHARED_END.finditer(text))
+        yield from (str(value) for value in firsts if value is not None)
+
+
+def _half(word: str) -> str | None:
+    match = _HALF.fullmatch(word)
+    if match is None or (match.group("tail") and not _TAILS.fullmatch(match.group("tail"))):
+        return None
+    if match.group("more"):
+        return "1.5"
+    if match.group("whole") is None:
+        return "0.5"
+    value = _value(match.group("whole"))
+    return None if value is None else f"{value}.5"
+
+
+def _dozens(match: re.Match[str]) -> Iterator[str]:
+    if match.group("half"):
+        yield "6"
+        return
+    for count in (match.group("from"), match.group("count")):
+        if count == "anderthalb":
+            yield "18"
+        elif count and (value := int(count) if count.isdecimal() else _value(count)):
+            yield str(12 * value)
+
+
 def _count(word: str) -> str | None:
     """Return what a word before "Millionen" counts: 1 for "eine", 2.5 for "zweieinhalb"."""
-    if word.startswith("halbe"):
-        return "0.5"
-    if word == "anderthalb":
-        return "1.5"
-    if (whole := word.removesuffix("einhalb")) != word:
-        value = _value(whole)
-        return None if value is None else f"{value}.5"
+    if "halb" in word:
+        return _half(word)
     value = 1 if re.fullmatch("eine[rn]?", word) else _value(word)
     return None if value is None else str(value)
+
+
+def _both_years(match: re.Match[str]) -> str:
+    century, year, following = match.groups()
+    return f"{century}{year}/{century}{following}" if following > year else match.group()
+
+
+def _decimals(match: re.Match[str]) -> str:
+    return f"{match.group(1) or 0},{_FRACTIONS[match.group(2)]}"
 
 
 def _time(match: re.Match[str]) -> str:

@@ -145,7 +145,8 @@ class Scripted:
         return step.result
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if name not in {"begin", "end", "prepare", "bring_back", "drop_leftovers", "nothing_to_do"}:
+        told = {"begin", "end", "fail", "prepare", "bring_back", "drop_leftovers", "nothing_to_do"}
+        if name not in told:
             raise AttributeError(name)
         return lambda *_given: None
 

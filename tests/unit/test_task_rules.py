@@ -119,6 +119,18 @@ def test_german_answers_do_without_the_language_model() -> None:
     assert done.stdout == "False\n"
 
 
+def test_what_the_prompts_say_of_a_field_is_no_text_for_it() -> None:
+    prompts = ROOT / "tasks/liga_relevance/prompts"
+    guide = (prompts / "label.md").read_text(encoding="utf-8")
+    system = (prompts / "system.md").read_text(encoding="utf-8")
+    for name in ("summary", "detailed_analysis", "argumentationskette", "reasoning"):
+        of_field = [guide.partition(f"## {name}\n")[2], system.partition(f"- {name}: ")[2]]
+        for text in of_field:
+            line = text.splitlines()[0]
+            value = [line, "Kinder leiden."] if name == "argumentationskette" else line
+            assert "placeholder" in broken(**{name: value}), line
+
+
 def test_pins_are_the_versions_that_the_rules_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     image = (ROOT / "images/labeler/requirements.txt").read_text(encoding="utf-8").splitlines()

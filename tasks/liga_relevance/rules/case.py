@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from tasks.liga_relevance.article import CONTENT_LIMIT, Article, user_message
+from tasks.liga_relevance.hedges import Weighed
 from tasks.liga_relevance.numbers import numbers_in
 from tasks.liga_relevance.output import LigaRelevance
 from tasks.liga_relevance.sentences import sentences
@@ -49,9 +50,14 @@ class Case:
         return self.article.content[:CONTENT_LIMIT] or self.article.title
 
     @cached_property
-    def content_sentences(self) -> int:
-        """How many sentences `content` has."""
-        return len(sentences(self.content))
+    def content_sentences(self) -> list[str]:
+        """The sentences of `content`."""
+        return sentences(self.content)
+
+    @cached_property
+    def weighed(self) -> Weighed:
+        """What of title and content is a guess, a fear or a plan."""
+        return Weighed([self.article.title, *self.content_sentences])
 
     @cached_property
     def summary(self) -> list[str]:

@@ -35,7 +35,7 @@ def _too_short(case: Case) -> Findings:
     ):
         if len(found) >= least:
             continue  # for an article of any size, so its sentences go uncounted
-        size = min(case.content_sentences, len(case.content) // _CHARS_PER_SENTENCE)
+        size = min(len(case.content_sentences), len(case.content) // _CHARS_PER_SENTENCE)
         # An article twice as long as the text has enough to give for the full length.
         wanted = max(1, min(least, size // 2))
         if len(found) < wanted:
@@ -52,7 +52,7 @@ def _too_long(case: Case) -> Findings:
         size = len(case.content) // _CHARS_PER_SENTENCE
         if len(found) <= min(most, max(least, size + beyond)):
             continue
-        size = max(size, case.content_sentences)
+        size = max(size, len(case.content_sentences))
         allowed = min(most, max(least, size + beyond))
         if len(found) > allowed:
             yield f"{name} hat {len(found)} Sätze, der Artikel trägt höchstens {allowed}"

@@ -2,8 +2,9 @@
 
 German writes every noun with a capital, so a capital says nothing. A name is only taken for sure
 where its place says so (tasks/liga_relevance/persons.py) and if it is one of the Liga's
-associations: there an unknown name is an error. Acronyms, towns, what follows "Stiftung" or
-"Klinikum", and people in less certain places are a warning.
+associations: there an unknown name is an error (in an argument only if it is the only one, as the
+associations are those who argue). Acronyms, towns, what follows "Stiftung" or "Klinikum", and
+people in less certain places are a warning.
 """
 
 import re
@@ -26,6 +27,17 @@ _ROMAN = re.compile(r"[IVXLCDM]+")
 _WORD = re.compile(r"\w+(?:[-’']\w+)*")
 
 
+_ASSOCIATION = re.compile(
+    r"\b(?:"
+    + "|".join(
+        f"(?P<_{number}>{'|'.join(forms)})" for number, forms in enumerate(ASSOCIATIONS.values())
+    )
+    + ")",
+    re.IGNORECASE,
+)
+_JEWISH = "Jüdische Gemeinde"
+
+
 def _ungrounded_name(case: Case) -> Findings:
     known = case.vocabulary
     for name, text in case.claims:
@@ -33,10 +45,12 @@ def _ungrounded_name(case: Case) -> Findings:
         for person in sorted(told):
             yield f"{name} nennt {excerpt(person)}"
     for name, text in case.prose:
-        lowered = text.casefold()
-        for association, forms in ASSOCIATIONS.items():
-            if any(_stands_in(form, lowered) for form in forms) and not known.has_phrase(forms):
+        for association in _associations(text):
+            if not known.has_phrase(ASSOCIATIONS[association]):
                 yield f"{name} nennt {excerpt(association)}"
+    for argument, association, sure in _argued(case):
+        if sure:
+            yield f"argumentationskette nennt {excerpt(association)} in {excerpt(argument)}"
 
 
 def _unsure_name(case: Case) -> Findings:
@@ -46,6 +60,34 @@ def _unsure_name(case: Case) -> Findings:
         likely -= set(people(text))
         for found in sorted({*_unsure(text, known), *_half_known(text, known), *likely}):
             yield f"{name} nennt {excerpt(found)}"
+    for _, association, sure in _argued(case):
+        if not sure:
+            yield f"argumentationskette nennt {excerpt(association)}"
+
+
+def _associations(text: str, *, capital: bool = False) -> list[str]:
+    """Return the associations in a text, each once; with `capital` only those written so.
+
+    "Paritätisch besetzt" and "jüdische Gemeinden" can be meant otherwise.
+    """
+    names = tuple(ASSOCIATIONS)
+    found = (
+        match for match in _ASSOCIATION.finditer(text) if match.group()[0].isupper() or not capital
+    )
+    return list(dict.fromkeys(names[int((match.lastgroup or "_0")[1:])] for match in found))
+
+
+def _argued(case: Case) -> Iterator[tuple[str, str, bool]]:
+    """Yield arguments with an association that the article has not, and whether it surely is wrong.
+
+    The associations are the ones that speak, so that a list of them is a way to say "we"; and
+    "Jüdische Gemeinden" may be none of them. One alone is a claim about it.
+    """
+    for argument in case.answer.argumentationskette:
+        named = _associations(argument, capital=True)
+        for association in named:
+            if not case.vocabulary.has_phrase(ASSOCIATIONS[association]):
+                yield argument, association, len(named) == 1 and association != _JEWISH
 
 
 def _half_known(text: str, known: Vocabulary) -> Iterator[str]:
@@ -67,10 +109,6 @@ def _unsure(text: str, known: Vocabulary) -> Iterator[str]:
     for word in _WORD.findall(text):
         if word in PLACES and not known.has(word):
             yield word
-
-
-def _stands_in(form: str, text: str) -> bool:
-    return re.search(rf"\b{form}", text) is not None
 
 
 UNGROUNDED_NAME = Rule(

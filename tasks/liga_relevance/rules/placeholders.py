@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
+_PART = r"(?:argument|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword)"
 # Whole texts that say nothing.
 _EMPTY_WORDS = re.compile(
     r"(?:n/?a|k\.? ?a\.?|n\.? ?n\.?|n\.? ?v\.?|o\.? ?a\.?|null|none|nan|undefined|leer|unbekannt"
@@ -21,7 +22,8 @@ _EMPTY_WORDS = re.compile(
     r"|(?:der )?(?:text|inhalt|analyse|zusammenfassung|rest)? ?folgt(?: in kürze| noch| später)?"
     r"|(?:noch )?(?:in (?:arbeit|bearbeitung|vorbereitung)|offen|zu ergänzen|ausstehend)"
     r"|(?:s\.|siehe|wie) ?(?:o\.|u\.|oben|unten)|coming soon|to be (?:done|added|determined)"
-    r"|(?:argument|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword) ?[\dx]?"
+    rf"|{_PART}(?: ?[\dx]| (?:[a-z]|eins|zwei|drei|vier|fünf|sechs))?"
+    rf"|(?:erst|zweit|dritt|viert|fünft|sechst|letzt|weiter)e[rsn]? {_PART}"
     r"|summary|detailed[_ ]analysis|argumentationskette|reasoning|tags"
     r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!:]?"
 )
@@ -35,6 +37,7 @@ _FACTS = (
     r"(?:hintergrund|detail|zusatz)?(?:information|info|angabe|detail|einzelheit|erkenntnis|daten"
     r"|hinweis|fakt|inhalt)(?:n|en|s|e|se)?"
 )
+_REPORT = r"(?:artikel|text|beitrag|meldung|bericht|post|nachricht|quelle)s?"
 _ADJECTIVES = r"(?:\w{2,20}(?:e|en|er|es) ){0,2}"
 _ADVERBS = (
     r"(?:(?:derzeit|aktuell|bislang|bisher|momentan|zurzeit|zur zeit|gegenwärtig|noch|leider|hier"
@@ -88,29 +91,65 @@ _HERE_STANDS = (
     rf"hier (?:steht|folgt|kommt|stehen|entsteht) (?:{_ARTICLE}|ihre? |deine? )?{_NOUN}"
     r"(?: \w{1,20}){0,4}"
 )
+# Nähere Informationen fehlen.
+_LACKS = (
+    r"(?:weitere|nähere|genauere|zusätzliche|detaillierte|ausführliche|konkretere) "
+    rf"{_NOUN} ?{_ABOUT}{_ADVERBS}(?:fehlen|fehlt)(?: {_ADVERBS})?"
+)
 _ENGLISH = (
     r"no (?:\w{1,20} )?(?:summary|analysis|information|details?|data|text|content)(?: (?:is|was))?"
     r"(?: (?:available|provided|given|found|possible))?|not (?:available|applicable|provided|given)"
 )
 # Whole sentences, in small letters and without marks around.
-_EMPTY_SENTENCES = tuple(
-    re.compile(pattern)
-    for pattern in (_NONE, _THERE_IS_NONE, _IS_NOT, _NOT_IS, _FOLLOWS, _SEE, _HERE_STANDS, _ENGLISH)
+_EMPTY_PATTERNS = (_NONE, _THERE_IS_NONE, _IS_NOT, _NOT_IS, _FOLLOWS, _SEE, _HERE_STANDS, _LACKS)
+_EMPTY_SENTENCES = tuple(re.compile(pattern) for pattern in (*_EMPTY_PATTERNS, _ENGLISH))
+_MISSING = re.compile(
+    r"\b(?:kein|nicht|siehe|vgl|wie|wird|werden|folg|hier|no|not|fehl|behandel|themati|befass"
+    r"|beschäftig|handel|geht es|es geht)",
+    re.IGNORECASE,
 )
-_MISSING = re.compile(r"\b(?:kein|nicht|siehe|vgl|wie|wird|werden|folg|hier|no|not)", re.IGNORECASE)
 # The article's own words about itself: filler in a summary, a reason in the reasoning.
 _ARTICLE_LACKS = re.compile(
     r"(?:der|dieser|die|das|dem|im) (?:\w{1,20} )?(?:artikel|text|beitrag|meldung|bericht|post) "
     r"(?:enthält|nennt|liefert|bietet|gibt|macht|umfasst|sind|werden|lassen sich) "
     rf"{_ADVERBS}keine? {_ADJECTIVES}(?:{_FACTS}) ?{_ABOUT}"
     r"(?:enthalten|genannt|gemacht|her|preis|an|zu entnehmen|entnehmen)?"
+    # Mehr ist dem Text nicht zu entnehmen. Mehr gibt der Artikel nicht her.
+    r"|(?=.*\bnicht\b)(?:mehr|weiteres|näheres) (?:ist|lässt sich|geht|steht|sagt|nennt|gibt) "
+    rf"(?:nicht )?(?:(?:aus|in) )?(?:de[mr]|die|im|diese[mr]) {_REPORT}(?: hier)?(?: nicht)?"
+    r"(?: (?:zu )?entnehmen| hervor| her)?"
+    # Der Artikel behandelt ein wichtiges Thema.
+    rf"|(?:(?:der|die|dieser|diese|dieses|das) {_REPORT} (?:behandelt|thematisiert|beleuchtet"
+    r"|(?:befasst|beschäftigt) sich mit|handelt von)|(?:in|im) (?:(?:dem|der|diesem|dieser) )?"
+    rf"{_REPORT} geht es um|es geht(?: hier)? um) (?:eine?[mnr]?|mehrere|verschiedene|viele) "
+    r"(?:\w{2,20} ){0,3}(?:thema|themen|fragen?|problem|probleme|problemen|aspekten?)"
+)
+# Whole texts: "Kurze Zusammenfassung des Inhalts", "Begründung hier einfügen". As a tag such a word
+# is a subject.
+_HEADING = re.compile(
+    rf"(?:(?:eine?|die|kurze?|ausführliche|detaillierte|neutrale) ){{0,2}}(?:{_META}|text|inhalt)"
+    rf"(?: (?:des|der|dieses|dieser|zum|zur|vom) (?:{_REPORT}|inhalts?|themas?))?"
+    r"(?: (?:bitte )?hier| bitte)?(?: (?:einfügen|einsetzen|eintragen|ergänzen))?[.!:]?"
+)
+# Ein Artikel über Kitas in Fulda. Without a verb, so in the reasoning alone it is a reason.
+_TITLE = re.compile(
+    r"(?:(?:Ein|Eine|Der|Die|Dieser|Diese) )?(?:[a-zäöüß]{2,20} )?(?:Artikel|Text|Bericht|Beitrag"
+    r"|Meldung|Nachricht|Post|Zusammenfassung|Analyse) (?:über|zu|zum|zur|aus|von|vom) "
+    r"(?:(?:(?:der|die|das|den|dem|des|einer?|einem|in|im|an|am|aus|für|bei|mit|von|und) ){0,3}"
+    r"[A-ZÄÖÜ][\w-]{1,40},? ?){1,6}\.?"
 )
 # What gives a failed analysis away wherever it stands.
 _ANYWHERE = re.compile(
     r"\blorem ipsum|\bdolor sit amet|\bals (?:ki|sprachmodell)\b|\bals künstliche intelligenz\b"
     rf"|\bfehler bei der {_META}|\[(?:{_META}|name|ort|datum|zahl|betrag|titel|quelle)\]"
     r"|\b(?:text|inhalt|zahl|name|betrag)e? (?:hier )?(?:einfügen|einsetzen|ergänzen)\b"
+    rf"|\b(?:{_META}) (?:bitte )?hier (?:einfügen|einsetzen|ergänzen|eintragen)\b"
     rf"|\bautomatische {_META} (?:ist |war )?nicht {_STATE}"
+    # what the prompts say of the fields
+    r"|\bneutrale fakten(?:: wer| in 4)|\bwas über die summary hinausgeht\b"
+    r"|\bfakten, zahlen, wörtliche zitate, folgen\b|\bzahlen, wörtliche zitate mit sprecher\b"
+    r"|\bargumente(?:n für eine|, die so in einer) stellungnahme\b"
+    r"|\bwelches merkmal macht die meldung\b|\bwarum die meldung relevant ist oder nicht\b"
 )
 _MARKERS = re.compile(r"\b(?:TODO|FIXME|TBD|TBA|XXX?|xxx)\b")
 _AROUND = " \t\"'„“”»«()[]*#-–—.!:;…"
@@ -121,7 +160,9 @@ def _placeholder(case: Case) -> Findings:
         lowered = text.strip().casefold()
         whole = _EMPTY_WORDS.fullmatch(lowered[:100])
         subject = name == "tags" and _SUBJECTS.fullmatch(lowered)
-        if (whole and not subject) or _ANYWHERE.search(lowered):
+        heading = name != "tags" and _HEADING.fullmatch(lowered)
+        title = name in ("summary", "detailed_analysis") and _TITLE.fullmatch(text.strip())
+        if (whole and not subject) or heading or title or _ANYWHERE.search(lowered):
             yield f"{name} {excerpt(text)}"
         elif marker := next((m for m in _MARKERS.findall(text) if m not in case.shown), ""):
             yield f"{name} enthält {marker}"

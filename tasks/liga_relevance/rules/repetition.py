@@ -23,6 +23,7 @@ _SAME_LETTERS = 0.92
 _SAME_TURNED = _SAME_BARE = 0.9
 _INFLECTED = 0.8  # two nouns that share so many letters are forms of one word
 _LEAST_WORDS = 4  # shorter sentences are compared as they are
+_LEAST_BARE = 3  # and what is left of longer ones, if there is less
 # An answer within its lengths has at most 15 sentences a text; more are only compared as they
 # are, so that a text of thousands takes no pairwise comparison.
 _MOST_COMPARED = 40
@@ -30,6 +31,19 @@ _MOST_COMPARED = 40
 _CONSIDERABLE = 1 / 3
 _WORD = re.compile(r"\w+")
 _ABOVE_ALL = re.compile(r"\bvor allem\b", re.IGNORECASE)
+# "Ist weiter angespannt" is "bleibt angespannt".
+_STILL = re.compile(r"\b(ist|sind) (?:weiterhin|weiter|nach wie vor|immer noch|noch immer)\b")
+# One noun for another is the one change that else tells two sentences apart.
+_SAME_NOUNS = {"situation": "Lage", "situationen": "Lagen"}
+# "Es gibt keine Kita ohne Personal" denies what "ohne Personal gibt es eine Kita nicht" does; but
+# "nicht alle" and "alle nicht" do not.
+_NO = word_set("kein keine keinen keinem keiner keines")
+_DENIAL = re.compile(r"\b(?:nicht|keine?[nmrs]?)\b", re.IGNORECASE)
+_QUANTIFIERS = word_set(
+    """
+    alle allen aller alles jeder jede jedes jeden jedem immer nur beide viele mehrere ganz
+    """
+)
 _FILLERS = word_set(
     """
     der die das den dem des ein eine einen einem einer eines auch nun jetzt zudem außerdem ferner
@@ -153,14 +167,26 @@ class _Words(NamedTuple):
     turned: tuple[str, ...]
     bare: tuple[str, ...]
     letters: str
+    denials: frozenset[str]
+    """Which of "nicht" and "kein" it denies with; `written` has "nicht" for both."""
 
 
 @lru_cache(maxsize=1024)
 def _words(sentence: str) -> _Words:
-    written = _WORD.findall(_ABOVE_ALL.sub(" ", sentence))
+    written = _written(sentence)
     lower = tuple(word.casefold() for word in written)
     bare = tuple(_SYNONYMS.get(word, word) for word in lower if word not in _FILLERS)
-    return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower))
+    denials = frozenset(word.casefold()[:4] for word in _DENIAL.findall(sentence))
+    return _Words(tuple(written), lower, tuple(sorted(lower)), bare, " ".join(lower), denials)
+
+
+def _written(sentence: str) -> list[str]:
+    """Return the words of a sentence, those that say the same replaced by one of them."""
+    still = _STILL.sub(lambda match: "bleibt" if match[1] == "ist" else "bleiben", sentence)
+    words = [_SAME_NOUNS.get(w.casefold(), w) for w in _WORD.findall(_ABOVE_ALL.sub(" ", still))]
+    if not _QUANTIFIERS.isdisjoint(word.casefold() for word in words):
+        return words
+    return ["nicht" if word.casefold() in _NO else word for word in words]
 
 
 def near_same(one: str, other: str) -> bool:
@@ -168,7 +194,12 @@ def near_same(one: str, other: str) -> bool:
     first, second = _words(one), _words(other)
     if min(len(first.written), len(second.written)) < _LEAST_WORDS:
         return False
-    return _alike(first, second) and not _told_apart(first.written, second.written)
+    if not _alike(first, second) or _told_apart(first.written, second.written):
+        return False
+    # "Zahlt nicht mehr" and "zahlt keine Miete mehr" deny two things.
+    return first.denials == second.denials or (
+        _nouns(first.written) <= set(second.lower) and _nouns(second.written) <= set(first.lower)
+    )
 
 
 def _alike(first: _Words, second: _Words) -> bool:
@@ -183,6 +214,8 @@ def _alike(first: _Words, second: _Words) -> bool:
     if Indel.normalized_similarity(first.turned, second.turned) >= _SAME_TURNED:
         return True
     if Indel.normalized_similarity(first.lower, second.lower) >= _SAME_WORDS:
+        return True
+    if first.bare == second.bare and len(first.bare) >= _LEAST_BARE:
         return True
     long_enough = min(len(first.bare), len(second.bare)) >= _LEAST_WORDS
     return long_enough and Indel.normalized_similarity(first.bare, second.bare) >= _SAME_BARE
