@@ -24,6 +24,7 @@ from tests.docker.engine import docker
 SAMPLE = files.ROOT / "examples/liga-sample"
 TASK = load_task("liga_relevance")
 ALIAS = "e2e-relevance"
+LIVE = f"{ALIAS}:latest"
 TEACHER = "e2e-teacher"
 IMAGE = "retrain-test/backend:local"
 IRRELEVANT, RELEVANT = 20, 4
@@ -151,7 +152,7 @@ def running_backend(
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "OLLAMA_URL": ollama,
-        "OLLAMA_MODEL": f"{ALIAS}:latest",
+        "OLLAMA_MODEL": LIVE,
         "NUM_PREDICT": "600",
         "SYSTEM_PROMPT_FILE": "/prompt.md",
         "SEED_FILE": "/seed.jsonl",

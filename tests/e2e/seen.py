@@ -14,7 +14,7 @@ from typing import Any
 import requests
 
 from tests.docker.engine import docker
-from tests.e2e.host import ALIAS, Host
+from tests.e2e.host import LIVE, Host
 
 _PATIENCE_S = 60.0
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ def tags(host: Host) -> dict[str, str]:
 
 def live(host: Host) -> str:
     """Return the digest of what the backend asks for."""
-    return tags(host)[f"{ALIAS}:latest"]
+    return tags(host)[LIVE]
 
 
 def answering(host: Host, item: str = "1") -> dict[str, str]:

@@ -11,7 +11,7 @@ from contracts import files
 from contracts.errors import BackendUnavailable
 from tests.docker.engine import docker
 from tests.e2e import seen
-from tests.e2e.host import ALIAS, TASK, Host, Labelled
+from tests.e2e.host import LIVE, TASK, Host, Labelled
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -20,7 +20,7 @@ def test_a_backend_that_asks_another_model_is_found_before_it_is_stopped(host: H
     started = seen.started_at(host)
     refused = host.driver("run", "deploy.name=another")
     assert refused.returncode == BackendUnavailable.exit_code, refused.stdout + refused.stderr
-    assert f"the backend asks {ALIAS}:latest, not the deployed model another" in refused.stderr
+    assert f"the backend asks {LIVE}, not the deployed model another" in refused.stderr
     assert not (host.workspace / "runs").exists()
     assert seen.started_at(host) == started
 
@@ -58,9 +58,9 @@ def test_the_items_came_from_the_backend_and_the_labels_from_the_teacher(
 def test_the_next_request_of_the_backend_is_answered_by_the_new_model(finished: Host) -> None:
     """By digest in /api/ps, after an unload: names alone prove nothing about a shared runner."""
     deployed = finished.result("deploy").metrics["digest"]
-    assert seen.answering(finished) == {f"{ALIAS}:latest": deployed}
+    assert seen.answering(finished) == {LIVE: deployed}
     analysis = finished.backend.item("1")["metadata"]["llm_analysis"]
-    assert analysis["model"] == f"{ALIAS}:latest"
+    assert analysis["model"] == LIVE
 
 
 def test_every_item_was_reprocessed(finished: Host, labelled: Labelled) -> None:

@@ -21,7 +21,7 @@ from contracts import files
 from contracts.errors import CandidateRefused, VerifyFailed
 from tests.docker.engine import docker
 from tests.e2e import seen
-from tests.e2e.host import ALIAS, TEACHER, Host
+from tests.e2e.host import ALIAS, LIVE, TEACHER, Host
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -52,10 +52,10 @@ def test_a_better_model_takes_the_place_of_the_live_one(finished: Host) -> None:
     assert evaluated["promote"]
     assert deployed["forced"] == ""
     models = seen.tags(finished)
-    assert models[deployed["tag"]] == models[f"{ALIAS}:latest"] == deployed["digest"] != first
+    assert models[deployed["tag"]] == models[LIVE] == deployed["digest"] != first
     assert models[deployed["previous"]] == first
     assert len(finished.result("verify").metrics["items"]) == 3
-    assert seen.answering(finished) == {f"{ALIAS}:latest": deployed["digest"]}
+    assert seen.answering(finished) == {LIVE: deployed["digest"]}
 
 
 def test_a_refused_candidate_leaves_everything_as_it_was(finished: Host) -> None:
@@ -72,7 +72,7 @@ def test_a_refused_candidate_leaves_everything_as_it_was(finished: Host) -> None
     _ends(finished.driver("run", *BAD), CandidateRefused.exit_code)
     assert seen.started_at(finished) == started
     assert seen.state(finished) == before
-    assert seen.answering(finished) == {f"{ALIAS}:latest": before.models[f"{ALIAS}:latest"]}
+    assert seen.answering(finished) == {LIVE: before.models[LIVE]}
 
 
 def test_a_forced_promotion_keeps_who_and_why(finished: Host) -> None:
@@ -85,11 +85,8 @@ def test_a_forced_promotion_keeps_who_and_why(finished: Host) -> None:
     deployed = finished.result("deploy").metrics
     assert deployed["digest"] == finished.result("evaluate").metrics["models"]["candidate"]
     models = seen.tags(finished)
-    assert models[deployed["tag"]] == models[f"{ALIAS}:latest"] == deployed["digest"]
-    assert models == {**before, f"{ALIAS}:latest": deployed["digest"]} | {
-        deployed["tag"]: deployed["digest"]
-    }
-    assert seen.answering(finished) == {f"{ALIAS}:latest": deployed["digest"]}
+    assert models == {**before, deployed["tag"]: deployed["digest"], LIVE: deployed["digest"]}
+    assert seen.answering(finished) == {LIVE: deployed["digest"]}
     forced = f"{REASON} ({os.environ.get('SUDO_USER') or getpass.getuser()})"
     assert deployed["forced"] == forced
     assert f"live, forced: {forced}" in _listed(finished)[deployed["tag"]]
@@ -98,13 +95,13 @@ def test_a_forced_promotion_keeps_who_and_why(finished: Host) -> None:
 def test_the_way_back_is_by_digest_and_no_run_undoes_it(finished: Host) -> None:
     before = seen.tags(finished)
     taken_back = finished.result("deploy").metrics
-    assert before[f"{ALIAS}:latest"] == taken_back["digest"]
+    assert before[LIVE] == taken_back["digest"]
     back = finished.driver("rollback")
     _ends(back, 0)
     good = before[taken_back["previous"]]
     assert f"{ALIAS} is {taken_back['previous']} now (digest {good[:12]}" in back.stdout
-    assert seen.tags(finished) == {**before, f"{ALIAS}:latest": good}
-    assert seen.answering(finished) == {f"{ALIAS}:latest": good}
+    assert seen.tags(finished) == {**before, LIVE: good}
+    assert seen.answering(finished) == {LIVE: good}
     listed = _listed(finished)
     assert "taken back" in listed[taken_back["tag"]]
     assert "live" in listed[taken_back["previous"]]
@@ -134,7 +131,7 @@ def test_a_bad_model_is_taken_back_before_an_item_is_asked(finished: Host) -> No
     _ends(refused, CandidateRefused.exit_code)
     assert "was taken back" in refused.stderr
     assert seen.state(finished) == after
-    assert seen.answering(finished) == {f"{ALIAS}:latest": before.models[f"{ALIAS}:latest"]}
+    assert seen.answering(finished) == {LIVE: before.models[LIVE]}
 
 
 def test_a_model_whose_items_fail_is_taken_back_and_no_other_item_is_touched(
@@ -142,7 +139,7 @@ def test_a_model_whose_items_fail_is_taken_back_and_no_other_item_is_touched(
 ) -> None:
     """The gate promotes it; that the backend loses a field of its answers, only the items show."""
     before = seen.state(finished)
-    with losing_tags(finished):
+    with _losing_tags(finished):
         failed = finished.driver("run", *SAME_AGAIN, "verify.max_error_share=0")
     assert "the analysis has no tags" in failed.stderr
     good = finished.result("evaluate").metrics
@@ -155,11 +152,11 @@ def test_a_model_whose_items_fail_is_taken_back_and_no_other_item_is_touched(
     asked = _asked_last(finished)
     assert len(asked) == 3
     assert _changed(before, after) == asked
-    assert seen.answering(finished) == {f"{ALIAS}:latest": before.models[f"{ALIAS}:latest"]}
+    assert seen.answering(finished) == {LIVE: before.models[LIVE]}
 
 
 @contextmanager
-def losing_tags(host: Host) -> Iterator[None]:
+def _losing_tags(host: Host) -> Iterator[None]:
     """Let the backend's database lose a field of every analysis, as a faulty migration would."""
     trigger = (
         "CREATE TRIGGER losing AFTER UPDATE ON items BEGIN UPDATE items SET metadata = "
@@ -179,10 +176,10 @@ def _taken_back(
     """Return the deployment that a failed verification has undone; nothing is left to settle."""
     _ends(failed, VerifyFailed.exit_code)
     deployed = host.result("deploy").metrics
-    live = before.models[f"{ALIAS}:latest"]
+    live = before.models[LIVE]
     assert before.models[deployed["previous"]] == seen.live(host) == live
-    assert f"ROLLED BACK: {ALIAS}:latest is {deployed['previous']} again" in failed.stdout
-    assert f"asks {ALIAS}:latest (digest {live[:12]})" in failed.stdout
+    assert f"ROLLED BACK: {LIVE} is {deployed['previous']} again" in failed.stdout
+    assert f"asks {LIVE} (digest {live[:12]})" in failed.stdout
     assert host.backend.healthy()
     for record in ("window.json", "promotion.json", "verification.json"):
         assert not (host.workspace / record).exists()
