@@ -14,7 +14,6 @@ from contracts.stage import GpuMode, Stage
 from driver import preflight
 from driver.holders import Holders
 from driver.runners import compose
-from serving import ollama_address
 from serving.engine import Engine
 
 if TYPE_CHECKING:
@@ -63,17 +62,8 @@ def _needs_window(session: Session, step: Step) -> bool:
     if session.settings.window.policy == "run":
         return stage not in _BESIDE_THE_SERVICE
     if stage is stages.LABEL:
-        return preflight.asks_teacher(session, step) and _teacher_is_here(session)
+        return preflight.asks_teacher(session, step) and preflight.teacher_is_here(session)
     return stage.gpu is not GpuMode.NONE
-
-
-def _teacher_is_here(session: Session) -> bool:
-    """Return whether one of the labelling servers is the engine that the backend asks too."""
-    teachers = [word for word in session.settings.teachers if not word.startswith("openai+")]
-    if not session.settings.teachers:
-        return True
-    here = ollama_address(os.environ.get("OLLAMA_HOST", ""))
-    return here in map(ollama_address, teachers)
 
 
 def devices(session: Session, host: Host) -> tuple[Gpu, ...]:

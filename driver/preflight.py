@@ -19,6 +19,7 @@ from contracts.converter import LORA_CONVERTER, find_converter, find_program
 from contracts.errors import (
     CandidateRefused,
     DiskFull,
+    EngineUnavailable,
     GpuUnavailable,
     ModelMissing,
     SettingsInvalid,
@@ -156,11 +157,30 @@ def check_bases(session: Session, running: Sequence[Stage], models: Collection[s
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
-    from serving.teachers import identify_teacher
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same.
+
+    Where it is only away, and the backend would not be stopped in vain, the stage finds out
+    whether it is needed: the kept answers may be enough.
+    """
+    from serving.teachers import identify_teacher, remembered_teacher
 
     with connected_teachers(session) as servers:
-        identify_teacher(servers, known_teachers(session.workspace))
+        known = known_teachers(session.workspace)
+        try:
+            identify_teacher(servers, known)
+        except EngineUnavailable:
+            stops_the_backend = session.settings.backend and teacher_is_here(session)
+            if stops_the_backend or remembered_teacher(servers, known) is None:
+                raise
+
+
+def teacher_is_here(session: Session) -> bool:
+    """Return whether one of the labelling servers is the engine that the backend asks too."""
+    teachers = [word for word in session.settings.teachers if not word.startswith("openai+")]
+    if not session.settings.teachers:
+        return True
+    here = ollama_address(os.environ.get("OLLAMA_HOST", ""))
+    return here in map(ollama_address, teachers)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
@@ -13,6 +14,14 @@ from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
 from serving import connect
+
+_STAGES_S = 40.0
+"""How long an engine may take over the stages, a stop's ten seconds included: the service waits."""
+_OLD_ENGINE = (
+    "A stage of the run that died may be at work still, and hold the GPU: its container could not "
+    "be asked for.\nwhy: {0.what}: {0.why}\n"
+    "do:  start that engine, or set DOCKER_HOST as it was in the run; then call recover again."
+)
 
 
 def recover(workspace: Path, say: Callable[[str], None]) -> None:
@@ -23,17 +32,19 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     while a driver is at work, `BackendUnavailable` if the service does not become healthy.
     """
     if not workspace.is_dir():
+        if stop_stages(workspace, say):  # the folder is gone, but its stage went on
+            return
         raise InputMissing(
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
         )
-    with locks.workspace(workspace):
-        stopped = _stop_stages(workspace, say)
+    # A signal waits for the end of it: this is what it would ask for.
+    with locks.workspace(workspace), SIGNALS.shield():
+        stop_stages(workspace, say)
         _restore(workspace, say)
         if said := promotion.settle(workspace):
             say(said)
         verification.settle(workspace, say, unfinished=True)
-        if stopped:
-            _drop_candidates(workspace, say)
+        _drop_candidates(workspace, say)
 
 
 def _restore(workspace: Path, say: Callable[[str], None]) -> None:
@@ -62,36 +73,57 @@ def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
         return
     engine = connect({**os.environ, "RETRAIN_ENGINE": str(asked.get("engine", ""))}, workspace)
     try:
-        candidates.drop(workspace, engine, list, say)
+        candidates.drop(workspace, engine, partial(_at_work, workspace), say)
     finally:
         engine.close()
 
 
-def _stop_stages(workspace: Path, say: Callable[[str], None]) -> bool:
-    """Stop them on the engine of the run and on the one of now, as far as these answer; return
-    whether none can be at work any more.
+def _at_work(workspace: Path) -> list[str]:
+    """Return the stages that could not be stopped; `DockerUnavailable` where nobody knows."""
+    noted = _docker_host(workspace)
+    if noted == "":
+        return []  # they were processes
 
-    One that does not keeps nobody from what comes next: the service comes first.
-    """
+    from driver.adapters.containers import within
     from driver.runners.leftovers import StageContainers
 
-    noted = _docker_host(workspace)
-    all_stopped = True
+    def ask() -> list[str]:
+        return StageContainers(workspace, host=noted or "").at_work()
+
+    return within(_STAGES_S, ask)
+
+
+def stop_stages(
+    workspace: Path, say: Callable[[str], None], *, but: str | None = None
+) -> list[str]:
+    """Stop what a driver that died has left running, and return the stages.
+
+    On the engine of its run and on the one of now, without `but`, as far as these answer. One that
+    does not keeps nobody from what comes next: the service comes first.
+    """
+    from driver.adapters.containers import LOCAL, within
+
+    noted, stopped = _docker_host(workspace), list[str]()
     hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
     for host in hosts or ("",):
+        if (host or LOCAL) == but:
+            continue
         try:
-            for name in StageContainers(workspace, host=host).drop():
-                say(f"Stopped {name}, which a driver that died has left running.")
+            dropped = within(_STAGES_S, partial(_drop, workspace, host))
         except DockerUnavailable as error:
             if noted != "":  # else its stages are processes, and no engine has to be here
-                all_stopped = False
-                say(
-                    "A stage of the run that died may be at work still, and hold the GPU: its "
-                    f"container could not be asked for.\nwhy: {error.what}: {error.why}\n"
-                    "do:  start that engine, or set DOCKER_HOST as it was in the run; then call "
-                    "recover again."
-                )
-    return all_stopped
+                say(_OLD_ENGINE.format(error))
+            continue
+        for name in dropped:
+            say(f"Stopped {name}, which a driver that died has left running.")
+        stopped += dropped
+    return stopped
+
+
+def _drop(workspace: Path, host: str) -> list[str]:
+    from driver.runners.leftovers import StageContainers
+
+    return StageContainers(workspace, host=host).drop()
 
 
 def _docker_host(workspace: Path) -> str | None:
