@@ -60,9 +60,12 @@ class Record(Frozen):
 def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
     """Write down, before it goes live, that a model is to be verified.
 
-    Where a verification of the same model was cut off, what it has kept of the items stays.
+    Where a verification of the same model was cut off, what it has kept of the items stays. One
+    that is live already, under another version, and waits for no verdict is none to take back.
     """
-    known = read(root)
+    known, live = read(root), engine.models().get(deployed.alias)
+    if known is None and live and live.digest == deployed.digest:
+        return
     if known and known.begun and known.digest == deployed.digest:
         new = {"version": deployed.tag, "previous": deployed.previous, "undo": False}
         _written(root, known.model_copy(update=new))

@@ -145,6 +145,20 @@ def test_a_deployment_alone_is_not_to_be_verified(
     assert live(engine) != first.digest
 
 
+def test_what_is_live_and_verified_is_not_taken_back_for_a_new_version_of_it(
+    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(session.workspace, engine, RUNS[0])
+    second = released(session.workspace, engine, RUNS[1], content="second")
+    step = _begun(session, monkeypatch, stages.VERIFY)
+    with monkeypatch.context() as patched:
+        patched.setattr(deploy, "_prune", _kill)
+        with pytest.raises(Killed):
+            session.execute(step)
+    recover.recover(session.workspace, lambda _: None)
+    assert live(engine) == second.digest
+
+
 def test_the_first_model_that_never_went_live_leaves_nothing_behind(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
