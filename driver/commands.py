@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import LabelsMissing, OutOfMemory, SettingsInvalid
 
@@ -212,13 +212,14 @@ def verify_lineage(arguments: argparse.Namespace) -> int:
 
     session = _session(arguments)
     workspace, engine = session.workspace, session.engine
-    links = []
+    links, noted = [], dict[str, Any]()
     try:
         if arguments.run:
-            start = lineage.deployed_by(Run.named(workspace, arguments.run))
+            run = Run.named(workspace, arguments.run)
+            start, noted = lineage.deployed_by(run), lineage.as_noted(run)
         else:
             start = lineage.live(workspace, engine, session.settings.deploy.name)
-        for link in lineage.check(workspace, engine, start):
+        for link in lineage.check(workspace, engine, start, noted):
             links.append(link)
             print(f"{link.state:<6}  {link.name:<32}  {link.digest[:12]:<12}  {link.text}")
     finally:

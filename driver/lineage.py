@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from pydantic import ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import RESULT_FILE
@@ -108,6 +111,19 @@ def live(workspace: Path, engine: Engine, name: str) -> tuple[str, str]:
     )
 
 
+def as_noted(run: Run) -> dict[str, Any]:
+    """Return what a run has noted of its deployment, {} where an older driver did not.
+
+    The store holds the last deployment of that fingerprint, which may be a later run's.
+    """
+    noted = run.read_state().stages.get(stages.DEPLOY.name)
+    try:
+        DeployMetrics.model_validate(noted.metrics if noted else {})
+    except ValidationError:
+        return {}
+    return noted.metrics if noted else {}
+
+
 def deployed_by(run: Run) -> tuple[str, str]:
     """Return stage and fingerprint from which the chain of a run is followed.
 
@@ -124,12 +140,21 @@ def deployed_by(run: Run) -> tuple[str, str]:
 
 
 # --- whether it holds ----------------------------------------------------------------------------
-def check(workspace: Path, engine: Engine, start: tuple[str, str]) -> Iterator[Link]:
+def check(
+    workspace: Path,
+    engine: Engine,
+    start: tuple[str, str],
+    noted: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Link]:
     """Yield each link from what is served back to the rows, as soon as it is checked.
 
-    Everything on the disk is read: for a model of 14B some 60 GB.
+    `noted` is what the run itself has noted of the deployment, if it is one run's chain
+    (`as_noted`). Everything on the disk is read: for a model of 14B some 60 GB.
     """
     made = chain(Store(workspace), *start)
+    if noted and (result := made[0].result):
+        own = result.model_copy(update={"metrics": {**noted}})
+        made[0] = replace(made[0], result=own)
     yield from _served(made[0], engine.models())
     yield from _evaluated(workspace, made)
     seen: set[str] = set()

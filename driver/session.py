@@ -180,6 +180,7 @@ class Session:
             reason=step.reason,
             fingerprint=step.fingerprint,
             summary=self.summary(step.result),
+            metrics=step.result.metrics,
         )
         self.display.reused(step)
         return step.result
@@ -214,7 +215,8 @@ class Session:
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
-        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
+        facts = {"seconds": result.seconds, "summary": self.summary(result)}
+        self._note(stage, state="done", metrics=result.metrics, **facts)
         self.display.finished(step, result, self.summary(result))
         return result
 

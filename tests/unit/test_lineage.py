@@ -76,6 +76,24 @@ def test_without_a_run_what_is_live_is_followed(run: FinishedRun) -> None:
     assert caught.value.exit_code == 39
 
 
+def test_a_run_is_followed_from_what_it_deployed_itself(run: FinishedRun) -> None:
+    """A later run of the same fingerprint has written its own deployment into the store."""
+    own, tags = f"liga-relevance:{run.run.id}", dict(run.engine.tags)
+
+    def later(result: dict[str, Any]) -> None:
+        result["metrics"] |= {"tag": "liga-relevance:20990101-000000", "digest": "ff" * 32}
+
+    edit(place(run, "deploy/*/result.json"), later)
+    found = list(
+        lineage.check(
+            run.workspace, run.engine, lineage.deployed_by(run.run), lineage.as_noted(run.run)
+        )
+    )
+    assert {link.state for link in found} == {State.OK}
+    assert found[0].text == f"{own}, live"
+    assert run.engine.tags == tags
+
+
 def test_a_refused_run_has_nothing_to_follow(refused_run: FinishedRun) -> None:
     with pytest.raises(LineageBroken, match="has deployed nothing") as caught:
         lineage.deployed_by(refused_run.run)

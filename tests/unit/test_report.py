@@ -80,12 +80,70 @@ def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> Non
     assert "<strong>Live" not in text
 
 
-def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
+def test_a_first_model_that_is_not_verified_is_still_live(run: FinishedRun) -> None:
+    error = (
+        "no answer\nNOT ROLLED BACK: there is no good version before; liga:latest still names it"
+    )
+    failed = failure("VerifyFailed", "no answer to the canary")
+    text = head(report(run, verify={"state": "failed", "error": error}, failure=failed))
+    assert f"Not verified, and not taken back: liga-relevance:{run.run.id}" in text
+    assert "does not stay live" not in text
+
+
+def test_an_unforeseen_failure_takes_nothing_back(run: FinishedRun) -> None:
+    failed = failure("Unforeseen", "unforeseen TypeError")
+    text = head(report(run, verify={"state": "failed", "error": "x"}, failure=failed))
+    assert "Not verified, and not taken back yet" in text
+    assert f"named liga-relevance:{run.run.id} then" in text
+
+
+def test_a_run_killed_in_the_verification_is_not_called_live(run: FinishedRun) -> None:
+    """Also when what it deployed was taken back since, and deployed anew by a later run."""
     (path,) = run.workspace.glob("store/deploy/*/result.json")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    result["metrics"]["forced"] = "the fair begins (erika)"
-    files.write_json(path, result)
-    text = head(report(run))
+    later = json.loads(path.read_text(encoding="utf-8"))
+    later["metrics"]["tag"] = "liga-relevance:20990101-000000"
+    files.write_json(path, later)
+    running = {"state": "running", "ended_at": None}
+    text = report(run, ended_at=None, verify=running, reprocess={"state": "planned"})
+    assert "not come to its end: it was cut off in the stage verify" in head(text)
+    assert f"named liga-relevance:{run.run.id} then, which nobody had verified" in head(text)
+    assert "began Monday, 2026-09-21 at " in head(text)
+    for word in ("<strong>Live", "20990101"):
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("running", "finishes the switch or undoes it"), ("planned", "It had deployed nothing")],
+)
+def test_a_run_killed_before_tells_what_the_alias_named(
+    run: FinishedRun, state: str, told: str
+) -> None:
+    later = {name: {"state": "planned"} for name in ("restore", "verify", "reprocess")}
+    text = head(report(run, ended_at=None, deploy={"state": state}, **later))
+    assert ("in the stage deploy" if state == "running" else "before the stage deploy") in text
+    assert told in text
+    assert (state == "planned") == ("(digest b7b7b7b7b7b7) was not touched" in text)
+
+
+def test_what_was_taken_back_is_not_said_to_be_refused_by_the_gate(run: FinishedRun) -> None:
+    failed = failure("CandidateRefused", "this model has been live, and was taken back")
+    later = {name: {"state": "planned"} for name in ("restore", "verify", "reprocess")}
+    text = head(report(run, deploy={"state": "failed"}, failure=failed, **later))
+    assert "Refused: this model has been live, and was taken back" in text
+    assert "<p>because.</p><p>mend it</p>" in text
+    assert "--force" not in text
+
+
+def test_one_stage_alone_comes_to_its_end(run: FinishedRun) -> None:
+    (train,) = (v for k, v in run.run.read_state().stages.items() if k == "train")
+    text = head(report(run, stages={"train": train.model_dump(mode="json")}, ended_at=None))
+    assert "Come to its end without a deployment: train" in text
+
+
+def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
+    noted = run.run.read_state().stages["deploy"].metrics
+    text = head(report(run, deploy={"metrics": noted | {"forced": "the fair begins (erika)"}}))
     assert "Live although the gate refused it" in text
     assert "Forced: the fair begins (erika)." in text
 
