@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
-from contracts.params import RestoreMetrics
+from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -216,6 +216,8 @@ class Session:
             self.display.failed(stage)
             raise
         facts = {"seconds": result.seconds, "summary": self.summary(result)}
+        if stage is stages.VERIFY and (unseen := VerifyMetrics(**result.metrics).unseen()):
+            self.display.warn(f"verified by the engine alone: {unseen}")
         self._note(stage, state="done", metrics=result.metrics, **facts)
         self.display.finished(step, result, self.summary(result))
         return result

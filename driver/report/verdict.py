@@ -9,6 +9,7 @@ from typing import Any
 
 from contracts import stages
 from contracts.errors import CandidateRefused, Interrupted, Unforeseen
+from contracts.params import VerifyMetrics
 from driver import locks
 from driver.report.display import duration
 from driver.report.finished import ENDED_WELL, Finished
@@ -69,6 +70,9 @@ def _ended(found: Finished) -> _Said:
     if forced := deployed.get("forced", ""):
         said = f"Live although the gate refused it: {deployed['tag']}"
         return "note", said, (f"Forced: {forced}.", text)
+    verified = found.metrics(stages.VERIFY)
+    if verified and (unseen := VerifyMetrics.model_validate(verified).unseen()):
+        return "note", f"Live, seen by the engine alone: {deployed['tag']}", (f"{unseen}.", text)
     return "good", f"Live: {deployed['tag']}", (text,)
 
 

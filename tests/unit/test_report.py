@@ -141,6 +141,13 @@ def test_one_stage_alone_comes_to_its_end(run: FinishedRun) -> None:
     assert "Come to its end without a deployment: train" in text
 
 
+def test_a_model_that_only_the_engine_has_shown_is_no_good_news(run: FinishedRun) -> None:
+    noted = run.run.read_state().stages["verify"].metrics
+    text = head(report(run, verify={"metrics": noted | {"wanted": 3}}))
+    assert "Live, seen by the engine alone: liga-relevance" in text
+    assert "not one of the 3 items of verify.items" in text
+
+
 def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
     noted = run.run.read_state().stages["deploy"].metrics
     text = head(report(run, deploy={"metrics": noted | {"forced": "the fair begins (erika)"}}))
