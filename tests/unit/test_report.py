@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
     assert "The gate lets the candidate pass" in head(text)
     assert "the service was away for 2 h 21 min" in head(text)
     assert "Reprocessed: 1588 items, 3 failed, 9 reviewed left out." in text
+
+
+def test_the_verification_comes_before_the_items(run: FinishedRun) -> None:
+    text = report(run)
+    assert text.index("<p>Verified: ") < text.index("<p>Reprocessed: ")
+
+
+def test_every_measure_is_explained_by_the_kind_of_its_field(run: FinishedRun) -> None:
+    text = report(run)
+    (path,) = run.workspace.glob("store/evaluate/*/out/scores.json")
+    names = json.loads(path.read_text(encoding="utf-8"))["models"]["candidate"]["measures"]
+    _, _, told = text.partition("<summary>What the measures mean</summary>")
+    rows = re.findall(r"<tr><td>([^<]+)<td>([^<]+)</tr>", told.split("</details>")[0])
+    assert sorted(name for name, _ in rows) == sorted(names)
+    assert dict(rows)["assigned_aks"].startswith("F1 over all values chosen")
 
 
 def test_the_same_run_gives_the_same_report(run: FinishedRun) -> None:
