@@ -187,7 +187,7 @@ def _line(row: Any) -> Row:
         if isinstance(row["until"], int | float) and isinstance(row.get("before"), dict | None):
             return row
         raise ValueError("it does not say what the item held, or until when to wait")
-    if row.get("outcome") not in {*Outcome}:
+    if row.get("outcome") not in list(Outcome):
         raise ValueError(f"its outcome is {row.get('outcome')!r}, not one of {', '.join(Outcome)}")
     if not isinstance(row.get("reason"), str):
         raise ValueError("it gives no reason")  # noqa: TRY004

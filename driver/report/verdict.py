@@ -8,9 +8,10 @@ from html import escape
 from typing import Any
 
 from contracts import stages
-from contracts.errors import CandidateRefused, Interrupted, Unforeseen
+from contracts.errors import CandidateRefused, Interrupted, RetrainError, Unforeseen
 from contracts.params import VerifyMetrics
 from driver import locks
+from driver.host_stages import deploy
 from driver.report.display import duration
 from driver.report.finished import ENDED_WELL, Finished
 from driver.store import Failure, Run, StageState
@@ -65,6 +66,8 @@ def _ended(found: Finished) -> _Said:
     if not deployed:
         names = ", ".join(found.state.stages)
         return "note", f"Come to its end without a deployment: {names}", ()
+    if _was_taken_back(found, str(deployed["tag"])):
+        return "bad", f"Was live, and was taken back since: {deployed['tag']}", ()
     kept = deployed.get("previous", "")
     text = f"The version before is kept as {kept}." if kept else ""
     if forced := deployed.get("forced", ""):
@@ -74,6 +77,13 @@ def _ended(found: Finished) -> _Said:
     if verified and (unseen := VerifyMetrics.model_validate(verified).unseen()):
         return "note", f"Live, seen by the engine alone: {deployed['tag']}", (f"{unseen}.", text)
     return "good", f"Live: {deployed['tag']}", (text,)
+
+
+def _was_taken_back(found: Finished, tag: str) -> bool:
+    try:
+        return tag in deploy.rejected(found.workspace)
+    except RetrainError:  # damaged: the next run says so
+        return False
 
 
 def _cut_off(found: Finished, left: Mapping[str, StageState]) -> _Said:

@@ -13,6 +13,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import CandidateRefused
+from driver.host_stages import deploy
 from driver.notes import Notes
 from driver.report import html
 from driver.store import Run
@@ -162,6 +163,14 @@ def test_a_model_that_only_the_engine_has_shown_is_no_good_news(run: FinishedRun
     text = head(report(run, verify={"metrics": noted | {"wanted": 3}}))
     assert "Live, seen by the engine alone: liga-relevance" in text
     assert "not one of the 3 items of verify.items" in text
+
+
+def test_what_was_rolled_back_since_is_not_called_live(run: FinishedRun) -> None:
+    tag = f"liga-relevance:{run.run.id}"
+    deploy.reject(run.workspace, tag)
+    assert f"Was live, and was taken back since: {tag}" in head(report(run))
+    deploy.reinstate(run.workspace, tag)
+    assert f"<strong>Live: {tag}</strong>" in report(run)
 
 
 def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:

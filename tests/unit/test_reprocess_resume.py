@@ -234,6 +234,7 @@ def record(tmp_path: Path) -> Record:
         ("null", "no JSON object but a NoneType"),
         ('{"id": "1"}', "its outcome is None, not one of processed, "),
         ('{"id": "1", "outcome": "nonsense", "reason": ""}', "its outcome is 'nonsense'"),
+        ('{"id": "1", "outcome": [1], "reason": ""}', "its outcome is [1]"),
         ('{"id": "1", "outcome": "failed"}', "gives no reason"),
         ('{"id": "1", "until": "x", "before": null}', "until when to wait"),
         ('{"outcome": "failed", "reason": ""}', "names no item"),
