@@ -88,6 +88,9 @@ def _was_taken_back(found: Finished, tag: str) -> bool:
 
 def _cut_off(found: Finished, left: Mapping[str, StageState]) -> _Said:
     """Say what is known of a run that could not note its end, or has not come to it yet."""
+    for name, each in left.items():
+        if each.state == "failed":  # of a stage run alone, whose failure only the stage notes
+            return "bad", f"Failed in the stage {name}", (*each.error.splitlines(), _named(found))
     at_work = next((name for name, each in left.items() if each.state == "running"), "")
     place = f"in the stage {at_work}" if at_work else f"before the stage {next(iter(left), '')}"
     last = Run.last(found.workspace)

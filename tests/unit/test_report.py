@@ -156,6 +156,9 @@ def test_one_stage_alone_comes_to_its_end(run: FinishedRun) -> None:
     (train,) = (v for k, v in run.run.read_state().stages.items() if k == "train")
     text = head(report(run, stages={"train": train.model_dump(mode="json")}, ended_at=None))
     assert "Come to its end without a deployment: train" in text
+    text = head(report(run, train={"state": "failed", "error": "the GPU is full"}))
+    assert "Failed in the stage train" in text
+    assert "<p>the GPU is full</p>" in text
 
 
 def test_a_model_that_only_the_engine_has_shown_is_no_good_news(run: FinishedRun) -> None:
