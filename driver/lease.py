@@ -12,6 +12,7 @@ from contracts import stages
 from contracts.errors import EngineUnavailable, GpuUnavailable
 from contracts.stage import GpuMode, Stage
 from driver import preflight
+from driver.adapters import addresses
 from driver.holders import Holders
 from driver.runners import compose
 from serving import ollama_address
@@ -68,12 +69,14 @@ def _needs_window(session: Session, step: Step) -> bool:
 
 
 def _teacher_is_here(session: Session) -> bool:
-    """Return whether one of the labelling servers is the engine that the backend asks too."""
-    teachers = [word for word in session.settings.teachers if not word.startswith("openai+")]
-    if not session.settings.teachers:
-        return True
-    here = ollama_address(os.environ.get("OLLAMA_HOST", ""))
-    return here in map(ollama_address, teachers)
+    """Return whether a labelling server is on this host, or where the backend's own engine is."""
+    own = ollama_address(os.environ.get("OLLAMA_HOST", ""))
+    for word in session.settings.teachers:
+        url = word.removeprefix("openai+")
+        address = url if url != word else ollama_address(word)
+        if addresses.is_here(address) or addresses.is_same_host(address, own):
+            return True
+    return not session.settings.teachers
 
 
 def devices(session: Session, host: Host) -> tuple[Gpu, ...]:

@@ -10,6 +10,7 @@ from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerState, Stopped
 from driver.outside import World
 from driver.settings import BackendSettings
+from driver.window import Window
 from serving.engine import Resident
 
 MODEL = Resident(tag="news:latest", num_ctx=8192, until=None)
@@ -258,3 +259,10 @@ class Others:
                 raise BackendUnavailable("the container does not start", why="no such device")
             self.outside.other_starts += self.outside.other != "running"
             self.outside.other = "running"
+
+
+def stop_other(opened: Window, outside: Outside) -> None:
+    """Do what the GPU lease does with a container that holds the GPU and may be stopped."""
+    engine = outside.containers("unix://gpu")
+    if engine.exists("notebook"):
+        opened.stop_other(engine.state("notebook"), "unix://gpu", 30)
