@@ -39,7 +39,8 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
         say(f"Nothing to recover in {workspace}: no service was left stopped.")
         return
     away = window.record().backend is not None
-    window.close()
+    with locks.host(workspace, recovers=True):  # not into another run's training
+        window.close()
     for warning in window.warnings:
         say(warning)
     say(

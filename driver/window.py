@@ -17,7 +17,7 @@ from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
 from driver.outside import World
 from driver.settings import BackendSettings
-from driver.window_record import Other, Record
+from driver.window_record import RECORD_FILE, Other, Record
 from driver.window_return import (
     Return,
     finish_stop,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
     from driver.adapters.containers import ContainerState, Stopped
     from serving.engine import Resident
 
-RECORD_FILE = "window.json"
 _CLEAN_EXITS = (0, 143)
 """0, and 128 + SIGTERM for a program without a handler of its own."""
 _SLOW_STOP_S = 30

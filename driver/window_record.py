@@ -9,6 +9,9 @@ from contracts.stage import Frozen
 from driver.settings import BackendSettings
 from serving.engine import Resident
 
+RECORD_FILE = "window.json"
+"""Its name in the workspace."""
+
 
 class Stopping(Frozen):
     """A stop that is about to be asked for: the engine goes on with it, whoever dies meanwhile."""

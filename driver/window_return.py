@@ -35,7 +35,7 @@ _POLL_S = 2.0
 _ASKED = 5
 _ASK_PAUSE_S = 1.0
 """How often, and with which pauses, a backend is asked for its LLM switch."""
-LOAD_S = 45.0
+LOAD_S = 30.0
 """How long loading Ollama's models again may take, in all: they load by themselves when asked."""
 
 

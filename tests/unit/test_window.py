@@ -10,7 +10,8 @@ from contracts.errors import BackendUnavailable, WindowOpen
 from driver import window_return
 from driver.adapters.containers import Stopped
 from driver.settings import BackendSettings
-from driver.window import RECORD_FILE, Window
+from driver.window import Window
+from driver.window_record import RECORD_FILE
 from tests.unit.window_world import MODEL, Outside, stop_other
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")

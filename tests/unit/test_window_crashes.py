@@ -14,7 +14,8 @@ from contracts import files
 from contracts.errors import BackendUnavailable
 from driver import window_return
 from driver.settings import BackendSettings, ComposeSettings
-from driver.window import RECORD_FILE, Window
+from driver.window import Window
+from driver.window_record import RECORD_FILE
 from tests.unit.window_world import MODEL, Crash, Outside, stop_other
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")

@@ -13,7 +13,8 @@ from driver import service as service_module
 from driver import window_return
 from driver.service import ContainerService
 from driver.settings import BackendSettings, ComposeSettings
-from driver.window import RECORD_FILE, Window
+from driver.window import Window
+from driver.window_record import RECORD_FILE
 from serving.engine import Resident
 from tests.unit.window_world import Crash, Outside
 
