@@ -12,10 +12,8 @@ from contracts import stages
 from contracts.errors import EngineUnavailable, GpuUnavailable
 from contracts.stage import GpuMode, Stage
 from driver import preflight
-from driver.adapters import addresses
 from driver.holders import Holders
 from driver.runners import compose
-from serving import ollama_address
 from serving.engine import Engine
 
 if TYPE_CHECKING:
@@ -64,19 +62,8 @@ def _needs_window(session: Session, step: Step) -> bool:
     if session.settings.window.policy == "run":
         return stage not in _BESIDE_THE_SERVICE
     if stage is stages.LABEL:
-        return preflight.asks_teacher(session, step) and _teacher_is_here(session)
+        return preflight.asks_teacher(session, step) and preflight.teacher_is_here(session)
     return stage.gpu is not GpuMode.NONE
-
-
-def _teacher_is_here(session: Session) -> bool:
-    """Return whether a labelling server is on this host, or where the backend's own engine is."""
-    own = ollama_address(os.environ.get("OLLAMA_HOST", ""))
-    for word in session.settings.teachers:
-        url = word.removeprefix("openai+")
-        address = url if url != word else ollama_address(word)
-        if addresses.is_here(address) or addresses.is_same_host(address, own):
-            return True
-    return not session.settings.teachers
 
 
 def devices(session: Session, host: Host) -> tuple[Gpu, ...]:

@@ -18,6 +18,7 @@ from contracts.converter import LORA_CONVERTER, find_converter, find_program
 from contracts.errors import (
     CandidateRefused,
     DiskFull,
+    EngineUnavailable,
     GpuUnavailable,
     ModelMissing,
     SettingsInvalid,
@@ -26,6 +27,7 @@ from contracts.errors import (
 from contracts.label_cache import known_teachers
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
+from driver.adapters import addresses
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
 from serving.engine import full_tag
@@ -154,11 +156,32 @@ def check_bases(session: Session, running: Sequence[Stage], models: Collection[s
 
 
 def check_teacher(session: Session) -> None:
-    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same."""
-    from serving.teachers import identify_teacher
+    """Raise `EngineUnavailable` or `ModelMissing` when nobody has the teacher, or not the same.
+
+    Where it is only away, and the backend would not be stopped in vain, the stage finds out
+    whether it is needed: the kept answers may be enough.
+    """
+    from serving.teachers import identify_teacher, remembered_teacher
 
     with connected_teachers(session) as servers:
-        identify_teacher(servers, known_teachers(session.workspace))
+        known = known_teachers(session.workspace)
+        try:
+            identify_teacher(servers, known)
+        except EngineUnavailable:
+            stops_the_backend = session.settings.backend and teacher_is_here(session)
+            if stops_the_backend or remembered_teacher(servers, known) is None:
+                raise
+
+
+def teacher_is_here(session: Session) -> bool:
+    """Return whether a labelling server is on this host, or where the backend's own engine is."""
+    own = ollama_address(os.environ.get("OLLAMA_HOST", ""))
+    for word in session.settings.teachers:
+        url = word.removeprefix("openai+")
+        address = url if url != word else ollama_address(word)
+        if addresses.is_here(address) or addresses.is_same_host(address, own):
+            return True
+    return not session.settings.teachers
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class BackendSettings(Params):
 
     url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://[^\s]+$")
     """Where it answers."""
-    container: str = "liga-news-backend"
+    container: str = Field("liga-news-backend", pattern=r"^\S+$")
     """Name of its container, which is stopped for the GPU window."""
     compose: ComposeSettings | None = None
     """In place of `container`, a service of a compose project: {folder, service, files: [],

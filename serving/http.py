@@ -20,6 +20,8 @@ NO_PROXIES: dict[str, Any] = {"http": None, "https": None, "all": None}
 reach it."""
 SHORT_S = 30
 """Limit of calls that only look something up."""
+ALIVE_S = 5
+"""Limit of a call that asks whether a server is there: what it was asked before waits for it."""
 _CONNECT_S = 10
 _LONGEST_BYTES = 4 << 20
 """Of an answer that is read whole: hundreds of times what a model says, and bounded all the same,
@@ -53,7 +55,7 @@ class Connection:
             self._named_errors(),
         ):
             found = _parsed(self._read(response, deadline))
-        if not isinstance(found, dict) or "error" in found:
+        if not isinstance(found, dict) or found.get("error") is not None:
             raise EngineUnavailable(f"{self._kind} failed at {path}", why=str(found)[:500])
         return found
 

@@ -30,7 +30,7 @@ from serving.engine import (
     full_tag,
     require_options,
 )
-from serving.http import SHORT_S, Connection, expected_shape
+from serving.http import ALIVE_S, SHORT_S, Connection, expected_shape
 from tasks.definition import Modelfile
 
 _Row = TypeVar("_Row")
@@ -60,7 +60,7 @@ class Ollama:
 
     def version(self) -> str:
         """Return the server's version; raises `EngineUnavailable` for one that is too old."""
-        version = str(self._http.json("GET", "/api/version", SHORT_S).get("version", ""))
+        version = str(self._http.json("GET", "/api/version", ALIVE_S).get("version", ""))
         numbers = tuple(
             int(part) for part in re.findall(r"\d+", version.split("-", maxsplit=1)[0])[:3]
         )

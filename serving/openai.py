@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from serving.engine import Answer, Messages, Model, Options, require_options
-from serving.http import SHORT_S, Connection, expected_shape, text_in, waited_s
+from serving.http import ALIVE_S, SHORT_S, Connection, expected_shape, text_in, waited_s
 
 
 class OpenAiServer:
@@ -25,15 +25,17 @@ class OpenAiServer:
 
     def version(self) -> str:
         """Return "", as the protocol has no version; raises `EngineUnavailable` while it loads."""
-        self.models()
+        self._listed(ALIVE_S)
         return ""
 
     def models(self) -> dict[str, Model]:
         """Return the served models by their ids; the digest is of the id, as no other is told."""
+        return {name: Model(name, digest_of_name(name), 0) for name in self._listed(SHORT_S)}
+
+    def _listed(self, timeout_s: float) -> list[str]:
         with expected_shape("the server"):
-            listed = self._http.json("GET", "/models", SHORT_S).get("data") or []
-            names = [str(row["id"]) for row in listed]
-        return {name: Model(name, digest_of_name(name), 0) for name in names}
+            listed = self._http.json("GET", "/models", timeout_s).get("data") or []
+            return [str(row["id"]) for row in listed]
 
     def chat(
         self,

@@ -104,6 +104,18 @@ def identify_teacher(servers: Sequence[TeacherServer], known: Mapping[str, str])
     return TeacherIdentity(deciding[0].tag, next(iter(digests.values())), told)
 
 
+def remembered_teacher(
+    servers: Sequence[TeacherServer], known: Mapping[str, str]
+) -> TeacherIdentity | None:
+    """Return which model labels by what servers told before, nobody being asked; None where that
+    does not decide it."""
+    deciding = [each for each in servers if each.tells_digest]
+    if not deciding:
+        return TeacherIdentity(servers[0].tag, digest_of_name(servers[0].tag), {})
+    digests = {known[each.place] for each in deciding if each.place in known}
+    return TeacherIdentity(deciding[0].tag, digests.pop(), {}) if len(digests) == 1 else None
+
+
 def _ask(servers: Iterable[TeacherServer]) -> tuple[dict[str, str], dict[str, _Failure]]:
     """Return the digests that servers tell, and why the others tell none, by place."""
     told, failed = dict[str, str](), dict[str, _Failure]()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from images.labeler.pool import Gone, Server
+from images.labeler.server import Gone, Server
 from serving.engine import Answer, ChatServer, EngineBusy, Messages, Options
 
 Question = TypeVar("Question")
@@ -38,7 +38,7 @@ def server_for(
     `ready` is called before the first request, and again after the server was gone; it raises
     `ModelMissing` if the server is not, or no longer, what it should be. A question counts as sent
     only to a server that was seen since it was last gone: no question is to blame for one that
-    stays away.
+    stays away. That a model is missing is believed where the server does not list it either.
     """
     is_ready = threading.Event()
 
@@ -59,6 +59,8 @@ def server_for(
                 timeout_s=asked.timeout_s,
             )
         except ModelMissing as error:
+            if sent and _still_has(server, tag):
+                raise EngineUnavailable(error.what, why=f"{error.why}; it lists it") from error
             is_ready.clear()
             raise Gone(error) from error
         except EngineUnavailable as failure:
@@ -72,3 +74,11 @@ def server_for(
             raise
 
     return Server(name, ask, ceiling)
+
+
+def _still_has(server: ChatServer, tag: str) -> bool:
+    """Return whether a server lists a model that it has just said it does not have."""
+    try:
+        return tag in server.models()
+    except EngineUnavailable:
+        return False

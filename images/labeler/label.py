@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from contracts import files
@@ -19,38 +19,53 @@ from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
-from images.labeler.pool import Pool, Server
-from images.labeler.rows import read_items, read_labels
+from images.labeler.pool import Pool
+from images.labeler.rows import Unusable, read_items, read_reviews
+from images.labeler.server import Server
 from images.labeler.teacher import (
     Attempt,
+    Judgement,
     Question,
     Teacher,
     as_rows,
     judge,
     judge_output,
     remembered,
+    unaskable,
     verdict_of,
 )
 from serving.engine import Answer
-from serving.teachers import TeacherServer, connect_teachers, identify_teacher
+from serving.teachers import (
+    TeacherIdentity,
+    TeacherServer,
+    connect_teachers,
+    identify_teacher,
+    remembered_teacher,
+)
 from tasks import load_task
 from tasks.definition import Item, Task
+
+_TELL_EVERY_S = 1.0
+"""While labels are judged that are there already, thousands a minute."""
 
 
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The teacher is contacted only if an item has no reviewed label. Raises `ModelMissing` for an
-    unknown teacher, `EngineUnavailable` when no server answers any more (answers so far are
-    cached), `LabelsMissing` when too few items got a valid label.
+    The teacher is contacted only if an item has no review, and needed only if one has no kept
+    answer either. Raises `ModelMissing` for an unknown teacher, `EngineUnavailable` when no server
+    answers any more (answers so far are cached), `LabelsMissing` when too few items got a valid
+    label.
     """
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
-    state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
-    _take_reviewed(state)
+    reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
+    state = Labelling(task, items, reviewed)
+    _take_reviewed(context, state)
+    _set_apart(state, unusable)
     _tell(context, state)
-    if len(state.reviewed) < len(items):
+    if len(state.decisions) < len(items):
         servers = connect_teachers(os.environ, context.root, context.params.teacher)
         try:
             _ask_teacher(context, state, servers)
@@ -70,15 +85,25 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     )
 
 
-def _take_reviewed(state: Labelling) -> None:
+def _take_reviewed(context: StageContext[LabelParams], state: Labelling) -> None:
     """Accept reviewed labels that keep the rules; quarantine the others.
 
     A person often corrects one field of an answer that a model wrote, placeholders included:
     such a text must not be learned. The teacher is not asked either, since a person has decided.
     """
+    told = time.monotonic()
     for key, output in state.reviewed.items():
+        told = _tell_now_and_then(context, state, told)
         judgement = judge_output(state.task, state.items[key], output)
         attempt = Attempt.given(state.task.answer_text(output), "reviewed")
+        state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
+
+
+def _set_apart(state: Labelling, unusable: dict[str, Unusable]) -> None:
+    """Quarantine items whose review is no whole label; only who reviewed them can complete it."""
+    for key, review in unusable.items():
+        judgement = Judgement(None, [f"format: {review.why}"], [])
+        attempt = Attempt.given(review.text, "reviewed")
         state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
 
 
@@ -88,28 +113,50 @@ def _ask_teacher(
 ) -> None:
     """Ask for every item without a review, and for a few with one, to see how far they agree."""
     params = context.params
-    wanted = [item for key, item in state.items.items() if key not in state.reviewed]
+    wanted = [item for key, item in state.items.items() if key not in state.decisions]
     wanted += _some_reviewed(state, params.gold_sample)
     with LabelCache(context.root / CACHE_FILE) as cache:
-        tag, digest, told = identify_teacher(servers, cache.teachers())
+        (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
-        open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        open_ = list(_unanswered(context, state, teacher, cache, wanted))
+        if open_ and away:
+            raise away
         state.begin_asking()
         _tell(context, state)
         members = _pool(servers, digest, teacher, params.concurrency)
-        pool = Pool(members, params.patience_s, answered=_answered(state, teacher))
+        pool = Pool(
+            members,
+            params.patience_s,
+            answered=_answered(state, teacher),
+            is_good=lambda question, answer: _is_good(state.task, question, answer),
+        )
         settled = []
         for question, answer in pool.answers(open_):
             if isinstance(answer, EngineUnavailable):
                 state.settle(question, failure=answer.what)
-            elif (heard := _hear(state, cache, question, answer)).settled(params.max_attempts):
-                state.settle(heard)
-                settled.append(heard)
             else:
-                pool.put(heard)
+                heard = _hear(state, cache, question, answer)
+                is_over = heard.settled(params.max_attempts)
+                if heard.accepted is None:
+                    pool.refuse(None if is_over else heard)
+                if is_over:
+                    state.settle(heard)
+                    settled.append(heard)
             _tell(context, state)
         _remember(cache, state.task, settled)
+
+
+def _identify(
+    servers: Sequence[TeacherServer], known: Mapping[str, str]
+) -> tuple[TeacherIdentity, EngineUnavailable | None]:
+    """Return which model labels, and why nobody can be asked: its kept answers may be enough."""
+    try:
+        return identify_teacher(servers, known), None
+    except EngineUnavailable as error:
+        if (found := remembered_teacher(servers, known)) is None:
+            raise
+        return found, error
 
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
@@ -119,11 +166,11 @@ def _some_reviewed(state: Labelling, count: int) -> list[Item]:
 
 
 def _unanswered(
+    context: StageContext[LabelParams],
     state: Labelling,
     teacher: Teacher,
     cache: LabelCache,
     items: Sequence[Item],
-    max_attempts: int,
 ) -> Iterator[Question]:
     """Settle what is answered already; yield the rest, items with the very same text together."""
     same: dict[str, list[Item]] = defaultdict(list)
@@ -133,7 +180,9 @@ def _unanswered(
     verdicts = cache.verdicts(list(attempts), rules)
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
-    for key, group in same.items():
+    told = time.monotonic()
+    for number, (key, group) in enumerate(same.items()):
+        told = _tell_now_and_then(context, state, told, known=f"{number} of {len(same)} looked at")
         before = Attempt.read(attempts.get(key, ()))
         known = verdicts.get(key, [])
         judgements = remembered(state.task, before, known)
@@ -148,19 +197,25 @@ def _unanswered(
         found = imported.get(state.task.item_digest(group[0]))
         if found and _take_imported(state, question, found.answer, found.source):
             continue  # it mends the quarantine too
-        if question.settled(max_attempts):
+        if question.settled(context.params.max_attempts):
             state.settle(question, cached=True)
+        elif why := unaskable(state.task, question.item):
+            state.settle(question, cached=True, failure=why)
         else:
             yield question
     _remember(cache, state.task, judged)
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:
-    """Return a question that the teacher has answered before, to tell bad items from its fault."""
+    """Return a question that the teacher has answered well, to tell bad items from its fault."""
     for key, decision in state.decisions.items():
-        if decision.origin == "teacher" and decision.attempts:
+        if decision.origin == "teacher" and decision.output is not None:
             return Question(teacher.key(state.items[key]), (state.items[key],))
     return None
+
+
+def _is_good(task: Task, question: Question, answer: Answer) -> bool:
+    return judge(task, question.item, Attempt.of(0, answer, time.time())).output is not None
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:
@@ -228,6 +283,18 @@ def _tell(context: StageContext[LabelParams], state: Labelling) -> None:
     context.progress(len(state.decisions), len(state.items), "items", **state.figures())
 
 
+def _tell_now_and_then(
+    context: StageContext[LabelParams], state: Labelling, told: float, **more: str
+) -> float:
+    """Say how far it is, if that was `told` long enough ago; return when it was told last."""
+    now = time.monotonic()
+    if now - told < _TELL_EVERY_S:
+        return told
+    figures = {**state.figures(), **more}
+    context.progress(len(state.decisions), len(state.items), "items", **figures)
+    return now
+
+
 # --- what is written -----------------------------------------------------------------------------
 def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     """Write the outputs, in the items' order."""
@@ -258,9 +325,10 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
 
 
 def _require_enough(state: Labelling, least: float) -> None:
-    share = state.labelled / len(state.items)
+    share, barred = state.labelled / len(state.items), state.barred_reviews
     if share < least:
         raise LabelsMissing(
             f"{state.labelled} of {len(state.items)} items have a valid label",
-            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}",
+            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}"
+            + (f"; {barred} reviewed ones are in quarantine" if barred else ""),
         )

@@ -1,163 +1,55 @@
-"""Ask many questions of several servers at once, as many of each as it really answers at once.
+"""Ask many questions of several servers at once, and find out whose fault it is if one fails.
 
-Nothing tells how many requests an Ollama answers in parallel, so it is found out: its answers say
-how long the model worked, and what is left of a request's time was spent waiting. A server that
-fails is left alone for a while and tried again, its questions go to the others, and no question
-is lost or answered twice.
+A server that fails rests for a while and is tried again, its questions go to the others, and no
+question is lost or answered twice.
 
-Whose fault it is when there is no answer, the server does not say. So a question that was sent in
-vain is asked again after the others, in the end alone; and if several have failed in a row, one
-that was answered before is asked once more: if it is answered again, the server is well.
+Whose fault a failed request is, the server does not say, so it takes a witness: the failure counts
+against the question once the same server has answered another one well since. If nothing else is
+left to ask it, or it has failed question after question, it is asked one that was answered well
+before, a probe: if it fails that too, it is the server. A question is given up for failures that
+count only, at two servers where there are several; it is asked again after the others and alone,
+since it can crash the model and fail all that is under way with it.
+
+An answer can be whole and of no use. What is asked in its place goes to another server first, and
+whoever is outdone by the others time and again rests as well.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Generic, TypeVar
+from threading import Thread
+from typing import Generic
 
 from contracts.errors import EngineUnavailable, RetrainError
+from images.labeler.server import USELESS, USELESS_IN_A_ROW, Gone, Question, Server
 from serving.engine import Answer
 
-Question = TypeVar("Question")
-Ask = Callable[[Question], Answer]
-
-_log = logging.getLogger(__name__)
-
 _TRIES, _TRIES_IF_GONE = 2, 3
-"""Requests without an answer, after which the fault is taken to be the question's; one more where
-the server was gone, since that may have had another cause."""
-_SUSPICIOUS = 5
-"""Questions that fail with no answer in between, after which it may well be the servers' fault."""
-_FAILURES_IN_A_ROW = 3
-"""Requests without an answer, after which a server is left alone."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
-_NO_WAITING = 0.05
-"""Share of a request's time; below it lie measuring and the network."""
+"""Failures that count, after which the fault is the question's; one more where the server was gone,
+since that may have had another cause."""
 
 
-class Gone(Exception):
-    """A server answers nothing at all for now; `error` says why.
-
-    `sent`: it was there until the question came, which may be why it is gone.
-    """
-
-    def __init__(self, error: RetrainError, *, sent: bool = False) -> None:
-        super().__init__(error.what)
-        self.error = error
-        self.sent = sent
-
-
-class Slots:
-    """How many requests a server gets at once: one more than it answers, so that none idles.
-
-    With n requests under way at a server that answers P < n of them at once, the share 1 - P/n of
-    their time is waiting, so what they waited tells P. The limit is doubled until they wait.
-    """
-
-    def __init__(self, ceiling: int) -> None:
-        self.limit = 1
-        self._ceiling = ceiling
-        self.begun = 0
-        self._begun_before = 0
-        """Requests from before the limit was changed, which say nothing about it."""
-        self._times: list[tuple[float, float]] = []
-        """(waited, in all) in seconds, of as many answers as the limit: one round."""
-
-    def begin(self) -> int:
-        """Count a request and return its number."""
-        self.begun += 1
-        return self.begun
-
-    def note(self, number: int, answer: Answer) -> None:
-        """Learn from the answer to a request."""
-        if answer.waited_s is None:  # nothing will be found out: the ceiling is all there is
-            self.limit = self._ceiling
-        elif number > self._begun_before:
-            self._times.append((answer.waited_s, answer.seconds))
-            if len(self._times) >= self.limit:
-                self._change()
-
-    def _change(self) -> None:
-        waited, whole = (sum(times) for times in zip(*self._times, strict=True))
-        share = waited / whole if whole else 0.0
-        answered = max(1, round(self.limit * (1 - share)))
-        wanted = 2 * self.limit if share < _NO_WAITING else answered + 1
-        if (limit := min(self._ceiling, wanted)) != self.limit:
-            self.limit, self._begun_before = limit, self.begun
-        self._times.clear()
-
-
-@dataclass
-class Server(Generic[Question]):
-    """One server of the pool. `ask` raises `Gone` if the server is to blame for no answer."""
-
-    name: str
-    ask: Ask[Question]
-    ceiling: int
-    answered: int = 0
-    slots: Slots = field(init=False)
-    in_flight: int = 0
-    alone: bool = False
-    """Whether what is in flight must stay the only one."""
-    failures: int = 0
-    """In a row; those of requests that were under way together count as one."""
-    back_at: float = 0.0
-    """When it is tried again, by time.monotonic()."""
-    _counted: int = 0
-    """Requests up to this number were under way when a failure was counted."""
-
-    def __post_init__(self) -> None:
-        self.slots = Slots(self.ceiling)
-
-    def room(self, now: float) -> int:
-        """Return how many more questions it may get; one only, to try, after a failure."""
-        if now < self.back_at or self.alone:
-            return 0
-        return (1 if self.failures else self.slots.limit) - self.in_flight
-
-    def fail(self, number: int, error: RetrainError, *, gone: bool) -> None:
-        """Count a request without an answer, and leave the server alone if there are too many.
-
-        One fault of the server takes all that is under way with it: it is left alone for one
-        pause, not for one that doubled with each of them. The pauses of a server that is there all
-        the time do not grow, since the questions may be to blame.
-        """
-        if number > self._counted:
-            self.failures, self._counted = self.failures + 1, self.slots.begun
-        elif not gone or self.back_at:
-            return
-        if gone or self.failures >= _FAILURES_IN_A_ROW:
-            doublings = min(self.failures, 16) if gone else 0
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**doublings)
-            self.back_at = time.monotonic() + pause_s
-            _log.warning("%s is tried again in %g s: %s", self.name, pause_s, error.what)
-
-    def succeed(self, number: int, answer: Answer) -> None:
-        """Count an answer; a server that gave one is whole again."""
-        self.slots.note(number, answer)
-        self.answered += 1
-        self.forgive()
-
-    def forgive(self) -> None:
-        """Take back what was counted against it."""
-        self.failures, self.back_at, self._counted = 0, 0.0, 0
-
-
-@dataclass
+@dataclass(eq=False)
 class _Case(Generic[Question]):
     """A question, and how it has fared."""
 
     question: Question
-    tries: int = 0
-    """Requests that were sent and had no answer."""
-    counted_at: int = -1
-    """How many answers there were when it last counted as a failure."""
+    seen: dict[Server[Question], int] = field(default_factory=dict)
+    """Servers that had no good answer to it, with the number of the last request there."""
+    open_at: set[Server[Question]] = field(default_factory=set)
+    """Servers whose last failure with it has had no witness yet."""
+    failures: Counter[Server[Question]] = field(default_factory=Counter)
+    """Those that count, by server."""
+    why: EngineUnavailable | None = None
+    """The last failure."""
+    tries: int = _TRIES
+    under_way: bool = False
+    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,9 +65,10 @@ class _Flight(Generic[Question]):
 class Pool(Generic[Question]):
     """The servers, and the questions that wait for one.
 
-    Iterate over `answers`; the loop's body may `put` more questions, which go first. Everything
+    Iterate over `answers`; the loop's body may `refuse` the answer that it was given. Everything
     but `ask` runs in the thread of that loop, so it can write what it learns without a lock.
-    `answered` is a question that had an answer in an earlier run, if there is one.
+    `answered` is a question that had a good answer in an earlier run, if there is one; `is_good`
+    judges the answer to a probe, which the loop does not see.
     """
 
     def __init__(
@@ -184,31 +77,42 @@ class Pool(Generic[Question]):
         patience_s: float,
         *,
         answered: Question | None = None,
+        is_good: Callable[[Question, Answer], bool] = lambda _question, _answer: True,
     ) -> None:
         self._servers = servers
+        self._is_good = is_good
         self._patience_s = patience_s
-        self._waiting: deque[_Case[Question]] = deque()
+        self._retries: deque[_Case[Question]] = deque()
+        """What had an answer of no use."""
+        self._fresh: deque[_Case[Question]] = deque()
         self._again: deque[_Case[Question]] = deque()
         """What was under way when a server went: most likely only one of them is to blame."""
         self._doubted: deque[_Case[Question]] = deque()
-        """What may be to blame. A question can crash the model and fail all that is under way
-        with it, so these are asked again last, each alone at its server."""
+        """What may be to blame."""
         self._flying: dict[Future[Answer], _Flight[Question]] = {}
-        self._answers = 0
-        self._answered = answered
-        """The last question with an answer, to be asked again where the servers are in doubt."""
-        self._failed = 0
-        """How many questions have failed since the last answer."""
-        self._in_doubt_since: float | None = None
-        """When they became so many that it may be the servers' fault: not before, as a few
-        requests that time out can take longer than the patience."""
-        self._gone_since: float | None = None
-        """Since when no server was seen: when one first was found gone."""
+        self._judged: _Flight[Question] | None = None
+        """Whose answer the loop's body has before it; None once it is refused."""
+        self._witness = answered
+        """The last question with a good answer."""
+        self._failed: dict[Server[Question], list[_Case[Question]]] = defaultdict(list)
+        """What each server has failed since its last good answer."""
         self._why: RetrainError | None = None
 
-    def put(self, question: Question) -> None:
-        """Ask this before what is waiting."""
-        self._waiting.appendleft(_Case(question))
+    def refuse(self, again: Question | None = None) -> None:
+        """Say that the answer just given is of no use; `again` is what to ask in its place."""
+        if self._judged is None:
+            raise ValueError("there is no answer to refuse")
+        flight, self._judged = self._judged, None
+        others = [each for each in self._servers if each is not flight.server and each.in_use]
+        behind = (
+            not flight.server.answered
+            and flight.server.useless + 1 >= USELESS_IN_A_ROW
+            and any(each.useless < USELESS_IN_A_ROW for each in others)
+        )
+        flight.server.disappoint(behind=behind)
+        if again is not None:
+            seen = {**flight.case.seen, flight.server: flight.number}
+            self._retries.append(_Case(again, seen))
 
     def answers(
         self, questions: Iterable[Question]
@@ -221,15 +125,12 @@ class Pool(Generic[Question]):
         are still in flight are yielded first.
         """
         source = iter(questions)
-        with ThreadPoolExecutor(sum(server.ceiling for server in self._servers)) as threads:
-            while self._more(source):
-                if not self._hopeless():
-                    self._send(source, threads)
-                elif not self._flying:
-                    break
-                yield from self._arrived()
-        if (self._waiting or self._again or self._doubted) and self._why:
-            raise self._why
+        while self._more(source):
+            if not self._hopeless():
+                self._send(source)
+            elif not self._flying:
+                raise self._why or EngineUnavailable("no server answers")
+            yield from self._arrived()
 
     @property
     def in_flight(self) -> int:
@@ -237,44 +138,79 @@ class Pool(Generic[Question]):
         return len(self._flying)
 
     def _more(self, source: Iterator[Question]) -> bool:
-        """Return whether anything is left to ask or to wait for."""
-        if not self._waiting:
-            self._waiting.extend(_Case(question) for question in islice(source, 1))
-        return bool(self._waiting or self._again or self._doubted or self._flying)
+        """Return whether anything is left to ask, or to wait for."""
+        if not self._fresh:
+            self._fresh.extend(_Case(question) for question in islice(source, 1))
+        waiting = self._retries or self._fresh or self._again or self._doubted
+        return bool(waiting) or any(not flight.is_probe for flight in self._flying.values())
 
-    def _send(self, source: Iterator[Question], threads: ThreadPoolExecutor) -> None:
+    # --- who is asked what ------------------------------------------------------------------------
+    def _send(self, source: Iterator[Question]) -> None:
         """Give every server what it has room for, the emptiest first."""
         now = time.monotonic()
-        while self._more(source):
-            server = max(self._servers, key=lambda each: each.room(now))
-            if server.room(now) <= 0:
-                return
-            if self._in_doubt_since and self._answered is not None:
-                if not any(flight.is_probe for flight in self._flying.values()):
-                    self._start(_Case(self._answered), server, threads, is_probe=True)
-                return
-            if self._waiting or self._again:
-                self._start((self._waiting or self._again).popleft(), server, threads)
-                continue
-            idle = [s for s in self._servers if not s.in_flight and s.room(now) > 0]
-            if not idle or not self._doubted:
-                return
-            server = min(idle, key=lambda each: each.failures)
+        served = set[Server[Question]]()
+        while ready := [s for s in self._servers if s not in served and s.room(now) > 0]:
+            server = max(ready, key=lambda each: each.room(now))
+            if not (self._more(source) and self._serve(server)):
+                served.add(server)
+
+    def _serve(self, server: Server[Question]) -> bool:
+        """Send a server what it is to get now; return whether there was anything."""
+        if server.suspect and self._witness is not None:
+            self._start(_Case(self._witness), server, is_probe=True)
+            return True
+        for queue in (self._retries, self._fresh, self._again):
+            if case := self._taken(queue, server):
+                self._start(case, server)
+                return True
+        if server.in_flight:
+            return False
+        if case := self._taken(self._doubted, server):
             server.alone = True
-            self._start(self._doubted.popleft(), server, threads)
+            self._start(case, server)
+            return True
+        if self._witness is None or all(case.done for case in self._failed[server]):
+            return False
+        self._start(_Case(self._witness), server, is_probe=True)
+        return True
+
+    def _taken(
+        self, queue: deque[_Case[Question]], server: Server[Question]
+    ) -> _Case[Question] | None:
+        """Take the first case out of a queue that this server may be asked."""
+        case = next((each for each in queue if self._suits(each, server)), None)
+        if case is not None:
+            queue.remove(case)
+        return case
+
+    def _suits(self, case: _Case[Question], server: Server[Question]) -> bool:
+        """Return whether a server may be asked: first those in use that were not asked before, and
+        none again before a witness has told what its last failure was."""
+        if server in case.open_at and self._witness is not None:
+            return False
+        return server not in case.seen or not self._others(case)
+
+    def _others(self, case: _Case[Question]) -> list[Server[Question]]:
+        """Return the servers in use that were not asked yet."""
+        return [each for each in self._servers if each.in_use and each not in case.seen]
 
     def _start(
-        self,
-        case: _Case[Question],
-        server: Server[Question],
-        threads: ThreadPoolExecutor,
-        *,
-        is_probe: bool = False,
+        self, case: _Case[Question], server: Server[Question], *, is_probe: bool = False
     ) -> None:
-        server.in_flight += 1
-        flight = _Flight(case, server, server.slots.begin(), is_probe)
-        self._flying[threads.submit(server.ask, case.question)] = flight
+        """Ask in a thread that holds up nobody's end: a server that hangs may keep it for long."""
+        future = Future[Answer]()
 
+        def ask() -> None:
+            try:
+                future.set_result(server.ask(case.question))
+            except BaseException as error:  # noqa: BLE001  # raised again in the loop
+                future.set_exception(error)
+
+        case.under_way = True
+        self._flying[future] = _Flight(case, server, server.begin(), is_probe)
+        Thread(target=ask, daemon=True).start()
+
+    # --- what has come back -----------------------------------------------------------------------
     def _arrived(self) -> Iterator[tuple[Question, Answer | EngineUnavailable]]:
         """Wait for answers, or until a server may be tried again; yield what is decided."""
         now = time.monotonic()
@@ -286,61 +222,77 @@ class Pool(Generic[Question]):
         for future in done:
             flight = self._flying.pop(future)
             flight.server.in_flight -= 1
-            flight.server.alone = False
+            flight.server.alone = flight.case.under_way = False
             error = future.exception()
             if error is None:
-                self._note_answer(flight, future.result())
-                if not flight.is_probe:
-                    yield flight.case.question, future.result()
+                yield from self._heard(flight, future.result())
             elif isinstance(error, Gone | EngineUnavailable):
                 self._note_failure(flight, error)
-                if not flight.is_probe and (why := self._blame(flight, error)):
-                    yield flight.case.question, why
             else:
                 raise error
 
-    def _note_answer(self, flight: _Flight[Question], answer: Answer) -> None:
-        flight.server.succeed(flight.number, answer)
-        self._answers += 1
-        self._answered = flight.case.question
-        self._failed, self._in_doubt_since, self._gone_since = 0, None, None
+    def _heard(
+        self, flight: _Flight[Question], answer: Answer
+    ) -> Iterator[tuple[Question, Answer | EngineUnavailable]]:
+        """Yield an answer, and the questions that it is the last witness against."""
+        flight.server.slots.note(flight.number, answer, time.monotonic())
+        flight.case.done = True
+        if flight.is_probe:
+            if not self._is_good(flight.case.question, answer):
+                self._note_failure(flight, EngineUnavailable(f"{flight.server.name}: {USELESS}"))
+                return
+        else:
+            self._judged = flight
+            yield flight.case.question, answer
+            if self._judged is None:
+                return
+            self._judged = None
+            for server, number in flight.case.seen.items():
+                if server is not flight.server:
+                    server.outdo(number)
+        flight.server.succeed()
+        self._witness = flight.case.question
+        for case in self._failed.pop(flight.server, ()):
+            case.open_at.discard(flight.server)
+            case.failures[flight.server] += not case.done
+            if self._is_to_blame(case) and case.why:
+                case.done = True
+                (self._again if case in self._again else self._doubted).remove(case)
+                yield case.question, case.why
+
+    def _is_to_blame(self, case: _Case[Question]) -> bool:
+        """Return whether a question has failed often enough, at every server that is in use."""
+        if case.done or case.under_way or case.failures.total() < case.tries:
+            return False
+        return all(each in case.failures for each in self._servers if each.in_use)
 
     def _note_failure(self, flight: _Flight[Question], error: Gone | EngineUnavailable) -> None:
-        """Count a request without an answer against its server, and its question if it was sent."""
-        now, case = time.monotonic(), flight.case
-        self._why = error.error if isinstance(error, Gone) else error
-        flight.server.fail(flight.number, self._why, gone=isinstance(error, Gone))
-        if isinstance(error, Gone) and not error.sent:
-            self._gone_since = self._gone_since or now
+        """Count a request without an answer against its server, and let its question wait."""
+        case, server, gone = flight.case, flight.server, isinstance(error, Gone)
+        why = self._why = error.error if isinstance(error, Gone) else error
+        server.fail(flight.number, why, gone=gone, is_probe=flight.is_probe)
+        if flight.is_probe:  # then nothing that it failed since it last was well tells anything
+            for each in self._failed.pop(server, ()):
+                each.open_at.discard(server)
             return
-        self._gone_since = None
-        case.tries += 1
-        if case.counted_at < self._answers and not flight.is_probe:
-            case.counted_at = self._answers
-            self._failed += 1
-            if self._failed == _SUSPICIOUS:
-                self._in_doubt_since = now
-
-    def _blame(
-        self, flight: _Flight[Question], error: Gone | EngineUnavailable
-    ) -> EngineUnavailable | None:
-        """Return why a question gets no answer, if it is to blame; else let it wait."""
-        case = flight.case
         if isinstance(error, Gone) and not error.sent:
-            (self._doubted if case.tries else self._waiting).appendleft(case)
-            return None
-        why = error.error if isinstance(error, Gone) else error
-        tries = _TRIES_IF_GONE if isinstance(error, Gone) else _TRIES
-        if case.tries >= tries and not self._in_doubt_since and isinstance(why, EngineUnavailable):
-            flight.server.forgive()
-            return why
-        first_gone = isinstance(error, Gone) and case.tries == 1
+            queue = self._retries if case.seen else self._fresh
+            (self._doubted if case.why else queue).appendleft(case)
+            return
+        first_gone = gone and not case.why
+        case.seen[server] = flight.number
+        case.open_at.add(server)
+        case.why = why if isinstance(why, EngineUnavailable) else None
+        case.tries = _TRIES_IF_GONE if gone else _TRIES
+        self._failed[server].append(case)
         (self._again if first_gone else self._doubted).append(case)
-        return None
 
     def _hopeless(self) -> bool:
         """Return whether every server fails, and has for so long that none will come back."""
-        if not all(server.failures for server in self._servers):
-            return False
-        since = self._in_doubt_since or self._gone_since
-        return since is not None and time.monotonic() - since >= self._patience_s
+        since = 0.0
+        for server in self._servers:
+            to_blame = server.misses or (self._witness is None and server.suspect)
+            if not to_blame or server.sick_since is None:
+                return False
+            since = max(since, server.sick_since)
+        return time.monotonic() - since >= self._patience_s

@@ -111,6 +111,16 @@ class Question:
         return self.accepted is not None or len(self.attempts) >= max_attempts
 
 
+def unaskable(task: Task, item: Item) -> str:
+    """Return why no answer to an item could ever be a label; "" for one that can be asked.
+
+    A control token in its text would end the teacher's turn, and the trained model's after it.
+    """
+    text = task.user_message(item)
+    found = [token for token in task.chat.control_tokens if token in text]
+    return f"its text holds control tokens of the model: {' '.join(found)}" if found else ""
+
+
 def judge(task: Task, item: Item, attempt: Attempt) -> Judgement:
     """Return whether an attempt is a valid label of the item."""
     if not attempt.finished:

@@ -27,7 +27,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 _STORED_AS = {
     torch.int8: "8bit",  # bitsandbytes LLM.int8()
-    torch.uint8: "4bit",  # bitsandbytes nf4, two weights a byte
+    torch.uint8: "4bit",  # bitsandbytes, two weights a byte
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
 }
@@ -78,9 +78,12 @@ def load_model(backend: Backend, base: Path, params: TrainParams, *, divide: boo
 
 
 def check_precision(model: Any, load_in: str) -> None:
-    """Raise `SentinelTripped` unless every projection is stored as `load_in` says."""
+    """Raise `SentinelTripped` unless every projection is stored as `load_in` says.
+
+    Four bits are those of nf4; fp4 takes as many, and is further from the weights.
+    """
     stored = Counter(
-        _STORED_AS.get(module.weight.dtype, str(module.weight.dtype))
+        _stored_as(module.weight)
         for name, module in model.named_modules()
         if name.removesuffix(".base_layer").endswith(PROJECTIONS)
         and not hasattr(module, "base_layer")
@@ -92,6 +95,11 @@ def check_precision(model: Any, load_in: str) -> None:
             why=f"projections found: {found}",
             todo="Set train.backend=transformers, or another train.load_in.",
         )
+
+
+def _stored_as(weight: torch.Tensor) -> str:
+    quantised = getattr(weight, "quant_type", "nf4")
+    return _STORED_AS.get(weight.dtype, str(weight.dtype)) if quantised == "nf4" else quantised
 
 
 def _load_unsloth(base: Path, params: TrainParams) -> Any:

@@ -33,6 +33,7 @@ from contracts.stages import (
     VALIDATION_SPLIT,
 )
 from images.trainer.backends import Backend, choose_backend, load_model
+from images.trainer.base_tensors import check_complete
 from images.trainer.batching import Batching, settle
 from images.trainer.checkpoints import ADAPTER, ADAPTER_CONFIG, newest_whole
 from images.trainer.curve import loss_curve
@@ -97,6 +98,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 def _prepare(context: StageContext[TrainParams]) -> _Plan:
     params, base, world = context.params, context.input(BASE), World.here()
     backend = choose_backend(params)
+    world.decided(lambda: check_complete(base))
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(base)
     train, validation = _splits(context, tokenizer)

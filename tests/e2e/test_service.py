@@ -93,7 +93,11 @@ def test_the_backend_is_away_for_the_gpu_and_healthy_again(finished: Host) -> No
 def test_the_items_came_from_the_backend_and_the_labels_from_the_teacher(
     finished: Host, labelled: Labelled
 ) -> None:
-    assert finished.result("snapshot").metrics == {"items": len(labelled), "reviewed": 0}
+    assert finished.result("snapshot").metrics == {
+        "items": len(labelled),
+        "reviewed": 0,
+        "unusable_reviews": 0,
+    }
     label = finished.result("label").metrics
     assert label["asked"] == len(labelled)
     rows = list(

@@ -18,7 +18,7 @@ import pytest
 from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.stages import LABEL
 from images.labeler import label as label_stage
-from images.labeler import pool
+from images.labeler import server as members
 from tests.services.simulated_teacher import Asked, Chat, Fault, Pace, SimulatedTeacher
 from tests.services.teacher_faults import BOTH, BROKEN, BUSY, LATE, WHOLE, cases
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
@@ -79,7 +79,7 @@ class Labelling(StageRun):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(members, "_FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -217,6 +217,22 @@ def test_a_server_that_is_gone_for_good_leaves_it_to_the_other(
     teacher.start()  # so that it can be stopped
 
 
+@pytest.mark.parametrize("protocol", BOTH)
+@pytest.mark.parametrize(
+    "name", ["500", "400", "broken-envelope", "close-mid-body", "empty", "503"]
+)
+def test_a_sick_server_puts_nothing_into_the_quarantine_that_the_other_answers(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str, name: str
+) -> None:
+    """It fails at once what it is asked, so it is always the emptiest; the other is slow."""
+    stage = Labelling(tmp_path, count=40)
+    with SimulatedTeacher(answer, pace=Pace(first_token_s=0.01)) as slow:
+        use(slow.word("ollama"), teacher.word(protocol))
+        teacher.fault = lambda _: (WHOLE | BROKEN | BUSY)[name][0]
+        assert stage.label() == set(range(40))
+        assert teacher.load.requests < 40
+
+
 @pytest.mark.parametrize("down", BOTH)
 def test_a_server_that_is_down_at_the_start_makes_no_other_teacher(
     stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], down: str
@@ -267,17 +283,36 @@ def test_a_model_that_vanishes(
     stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
 ) -> None:
     use(teacher.word(protocol))
-    teacher.fault = lambda asked: (
-        (lambda chat, _: chat.reply(404, {"error": "no such model"}))
-        if asked.number >= ITEMS // 2
-        else None
-    )
+
+    def vanish(chat: Chat, _: dict[str, Any]) -> None:
+        teacher.has_model = False
+        chat.reply(404, {"error": "no such model"})
+
+    teacher.fault = lambda asked: vanish if asked.number >= ITEMS // 2 else None
     with pytest.raises(ModelMissing):
         stage.label(patience_s=0.1)
     teacher.fault = lambda _: None
+    teacher.has_model = True
     teacher.reset()
     assert stage.label() == set(range(ITEMS))
     assert teacher.load.requests == ITEMS // 2
+
+
+@pytest.mark.parametrize("listed", [{"data": ["teacher"]}, {"data": [{}]}, {"data": 5}], ids=str)
+def test_a_list_of_models_in_another_shape_in_mid_run_is_a_server_that_is_gone(
+    stage: Labelling, teacher: SimulatedTeacher, use: Callable[..., None], listed: dict[str, Any]
+) -> None:
+    use(teacher.word("openai"))
+
+    def fail(chat: Chat, _: dict[str, Any]) -> None:
+        teacher.instead = {"/v1/models": listed}
+        chat.reply(500, {"error": "scripted"})
+
+    teacher.fault = lambda asked: fail if asked.number == 6 else None
+    with pytest.raises(EngineUnavailable, match="another shape"):
+        stage.label(patience_s=0.1)
+    teacher.instead = {}
+    assert stage.label() == set(range(ITEMS))
 
 
 def bad(numbers: set[int], fault: Fault) -> Callable[[Asked], Fault | None]:
@@ -307,13 +342,24 @@ def test_items_to_which_a_server_always_says_that_it_is_busy(
 def test_nothing_but_an_item_to_which_a_server_always_says_that_it_is_busy(
     tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None], protocol: str
 ) -> None:
-    """As in the next start, which asks for the quarantine only."""
-    stage = Labelling(tmp_path, count=1)
+    """As in the next start, which asks for the quarantine only: with one answered before it."""
+    stage = Labelling(tmp_path, count=2)
     use(teacher.word(protocol))
     teacher.fault = bad({0}, BUSY["502"][0])
-    assert stage.label(min_labelled=0) == set()
-    assert stage.quarantined().keys() == {0}
-    assert teacher.load.requests == 3
+    for _ in range(2):
+        assert stage.label() == {1}
+        assert stage.quarantined().keys() == {0}
+
+
+def test_an_item_that_fails_where_nothing_was_ever_answered_is_not_to_blame(
+    tmp_path: Path, teacher: SimulatedTeacher, use: Callable[..., None]
+) -> None:
+    stage = Labelling(tmp_path, count=1)
+    use(teacher.word("ollama"))
+    teacher.fault = bad({0}, BROKEN["500"][0])
+    with pytest.raises(EngineUnavailable, match="refused"):
+        stage.label(patience_s=0.1)
+    assert not (stage.out / "quarantine.jsonl").exists()
 
 
 @pytest.mark.parametrize("protocol", BOTH)

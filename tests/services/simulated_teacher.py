@@ -83,11 +83,13 @@ class Chat(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer what is looked up before and between the questions."""
         row = {"name": f"{MODEL}:latest", "model": f"{MODEL}:latest", "digest": DIGEST, "size": 1}
-        found = {
+        rows = [row] if self.server.teacher.has_model else []
+        named = [{"id": MODEL, "object": "model"}] if rows else []
+        found = self.server.teacher.instead.get(self.path) or {
             "/api/version": {"version": VERSION},
-            "/api/tags": {"models": [row]},
-            "/api/ps": {"models": [row]},
-            "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model"}]},
+            "/api/tags": {"models": rows},
+            "/api/ps": {"models": rows},
+            "/v1/models": {"object": "list", "data": named},
         }.get(self.path)
         self.reply(200 if found else 404, found or {"error": "not found"})
 
@@ -169,6 +171,9 @@ class SimulatedTeacher:
     ) -> None:
         self.script = script
         self.fault: Callable[[Asked], Fault | None] = lambda _: None
+        self.has_model = True
+        self.instead: dict[str, Any] = {}
+        """Other answers to what is looked up, by path."""
         self.load = Load()
         self.pace = pace or Pace()
         self._slots = threading.BoundedSemaphore(slots)

@@ -192,6 +192,7 @@ WHOLE: dict[str, tuple[Fault, tuple[str, ...]]] = {
 BROKEN: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "500": (_status(500), BOTH),
     "400": (_status(400), BOTH),
+    "404": (_status(404), BOTH),
     "slow": (_slow, BOTH),
     "trickle": (_trickle, BOTH),
     "broken-envelope": (_bytes(lambda body: body[:-5]), BOTH),

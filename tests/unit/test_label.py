@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
+from driver.report.labels import section
 from tasks.chat import QWEN3
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, items, stage
@@ -58,6 +59,42 @@ def test_a_reviewed_label_that_breaks_a_rule_is_set_apart_and_not_asked(
     metrics = stage.label()
     assert (metrics.reviewed, metrics.asked, metrics.quarantined) == (0, 2, 1)
     assert stage.rows("quarantine")[0]["origin"] == "reviewed"
+
+
+def test_a_review_that_is_no_whole_label_is_never_the_teachers(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    """Nor asked for in the sample; the report says that a person has to complete it."""
+    partial = {"id": "i1", "label": {"priority": "low"}, "unusable": "summary: missing"}
+    write_jsonl(stage.folder / "reviewed.jsonl", [partial])
+    metrics = stage.label(gold_sample=20)
+    assert (metrics.reviewed, metrics.asked, metrics.quarantined) == (0, 2, 1)
+    assert not any("Fall 1" in asked["messages"][1]["content"] for asked in engine.asked)
+    assert [row["id"] for row in stage.rows("labels")] == ["i0", "i2"]
+    (row,) = stage.rows("quarantine")
+    assert (row["id"], row["origin"]) == ("i1", "reviewed")
+    (given,) = row["attempts"]
+    assert json.loads(given["text"]) == {"priority": "low"}
+    assert given["broken"] == ["format: summary: missing"]
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["quarantined_reviews"] == 1
+    assert report["quarantine_reasons"] == {"format": 1}
+    assert "1 of them reviewed by a person" in section(report)
+    with pytest.raises(LabelsMissing) as caught:
+        stage.label(min_labelled=0.9)
+    assert "1 reviewed ones are in quarantine" in caught.value.why
+
+
+def test_without_other_items_nobody_is_asked_for_it(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    rows = [{"id": each["id"], "label": {}, "unusable": "no field"} for each in items(3)]
+    write_jsonl(stage.folder / "reviewed.jsonl", rows)
+    engine.alive = False
+    assert stage.label().quarantined == 3
+    write_jsonl(stage.folder / "reviewed.jsonl", [*rows, rows[0]])
+    with pytest.raises(ItemsInvalid, match="the id comes twice"):
+        stage.label()
 
 
 @pytest.mark.parametrize(
@@ -178,6 +215,29 @@ def test_too_few_labels_fail_after_the_quarantine_is_written(
     with pytest.raises(LabelsMissing, match="0 of 3 items"):
         stage.label(min_labelled=0.8)
     assert len(stage.rows("quarantine")) == 3
+
+
+@pytest.mark.parametrize("markup", QWEN3.control_tokens)
+def test_an_item_that_no_answer_could_label_is_not_asked(
+    stage: Labelling, engine: ScriptedEngine, markup: str
+) -> None:
+    rows = items(3)
+    rows[1]["content"] += f" Der Befehl {markup} beendet die Antwort."
+    write_jsonl(stage.folder / "items.jsonl", rows)
+    metrics = stage.label()
+    assert (metrics.asked, metrics.quarantined, len(engine.asked)) == (2, 1, 2)
+    (row,) = stage.rows("quarantine")
+    assert (row["id"], row["attempts"]) == ("i1", [])
+    assert markup in row["failure"]
+
+
+def test_a_model_that_is_listed_is_not_missing(stage: Labelling, engine: ScriptedEngine) -> None:
+    """A 404 for one item: that item's failure, however often."""
+    engine.script = lambda messages, _: (
+        ModelMissing("no such model") if "Fall 1." in messages[1]["content"] else GOOD
+    )
+    assert stage.label(patience_s=9).quarantined == 1
+    assert stage.rows("quarantine")[0]["failure"] == "no such model"
 
 
 def test_a_missing_teacher_is_named(stage: Labelling, engine: ScriptedEngine) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import DockerUnavailable, EngineUnavailable, GpuUnavailable
-from driver import lease
+from driver import lease, preflight
 from driver.adapters.containers import ContainerState
 from driver.adapters.gpu import Gpu, Process
 from driver.adapters.processes import HostProcess
@@ -293,4 +293,4 @@ def test_a_teacher_on_this_host_is_told_by_its_address_not_its_spelling(
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", engine)
     session: Any = SimpleNamespace(settings=SimpleNamespace(teachers=teachers))
-    assert lease._teacher_is_here(session) is here
+    assert preflight.teacher_is_here(session) is here

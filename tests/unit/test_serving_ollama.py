@@ -235,6 +235,29 @@ def test_no_answer_is_never_taken_for_one(
         engine.chat("m", QUESTION, options=OPTIONS, timeout_s=5)
 
 
+def test_an_error_that_is_null_is_none(double: Double, engine: Ollama) -> None:
+    reply = {"message": {"content": "{}"}, "done": True, "done_reason": "stop", "error": None}
+    double.says("POST /api/chat", 200, json.dumps(reply).encode())
+    assert engine.chat("m", QUESTION, options=OPTIONS, timeout_s=5).finished
+
+
+def test_whether_it_is_there_is_not_waited_for_as_long_as_for_an_answer(
+    double: Double, engine: Ollama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was asked before waits for that, to go to another server."""
+    let_go = threading.Event()
+
+    def hang(_: bytes) -> Reply:
+        let_go.wait(60)
+        return 200, b"{}"
+
+    double.replies["GET /api/version"] = hang
+    monkeypatch.setattr("serving.ollama.ALIVE_S", 0.1)
+    with pytest.raises(EngineUnavailable, match="did not answer in time"):
+        engine.version()
+    let_go.set()
+
+
 def test_a_chat_sends_what_older_defaults_would_change(double: Double, engine: Ollama) -> None:
     reply = {"message": {"content": "{}"}, "done": True, "done_reason": "length", "eval_count": 8}
     double.says("POST /api/chat", 200, json.dumps(reply).encode())

@@ -13,7 +13,12 @@ import pytest
 from contracts.errors import EngineUnavailable, ModelMissing
 from serving.engine import Model
 from serving.openai import OpenAiServer, digest_of_name
-from serving.teachers import TeacherServer, connect_teachers, identify_teacher
+from serving.teachers import (
+    TeacherServer,
+    connect_teachers,
+    identify_teacher,
+    remembered_teacher,
+)
 from tests.unit.scripted_engine import ScriptedEngine
 
 TAG = "teacher:latest"
@@ -108,6 +113,20 @@ def test_nobody_answers() -> None:
     servers = [server("ollama", alive=False), server("openai", alive=False)]
     with pytest.raises(EngineUnavailable, match="the engine is gone"):
         identify_teacher(servers, {servers[0].place: "d1"})
+
+
+def test_what_servers_told_before_tells_the_teacher_too() -> None:
+    first, second = server("ollama", "d1", alive=False), server("ollama", "d2", alive=False)
+    silent = server("openai", alive=False)
+    told = {first.place: "d1", second.place: "d2"}
+    found = remembered_teacher([silent, first], told)
+    assert found is not None
+    assert found[:2] == (TAG, "d1")
+    assert remembered_teacher([first, second], told) is None
+    assert remembered_teacher([first], {}) is None
+    by_name = remembered_teacher([silent], {})
+    assert by_name is not None
+    assert by_name.digest == digest_of_name(TAG)
 
 
 def test_a_server_without_the_teacher_says_what_it_has() -> None:

@@ -44,6 +44,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("engine: llamacpp", [], "use runner=process"),
         ("fetch: {path: '', model: a/b, revision: main}", [], "must be the commit"),
         ("snapshot: {source: backend}", [], "needs the section backend"),
+        ("backend: {container: ''}", [], "backend.container"),
         ("teachers: ['']", [], "is no address, nor openai+http"),
         ("teachers: [gpu1, 'gpu2 gpu3']", [], "is no address, nor openai+http"),
         ("teachers: ['openai+']", [], "is no address, nor openai+http"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from contracts.errors import SentinelTripped
 from contracts.params import TrainParams
@@ -43,6 +44,16 @@ def test_one_layer_that_is_not_quantised_is_seen(tiny_base: Path) -> None:
     with pytest.raises(SentinelTripped, match="sentinel precision") as caught:
         check_precision(model, "8bit")
     assert caught.value.why == "projections found: 13 in 8bit, 1 in bf16"
+
+
+def test_four_bits_of_another_kind_are_seen(tiny_base: Path) -> None:
+    asked = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="fp4")
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny_base, quantization_config=asked, device_map={"": "cpu"}
+    )
+    with pytest.raises(SentinelTripped, match="sentinel precision") as caught:
+        check_precision(model, "4bit")
+    assert caught.value.why == "projections found: 14 in fp4"
 
 
 class Killed(BaseException):
