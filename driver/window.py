@@ -263,7 +263,9 @@ class Window:
                     self.warnings.append("a signal ended the loading of Ollama's models again")
             raise
         if back and back[1]:
-            raise back[1][0][1]
+            (_, first), *more = back[1]
+            self.warnings += [str(error) for _, error in more]
+            raise first
 
     def _restore(
         self, record: Record, *, renew: bool, busy: bool | None

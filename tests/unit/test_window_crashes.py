@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import files
-from contracts.errors import BackendUnavailable
+from contracts.errors import BackendUnavailable, WindowOpen
 from driver import window_return
 from driver.settings import BackendSettings, ComposeSettings
 from driver.window import Window
@@ -61,6 +61,7 @@ def operate(opened: Window, outside: Outside, operation: str) -> None:
     backend=st.sampled_from([BACKEND, COMPOSE, None]),
     mute=st.integers(0, 7),
     restarts=st.integers(0, 2),
+    away=st.booleans(),
     operations=_OPERATIONS,
     crashes=st.lists(st.integers(0, 30), max_size=3),
 )
@@ -74,13 +75,15 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
     backend: BackendSettings | None,
     mute: int,
     restarts: int,
+    away: bool,
     operations: list[str],
     crashes: list[int],
 ) -> None:
     """The driver dies at any step, and so does what recovers, up to twice; then one gets through.
 
     A stop that was begun goes on without it, and ends when all is over if nobody waits for it. The
-    backend may not say how its LLM is switched, and be restarted by its engine as it comes up.
+    backend may not say how its LLM is switched, and be restarted by its engine as it comes up. The
+    other container's engine may be away until the last recovery: the backend is back before.
 
     A backend that was not running is none of ours, nor are models that nobody unloads for it, nor
     is another container that did not run when the GPU was wanted.
@@ -115,10 +118,15 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
                 refused = True
             finally:
                 unknown = unknown or any("does not say" in each for each in opened.warnings)
+            outside.other_away = away and crash is not None
             try:
                 Window(folder, None, world=outside).close()
             except Crash:
                 continue
+            except WindowOpen:
+                outside.settle()
+                assert outside.other_away
+                assert outside.running is running
         assert not (folder / RECORD_FILE).exists()
     outside.settle()
     assert not refused or mute >= 5
