@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import LabelsMissing, OutOfMemory, SettingsInvalid
+from contracts.errors import GpuUnavailable, LabelsMissing, OutOfMemory, SettingsInvalid
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -121,7 +121,7 @@ def plan(arguments: argparse.Namespace) -> int:
     if forecast.trains(plan):
         try:
             forecast.announce(session)
-        except OutOfMemory as error:
+        except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
     return 0
 

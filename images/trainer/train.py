@@ -37,7 +37,7 @@ from images.trainer.base_tensors import check_complete
 from images.trainer.batching import Batching, settle
 from images.trainer.checkpoints import ADAPTER, ADAPTER_CONFIG, newest_whole
 from images.trainer.curve import loss_curve
-from images.trainer.order import for_processes, steps_for, training_order
+from images.trainer.order import micro_batches, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.reference import Recorded, Recorder
 from images.trainer.rows import Row, Split, read_split
@@ -109,7 +109,7 @@ def _prepare(context: StageContext[TrainParams]) -> _Plan:
             context.work, params, base, longest=longest, processes=world.size, divided=divided
         )
     )
-    packed = choose_packing(backend, base, params, bucket=batching.bucket)
+    packed = choose_packing(backend, base, batching.params)
     chat = load_task(context.job.task).chat
     return _Plan(
         backend=backend,
@@ -233,15 +233,14 @@ def _in_order(rows: Sequence[Row], batching: Batching, *, packed: bool) -> list[
         lengths,
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=batching.bucket,
         seed=params.seed,
-        packed=packed,
     )
-    order = for_processes(
+    order = micro_batches(
         order,
         lengths,
         batch_size=params.batch_size,
         micro_batch_size=params.rows_at_once,
+        packed=packed,
         processes=batching.processes,
     )
     return [rows[index] for index in order]
