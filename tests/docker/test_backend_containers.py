@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import LOCAL, ContainerHost
 from driver.service import ComposeService, ContainerService, service_for
 from driver.settings import BackendSettings, ComposeSettings
+from driver.window_return import finish_stop, is_stopping, stopping
 from tests.docker.engine import docker
 
 pytestmark = pytest.mark.docker
@@ -93,6 +95,23 @@ def test_a_container_that_will_not_stop_is_killed_and_that_is_told(stubborn: str
     ended = ContainerHost().stop(stubborn, 1)
     assert ended.exit_code == 137
     assert ended.seconds >= 1
+
+
+def test_a_stop_whose_caller_has_died_is_waited_for(stubborn: str) -> None:
+    """The engine goes on with it, and a start does nothing to what still runs."""
+    host = ContainerHost()
+    before = host.state(stubborn)
+    begun = stopping(before, 4)
+    with subprocess.Popen(["docker", "stop", "--timeout=4", stubborn]) as caller:
+        time.sleep(1)
+        caller.kill()
+    assert is_stopping(begun, host.state(stubborn))
+    finish_stop(begun, host)
+    assert not host.state(stubborn).running
+    host.start(stubborn)
+    assert not is_stopping(begun, host.state(stubborn))
+    time.sleep(4)  # past the end of the first stop
+    assert host.state(stubborn).running
 
 
 def test_a_container_made_anew_is_found_by_its_name(
