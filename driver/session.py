@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
-from contracts.params import RestoreMetrics
+from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -49,7 +49,6 @@ class Session:
         self._run: Run | None = None
         self._notes: Notes | None = None
         self._gave_up = False
-        self._verifies = False
         self._started = time.monotonic()
 
     # --- what the plan asks ----------------------------------------------------------------------
@@ -156,7 +155,6 @@ class Session:
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
-        self._verifies = any(step.stage is stages.VERIFY for step in plan)
         self._take_down(Run.create(self.workspace))
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
         for step in plan:
@@ -182,6 +180,7 @@ class Session:
             reason=step.reason,
             fingerprint=step.fingerprint,
             summary=self.summary(step.result),
+            metrics=step.result.metrics,
         )
         self.display.reused(step)
         return step.result
@@ -216,7 +215,10 @@ class Session:
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
-        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
+        facts = {"seconds": result.seconds, "summary": self.summary(result)}
+        if stage is stages.VERIFY and (unseen := VerifyMetrics(**result.metrics).unseen()):
+            self.display.warn(f"verified by the engine alone: {unseen}")
+        self._note(stage, state="done", metrics=result.metrics, **facts)
         self.display.finished(step, result, self.summary(result))
         return result
 
@@ -228,9 +230,8 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""
-        if report := self.notes.end(
-            self.workspace, self.window.absences(), self.display.warn, error
-        ):
+        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn, error)
+        if report:
             self.display.note(f"Report: {report}")
         verification.remind(self.workspace, self.display.warn)
 
@@ -258,8 +259,7 @@ class Session:
         if stage.image is None:
             works = self._host_works()
             return execute(stage, job, self.workspace, path.parent, works[stage.name], self._listen)
-        serving = stage.gpu is GpuMode.SERVING
-        environ = self.addresses if serving else lease.environment(self, stage)
+        environ = self.addresses if stage.gpu is GpuMode.SERVING else lease.environment(self, stage)
         log = self.run.log(stage.name)
         self.runner.run(stage, path, log, self._listen, environ, self._limits(stage))
         result = self.store.result(stage.name, job.fingerprint)
@@ -274,7 +274,8 @@ class Session:
     def _host_works(self) -> dict[str, Callable[[StageContext[Any]], Metrics]]:
         name, url = self.settings.deploy.name, self.backend_url
         listed = self.settings.snapshot.source == "backend"
-        told = partial(verification.expect, self.workspace, self.engine) if self._verifies else None
+        verifies = stages.VERIFY.name in self.notes.stages
+        told = partial(verification.expect, self.workspace, self.engine) if verifies else None
         return {
             "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
