@@ -32,6 +32,9 @@ class EvaluateParams(Params):
     """Limit of one request in seconds."""
     patience_s: float = Field(120, ge=0)
     """How long the engine may answer nothing, a restart included, before the stage gives up."""
+    max_unanswered: float = Field(0.02, ge=0, le=0.5)
+    """Share of the rows that may be left out because the engine had no answer of the champion's or
+    base model's, asked again as well; with more the evaluation fails, and nobody is judged."""
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}

@@ -21,7 +21,7 @@ from contracts.entrypoint import StageContext
 from contracts.errors import SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
-from images.labeler import parity
+from images.labeler import parity, unanswered
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
@@ -40,7 +40,8 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     """Write answers.jsonl, scores.json and verdict.json.
 
     Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
-    for a candidate that would read other prompts than it was trained on, or is another model.
+    for a candidate that would read other prompts than it was trained on, or is another model,
+    `EngineUnavailable` where it leaves too many rows without an answer.
     """
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
@@ -58,6 +59,9 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     finally:
         engine.close()
 
+    gone = unanswered.left_out(replies, params.max_unanswered)
+    replies = unanswered.without(replies, gone)
+    questions = [question for question in questions if question not in gone]
     measured: dict[str, Measured] = {
         each.role: measures(task, [reply.judged() for reply in said])
         for each, said in replies.items()
@@ -68,7 +72,10 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         for role, other in measured.items()
         if role != "candidate" and digests[role] != digests["candidate"]
     }
-    findings = judge(measured["candidate"], compared, params)
+    findings = [
+        *judge(measured["candidate"], compared, params),
+        *unanswered.findings(replies, gone),
+    ]
     _write_answers(context, questions, replies)
     _write_scores(context, task, replies, measured, compared, matters)
     promote = all(each.passed for each in findings)
@@ -78,6 +85,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         "candidate": digests["candidate"],
         "reasons": reasons,
         "rows": len(questions),
+        "left_out": [question.id for question in gone],
         "findings": [asdict(each) for each in findings],
     }
     files.write_json(context.output(VERDICT), verdict)

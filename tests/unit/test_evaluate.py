@@ -344,3 +344,54 @@ def test_broken_label_rules_are_told_and_measured(
     metrics = stage.evaluate()
     assert metrics.scores["rules"] == 0.5
     assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3
+
+
+def silent_at(*numbers: int, tag: str = "liga", otherwise: Any = right) -> Any:
+    """Let a model give no answer to some rows; the candidate is wrong on every fifth row."""
+
+    def script(messages: list[dict[str, str]], number: int, asked: str) -> Any:
+        row = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
+        if asked.startswith(tag) and row in numbers:
+            return EngineUnavailable("no answer within 300 s")
+        candidate = asked.startswith("retrain-candidate")
+        return (wrong if candidate and row % 5 == 0 else otherwise)(messages, number)
+
+    return script
+
+
+def test_no_answer_of_the_champion_is_no_wrong_answer(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    """Else a worse candidate looks better, the more often the engine fails for the champion."""
+    write_jsonl(stage.folder / "test.jsonl", rows(60))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(*range(1, 60, 3))
+    with pytest.raises(EngineUnavailable, match="20 of 60 test rows got no answer") as caught:
+        stage.evaluate(champion="liga:latest")
+    assert "the champion (liga:latest) has none to 20" in str(caught.value)
+    assert not (stage.out / "verdict.json").exists()
+
+
+def test_a_few_rows_without_an_answer_are_left_out_for_all(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(60))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(7)
+    assert stage.evaluate(champion="liga:latest").rows == 59
+    silent = rows(8)[7]["messages"][:-1]
+    assert sum(e["tag"] == "liga:latest" and e["messages"] == silent for e in engine.asked) >= 3
+    verdict = stage.read("verdict")
+    assert (verdict["promote"], verdict["rows"], verdict["left_out"]) == (False, 59, ["i7"])
+    assert any("model's: 1 row (i7)" in reason for reason in verdict["reasons"])
+    assert "i7" not in [row["id"] for row in read_jsonl(stage.out / "answers.jsonl")]
+
+
+def test_a_candidate_that_hangs_where_the_champion_answers_is_at_fault(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(3, tag="retrain-candidate")
+    metrics = stage.evaluate(champion="liga:latest")
+    assert (metrics.rows, metrics.valid, metrics.promote) == (6, 5, False)
+    assert "the candidate gave no answer, asked again: 1 row (i3)" in metrics.reasons[-1]
