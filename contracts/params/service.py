@@ -40,6 +40,9 @@ class EvaluateParams(Params):
     min_scores: dict[str, float] = {}
     """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names. Not for an
     error (`.brier`, `.ece`), of which less is better."""
+    above_constant: bool = True
+    """Demand that in each measure compared, but `valid` and `rules`, the candidate is better than
+    the same answer to every row would be. Off, a useless model can pass where nothing is live."""
     baseline: str = ""
     """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
     what the training has to beat. "" leaves the comparison out."""

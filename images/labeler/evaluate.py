@@ -22,12 +22,13 @@ from contracts.errors import SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
 from images.labeler import parity, unanswered
+from images.labeler.constant import best_constants
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
-from images.labeler.resampling import Difference, differences, intervals
+from images.labeler.resampling import Difference, differences, intervals, leads
 from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
 from tasks import load_task
@@ -72,8 +73,10 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         for role, other in measured.items()
         if role != "candidate" and digests[role] != digests["candidate"]
     }
+    constants = best_constants(task, [r.judged() for r in replies[who[0]]], matters)
+    above = leads(measured["candidate"], constants, len(questions))
     findings = [
-        *judge(measured["candidate"], compared, params),
+        *judge(measured["candidate"], compared, params, above),
         *unanswered.findings(replies, gone),
     ]
     _write_answers(context, questions, replies)

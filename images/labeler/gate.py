@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from contracts.params import EvaluateParams
 from images.labeler.measures import Measure
-from images.labeler.resampling import Difference, holm
+from images.labeler.resampling import Difference, Lead, holm
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,19 @@ def judge(
     measured: Mapping[str, Measure],
     compared: Mapping[str, Sequence[Difference]],
     params: EvaluateParams,
+    leads: Sequence[Lead] = (),
 ) -> list[Finding]:
     """Return the findings of every rule; the model may go live if all have passed.
 
     `measured` is of the candidate; `compared` holds, for `champion` and `baseline`, how much better
-    the candidate is. One that is missing is not there, or is the very same model.
+    the candidate is. One that is missing is not there, or is the very same model. `leads` are over
+    a constant answer.
     """
     return [
         *_thresholds(measured, params),
         *_not_worse(compared.get("champion"), params),
         _better(compared.get("baseline"), params),
+        *_above_constant(leads, params),
     ]
 
 
@@ -47,6 +50,28 @@ def _thresholds(measured: Mapping[str, Measure], params: EvaluateParams) -> Iter
             yield Finding(name, False, f"{name} is {value:.4g}, under the {least:.4g} demanded")
         else:
             yield Finding(name, True, f"{name} is {value:.4g}, at least {least:.4g} as demanded")
+
+
+def _above_constant(leads: Sequence[Lead], params: EvaluateParams) -> Iterable[Finding]:
+    """Yield, for each measure, whether the model shows more than an answer that never changes.
+
+    It needs no other model, so a model of no use is refused also where nothing is live. Each
+    measure has to pass, so no adjustment for their number is needed.
+    """
+    if not params.above_constant:
+        told = "nobody asks whether it is better than a constant answer: evaluate.above_constant"
+        yield Finding("constant", True, f"{told} is off")
+        return
+    for each in leads:
+        than = f"the same answer to every row reaches {each.reached:.3g}"
+        if each.least > 0:
+            yield Finding("constant", True, f"{each.name} is {each.value:.3g}; {than}")
+        elif each.value == each.reached:
+            told = f"{each.name} is {each.value:.3g}, and {than} as well"
+            yield Finding("constant", False, told)
+        else:
+            told = f"{each.name} is {each.value:.3g}, not shown to be better than a constant answer"
+            yield Finding("constant", False, f"{told}: {than}")
 
 
 def _not_worse(found: Sequence[Difference] | None, params: EvaluateParams) -> Iterable[Finding]:

@@ -91,6 +91,7 @@ def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
     answer = json.loads(shown[shown.index("\n{\n") : shown.index("\n}\n") + 2])
     assert answer == host.result("verify").metrics["answer"]
     assert f"Run folder: {host.workspace / 'runs' / host.runs()[0]}" in shown
+    assert "! evaluate.baseline names no base model" in shown
 
 
 def test_the_run_folder_tells_the_story(host: Host) -> None:

@@ -94,6 +94,9 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
         "priority.macro_f1 is 1, at least 0.9 as demanded",
         "no other model is live, so nothing can get worse",
         "no base model is named to compare with",
+        "relevant.f1 is 1; the same answer to every row reaches 0.667",
+        "priority.kappa is 1; the same answer to every row reaches 0",
+        "assigned_aks is 1; the same answer to every row reaches 0.667",
     ]
     first = read_jsonl(stage.out / "answers.jsonl")[0]
     assert (first["id"], first["expected"]) == ("i0", label(None))
@@ -395,3 +398,39 @@ def test_a_candidate_that_hangs_where_the_champion_answers_is_at_fault(
     metrics = stage.evaluate(champion="liga:latest")
     assert (metrics.rows, metrics.valid, metrics.promote) == (6, 5, False)
     assert "the candidate gave no answer, asked again: 1 row (i3)" in metrics.reasons[-1]
+
+
+@pytest.mark.parametrize("priority", [None, "high"])
+def test_the_same_answer_to_every_row_is_refused_though_nothing_is_live(
+    stage: Evaluation, engine: ScriptedEngine, priority: str | None
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    engine.script = lambda _messages, _number: json.dumps(label(priority))
+    metrics = stage.evaluate()
+    assert (metrics.valid, metrics.promote) == (40, False)
+    refused = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert {each["rule"] for each in refused} == {"constant"}
+    assert "priority.kappa is 0, and the same answer to every row reaches 0 as well" in str(refused)
+    assert stage.evaluate(above_constant=False).promote is True
+
+
+def test_a_guess_is_not_shown_to_be_better_than_a_constant_answer(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    half = {row["messages"][1]["content"] for n, row in enumerate(rows(40)) if n % 4 < 2}
+    engine.script = lambda messages, number: (right if messages[1]["content"] in half else wrong)(
+        messages, number
+    )
+    metrics = stage.evaluate()
+    assert metrics.promote is False
+    assert any("not shown to be better than a constant" in told for told in metrics.reasons)
+
+
+def test_an_error_is_held_against_the_constant_with_the_least(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    stage.evaluate(measures=("valid", "relevance_score.brier", "summary"))
+    told = [r for r in stage.read("verdict")["reasons"] if "every row" in r]
+    assert len(told) == 2
+    assert told[0].startswith("relevance_score.brier is 0.01; the same answer to every row reaches")
