@@ -84,18 +84,32 @@ def _not_worse(found: Sequence[Difference] | None, params: EvaluateParams) -> It
         yield Finding("champion", True, "no other model is live, so nothing can get worse")
         return
     for each in found:
-        by = f"{each.value:+.3f} (95 % {each.low:+.3f} to {each.high:+.3f}, p {each.p_worse:.3g})"
+        by = f"{each.value:+.3f} (95 % interval {each.low:+.3f} to {each.high:+.3f})"
         if each.value < 0 and each.p_worse < params.alpha:
-            told = f"{each.name} is significantly worse than the champion's: {by}"
+            told = (
+                f"{each.name} is significantly worse than the champion's: {by}; chance alone looks "
+                f"this bad with probability {each.p_worse:.2g}"
+            )
         elif each.least < -params.margin:
             told = (
                 f"{each.name} may be more than {params.margin:g} worse than the champion's: {by}; "
                 "more test rows would tell"
             )
         else:
-            yield Finding("champion", True, f"{each.name} against the champion: {by}")
+            yield Finding("champion", True, f"{each.name} is {_standing(each, params)}: {by}")
             continue
         yield Finding("champion", False, told)
+
+
+def _standing(found: Difference, params: EvaluateParams) -> str:
+    """Say how a measure that passes stands to the champion's, in words that need no p value."""
+    if found.low > 0:
+        return "better than the champion's"
+    if found.value >= 0:
+        return "no worse than the champion's"
+    if params.margin < 1:
+        return f"at most {params.margin:g} worse than the champion's, if at all"
+    return "not significantly worse than the champion's"
 
 
 def _better(found: Sequence[Difference] | None, params: EvaluateParams) -> Finding:
@@ -108,7 +122,10 @@ def _better(found: Sequence[Difference] | None, params: EvaluateParams) -> Findi
         return Finding("baseline", True, "no base model is named to compare with")
     adjusted = holm([each.p_better for each in found])
     best, p = min(zip(found, adjusted, strict=True), key=lambda pair: (pair[1], -pair[0].value))
-    by = f"{best.name} {best.value:+.3f} (p {p:.3g} for {len(found)} measures)"
+    by = (
+        f"{best.name} {best.value:+.3f} (chance alone looks this good in one of {len(found)} "
+        f"measures with probability {p:.2g})"
+    )
     if p < params.alpha:
         return Finding("baseline", True, f"better than the base model: {by}")
     told = f"in no measure significantly better than the base model; nearest: {by}"
