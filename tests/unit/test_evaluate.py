@@ -116,6 +116,24 @@ def test_no_least_value_is_taken_for_an_error() -> None:
         EvaluateParams(min_scores={"relevant": 0.9, "relevance_score.ece": 0.1})
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"min_scores": {"relevant.f1": 5}}, r"relevant\.f1: 5: no measure is above 1"),
+        ({"min_scores": {"relevant.f2": 0.5}}, r"relevant\.f2 is no measure: .*\.f1, \.macro_f1"),
+        ({"measures": ("valid", "relevant.fl")}, r"relevant\.fl is no measure"),
+    ],
+)
+def test_what_no_model_can_reach_is_no_setting(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        EvaluateParams(**given)
+
+
+def test_the_settings_know_every_measure_of_the_task() -> None:
+    names = tuple(measure_names(TASK))
+    assert EvaluateParams(measures=names).measures == names
+
+
 def test_without_a_measure_to_compare_by_nothing_begins(
     stage: Evaluation, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
