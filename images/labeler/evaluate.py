@@ -1,8 +1,8 @@
 """Ask the candidate, the champion and the base model the test split, and decide who goes live.
 
-All are asked as the backend asks: the same messages, no JSON schema, in the serving engine that
-will serve. The candidate is what will be deployed: the GGUF with the task's template and
-parameters. A refusal is a result, not a failure of this stage.
+All are asked the task's messages in the form in which the backend asks: a chat without a JSON
+schema, in the serving engine that will serve. The candidate is what will be deployed: the GGUF
+with the task's template and parameters. A refusal is a result, not a failure of this stage.
 """
 
 from __future__ import annotations
