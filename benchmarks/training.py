@@ -26,7 +26,7 @@ from contracts import files
 from contracts.params import TrainParams
 from examples import tiny_qwen3
 from images.trainer.backends import load_model
-from images.trainer.order import training_order
+from images.trainer.order import micro_batches, training_order
 from images.trainer.packing import enable_packing, pack
 from images.trainer.rows import Row, encode
 from images.trainer.sft import Collator, make_trainer
@@ -93,14 +93,9 @@ def sample(tokenizer: Any) -> tuple[list[Row], list[Messages]]:
 
 def ours(folder: Path, tokenizer: Any, rows: list[Row], steps: int) -> Figures:
     """Train as the stage does, without evaluations."""
-    order = training_order(
-        [len(row.ids) for row in rows],
-        steps=len(rows) // OURS,
-        batch_size=OURS,
-        micro_batch_size=OURS,
-        seed=PARAMS.seed,
-        packed=True,
-    )
+    lengths = [len(row.ids) for row in rows]
+    order = training_order(lengths, steps=len(rows) // OURS, batch_size=OURS, seed=PARAMS.seed)
+    order = micro_batches(order, lengths, batch_size=OURS, micro_batch_size=OURS, packed=True)
     ordered = [rows[index] for index in order]
     model = load_model("transformers", folder / "base", PARAMS)
     enable_packing(model)

@@ -114,13 +114,18 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Publish a text under `path` atomically and durably; by default everybody may read it."""
+    write_bytes(path, text.encode(), mode)
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Publish bytes under `path` atomically and durably; by default everybody may read them."""
     make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
     )
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fchmod(stream.fileno(), mode)  # mkstemp's 0600 would lock other users out
             os.fsync(stream.fileno())

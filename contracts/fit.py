@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ _QUANTISED: frozenset[LoadIn] = frozenset({"8bit", "4bit"})
 """What cannot be divided among devices (docs/how-to/several-gpus.md)."""
 _LENGTH_STEP = 64
 """Tokens by which a shorter `train.max_length` is looked for."""
+_SHORTEST = 64
+"""The least `train.max_length` that the settings take."""
 _CARD_SHARE = 0.95
 """Of a card's memory that training can have: a display takes some."""
 
@@ -70,7 +72,10 @@ def has_to_be_divided(training: Training, card_mib: int) -> bool:
 
 
 def savings(training: Training, free_mib: int) -> list[Saving]:
-    """Return what one row at once could still save, most first; all of it together as the last."""
+    """Return what one row at once could still save, most first.
+
+    The last of several is all of them together, where that saves more.
+    """
     single = training.with_rows(1)
     length = _shorter(single, free_mib)
     changes: dict[str, dict[str, Any]] = {}
@@ -83,7 +88,8 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
                 changes[f"train.load_in={load_in}"]["shares"] = 1
     if not single.checkpointing:
         changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
-    changes[f"train.max_length={length}"] = {"length": length}
+    if length >= _SHORTEST:
+        changes[f"train.max_length={length}"] = {"length": length}
     needed = single.memory().total
 
     def saving(setting: str, change: dict[str, Any]) -> Saving:
@@ -92,9 +98,13 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
 
     found = [saving(setting, change) for setting, change in changes.items()]
     found = sorted((each for each in found if each.mib > 0), key=lambda each: -each.mib)
-    if len(changes) > 1:
-        everything = {key: value for change in changes.values() for key, value in change.items()}
-        found.append(saving("all of these", everything))
+    if len(found) > 1:
+        # In this order, of two ways to load the base the one that saves more counts.
+        together = [changes[each.setting] for each in reversed(found)]
+        everything = {key: value for change in together for key, value in change.items()}
+        combined = saving("all of these", everything)
+        if combined.mib > found[0].mib:  # with two narrow layers, ways can work against each other
+            found.append(combined)
     return found
 
 
@@ -106,9 +116,15 @@ def does_not_fit(training: Training, free_mib: int, *, where: str = "") -> OutOf
         f"the training does not fit {device}: it takes about {memory.total:,} MiB, "
         f"{free_mib:,} MiB are free",
         why=f"one row of {training.length} tokens at once, by estimate: {memory.text()}",
-        todo=f"Set {', or '.join(map(str, savings(training, free_mib)))}. "
-        "With train.micro_batch_size=1 it is tried all the same.",
+        todo=advice(map(str, savings(training, free_mib)))
+        + " With train.micro_batch_size=1 it is tried all the same.",
     )
+
+
+def advice(ways: Iterable[str]) -> str:
+    """Return what to do about too little memory, of the ways that would save some."""
+    either = ", or ".join(ways)
+    return f"Set {either}." if either else "Free memory, or take a larger device."
 
 
 def _shorter(training: Training, free_mib: int) -> int:

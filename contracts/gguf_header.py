@@ -40,7 +40,7 @@ _SCALARS = {
     11: "q",
     12: "d",
 }
-_BYTES_PER_BLOCK = {
+BYTES_PER_BLOCK = {
     F32: (1, 4),
     F16: (1, 2),
     BF16: (1, 2),
@@ -77,6 +77,8 @@ class Header:
     tensors: list[Tensor]
     arrays: dict[str, list[Value]]
     """The elements of the arrays that were asked for."""
+    data_start: int = 0
+    """Where in the file the tensors' data begins, from which their offsets count."""
 
 
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
@@ -129,11 +131,11 @@ class _Reader:
             raise GgufInvalid(f"version {version} is not known")
         values = dict(self._pair() for _ in range(int(pairs)))
         found = [self._tensor() for _ in range(int(tensors))]
-        header = Header(int(version), values, found, self._arrays)
         alignment = int(values.get("general.alignment", 32))
         start = -(-self._at // alignment) * alignment
+        header = Header(int(version), values, found, self._arrays, start)
         for tensor in header.tensors:
-            block, size = _BYTES_PER_BLOCK.get(tensor.type, (1, 0))
+            block, size = BYTES_PER_BLOCK.get(tensor.type, (1, 0))
             end = start + tensor.offset + prod(tensor.shape) // block * size
             if end > len(self._data):
                 raise GgufInvalid(f"it ends before the data of {tensor.name}")

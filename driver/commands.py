@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import LabelsMissing, OutOfMemory, SettingsInvalid
+from contracts.errors import GpuUnavailable, LabelsMissing, OutOfMemory, SettingsInvalid
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -122,7 +122,7 @@ def plan(arguments: argparse.Namespace) -> int:
     if forecast.trains(plan):
         try:
             forecast.announce(session)
-        except OutOfMemory as error:
+        except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
     running = [step.stage for step in plan if step.action is Action.RUN]
     for doubt in preflight.doubts(session, running):
@@ -147,8 +147,10 @@ def doctor(arguments: argparse.Namespace) -> int:
 def recover(arguments: argparse.Namespace) -> int:
     """Bring back a service that a killed run has left stopped."""
     from driver import recover
+    from driver.report.display import LastingConsole
 
-    recover.recover(_workspace(arguments), print)
+    console = LastingConsole(highlight=False, soft_wrap=True)
+    recover.recover(_workspace(arguments), console.say)
     return 0
 
 
@@ -273,6 +275,8 @@ def import_labels(arguments: argparse.Namespace) -> int:
         print(f"  known already: {found.known}")
     for kind, count in found.refused.most_common():
         print(f"  refused, {kind}: {count}")
+    if found.strangers:
+        print(f"  kept, but for no item of the last snapshot: {found.strangers}")
     for example in found.examples:
         print(f"    {example}")
     if found.refused_rows == found.rows:
@@ -348,8 +352,12 @@ def _bring_back_first(session: Session) -> None:
     If its stage still works in a container, the service stays away and the run goes on with it:
     brought back now, the two would fight for the GPU.
     """
+    from driver import recover
+
     if not session.window.is_open:
         return
+    # On another engine this run could not go on with it, and no later start would know of it.
+    recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
     at_work = session.containers.at_work() if session.containers else []
     if at_work:
         session.display.warn(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, fit, pace, stages
-from contracts.errors import GpuUnavailable, OutOfMemory, SettingsInvalid
+from contracts.errors import GpuUnavailable, OutOfMemory
 from contracts.params import TrainParams
 from contracts.stage import OutputRef, Stage
 from contracts.vram import QWEN3_14B, Breakdown, Shape, Training, UnknownShape
@@ -88,7 +88,7 @@ def forecast(session: Session) -> Forecast | None:
     """Return what is to be expected; None for a base of a shape that cannot be estimated.
 
     Raises `OutOfMemory` where not one row fits the device that is there; a micro-batch of the
-    settings is believed.
+    settings is believed. `GpuUnavailable` or `SettingsInvalid` for processes that cannot be.
     """
     params: TrainParams = session.settings.train
     try:
@@ -120,7 +120,7 @@ def forecast(session: Session) -> Forecast | None:
 
 
 def announce(session: Session) -> None:
-    """Show the forecast; raise `OutOfMemory` as above, and warn where it is tried all the same."""
+    """Show the forecast; raise as above, and warn where it is tried all the same."""
     found = forecast(session)
     if found is None:
         return
@@ -176,11 +176,8 @@ def _device(session: Session) -> Device | None:
 
 
 def _processes(params: TrainParams, device: Device | None) -> int:
-    """Return how many processes will train."""
-    try:
-        return params.processes_on(device.count) if device else params.processes or 1
-    except (GpuUnavailable, SettingsInvalid):
-        return 1  # refused by the preflight
+    """Return how many processes will train; raise as `TrainParams.processes_on` does."""
+    return params.processes_on(device.count) if device else params.processes or 1
 
 
 def _divided(

@@ -37,8 +37,10 @@ class Import:
     refused: Counter[str] = field(default_factory=Counter)
     """Rule ids, `format`, `no label`, or `unknown item`."""
     refused_rows: int = 0
+    strangers: int = 0
+    """Labels that are kept, but whose text no item of the last snapshot has: nothing uses them."""
     examples: list[str] = field(default_factory=list)
-    """The first refusals, each with its place."""
+    """The first refusals and strangers, each with its place."""
 
     @property
     def taken(self) -> int:
@@ -54,8 +56,24 @@ class Import:
         """Count a row that is not taken, with what is wrong with it by kind."""
         self.refused_rows += 1
         self.refused.update(faults.keys())
+        self._name(place, "; ".join(faults.values()))
+
+    def keep_stranger(self, place: str) -> None:
+        """Count a label that fits no item of the last snapshot."""
+        self.strangers += 1
+        self._name(place, "fits no item of the last snapshot")
+
+    def _name(self, place: str, why: str) -> None:
         if len(self.examples) < _NAMED:
-            self.examples.append(f"{place}: {'; '.join(faults.values())}")
+            self.examples.append(f"{place}: {why}")
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The items of the last snapshot; none where there is no snapshot yet."""
+
+    by_id: dict[str, Item] = field(default_factory=dict)
+    by_digest: dict[str, Item] = field(default_factory=dict)
 
 
 def export(workspace: Path, out: Path) -> tuple[int, int]:
@@ -77,9 +95,11 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
     """Put rows of JSONL files into the label cache: exported ones, and labels of other tools.
 
     A foreign row holds an item and its label: side by side (`{"id": …, "title": …, "label": {…}}`),
-    or in one object; without the item's text its id must be among the last snapshot's items. Only
-    an answer that is whole and keeps the task's rules is taken. Raises `ItemsInvalid` for a row
-    that is no JSON object, and for files without any, before anything is written.
+    or in one object. It is for the item of the last snapshot that has its text; else for the one
+    that has its id, if the row does not contradict it (its text may be cut, or not be there). A
+    label that fits none is kept for a later snapshot, and counted. Only an answer that is whole and
+    keeps the task's rules is taken. Raises `ItemsInvalid` for a row that is no JSON object, and for
+    files without any, before anything is written.
     """
     found, exported, imported = Import(), [], []
     known = _known_items(workspace, task)
@@ -87,7 +107,8 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
         for place, row in _rows(path):
             found.rows += 1
             if _is_exported(row):
-                exported.append(row)
+                if "key" in row or _is_label(task, row, known, place, found):
+                    exported.append(row)
             elif (each := _foreign(task, row, known, place, found)) is not None:
                 imported.append(each)
     if not found.rows:
@@ -114,9 +135,32 @@ def _is_exported(row: Row) -> bool:
     return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
 
 
-def _foreign(
-    task: Task, row: Row, known: dict[str, Item], place: str, found: Import
-) -> Imported | None:
+def _is_label(task: Task, row: Row, known: _Known, place: str, found: Import) -> bool:
+    """Return whether an exported label is one; without its item only its form can be judged."""
+    item = known.by_digest.get(row["item"])
+    if _judged(task, item, row["answer"], place, found) is None:
+        return False
+    if known.by_digest and item is None:
+        found.keep_stranger(place)
+    return True
+
+
+def _judged(task: Task, item: Item | None, text: str, place: str, found: Import) -> str | None:
+    """Return a label as the task writes it; None for one that is refused."""
+    try:
+        output = task.parse(text)
+    except InvalidAnswer as error:
+        found.refuse(place, {"format": str(error)})
+        return None
+    violations = task.check(item, output) if item is not None else []
+    broken = {v.rule: v.message for v in violations if v.severity == "error"}
+    if broken:
+        found.refuse(place, broken)
+        return None
+    return task.answer_text(output)
+
+
+def _foreign(task: Task, row: Row, known: _Known, place: str, found: Import) -> Imported | None:
     if row.keys() == {"key", "attempts"}:
         found.refuse(place, {"format": "its attempts are not as `labels export` writes them"})
         return None
@@ -131,35 +175,47 @@ def _foreign(
         found.refuse(place, {"no label": "it holds no label"})
         return None
     text = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
-    try:
-        output = task.parse(text)
-    except InvalidAnswer as error:
-        found.refuse(place, {"format": str(error)})
+    answer = _judged(task, item, text, place, found)
+    if answer is None:
         return None
-    broken = {v.rule: v.message for v in task.check(item, output) if v.severity == "error"}
-    if broken:
-        found.refuse(place, broken)
-        return None
-    source = place.rpartition("/")[2]
-    return Imported(task.item_digest(item), task.answer_text(output), source)
+    digest = task.item_digest(item)
+    if known.by_digest and digest not in known.by_digest:
+        found.keep_stranger(place)
+    return Imported(digest, answer, place.rpartition("/")[2])
 
 
-def _item(task: Task, row: Row, known: dict[str, Item]) -> Item | None:
+def _item(task: Task, row: Row, known: _Known) -> Item | None:
     inner = next((row[key] for key in _ITEM_KEYS if isinstance(row.get(key), dict)), row)
+    named = known.by_id.get(str(inner.get("id")))
     try:
-        return task.item.model_validate(inner)
+        given = task.item.model_validate(inner)
     except ValidationError:
-        return known.get(str(inner.get("id")))
+        return named
+    if task.item_digest(given) in known.by_digest or named is None:
+        return given
+    return named if _same(task, given, named) else given
 
 
-def _known_items(workspace: Path, task: Task) -> dict[str, Item]:
-    """Return the items of the last snapshot, by id; none where it is gone or damaged."""
+def _same(task: Task, given: Item, named: Item) -> bool:
+    """Return whether a row's item is the one that has its id: ids of other sources are reused.
+
+    Either the text is the same, but for blanks, or whatever the row gives is how the item's begins.
+    """
+    if task.text_of(given).split() == task.text_of(named).split():
+        return True
+    pairs = [(str(value), str(getattr(named, name))) for name, value in given]
+    return all(" ".join(b.split()).startswith(" ".join(a.split())) for a, b in pairs)
+
+
+def _known_items(workspace: Path, task: Task) -> _Known:
+    """Return the items of the last snapshot; none where it is gone or damaged."""
     last = Store(workspace).latest(stages.SNAPSHOT.name)
     if last is None:
-        return {}
+        return _Known()
     path = workspace / last[1].outputs[stages.ITEMS.name].path
     try:
         items = [task.item.model_validate(row) for row in files.read_jsonl(path)]
     except (OSError, ItemsInvalid, ValidationError):
-        return {}
-    return {item.id: item for item in items}
+        return _Known()
+    by_digest = {task.item_digest(item): item for item in items}
+    return _Known({item.id: item for item in items}, by_digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
@@ -11,6 +12,14 @@ from driver import locks, promotion, verification
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
+
+_STAGES_S = 40.0
+"""How long an engine may take over the stages, a stop's ten seconds included: the service waits."""
+_OLD_ENGINE = (
+    "A stage of the run that died may be at work still, and hold the GPU: its container could not "
+    "be asked for.\nwhy: {0.what}: {0.why}\n"
+    "do:  start that engine, or set DOCKER_HOST as it was in the run; then call recover again."
+)
 
 
 def recover(workspace: Path, say: Callable[[str], None]) -> None:
@@ -21,11 +30,14 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     while a driver is at work, `BackendUnavailable` if the service does not become healthy.
     """
     if not workspace.is_dir():
+        if stop_stages(workspace, say):  # the folder is gone, but its stage went on
+            return
         raise InputMissing(
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
         )
-    with locks.workspace(workspace):
-        _stop_stages(workspace, say)
+    # A signal waits for the end of it: this is what it would ask for.
+    with locks.workspace(workspace), SIGNALS.shield():
+        stop_stages(workspace, say)
         _restore(workspace, say)
         if said := promotion.settle(workspace):
             say(said)
@@ -49,27 +61,37 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     )
 
 
-def _stop_stages(workspace: Path, say: Callable[[str], None]) -> None:
-    """Stop them on the engine of the run and on the one of now, as far as these answer.
+def stop_stages(
+    workspace: Path, say: Callable[[str], None], *, but: str | None = None
+) -> list[str]:
+    """Stop what a driver that died has left running, and return the stages.
 
-    One that does not keeps nobody from what comes next: the service comes first.
+    On the engine of its run and on the one of now, without `but`, as far as these answer. One that
+    does not keeps nobody from what comes next: the service comes first.
     """
-    from driver.runners.leftovers import StageContainers
+    from driver.adapters.containers import LOCAL, within
 
-    noted = _docker_host(workspace)
+    noted, stopped = _docker_host(workspace), list[str]()
     hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
     for host in hosts or ("",):
+        if (host or LOCAL) == but:
+            continue
         try:
-            for name in StageContainers(workspace, host=host).drop():
-                say(f"Stopped {name}, which a driver that died has left running.")
+            dropped = within(_STAGES_S, partial(_drop, workspace, host))
         except DockerUnavailable as error:
             if noted != "":  # else its stages are processes, and no engine has to be here
-                say(
-                    "A stage of the run that died may be at work still, and hold the GPU: its "
-                    f"container could not be asked for.\nwhy: {error.what}: {error.why}\n"
-                    "do:  start that engine, or set DOCKER_HOST as it was in the run; then call "
-                    "recover again."
-                )
+                say(_OLD_ENGINE.format(error))
+            continue
+        for name in dropped:
+            say(f"Stopped {name}, which a driver that died has left running.")
+        stopped += dropped
+    return stopped
+
+
+def _drop(workspace: Path, host: str) -> list[str]:
+    from driver.runners.leftovers import StageContainers
+
+    return StageContainers(workspace, host=host).drop()
 
 
 def _docker_host(workspace: Path) -> str | None:

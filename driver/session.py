@@ -136,12 +136,13 @@ class Session:
     def bring_back(self) -> None:
         """Bring the service back; a stage that is at work all the same would hold its GPU."""
         if self.window.is_open and not self._gave_up:
-            try:
-                if self.containers:
-                    self.containers.drop()
-            except DockerUnavailable as error:  # the service may live on another engine
-                self.window.warnings.append(f"a stage may be at work still: {error.what}")
-            self.close_window()
+            with SIGNALS.shield():  # a signal would ask for just this
+                try:
+                    if self.containers:
+                        self.containers.drop()
+                except DockerUnavailable as error:  # the service may live on another engine
+                    self.window.warnings.append(f"a stage may be at work still: {error.what}")
+                self.close_window()
         self.tell_warnings()
 
     def close_window(self) -> None:
@@ -300,7 +301,7 @@ class Session:
 
     def _take_down(self, run: Run) -> None:
         """Let this be the run under way, with notes of its own."""
-        self._run, self._notes = run, Notes(run, self._docker_host())
+        self._run, self._notes = run, Notes(run, self.docker_host)
 
     def _note(self, stage: Stage, **facts: Any) -> None:
         self.notes.stage(stage.name, **facts)
@@ -364,7 +365,8 @@ class Session:
 
         return StageContainers(self.workspace)
 
-    def _docker_host(self) -> str:
+    @property
+    def docker_host(self) -> str:
         """Return the engine of the stage containers; "" where stages are processes."""
         if self.settings.runner == "process":
             return ""

@@ -204,6 +204,10 @@ class Settings(Params):
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
         self._fits_an_adapter()
+        if self.train.sharding == "fsdp" and len(self.gpu.devices) == 1:
+            raise ValueError(
+                "train.sharding=fsdp divides the base among GPUs; gpu.devices names one"
+            )
         if self.gguf.way == "one_pass" and self.merge.dtype != "bf16":
             raise ValueError(
                 "gguf.way=one_pass rounds to bf16 as a merge does; "

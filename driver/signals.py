@@ -1,7 +1,7 @@
 """Signals: the first one ends the run in order, the second one at once.
 
 In order means: the stage is stopped, the service brought back, all that is done kept. A signal
-that comes while the service is being brought back waits for that.
+that comes while the service is being brought back waits for that. A hang-up is never the second.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ class Signals:
             if self._received and not self._shields and sys.exc_info()[0] is None:
                 raise KeyboardInterrupt
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._received:
+            # One lost terminal hangs up twice: its shell does, and the kernel once that is gone.
+            # Nobody has asked for haste.
+            return
         self._received += 1
         if self._received > 1:
             # Not an exception: whatever hangs must not be asked first. What is stopped is on the

@@ -41,6 +41,11 @@ class EngineBusy(EngineUnavailable):
     """The engine says that it cannot answer now, whatever it is asked: it loads, or is full."""
 
 
+class AnswerCutOff(EngineUnavailable):
+    """The engine has ended an answer before the model did: Ollama does that to a model that says
+    the same token more than 30 times, and where a model's runner ends."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A model as the engine has it: full tag, digest of its manifest in hex, size in bytes."""

@@ -6,8 +6,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from contracts.errors import EngineUnavailable
-from serving.engine import Answer, Model, NextToken, Resident, TokenChance, full_tag
+from serving.engine import Answer, AnswerCutOff, Model, NextToken, Resident, TokenChance, full_tag
 from serving.http import expected_shape, text_in
 
 _NEVER_S = 10 * 365 * 86400
@@ -34,9 +33,9 @@ def quantization(found: dict[str, Any]) -> str:
 
 
 def answer(found: dict[str, Any], seconds: float) -> Answer:
-    """Return the answer to a chat that took `seconds`; raises `EngineUnavailable` without one."""
+    """Return the answer to a chat that took `seconds`; raises `AnswerCutOff` for a part of one."""
     if found.get("done") is not True:
-        raise EngineUnavailable("Ollama's answer ended before it was done")
+        raise AnswerCutOff("Ollama's answer ended before it was done")
     with expected_shape("Ollama"):
         reason = str(found.get("done_reason") or "")
         return Answer(

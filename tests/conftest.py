@@ -19,13 +19,23 @@ pytest_plugins = ("tests.docker.engine",)
 @pytest.fixture(scope="session")
 def tiny_base(request: pytest.FixtureRequest) -> Path:
     """Return a tiny Qwen3 base model, read-only; it is kept between test runs."""
+    return _tiny_base(request, hidden=32)
+
+
+@pytest.fixture(scope="session")
+def wide_base(request: pytest.FixtureRequest) -> Path:
+    """Return one whose matrices are of whole blocks of nf4, as those of real models are."""
+    return _tiny_base(request, hidden=64)
+
+
+def _tiny_base(request: pytest.FixtureRequest, hidden: int) -> Path:
     from examples import tiny_qwen3
 
     source = digest_path(ROOT / "examples" / "tiny_qwen3.py")[:12]
     cache = request.config.cache
     assert cache is not None
-    out = cache.mkdir("tiny-qwen3") / source
-    tiny_qwen3.make(out, hidden=32, layers=2)
+    out = cache.mkdir("tiny-qwen3") / (source if hidden == 32 else f"{source}-{hidden}")
+    tiny_qwen3.make(out, hidden=hidden, layers=2)
     return out
 
 

@@ -35,10 +35,13 @@ class SnapshotMetrics(Metrics):
 
     items: int
     reviewed: int
+    unusable_reviews: int = 0
+    """Reviews in the backend that are no whole valid label; their items go to the quarantine."""
 
     def summary(self) -> str:
         """Return the counts."""
-        return f"{self.items} items, {self.reviewed} reviewed labels"
+        unusable = f", {self.unusable_reviews} unusable reviews" if self.unusable_reviews else ""
+        return f"{self.items} items, {self.reviewed} reviewed labels{unusable}"
 
 
 # --- fetch: the base model ------------------------------------------------------------------------

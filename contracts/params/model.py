@@ -91,12 +91,15 @@ class TrainParams(Params):
                 "cannot be divided (their scales belong to the whole); quantised, the base is held "
                 "whole by each process, with sharding=none"
             )
+        alone = self.processes == 1 or (self.processes is None and self.device == "cpu")
+        if self.sharding == "fsdp" and alone:
+            raise ValueError("sharding=fsdp divides the base among processes, and there is one")
 
     def processes_on(self, gpus: int) -> int:
         """Return how many processes train where training sees so many GPUs.
 
         Raises `GpuUnavailable` for more processes than GPUs, `SettingsInvalid` for processes that
-        cannot share a batch.
+        cannot share a batch, and for one that is to divide the base.
         """
         if self.device == "cpu":
             return self.processes or 1
@@ -105,6 +108,11 @@ class TrainParams(Params):
             raise GpuUnavailable(
                 f"train.processes={size}, and training sees {gpus} GPUs",
                 todo="Name as many GPUs in gpu.devices, or set fewer processes.",
+            )
+        if self.sharding == "fsdp" and size == 1:
+            raise SettingsInvalid(
+                "train.sharding=fsdp divides the base among processes, and there is one",
+                todo="Name several GPUs in gpu.devices, or set train.sharding=auto.",
             )
         at_once = self.micro_batch_size or 1
         if self.batch_size % (size * at_once):
@@ -210,7 +218,7 @@ class GgufParams(Params):
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"way"})  # both ways give the same bytes
 
-    outtype: tuple[OutType, ...] = Field(("q8_0",), min_length=1)
+    outtype: tuple[OutType, ...] = ("q8_0",)
     """Output type, or several: q8_0, f16, bf16, q4_k_m, q5_k_m, q6_k. The first is the one that is
     evaluated and served, the others are kept beside it."""
     way: Literal["auto", "one_pass", "two_step"] = "auto"
@@ -230,6 +238,8 @@ class GgufParams(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> GgufParams:
+        if not self.outtype:
+            raise ValueError("outtype names no type")
         if len(set(self.outtype)) < len(self.outtype):
             raise ValueError("outtype names a type twice")
         if self.imatrix and not set(self.outtype) & set(K_QUANTS):

@@ -26,6 +26,9 @@ FALLBACK_TEXT = "Automatische Analyse nicht verfügbar."
 EDITED_FIELDS = ("summary", "detailed_analysis", "priority", "assigned_aks")
 """Fields of an answer that people can change in the backend's pages."""
 
+LEFT_OVER = ("summary", "detailed_analysis")
+"""Texts that stay in the item as they were where a new answer has none."""
+
 _MOST_LISTINGS = 4  # the first, and three more after a change under way
 _CONNECT_TIMEOUT_S = 5.0
 _TODO = "Check backend.url and that the backend runs (`docker ps`, `docker logs NAME`)."
@@ -380,6 +383,21 @@ def stored_answer(item: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]
                 break
     if answer.get("priority") == "none":
         answer["priority"] = None
+    return answer
+
+
+def reviewed_answer(item: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Return the answer that a person has reviewed: the stored one, without what is left over.
+
+    An answer "irrelevant" has no texts, and the backend then leaves those of an earlier answer
+    standing. They are none of the review where everything else says irrelevant too: no priority
+    and no Arbeitskreis. A priority beside it is somebody's word, and is not explained away.
+    """
+    answer = stored_answer(item, fields)
+    decided = (answer.get("relevant"), answer.get("priority", ""), answer.get("assigned_aks"))
+    # The text of a failed analysis is kept: that one has not said irrelevant.
+    if decided == (False, None, []) and FALLBACK_TEXT not in answer.values():
+        answer |= {name: None for name in LEFT_OVER if name in answer}
     return answer
 
 

@@ -6,9 +6,12 @@ Stage containers are run by driver/runners/docker.py.
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import docker
 import docker.errors
@@ -25,6 +28,8 @@ LOCAL = "unix:///var/run/docker.sock"
 AWAY_S = 40.0
 """How long an engine that is being restarted is waited for; `recover` has a minute in all."""
 _PING_TIMEOUT_S = 10
+_SSH_S = 20.0
+"""How long the first answer may take in all, with ssh's login."""
 _ANSWER_S = 120
 """How long an engine may take to answer, a stop's own time-out on top; one that hangs is away."""
 _PAUSE_S = 0.5
@@ -59,6 +64,36 @@ class Stopped(Frozen):
     """From the request to the end."""
 
 
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """Return what `ask` returns, or raise what it raises; `DockerUnavailable` if it takes longer.
+
+    By ssh an answer comes through the pipe of a process, for which the SDK's time-outs do not
+    count: a host that takes the connection and then says nothing would be waited for for ever. The
+    thread that waits is left behind, and ends with this process.
+    """
+    answers: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answer = ask()
+        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
+            answers.put(partial(_raise, error))
+        else:
+            answers.put(lambda: answer)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)()
+    except queue.Empty:
+        raise DockerUnavailable(
+            "the Docker engine does not answer", why=f"nothing came within {seconds:.0f} s"
+        ) from None
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
 def connect(host: str = "") -> docker.DockerClient:
     """Return a client for an engine (`ssh://user@host`, `unix://…`); "" means DOCKER_HOST.
 
@@ -75,7 +110,7 @@ def connect(host: str = "") -> docker.DockerClient:
         client = docker.from_env(
             environment=environment, timeout=_PING_TIMEOUT_S, use_ssh_client=True
         )
-        client.ping()
+        within(_SSH_S, client.ping)
         # A create waits on the disk and a log stream on the stage: no time-out from here on.
         client.api.timeout = None
         return client

@@ -22,6 +22,7 @@ from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import (
     EDITED_FIELDS,
+    LEFT_OVER,
     Backend,
     ItemUnavailable,
     analysis_of,
@@ -36,8 +37,6 @@ from tasks import InvalidAnswer, Task, load_task
 _ATTEMPTS = 2
 """At one item without a valid answer: no good model is taken back for a hiccup of the engine."""
 _LOOK_S = 0.2
-_LEFT_AS_THEY_WERE = ("summary", "detailed_analysis")
-"""Fields of an item that the backend does not empty where an answer has none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def answer_in(before: Row, after: Row, fields: Iterable[str]) -> Row:
         return answer if answer.get("priority") != "none" else {**answer, "priority": None}
     answer = stored_answer(after, fields)
     if answer.get("relevant") is False:
-        kept = [n for n in _LEFT_AS_THEY_WERE if after.get(n) == before.get(n)]
+        kept = [n for n in LEFT_OVER if after.get(n) == before.get(n)]
         answer |= dict.fromkeys(kept)
     return answer
 

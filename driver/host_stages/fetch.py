@@ -46,16 +46,22 @@ def check(params: FetchParams) -> None:
     folder = Path(params.path)
     if not folder.is_dir():
         raise BaseModelMissing(f"there is no base model at {folder}")
-    needed = ["config.json", "tokenizer.json", *_weights(folder)]
+    weights = _weights(folder)
+    needed = ["config.json", "tokenizer.json", *weights]
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise BaseModelMissing(
             f"the base model at {folder} is incomplete", why=f"missing: {', '.join(missing)}"
         )
     _check_json(folder / "config.json", "model_type")
     _check_json(folder / "tokenizer.json", "model")
-    for name in needed:
-        if name.endswith(".safetensors"):
-            _check_safetensors(folder / name)
+    for name, indexed in weights.items():
+        found = _check_safetensors(folder / name)
+        if indexed and (odd := found ^ indexed):
+            raise BaseModelMissing(
+                f"{folder / name} does not hold the tensors that {_INDEX} has in it",
+                why=", ".join(sorted(odd)[:5]),
+                todo="Fetch index and weights anew, from one version of the model.",
+            )
 
 
 def work(context: StageContext[FetchParams]) -> FetchMetrics:
@@ -73,15 +79,21 @@ def work(context: StageContext[FetchParams]) -> FetchMetrics:
     return FetchMetrics(model=name, files=count, bytes=files.size_of(target))
 
 
-def _weights(folder: Path) -> list[str]:
-    """Return the weight files that the model's own index names."""
+def _weights(folder: Path) -> dict[str, set[str]]:
+    """Return the weight files, and the tensors that the model's own index has in each; {} if none.
+
+    Tools take tensors by the index or by what a file holds, and would differ where these do.
+    """
     index = folder / _INDEX
     if not index.is_file():
-        return ["model.safetensors"]
+        return {"model.safetensors": set()}
     weights = _check_json(index, "weight_map")
     if not isinstance(weights, dict) or not all(isinstance(f, str) for f in weights.values()):
         raise BaseModelMissing(f"{index} is damaged", why="weight_map does not map to file names")
-    return sorted(set(weights.values()))
+    found: dict[str, set[str]] = {file: set() for file in sorted(set(weights.values()))}
+    for tensor, file in weights.items():
+        found[file].add(tensor)
+    return found
 
 
 def _check_json(path: Path, key: str) -> Any:
@@ -94,8 +106,10 @@ def _check_json(path: Path, key: str) -> Any:
         ) from error
 
 
-def _check_safetensors(path: Path) -> None:
-    """Hold a file's size to its own header: a cut copy would be found out only in training.
+def _check_safetensors(path: Path) -> set[str]:
+    """Return the names of a file's tensors, its size held to its own header.
+
+    A cut copy would be found out only in training.
 
     Eight bytes of length, a JSON header, then the data (the safetensors format).
     """
@@ -112,6 +126,7 @@ def _check_safetensors(path: Path) -> None:
             raise ValueError(f"it has {found} bytes, and its header speaks of {wanted}")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise BaseModelMissing(f"{path} is damaged", why=str(error)) from error
+    return set(header)
 
 
 def _take(source: Path, target: Path) -> None:

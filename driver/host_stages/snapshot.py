@@ -29,6 +29,7 @@ from driver.adapters.backend import (
     Backend,
     analysis_of,
     has_text,
+    reviewed_answer,
     stored_answer,
 )
 from tasks import InvalidAnswer, Task, load_task
@@ -45,25 +46,35 @@ class _Snapshot:
     items: list[Row]
     reviewed: list[Row]
 
+    @property
+    def unusable(self) -> int:
+        """How many of the reviews are no whole valid label."""
+        return sum("unusable" in row for row in self.reviewed)
+
 
 def work(context: StageContext[SnapshotParams], backend_url: str = "") -> SnapshotMetrics:
     """Write items.jsonl and reviewed.jsonl.
 
-    An item holds the task's input fields only, a reviewed row `id` and `label`. Raises
-    `ItemsInvalid` for the first row that cannot be used, naming file and line, and
+    An item holds the task's input fields only, a reviewed row `id` and `label`; and `unusable`, the
+    reason, where the backend's review is no whole valid label: its item is not for the teacher
+    either. Raises `ItemsInvalid` for the first row that cannot be used, naming file and line, and
     `BackendUnavailable` where the backend does not give all its items.
     """
     snapshot = _take(context.params, load_task(context.job.task), Path.cwd(), backend_url)
     items = files.write_jsonl(context.output(ITEMS), snapshot.items)
     reviewed = files.write_jsonl(context.output(REVIEWED), snapshot.reviewed)
     context.progress(items, items, "items")
-    return SnapshotMetrics(items=items, reviewed=reviewed)
+    unusable = snapshot.unusable
+    return SnapshotMetrics(items=items, reviewed=reviewed - unusable, unusable_reviews=unusable)
 
 
 def check(params: SnapshotParams, task_name: str, backend_url: str = "") -> SnapshotMetrics:
     """Raise the first error that `work` would raise; writes nothing."""
     snapshot = _take(params, load_task(task_name), Path.cwd(), backend_url)
-    return SnapshotMetrics(items=len(snapshot.items), reviewed=len(snapshot.reviewed))
+    reviewed, unusable = len(snapshot.reviewed), snapshot.unusable
+    return SnapshotMetrics(
+        items=len(snapshot.items), reviewed=reviewed - unusable, unusable_reviews=unusable
+    )
 
 
 def source_digest(params: SnapshotParams, cwd: Path, backend_url: str = "") -> str:
@@ -213,27 +224,27 @@ def _take_backend(task: Task, backend: Backend) -> _Snapshot:
 
 
 def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
-    """Return the labels of manually reviewed items that are whole and valid.
+    """Return the labels of manually reviewed items; one that cannot be learned says why.
 
-    A review in the backend can be partial, and stands beside an analysis that may have failed:
-    such a row says too little to learn from, and the teacher is asked instead.
+    A review in the backend can be partial, and stands beside an analysis that may have failed. What
+    a person has looked at is still theirs to mend, never the teacher's.
     """
-    rows: list[Row] = []
-    left_out: list[str] = []
-    for item in items:
-        if item.get("is_manually_reviewed") is not True:
-            continue
-        answer = stored_answer(item, task.output.model_fields)
-        if FALLBACK_TEXT in answer.values():
-            left_out.append(f"  item {item['id']}: holds the text of a failed analysis")
-            continue
-        try:
-            rows.append({"id": str(item["id"]), "label": _label(task, answer)})
-        except InvalidAnswer as error:
-            left_out.append(f"  item {item['id']}: {error}")
-    if left_out:
-        _say(f"{len(left_out)} reviewed items left out, their labels are not valid:", *left_out)
+    rows = [_review(task, item) for item in items if item.get("is_manually_reviewed") is True]
+    lines = [f"  item {row['id']}: {row['unusable']}" for row in rows if "unusable" in row]
+    if lines:
+        _say(f"{len(lines)} reviewed items are no valid label, and go to the quarantine:", *lines)
     return rows
+
+
+def _review(task: Task, item: Row) -> Row:
+    answer = reviewed_answer(item, task.output.model_fields)
+    row = {"id": str(item["id"]), "label": answer}
+    if FALLBACK_TEXT in answer.values():
+        return {**row, "unusable": "it holds the text of a failed analysis"}
+    try:
+        return {**row, "label": _label(task, answer)}
+    except InvalidAnswer as error:
+        return {**row, "unusable": str(error)}
 
 
 def _say(*lines: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from contracts.entrypoint import StageContext
@@ -12,7 +14,7 @@ from driver import verification
 from driver.adapters.backend import Backend
 from driver.host_stages import canaries, reprocess
 from driver.host_stages.canaries import Canary
-from serving.engine import Engine, full_tag
+from serving.engine import Answer, AnswerCutOff, Engine, full_tag
 from tasks import Task, load_task
 from tasks.definition import InvalidAnswer
 
@@ -64,13 +66,7 @@ def _ask(
     """
     engine.unload(alias)
     context.progress(0, 1 + context.params.items, "answers")
-    answer = engine.chat(
-        alias,
-        task.messages(task.canary),
-        schema=task.schema() if context.params.constrained else None,
-        options={**task.modelfile().parameters},
-        timeout_s=context.params.timeout_s,
-    )
+    answer = _whole_answer(context, engine, task, alias)
     shown = next((model for model in engine.loaded() if model.tag == alias), None)
     if shown is None or shown.digest != expected:
         raise VerifyFailed(
@@ -88,6 +84,32 @@ def _ask(
         ) from error
     context.progress(1, 1 + context.params.items, "answers")
     return output.model_dump(mode="json")
+
+
+def _whole_answer(
+    context: StageContext[VerifyParams], engine: Engine, task: Task, alias: str
+) -> Answer:
+    """Return the answer to the canary; raises `VerifyFailed` if the engine cuts it off twice.
+
+    Once may be a runner that has ended; twice it is a model that repeats itself.
+    """
+    ask = partial(
+        engine.chat,
+        alias,
+        task.messages(task.canary),
+        schema=task.schema() if context.params.constrained else None,
+        options={**task.modelfile().parameters},
+        timeout_s=context.params.timeout_s,
+    )
+    with suppress(AnswerCutOff):
+        return ask()
+    try:
+        return ask()
+    except AnswerCutOff as error:
+        raise VerifyFailed(
+            f"{alias} does not come to the end of its answer to the canary",
+            why=f"{engine.name} has cut it off twice, as it does where a model repeats itself",
+        ) from error
 
 
 def _require_good(

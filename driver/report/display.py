@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -36,8 +38,56 @@ _POLL_S = 1.0
 _NAME_WIDTH = 9
 
 
+class _Telling:
+    """A stream that tells of a terminal that is gone (EIO) as of a reader that is."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _as_broken_pipe():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _as_broken_pipe():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _as_broken_pipe() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise BrokenPipeError(errno.EPIPE, "the terminal is gone") from error
+
+
 class LastingConsole(Console):
-    """A console that outlives its reader: behind `| head`, a run goes on and says nothing more."""
+    """A console that outlives its reader: a run goes on, and says nothing more.
+
+    Behind `| head`, say, or in a terminal that was closed.
+    """
+
+    @property
+    def file(self) -> IO[str]:
+        """Where it writes."""
+        return cast("IO[str]", _Telling(super().file))
+
+    @file.setter
+    def file(self, new: IO[str]) -> None:
+        self._file = new
+
+    def say(self, line: str) -> None:
+        """Print a line as it is; where that fails (a full disk, say), nothing any more."""
+        try:
+            self.print(line, markup=False)
+            self.file.flush()
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Write to nowhere from now on; also what Python itself flushes at the end."""
@@ -199,6 +249,8 @@ class Display:
         self.console.print(f"{mark} {name:<{_NAME_WIDTH}} {took:>7}  {text}", style=style)
 
     def _elapsed(self) -> str:
+        if not self._started:  # it failed before it began
+            return ""
         return duration(time.monotonic() - self._started)
 
     def _eta(self, event: Event) -> str:

@@ -62,9 +62,11 @@ def section(report: _Report) -> str:
 def _summary(report: _Report) -> str:
     origins = ", ".join(f"{count} {name}" for name, count in report["origins"].items())
     share = report["positive"] / report["labelled"] if report["labelled"] else 0
+    reviews = report.get("quarantined_reviews", 0)  # reports of earlier versions do not tell
+    told = f", {reviews} of them reviewed by a person, for whom they wait" if reviews else ""
     return (
         f"{report['labelled']} of {report['items']} items have a label ({escape(origins)}); "
-        f"{report['quarantined']} are in quarantine. Positive: {share:.0%}."
+        f"{report['quarantined']} are in quarantine{told}. Positive: {share:.0%}."
     )
 
 

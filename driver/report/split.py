@@ -49,6 +49,13 @@ def _test_set(found: _Report) -> str:
     )
     if found["gone"]:
         said += f" {found['gone']} of its items have no label now, or are gone."
+    if found.get("reprints"):
+        said += f" {found['reprints']} of the rows are reprints that take the place of tested ones."
+    if found.get("barred"):
+        said += (
+            f" {found['barred']} items are left out of every split: they say what a tested item "
+            f"said that is gone, and what one said that was trained on."
+        )
     if found["taken_out_of_training"]:
         said += (
             f" {found['taken_out_of_training']} items were trained on before and are left out, "

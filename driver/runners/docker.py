@@ -20,7 +20,7 @@ from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
 from driver.adapters.containers import connect
 from driver.runners import compose, torch_cuda
-from driver.runners.follow import BROKEN, follow
+from driver.runners.follow import BROKEN, follow, open_anew
 from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
@@ -43,6 +43,8 @@ class DockerRunner:
         self._services = compose.read(compose_file, environ)
         self._client = connect()
         self._containers = StageContainers(workspace, self._client)
+        self._log_begins: dict[str, int] = {}
+        """By container, how long the log was before it."""
         self._image_ids: dict[str, str] = {}
 
     def check(self, stages: Sequence[Stage]) -> None:
@@ -120,7 +122,7 @@ class DockerRunner:
         _hand_over(job.parent, self._workspace / "cache", self._workspace / test_set.FOLDER)
         with (
             self._container(stage, job, environ) as container,
-            log.open("a", encoding="utf-8") as output,
+            open_anew(log, container.id, self._log_begins) as output,
             log.open("a", encoding="utf-8") as errors,  # written from a thread of its own
         ):
             watchdog = Watchdog(stage, limits, log, partial(_kill, container))

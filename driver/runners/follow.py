@@ -8,10 +8,12 @@ that much is skipped of what the next connection repeats.
 from __future__ import annotations
 
 import codecs
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 import docker.errors
@@ -105,6 +107,19 @@ def follow(container: Any, listener: Listener, log: IO[str]) -> int:
     if beside.failed:
         raise beside.failed
     return int(container.attrs["State"]["ExitCode"])
+
+
+def open_anew(log: Path, container: str, begins: dict[str, int]) -> IO[str]:
+    """Open the log for more, without what a container has said into it already.
+
+    It is followed from its first line, also when it is met again because its engine was away.
+    `begins` keeps, by container, how long the log was before it.
+    """
+    size = log.stat().st_size if log.exists() else 0
+    begin = begins.setdefault(container, size)
+    if begin < size:
+        os.truncate(log, begin)
+    return log.open("a", encoding="utf-8")
 
 
 class _Cut(Exception):

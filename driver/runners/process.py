@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from contracts import files
 from contracts.converter import find_converter
 from contracts.errors import StageFailed
+from contracts.orphans import die_with
 from contracts.stage import Stage
 from driver.runners import torch_cuda
 from driver.runners.outcome import Emit, Limits, Listener, failure
@@ -29,8 +29,6 @@ _NEEDS = {
 }
 """Packages that a stage imports, checked before anything is started."""
 _STOP_GRACE_S = 10
-_PR_SET_PDEATHSIG = 1
-_PRCTL = ctypes.CDLL(None).prctl
 
 
 class ProcessRunner:
@@ -84,7 +82,7 @@ class ProcessRunner:
                 env=env,
                 text=True,
                 start_new_session=True,
-                preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509  # two system calls
+                preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509  # two system calls
             ) as process,
         ):
             watchdog = Watchdog(stage, limits, log, partial(_kill, process))
@@ -100,16 +98,6 @@ class ProcessRunner:
                 raise
         if exit_code:
             raise failure(stage, exit_code, listener.told, log)
-
-
-def _die_with(driver: int) -> None:
-    """Ask the kernel to kill this process when the driver dies, even by SIGKILL (prctl(2)).
-
-    An orphan would go on writing where the next run of the same stage writes.
-    """
-    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != driver:  # it has died before it was asked
-        os._exit(1)
 
 
 def _python_path() -> str:

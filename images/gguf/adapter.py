@@ -85,7 +85,8 @@ def check(context: StageContext[GgufParams], path: Path) -> None:
 
 
 def _require_plain(pair: Pair) -> None:
-    """Raise `SettingsInvalid` for what the engine would compute otherwise, or leave out.
+    """Raise `SettingsInvalid` for what the engine would compute otherwise, or leave out, and
+    `SentinelTripped` for an adapter that changes nothing.
 
     It takes alpha / rank for the scaling (llama.cpp, src/llama-adapter.h: get_scale), with one
     alpha for all; an alpha of 0 is one that is not told, and scales by 1.
@@ -95,6 +96,7 @@ def _require_plain(pair: Pair) -> None:
     except NotCovered as reason:
         raise _unfit(str(reason)) from reason
     alpha = float(read_config(pair.adapter)["lora_alpha"])
+    changes = False
     with safe_open(pair.adapter / WEIGHTS, framework="pt") as tensors:
         for name, update in updates.items():
             if not isinstance(update, Lora):
@@ -102,6 +104,14 @@ def _require_plain(pair: Pair) -> None:
             rank = tensors.get_slice(update.b).get_shape()[1]
             if not alpha or not math.isclose(update.scaling, alpha / rank):
                 raise _unfit(f"the scaling of {name} is not alpha / rank")
+            changes = changes or all(
+                bool(tensors.get_tensor(part).any()) for part in (update.a, update.b)
+            )
+    if not changes:
+        raise SentinelTripped(
+            "sentinel weights_changed: the adapter changes no weight",
+            why="A or B of each matrix is zero, so their product is",
+        )
 
 
 def _unfit(why: str) -> SettingsInvalid:

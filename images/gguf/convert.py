@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,11 +39,14 @@ from contracts.stages import (
 from images.gguf import adapter, programs
 from images.gguf.finished import Finished
 from images.gguf.programs import Parts, Tell
+from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
 from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
+from images.weights.shards import model_shards
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
-"""By architecture, the name under which llama.cpp knows the tokenizer's word splitting."""
+"""By architecture, the name under which llama.cpp knows the tokenizer's word splitting. Each of
+these has a tensor in the GGUF for each in its files; others may be split or joined."""
 _NO_SPACE = 2**20
 """Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
@@ -62,7 +66,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     _remove_unfinished(context.work, finished)
     context.output(GGUF_VARIANTS).mkdir(exist_ok=True)
     products = list(_products_of(context, finished))
-    parts = Parts(context, len(products))
+    parts = Parts(context, len(products) + len(_others(context)))
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
@@ -70,6 +74,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
+    _compare(context, parts)
     for made in (context.output(GGUF), *context.output(GGUF_VARIANTS).iterdir()):
         context.digested(made, finished.digest(made))
     _remove_scaffold(context.work)
@@ -107,6 +112,34 @@ def _make(product: _Product, written: Path, tell: Tell) -> None:
         raise
 
 
+def _others(context: StageContext[GgufParams]) -> list[Path]:
+    """Return the files of all output types but the first."""
+    if context.params.form == "adapter":
+        return []
+    return [_variant(context, each) for each in context.params.outtype[1:]]
+
+
+def _variant(context: StageContext[GgufParams], outtype: str) -> Path:
+    return context.output(GGUF_VARIANTS) / f"model-{outtype}.gguf"
+
+
+def _compare(context: StageContext[GgufParams], parts: Parts) -> None:
+    """Hold the weights of every output type against those of the first, which evaluate looks at.
+
+    Which of two is the damaged one they do not tell, so neither is kept, nor what k-quants are
+    made from.
+    """
+    first, exact = context.output(GGUF), context.work / "exact.gguf"
+    for other in _others(context):
+        try:
+            check_resemblance(first, other, parts.tell)
+        except SentinelTripped:
+            for path in (first, other, exact):
+                path.unlink(missing_ok=True)
+            raise
+        parts.finish_one()
+
+
 def _products(
     context: StageContext[GgufParams], source: Source, finished: Finished
 ) -> Iterator[_Product]:
@@ -121,7 +154,7 @@ def _products(
 
     params = context.params
     first, variants = params.outtype[0], context.output(GGUF_VARIANTS)
-    targets: dict[str, Path] = {each: variants / f"model-{each}.gguf" for each in params.outtype}
+    targets: dict[str, Path] = {each: _variant(context, each) for each in params.outtype}
     targets[first] = context.output(GGUF)
     for outtype, target in targets.items():
         if outtype not in K_QUANTS:
@@ -179,10 +212,24 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
     layers = header.values.get(f"{architecture}.block_count")
     _same("number of layers", layers, config["num_hidden_layers"])
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
+    if architecture in _PRE_TOKENIZER:
+        _check_tensors(header, sum(map(len, model_shards(source.folder).values())))
     _check_types(header, outtype)
     check_metadata(header, source.trained)
     check_vocabulary(header, source.folder, source.trained)
     return header
+
+
+def _check_tensors(header: Header, count: int) -> None:
+    """Raise `SentinelTripped` unless there are `count` tensors, and the same in each layer."""
+    _same("number of tensors", len(header.tensors), count)
+    layers = defaultdict(set)
+    for _, layer, part in (t.name.split(".", 2) for t in header.tensors if t.name[:4] == "blk."):
+        layers[layer].add(part)
+    every = set().union(*layers.values())
+    if lacking := {layer: every - parts for layer, parts in layers.items() if every - parts}:
+        layer, parts = min(lacking.items())
+        raise SentinelTripped(f"sentinel gguf: layer {layer} has no {min(parts)}")
 
 
 def _check_types(header: Header, outtype: str) -> None:

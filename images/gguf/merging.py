@@ -25,11 +25,11 @@ import torch
 
 from contracts import files
 from contracts.errors import OnePassNotCovered, RetrainError, SentinelTripped
-from images.weights.arithmetic import merge_tensor
+from images.weights.arithmetic import check_finite, merge_tensor
 from images.weights.checks import Pair, check_changed, check_pair
 from images.weights.lora import NotCovered, Update
 from images.weights.model_files import write_the_rest
-from images.weights.shards import INDEX, SINGLE, index_of, read_header
+from images.weights.shards import INDEX, SINGLE, index_of
 
 MERGED_DTYPE = torch.bfloat16
 """What the merged model would be written in: merge.dtype, whose other value takes two steps."""
@@ -82,6 +82,11 @@ class Merging:
         return self._lazy(meta=meta, args=(base,), func=lambda old: self._merge(name, old))
 
     def _merge(self, name: str, old: torch.Tensor) -> torch.Tensor:
+        new = self._merged(name, old)
+        check_finite(name, new)
+        return new
+
+    def _merged(self, name: str, old: torch.Tensor) -> torch.Tensor:
         if name not in self._updates:
             return merge_tensor(old, None, MERGED_DTYPE)[0]
         self._waiting.pop(name, None)
@@ -111,23 +116,22 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     try:
         pair = check_pair(base, adapter, argv[3])
-        updates = _covered_updates(pair, base)
+        updates = _covered_updates(pair)
         _prepare(folder, base, pair)
         merging = _convert(converter, [str(folder), *argv[6:]], updates)
         _check_merged(merging, updates, pair)
     except RetrainError as error:
         told = {"code": error.exit_code, "what": error.what, "why": error.why, "todo": error.todo}
-        print(json.dumps(told), flush=True)  # noqa: T201  # for the stage that has started this
+        # For the stage that has started this, on a line of its own: the converter's progress bar
+        # leaves one open.
+        print("\n" + json.dumps(told), flush=True)  # noqa: T201
         return error.exit_code
     return 0
 
 
-def _covered_updates(pair: Pair, base: Path) -> dict[str, Update]:
+def _covered_updates(pair: Pair) -> dict[str, Update]:
     """Return what the adapter does to each tensor; raise `OnePassNotCovered`."""
     try:
-        for name, entries in pair.shards.items():
-            if len(read_header(base / name)) != len(entries):
-                raise NotCovered(f"{name} holds tensors that the base's index does not name")
         return pair.updates()
     except NotCovered as reason:
         raise OnePassNotCovered(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,7 @@ from contracts import files
 from contracts.converter import find_program
 from contracts.entrypoint import StageContext
 from contracts.errors import OutOfMemory, RetrainError, StageFailed, error_for
+from contracts.orphans import die_with
 from contracts.params import GgufParams
 from images.gguf.source import Source
 from tasks import load_task
@@ -150,7 +152,12 @@ def _run(
     """
     last: deque[str] = deque(maxlen=_LAST_LINES)
     with subprocess.Popen(
-        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509  # two system calls
     ) as process:
         assert process.stdout is not None  # noqa: S101  # PIPE was asked for
         try:

@@ -20,7 +20,7 @@ _TOKENS, _TYPES, _MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "tok
 VOCABULARY = (_TOKENS, _TYPES, _MERGES)
 """The arrays of a header that `check_vocabulary` looks at."""
 
-_NORMAL = 1  # enum llama_token_type in llama.h: such a token is never made from its own text
+_NORMAL, _BYTE = 1, 6  # enum llama_token_type in llama.h: never made from their own text as such
 _TODO = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
 
 
@@ -94,6 +94,7 @@ def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
             todo=_TODO,
         )
     types = header.arrays.get(_TYPES, [])
+    _check_ordinary(tokenizer, types)
     for text, number in trained.control_tokens.items():
         if number >= len(types) or types[number] == _NORMAL:
             raise SentinelTripped(
@@ -101,6 +102,23 @@ def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
                 why="an engine would split this markup into letters",
                 todo=_TODO,
             )
+
+
+def _check_ordinary(tokenizer: dict[str, Any], types: list[Any]) -> None:
+    """Raise `SentinelTripped` for tokens of the vocabulary that an engine would take for markup."""
+    added = {each["id"] for each in tokenizer.get("added_tokens") or []}
+    marked = [
+        text
+        for text, number in tokenizer["model"]["vocab"].items()
+        if number not in added and types[number : number + 1] not in ([_NORMAL], [_BYTE])
+    ]
+    if marked:
+        raise SentinelTripped(
+            f"sentinel gguf_vocabulary: {len(marked)} ordinary tokens are markup, the first is "
+            f"{marked[0]!r}",
+            why="an engine would cut texts at them, or leave them out of answers",
+            todo=_TODO,
+        )
 
 
 def _vocabulary(tokenizer: dict[str, Any]) -> Iterator[tuple[str, int]]:

@@ -20,10 +20,11 @@ from images.labeler.asking import server_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.pool import Pool
-from images.labeler.rows import read_items, read_labels
+from images.labeler.rows import Unusable, read_items, read_reviews
 from images.labeler.server import Server
 from images.labeler.teacher import (
     Attempt,
+    Judgement,
     Question,
     Teacher,
     as_rows,
@@ -44,22 +45,27 @@ from serving.teachers import (
 from tasks import load_task
 from tasks.definition import Item, Task
 
+_TELL_EVERY_S = 1.0
+"""While labels are judged that are there already, thousands a minute."""
+
 
 def work(context: StageContext[LabelParams]) -> LabelMetrics:
     """Write labels.jsonl, quarantine.jsonl and the report.
 
-    The teacher is contacted only if an item has no reviewed label, and needed only if one has no
-    kept answer either. Raises `ModelMissing` for an unknown teacher, `EngineUnavailable` when no
-    server answers any more (answers so far are
-    cached), `LabelsMissing` when too few items got a valid label.
+    The teacher is contacted only if an item has no review, and needed only if one has no kept
+    answer either. Raises `ModelMissing` for an unknown teacher, `EngineUnavailable` when no server
+    answers any more (answers so far are cached), `LabelsMissing` when too few items got a valid
+    label.
     """
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
-    state = Labelling(task, items, read_labels(context.input(REVIEWED), task, items))
-    _take_reviewed(state)
+    reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
+    state = Labelling(task, items, reviewed)
+    _take_reviewed(context, state)
+    _set_apart(state, unusable)
     _tell(context, state)
-    if len(state.reviewed) < len(items):
+    if len(state.decisions) < len(items):
         servers = connect_teachers(os.environ, context.root, context.params.teacher)
         try:
             _ask_teacher(context, state, servers)
@@ -79,15 +85,25 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     )
 
 
-def _take_reviewed(state: Labelling) -> None:
+def _take_reviewed(context: StageContext[LabelParams], state: Labelling) -> None:
     """Accept reviewed labels that keep the rules; quarantine the others.
 
     A person often corrects one field of an answer that a model wrote, placeholders included:
     such a text must not be learned. The teacher is not asked either, since a person has decided.
     """
+    told = time.monotonic()
     for key, output in state.reviewed.items():
+        told = _tell_now_and_then(context, state, told)
         judgement = judge_output(state.task, state.items[key], output)
         attempt = Attempt.given(state.task.answer_text(output), "reviewed")
+        state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
+
+
+def _set_apart(state: Labelling, unusable: dict[str, Unusable]) -> None:
+    """Quarantine items whose review is no whole label; only who reviewed them can complete it."""
+    for key, review in unusable.items():
+        judgement = Judgement(None, [f"format: {review.why}"], [])
+        attempt = Attempt.given(review.text, "reviewed")
         state.decide(key, Decision("reviewed", (attempt,), (judgement,)))
 
 
@@ -97,13 +113,13 @@ def _ask_teacher(
 ) -> None:
     """Ask for every item without a review, and for a few with one, to see how far they agree."""
     params = context.params
-    wanted = [item for key, item in state.items.items() if key not in state.reviewed]
+    wanted = [item for key, item in state.items.items() if key not in state.decisions]
     wanted += _some_reviewed(state, params.gold_sample)
     with LabelCache(context.root / CACHE_FILE) as cache:
         (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
-        open_ = list(_unanswered(state, teacher, cache, wanted, params.max_attempts))
+        open_ = list(_unanswered(context, state, teacher, cache, wanted))
         if open_ and away:
             raise away
         state.begin_asking()
@@ -150,11 +166,11 @@ def _some_reviewed(state: Labelling, count: int) -> list[Item]:
 
 
 def _unanswered(
+    context: StageContext[LabelParams],
     state: Labelling,
     teacher: Teacher,
     cache: LabelCache,
     items: Sequence[Item],
-    max_attempts: int,
 ) -> Iterator[Question]:
     """Settle what is answered already; yield the rest, items with the very same text together."""
     same: dict[str, list[Item]] = defaultdict(list)
@@ -164,7 +180,9 @@ def _unanswered(
     verdicts = cache.verdicts(list(attempts), rules)
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
-    for key, group in same.items():
+    told = time.monotonic()
+    for number, (key, group) in enumerate(same.items()):
+        told = _tell_now_and_then(context, state, told, known=f"{number} of {len(same)} looked at")
         before = Attempt.read(attempts.get(key, ()))
         known = verdicts.get(key, [])
         judgements = remembered(state.task, before, known)
@@ -179,7 +197,7 @@ def _unanswered(
         found = imported.get(state.task.item_digest(group[0]))
         if found and _take_imported(state, question, found.answer, found.source):
             continue  # it mends the quarantine too
-        if question.settled(max_attempts):
+        if question.settled(context.params.max_attempts):
             state.settle(question, cached=True)
         elif why := unaskable(state.task, question.item):
             state.settle(question, cached=True, failure=why)
@@ -265,6 +283,18 @@ def _tell(context: StageContext[LabelParams], state: Labelling) -> None:
     context.progress(len(state.decisions), len(state.items), "items", **state.figures())
 
 
+def _tell_now_and_then(
+    context: StageContext[LabelParams], state: Labelling, told: float, **more: str
+) -> float:
+    """Say how far it is, if that was `told` long enough ago; return when it was told last."""
+    now = time.monotonic()
+    if now - told < _TELL_EVERY_S:
+        return told
+    figures = {**state.figures(), **more}
+    context.progress(len(state.decisions), len(state.items), "items", **figures)
+    return now
+
+
 # --- what is written -----------------------------------------------------------------------------
 def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     """Write the outputs, in the items' order."""
@@ -295,9 +325,10 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
 
 
 def _require_enough(state: Labelling, least: float) -> None:
-    share = state.labelled / len(state.items)
+    share, barred = state.labelled / len(state.items), state.barred_reviews
     if share < least:
         raise LabelsMissing(
             f"{state.labelled} of {len(state.items)} items have a valid label",
-            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}",
+            why=f"{share:.1%}, and label.min_labelled asks for {least:.1%}"
+            + (f"; {barred} reviewed ones are in quarantine" if barred else ""),
         )

@@ -32,6 +32,7 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
         "items": len(state.items),
         "labelled": len(outputs),
         "quarantined": len(state.items) - len(outputs),
+        "quarantined_reviews": state.barred_reviews,
         "origins": _counted(
             each.origin for each in state.decisions.values() if each.output is not None
         ),
@@ -104,9 +105,18 @@ def _agreement(
 
 
 def _look_at(state: Labelling, previous: dict[str, BaseModel]) -> list[dict[str, Any]]:
-    """Return the rows that a person should look at first, the most doubtful ones on top."""
+    """Return the rows that a person should look at first, the most doubtful ones on top.
+
+    Where too few are doubtful, those follow whose labels say themselves that they are the least
+    sure, of items that no person has reviewed; of equally sure ones a sample.
+    """
     doubts = {key: list(_doubts(state, key, previous)) for key in state.items}
     order = sorted((k for k in doubts if doubts[k]), key=lambda k: -sum(w for w, _ in doubts[k]))
+    if len(order) < _LOOK_AT:
+        unsure = {k: _unsure(state, k) for k in state.items if not doubts[k]}
+        found = {k: [each] for k, each in unsure.items() if each is not None}
+        doubts |= found
+        order += sorted(found, key=lambda k: (-found[k][0][0], files.digest_text(k)))
     return [
         {
             "id": key,
@@ -147,6 +157,20 @@ def _doubts(
     if decision.deciding:
         for violation in decision.deciding.violations:
             yield 1, f"{violation.rule}: {violation.message}"
+
+
+def _unsure(state: Labelling, key: str) -> tuple[float, str] | None:
+    """Return how near a label's probabilities come to a half (1 is there), and which one does most.
+
+    0 for a task without any; None for an item that a person has reviewed.
+    """
+    decision = state.decisions[key]
+    if decision.output is None or decision.origin == "reviewed":
+        return None
+    stated = [(name, getattr(decision.output, name)) for name in state.task.calibrated]
+    found = [(1 - 2 * abs(value - 0.5), f"{name} is {value:g}") for name, value in stated]
+    doubt, told = max(found, default=(0.0, ""))
+    return doubt, f"nothing speaks against it{told and ', but '}{told}"
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:

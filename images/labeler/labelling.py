@@ -91,6 +91,12 @@ class Labelling:
         if self._began is not None:
             self.elapsed_s = time.monotonic() - self._began
 
+    @property
+    def barred_reviews(self) -> int:
+        """How many reviewed items are in quarantine, since their labels must not be learned."""
+        found = self.decisions.values()
+        return sum(each.origin == "reviewed" and each.output is None for each in found)
+
     def figures(self) -> dict[str, float | str]:
         """Return what a person wants to see meanwhile."""
         shown: dict[str, float | str] = {}

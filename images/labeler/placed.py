@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel
 
 from images.labeler.assignment import Side
 from tasks.definition import Item, Task
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the frozen test set knows of an item."""
+
+    kind: Literal["tested", "seen", "reprint", "barred", ""] = ""
+    """`tested` and `seen` as `TestSet` has them. `reprint`: says what a tested item said, and may
+    stand for it. `barred`: does so too, but was trained on, or says what an item said that was."""
+    reprints: frozenset[str] = frozenset()
+    """The tested texts that it is similar to."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,12 @@ class Labelled:
     time: datetime | None
     draw: str
     """Hash of seed and id in hex."""
+    standing: Standing = Standing()
+
+    @property
+    def trainable(self) -> bool:
+        """Whether no tested item says the same."""
+        return self.standing.kind not in {"tested", "reprint", "barred"}
 
 
 @dataclass
@@ -32,11 +50,12 @@ class Placed:
     """Rows that say the same, and their side: some are kept, the others are left out."""
 
     kept: list[Labelled]
+    """None where nothing of it may be tested or trained on."""
     left_out: list[Labelled]
     frozen: bool
     """`kept` are rows of the frozen test set."""
     distinct: list[Labelled]
-    """One of all rows for each wording."""
+    """One for each wording, of all rows that may be trained on."""
     side: Side = "train"
 
     @property

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from contracts import files
 from contracts.errors import ItemsInvalid
 from tasks.definition import InvalidAnswer, Item, Task
+
+
+class Unusable(NamedTuple):
+    """A review that is no label of the task: what it holds, as JSON, and why it is none."""
+
+    text: str
+    why: str
 
 
 def read_items(path: Path, task: Task) -> dict[str, Item]:
@@ -33,25 +42,46 @@ def read_items(path: Path, task: Task) -> dict[str, Item]:
     return items
 
 
-def read_labels(path: Path, task: Task, items: dict[str, Item]) -> dict[str, BaseModel]:
+def read_labels(
+    path: Path, task: Task, items: dict[str, Item], without: Collection[str] = ()
+) -> dict[str, BaseModel]:
     """Return the labels of a file of `{"id": …, "label": {…}}` rows, by id.
 
-    Raises `ItemsInvalid` for a label that is not the task's output, for an id that is not among
-    the items, and for one that comes twice.
+    The ids `without` are looked at, their labels are not. Raises `ItemsInvalid` for a label that is
+    not the task's output, for an id that is not among the items, and for one that comes twice.
     """
     labels: dict[str, BaseModel] = {}
+    met: set[str] = set()
     for number, row in enumerate(files.read_jsonl(path), 1):
         key = str(row.get("id"))  # a backend numbers its items
         where = f"{path.name}, line {number} (id {key!r})"
         if key not in items:
             raise ItemsInvalid(f"{where} labels an item that is not there")
-        if key in labels:
+        if key in met:
             raise ItemsInvalid(f"{where}: the id comes twice")
+        met.add(key)
+        if key in without:
+            continue
         try:
             labels[key] = task.parse(json.dumps(row.get("label")))
         except InvalidAnswer as error:
             raise ItemsInvalid(f"{where} is no label of {task.name}", why=str(error)) from error
     return labels
+
+
+def read_reviews(
+    path: Path, task: Task, items: dict[str, Item]
+) -> tuple[dict[str, BaseModel], dict[str, Unusable]]:
+    """Return the reviewed labels of a file by id, and apart the reviews that are none.
+
+    The snapshot says of those why. Raises as `read_labels` does.
+    """
+    unusable = {
+        str(row.get("id")): Unusable(json.dumps(row.get("label"), ensure_ascii=False), str(why))
+        for row in files.read_jsonl(path)
+        if (why := row.get("unusable")) is not None
+    }
+    return read_labels(path, task, items, without=unusable.keys()), unusable
 
 
 def _why(error: ValidationError) -> str:

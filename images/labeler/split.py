@@ -2,8 +2,8 @@
 
 Near-duplicates are one group, and a group has one side. What was tested once is tested in every
 later run (contracts/test_set.py): a group that holds such an item goes to test, and whatever else
-is in it, old training rows included, is left out. So scores of different runs stay comparable, and
-no model is asked what it learned.
+is in it, old training rows included, is left out. A reprint of a tested item that is gone takes
+its place. So scores of different runs stay comparable, and no model is asked what it learned.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from images.labeler.placed import Labelled, Placed
 from images.labeler.rows import read_items, read_labels
 from images.labeler.shingles import ShingleSets, words_digest
 from images.labeler.split_report import report
+from images.labeler.standing import with_standings
 from tasks import load_task
 from tasks.definition import Task
 
@@ -54,7 +55,9 @@ def work(context: StageContext[SplitParams]) -> SplitMetrics:
     context.progress(0, len(rows), "items")
     path = test_set.path_of(context.root, task.name, params.test_set)
     before = TestSet.read(path) if params.test_set else TestSet()
-    groups, written = _placed(rows, before, task, params)
+    rows = with_standings(rows, before, params.near_duplicate)
+    sets = ShingleSets(row.text for row in rows)
+    groups, written = _placed(rows, sets, before, task, params)
     _require_all(groups, before, params)
     for side, artifact in _SPLITS.items():
         files.write_jsonl(context.output(artifact), _rows_of(groups, side, task))
@@ -63,7 +66,7 @@ def work(context: StageContext[SplitParams]) -> SplitMetrics:
     if found["test_set"]["warning"]:
         _log.warning(found["test_set"]["warning"])
     if params.test_set:
-        _after(before, groups).write(path)
+        _after(before, groups, rows, sets).write(path)
     context.progress(len(rows), len(rows), "items")
     return SplitMetrics(
         **{side: found["rows"][side] for side in SIDES},
@@ -96,18 +99,21 @@ def _labelled(context: StageContext[SplitParams], task: Task) -> list[Labelled]:
 
 # --- which row goes where ------------------------------------------------------------------------
 def _placed(
-    rows: Sequence[Labelled], before: TestSet, task: Task, params: SplitParams
+    rows: Sequence[Labelled],
+    sets: ShingleSets,
+    before: TestSet,
+    task: Task,
+    params: SplitParams,
 ) -> tuple[list[Placed], ShingleSets]:
     """Return the groups with their sides, in the order of their draws, and the kept rows' shingles.
 
     MinHash may miss a pair in a million. What the exact search then finds on two sides is made one
     group, and all is assigned anew, until nothing is found.
     """
-    sets = ShingleSets(row.text for row in rows)
     found = near_duplicates(sets, params.near_duplicate)
     numbers = {row.item.id: number for number, row in enumerate(rows)}
     while True:
-        groups = _assigned(_grouped(rows, sets, found, before, params), before, task, params)
+        groups = _assigned(_grouped(rows, sets, found, before, params), task, params)
         kept = [(group.side, row) for group in groups for row in group.kept]
         written = ShingleSets(row.text for _, row in kept)
         missed = pairs_across(written, [side for side, _ in kept], params.near_duplicate)
@@ -140,14 +146,14 @@ def _grouped(
         if params.by == "time":
             members.sort(key=lambda i: (rows[i].time is None, rows[i].time))
         members.sort(key=lambda i: rows[i].origin != "reviewed")
-        kept = _frozen(members, rows, before)
-        frozen = bool(kept)
-        kept = kept or members[:1]
+        frozen = _frozen(members, rows, before)
+        trainable = [i for i in members if rows[i].trainable]
+        kept = frozen or trainable[:1]
         yield Placed(
             kept=[rows[i] for i in kept],
             left_out=[rows[i] for i in members if i not in kept],
-            frozen=frozen,
-            distinct=[rows[i] for i in _distinct(members, sets)],
+            frozen=bool(frozen),
+            distinct=[rows[i] for i in _distinct(trainable, sets)],
         )
 
 
@@ -155,8 +161,12 @@ def _frozen(members: Sequence[int], rows: Sequence[Labelled], before: TestSet) -
     """Return the members that are tested: of a text that several have, one.
 
     It is one whose id was tested, so that a repeated run, which knows more ids, keeps the same.
+    Where none was tested, the first reprint is, if nothing of the group was trained on.
     """
-    tested = [i for i in members if before.knows(rows[i].item.id, rows[i].words) == "tested"]
+    kinds = {i: rows[i].standing.kind for i in members}
+    tested = [i for i in members if kinds[i] == "tested"]
+    if not tested and {"seen", "barred"}.isdisjoint(kinds.values()):
+        return [i for i in members if kinds[i] == "reprint"][:1]
     tested.sort(key=lambda i: rows[i].item.id not in before.tested)
     chosen: dict[str, int] = {}
     for i in tested:
@@ -168,22 +178,21 @@ def _distinct(members: Sequence[int], sets: ShingleSets) -> Iterator[int]:
     """Yield one member for each set of shingles."""
     met = set()
     for i in members:
-        words = sets.shingles_of(i) if len(members) > 1 else b""
+        words = sets.packed(i) if len(members) > 1 else b""
         if words not in met:
             met.add(words)
             yield i
 
 
-def _assigned(
-    groups: Iterator[Placed], before: TestSet, task: Task, params: SplitParams
-) -> list[Placed]:
-    placed = sorted(groups, key=lambda group: group.draw)
+def _assigned(groups: Iterator[Placed], task: Task, params: SplitParams) -> list[Placed]:
+    every = sorted(groups, key=lambda group: group.draw)
+    placed = [group for group in every if group.kept]
     units = [
         Unit(
             facets=group.facets(task),
             draw=group.draw,
             frozen=group.frozen,
-            seen=any(before.knows(row.item.id, row.words) == "seen" for row in group.members),
+            seen=any(row.standing.kind in {"seen", "barred"} for row in group.members),
             time=group.time,
         )
         for group in placed
@@ -192,10 +201,11 @@ def _assigned(
         group.side = side
         if side == "train" and params.train_on == "all":
             group.keep_distinct()
-    return placed
+    return every
 
 
 def _require_all(groups: Sequence[Placed], before: TestSet, params: SplitParams) -> None:
+    groups = [group for group in groups if group.kept]
     empty = [side for side in SIDES if all(group.side != side for group in groups)]
     if not empty:
         return
@@ -213,19 +223,28 @@ def _require_all(groups: Sequence[Placed], before: TestSet, params: SplitParams)
     )
 
 
-def _after(before: TestSet, groups: Sequence[Placed]) -> TestSet:
+def _after(
+    before: TestSet, groups: Sequence[Placed], rows: Sequence[Labelled], sets: ShingleSets
+) -> TestSet:
     """Return the test set with this run's rows; what was left out beside a test row is neither.
 
     But a row left out that was seen before is so still, and its text may not be known yet.
     """
-    tested = {row.item.id: row.words for g in groups if g.side == "test" for row in g.kept}
-    seen = {
-        row.item.id: row.words
-        for g in groups
-        for row in g.members
-        if g.side != "test" or row.item.id in before.seen
-    }
-    return before.with_more(tested, seen)
+    tested = [row for group in groups if group.side == "test" for row in group.kept]
+    seen = [
+        row
+        for group in groups
+        for row in group.members
+        if row.trainable and (group.side != "test" or row.item.id in before.seen)
+    ]
+    reprints = [row for row in tested if row.standing.kind == "reprint"]
+    after = before.with_more(
+        {row.item.id: row.words for row in tested},
+        {row.item.id: row.words for row in seen},
+        ((row.item.id, text) for row in reprints for text in row.standing.reprints),
+    )
+    new = {row.words: i for i, row in enumerate(rows) if row.words not in before.shingles}
+    return after.with_shingles({words: sets.packed(i) for words, i in new.items()})
 
 
 # --- what is written -----------------------------------------------------------------------------

@@ -76,8 +76,12 @@ def _test_set(groups: Sequence[Placed], before: TestSet, params: SplitParams) ->
     """
     tested = [row for group in groups if group.side == "test" for row in group.kept]
     ids, texts = {row.item.id for row in tested}, {row.words for row in tested}
-    kept = sum(before.knows(row.item.id, row.words) == "tested" for row in tested)
-    beside = [row for group in groups if group.frozen for row in group.left_out]
+    kinds = [row.standing.kind for row in tested]
+    kept, reprints = len(kinds) - kinds.count(""), kinds.count("reprint")
+    texts |= {text for row in tested for text in row.standing.reprints}
+    left_out = [(group, row) for group in groups for row in group.left_out]
+    barred = [row for group, row in left_out if not group.frozen and not row.trainable]
+    beside = [row for group, row in left_out if group.frozen] + barred
     known = {text for key, text in before.tested_texts if key in ids}
     given_up = {key for key, text in before.tested_texts if text in known} - ids
     frozen = before.tested - given_up
@@ -89,6 +93,8 @@ def _test_set(groups: Sequence[Placed], before: TestSet, params: SplitParams) ->
         "kept": kept,
         "under_other_ids": len(renamed),
         "gone": len(gone - renamed),
+        "reprints": reprints,
+        "barred": len(barred),
         "added": len(tested) - kept,
         "taken_out_of_training": sum(
             before.knows(row.item.id, row.words) == "seen" for row in beside
@@ -127,11 +133,10 @@ def _explained(groups: Sequence[Placed], task: Task) -> Iterator[dict[str, Any]]
     for group in groups:
         if group.left_out or len(group.kept) > 1:
             yield {
-                "split": group.side,
+                "split": group.side if group.kept else "none",
                 "kept": [_described(row, task) for row in group.kept],
                 "left_out": [
-                    {**_described(row, task), "why": _why(row, group.kept)}
-                    for row in group.left_out
+                    {**_described(row, task), "why": _why(row, group)} for row in group.left_out
                 ],
             }
 
@@ -140,10 +145,12 @@ def _described(row: Labelled, task: Task) -> dict[str, str]:
     return {"id": row.item.id, "origin": row.origin, "stratum": task.stratum(row.output)}
 
 
-def _why(row: Labelled, kept: Sequence[Labelled]) -> str:
+def _why(row: Labelled, group: Placed) -> str:
+    if not group.frozen and not row.trainable:
+        return "a reprint of a tested item that is gone, and of one that was trained on"
     own = shingles(row.text)
     similar = []
-    for other in kept:
+    for other in group.kept:
         theirs = shingles(other.text)
         similar.append((len(own & theirs) / max(1, len(own | theirs)), other.item.id))
     best, name = max(similar)

@@ -28,6 +28,7 @@ from contracts.stages import (
 )
 from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
+from images.weights.arithmetic import check_finite
 from images.weights.checks import check_changed, check_pair
 from images.weights.lora import NotCovered, Update
 from images.weights.model_files import DTYPES, write_the_rest
@@ -124,11 +125,13 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
 
     merge_with_peft(base, context.input(LORA_ADAPTER), out, dtype, modules, tell)
     before, after = _places(base), _places(out)
-    return {
-        name
-        for name in set(before) & set(after)
-        if not torch.equal(_read(before[name], name).to(dtype), _read(after[name], name))
-    }
+    changed = set()
+    for name in sorted(set(before) & set(after)):
+        new = _read(after[name], name)
+        check_finite(name, new)
+        if not torch.equal(_read(before[name], name).to(dtype), new):
+            changed.add(name)
+    return changed
 
 
 def _remove_others(folder: Path, keep: set[str]) -> None:

@@ -24,7 +24,7 @@ import torch
 
 from contracts import files
 from contracts.errors import BaseModelMissing
-from images.weights.arithmetic import BLOCK, merge_block, unscaled
+from images.weights.arithmetic import BLOCK, check_finite, merge_block, unscaled
 from images.weights.lora import Update
 from images.weights.shards import FLOATS, Entry, layout
 
@@ -94,7 +94,7 @@ def write_shard(
     """Merge one file of the base into `target`, published by rename; return its digest.
 
     `advance` hears of bytes written. Of a tensor no more is held than a block, and the product
-    B @ A where it has a LoRA.
+    B @ A where it has a LoRA. Raises `SentinelTripped` for NaN or infinity in what is merged.
     """
     by_name = {entry.name: entry for entry in entries}
     header, places = layout((e.name, dtype, e.shape) for e in by_name.values())
@@ -145,17 +145,18 @@ def _write_tensor(
     for start in range(0, entry.elements, BLOCK):
         count = min(BLOCK, entry.elements - start)
         offset, out = entry.begin + start * stored.itemsize, sink.take()
+        new = torch.frombuffer(out, dtype=dtype, count=count)
         if value is None and stored == dtype:
             _read_exactly(source, memoryview(out)[: count * stored.itemsize], offset)
         else:
             _read_exactly(source, memoryview(before)[: count * stored.itemsize], offset)
             old = torch.frombuffer(before, dtype=stored, count=count)
-            new = torch.frombuffer(out, dtype=dtype, count=count)
             if value is None:
                 new.copy_(old)
             else:
                 differs = merge_block(old, value[start : start + count], update, new)
                 changed = changed or differs
+        check_finite(entry.name, new)
         sink.send(out, count * dtype.itemsize)
     return changed
 

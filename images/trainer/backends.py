@@ -9,15 +9,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from contracts.errors import GpuUnavailable, SentinelTripped, SettingsInvalid
-from contracts.params import (
-    TrainParams,
-)
+from contracts.params import TrainParams
 from images.trainer.world import World
 
 Backend = Literal["unsloth", "transformers"]
@@ -27,7 +26,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 _STORED_AS = {
     torch.int8: "8bit",  # bitsandbytes LLM.int8()
-    torch.uint8: "4bit",  # bitsandbytes nf4, two weights a byte
+    torch.uint8: "4bit",  # bitsandbytes, two weights a byte
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
 }
@@ -74,17 +73,16 @@ def load_model(backend: Backend, base: Path, params: TrainParams, *, divide: boo
         on_gpu = params.device == "cuda" and not divide
         model = _load_transformers(base, params, torch.cuda.current_device() if on_gpu else "cpu")
     check_precision(model, params.load_in)
+    check_blocks(model)
     return model
 
 
 def check_precision(model: Any, load_in: str) -> None:
-    """Raise `SentinelTripped` unless every projection is stored as `load_in` says."""
-    stored = Counter(
-        _STORED_AS.get(module.weight.dtype, str(module.weight.dtype))
-        for name, module in model.named_modules()
-        if name.removesuffix(".base_layer").endswith(PROJECTIONS)
-        and not hasattr(module, "base_layer")
-    )
+    """Raise `SentinelTripped` unless every projection is stored as `load_in` says.
+
+    Four bits are those of nf4; fp4 takes as many, and is further from the weights.
+    """
+    stored = Counter(_stored_as(weight) for weight in _projections(model))
     if set(stored) != {load_in}:
         found = ", ".join(f"{count} in {kind}" for kind, count in stored.items()) or "none"
         raise SentinelTripped(
@@ -92,6 +90,37 @@ def check_precision(model: Any, load_in: str) -> None:
             why=f"projections found: {found}",
             todo="Set train.backend=transformers, or another train.load_in.",
         )
+
+
+def _projections(model: Any) -> Iterator[Any]:
+    """Yield the weight of every frozen projection."""
+    for name, module in model.named_modules():
+        plain = name.removesuffix(".base_layer").endswith(PROJECTIONS)
+        if plain and not hasattr(module, "base_layer"):
+            yield module.weight
+
+
+def check_blocks(model: Any) -> None:
+    """Raise `SentinelTripped` for 4-bit weights that bitsandbytes would read wrongly on this CPU.
+
+    They are quantised in blocks that run on over the ends of rows. On CPUs with AVX-512 they are
+    read as if every row began a block (0.50.2, `dequantize_4bit`), which gives weights of another
+    size unless a row is a number of whole blocks. A GPU reads them rightly.
+    """
+    held = [weight for weight in _projections(model) if weight.device.type == "cpu"]
+    states = [state for weight in held if (state := getattr(weight, "quant_state", None))]
+    if wrong := sorted({s.shape[-1] for s in states if s.shape[-1] % s.blocksize}):
+        raise SentinelTripped(
+            "sentinel precision: bitsandbytes reads this base's 4-bit weights wrongly on a CPU",
+            why=f"its projections have rows of {', '.join(map(str, wrong))} weights, no multiple "
+            f"of a block of {states[0].blocksize}",
+            todo="Set train.load_in to 8bit or bf16, or train.device=cuda.",
+        )
+
+
+def _stored_as(weight: torch.Tensor) -> str:
+    quantised = getattr(weight, "quant_type", "nf4")
+    return _STORED_AS.get(weight.dtype, str(weight.dtype)) if quantised == "nf4" else quantised
 
 
 def _load_unsloth(base: Path, params: TrainParams) -> Any:

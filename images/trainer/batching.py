@@ -1,8 +1,7 @@
 """How many rows are computed at once: chosen to fit the memory, halved when that was too much.
 
-An optimizer step is over `batch_size` rows whatever happens. They are put in order for the
-micro-batch that was chosen first (the bucket), so that a smaller one only cuts its micro-batches
-in pieces: every step sees the same rows, and a checkpoint stays good.
+An optimizer step is over `batch_size` rows whatever happens, and over the same ones (order.py). So
+a checkpoint stays good when less is computed at once.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Batching:
     """Where it is written down."""
     params: TrainParams
     """The settings, with the micro-batch settled."""
-    bucket: int
-    """Rows that the order puts together; a multiple of the micro-batch."""
+    chosen: int
+    """The micro-batch that was chosen first; less where the memory was not enough for it."""
     training: Training | None
     """What its memory is estimated from; None for a base of unknown shape."""
     processes: int = 1
@@ -74,7 +73,7 @@ class Batching:
                 what = "training ran out of memory with one row at once"
                 raise self._named(what, error) from error
             smaller = fit.halved(self.params.rows_at_once)
-            _record(self.folder, self.bucket, smaller)
+            _record(self.folder, self.chosen, smaller)
             if self.processes > 1:
                 what = f"training ran out of memory; the next try is with micro-batch {smaller}"
                 raise OutOfMemory(what, why=_first_line(error)) from error
@@ -82,13 +81,10 @@ class Batching:
             restart()
 
     def _named(self, what: str, error: RuntimeError) -> OutOfMemory:
-        todo = f"Set train.max_length below {self.params.max_length}."
-        if self.training is not None:
-            # It was too much, whatever the estimate says: so nothing is said to be enough.
-            ways = fit.savings(self.training, free_mib=0)
-            named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways if way.mib > 0]
-            todo = f"Set {', or '.join(named)}."
-        return OutOfMemory(what, why=_first_line(error), todo=todo)
+        # It was too much, whatever the estimate says: so nothing is said to be enough.
+        ways = fit.savings(self.training, free_mib=0) if self.training else []
+        named = [f"{way.setting} (saves about {way.mib:,} MiB)" for way in ways if way.mib > 0]
+        return OutOfMemory(what, why=_first_line(error), todo=fit.advice(named))
 
 
 def settle(
@@ -119,17 +115,17 @@ def settle(
         rows = params.micro_batch_size or _choose(training, params, rows_a_step)
         kept = rows, rows
         _record(folder, *kept)
-    bucket, most = kept
-    rows = next(each for each in fit.divisors(rows_a_step) if each <= most and bucket % each == 0)
+    chosen, most = kept
+    rows = next(each for each in fit.divisors(rows_a_step) if each <= most)
     settled = params.model_copy(update={"micro_batch_size": rows})
-    return Batching(folder, settled, bucket, training, processes)
+    return Batching(folder, settled, chosen, training, processes)
 
 
 def recorded(folder: Path) -> tuple[int, int] | None:
-    """Return (bucket, rows at once) that an earlier process of this training has kept to."""
+    """Return the rows at once as chosen first, and as an earlier process has kept to."""
     try:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return int(found["bucket"]), int(found["rows_at_once"])
+        return int(found["chosen"]), int(found["rows_at_once"])
     except FileNotFoundError:
         return None
 
@@ -194,8 +190,8 @@ def _choose(training: Training | None, params: TrainParams, rows_a_step: int) ->
     return rows
 
 
-def _record(folder: Path, bucket: int, rows: int) -> None:
-    files.write_json(folder / RECORD, {"bucket": bucket, "rows_at_once": rows})
+def _record(folder: Path, chosen: int, rows: int) -> None:
+    files.write_json(folder / RECORD, {"chosen": chosen, "rows_at_once": rows})
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -62,11 +62,10 @@ class Packed:
     layout: Layout
 
 
-def choose_packing(backend: str, base: Path, params: TrainParams, *, bucket: int) -> bool:
+def choose_packing(backend: str, base: Path, params: TrainParams) -> bool:
     """Return whether rows are packed, and say so; raise `SettingsInvalid` if they cannot be.
 
-    `bucket` are the rows that the order puts together: what is chosen here holds also where less
-    memory makes micro-batches smaller, since the order of rows follows from it.
+    The micro-batch has to be settled.
     """
     hindrance = _hindrance(backend, base)
     if params.packing == "on" and hindrance:
@@ -75,7 +74,7 @@ def choose_packing(backend: str, base: Path, params: TrainParams, *, bucket: int
             why=hindrance,
             todo="Set train.packing=auto, or train.backend=transformers.",
         )
-    if bucket == 1:
+    if params.rows_at_once == 1:
         _log.warning("one row at a time: nothing to pack, nothing to pad")
         return False
     if params.packing == "off" or hindrance:

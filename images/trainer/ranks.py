@@ -76,8 +76,8 @@ def _run(context: StageContext[TrainParams], size: int) -> None:
 
 def _is_smaller(now: tuple[int, int], before: tuple[int, int] | None) -> bool:
     """Return whether a try has lowered the rows at once; see batching.py for the record."""
-    bucket, rows = now
-    return rows < (bucket if before is None else before[1])
+    chosen, rows = now
+    return rows < (chosen if before is None else before[1])
 
 
 def _environment(number: int, size: int) -> dict[str, str]:

@@ -19,7 +19,6 @@ from tasks import ChatFormat
 IGNORED = -100
 """Label of a token that the loss leaves out (torch's convention)."""
 
-_NAMED_ROWS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -56,8 +55,9 @@ def read_split(
     """Read a split (`{"id", "messages"}` a line) and tokenize it.
 
     Raises `ItemsInvalid` for a row that is no chat ending with an answer, `RowTooLong` naming the
-    rows of more than `max_length` tokens unless they are to be dropped, `SentinelTripped` where
-    the tokenizer's chat template and the task's disagree, `LabelsMissing` when nothing is left.
+    rows of more than `max_length` tokens unless they are to be dropped and there are others,
+    `SentinelTripped` where the tokenizer's chat template and the task's disagree, `LabelsMissing`
+    when there is no row.
     """
     rows = [encode(row, tokenizer, chat) for row in files.read_jsonl(path)]
     long = [row for row in rows if len(row.ids) > max_length]
@@ -65,6 +65,8 @@ def read_split(
         what = f"{len(long)} of {len(rows)} rows of {path.name} exceed {max_length} tokens"
         if too_long == "error":
             raise RowTooLong(what, why=_lengths(long))
+        if len(long) == len(rows):
+            raise RowTooLong(what, why=_lengths(long), todo="Raise train.max_length.")
         _log.warning("%s; left out: %s", what, _lengths(long))
     kept = [row for row in rows if len(row.ids) <= max_length]
     if not kept:
@@ -130,6 +132,4 @@ def _check_template(
 
 def _lengths(rows: Iterable[Row]) -> str:
     longest = sorted(rows, key=lambda row: -len(row.ids))
-    named = ", ".join(f"{row.id} ({len(row.ids)} tokens)" for row in longest[:_NAMED_ROWS])
-    more = len(longest) - _NAMED_ROWS
-    return f"{named}, and {more} more" if more > 0 else named
+    return ", ".join(f"{row.id} ({len(row.ids)} tokens)" for row in longest)

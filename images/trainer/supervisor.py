@@ -6,7 +6,6 @@ behind, on the GPU and at work in the stage's folder. Here the kernel ends them 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import signal
@@ -16,19 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import ValidationError
 
 from contracts.entrypoint import Emit
 from contracts.errors import StageFailed, StageKilled, error_for
+from contracts.orphans import die_with
 from contracts.stage import Event
 
 _GRACE_S = 3.0
 """How long the others may go on after one has failed: of several that fail at once, or of one
 another, the one with a reason is wanted."""
 _POLL_S = 0.2
-_PR_SET_PDEATHSIG = 1
-_PRCTL = ctypes.CDLL(None).prctl
 
 
 def supervise(
@@ -89,13 +88,8 @@ def _start(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environ,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, resolved before
+        preexec_fn=partial(die_with, os.getpid()),  # noqa: PLW1509  # two system calls
     )
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process with its parent, even one ended by SIGKILL (prctl(2))."""
-    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(ranks: Sequence[_Rank]) -> list[_Rank]:

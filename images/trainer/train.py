@@ -33,10 +33,11 @@ from contracts.stages import (
     VALIDATION_SPLIT,
 )
 from images.trainer.backends import Backend, choose_backend, load_model
+from images.trainer.base_tensors import check_complete
 from images.trainer.batching import Batching, settle
 from images.trainer.checkpoints import ADAPTER, ADAPTER_CONFIG, newest_whole
 from images.trainer.curve import loss_curve
-from images.trainer.order import for_processes, steps_for, training_order
+from images.trainer.order import micro_batches, steps_for, training_order
 from images.trainer.packing import choose_packing, enable_packing
 from images.trainer.reference import Recorded, Recorder
 from images.trainer.rows import Row, Split, read_split
@@ -97,6 +98,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 def _prepare(context: StageContext[TrainParams]) -> _Plan:
     params, base, world = context.params, context.input(BASE), World.here()
     backend = choose_backend(params)
+    world.decided(lambda: check_complete(base))
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(base)
     train, validation = _splits(context, tokenizer)
@@ -107,7 +109,7 @@ def _prepare(context: StageContext[TrainParams]) -> _Plan:
             context.work, params, base, longest=longest, processes=world.size, divided=divided
         )
     )
-    packed = choose_packing(backend, base, params, bucket=batching.bucket)
+    packed = choose_packing(backend, base, batching.params)
     chat = load_task(context.job.task).chat
     return _Plan(
         backend=backend,
@@ -231,15 +233,14 @@ def _in_order(rows: Sequence[Row], batching: Batching, *, packed: bool) -> list[
         lengths,
         steps=steps,
         batch_size=params.batch_size,
-        micro_batch_size=batching.bucket,
         seed=params.seed,
-        packed=packed,
     )
-    order = for_processes(
+    order = micro_batches(
         order,
         lengths,
         batch_size=params.batch_size,
         micro_batch_size=params.rows_at_once,
+        packed=packed,
         processes=batching.processes,
     )
     return [rows[index] for index in order]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 
+from contracts.errors import SentinelTripped
 from images.weights.lora import Trained, Update
 
 BLOCK = 2**18
@@ -55,6 +56,20 @@ def merge_tensor(
         differs = merge_block(flat[at:end], value[at:end], update, new[at:end])
         changed = changed or differs
     return new.view(old.shape), changed
+
+
+def check_finite(name: str, merged: torch.Tensor) -> None:
+    """Raise `SentinelTripped` for NaN or infinity in a tensor of the merged model, or a block.
+
+    Their sum is not finite if one of them is not, and is there in a twentieth of the time. It can
+    overflow where they are.
+    """
+    if not bool(merged.sum().isfinite()) and not bool(merged.isfinite().all()):
+        raise SentinelTripped(
+            f"sentinel finite_weights: NaN or infinity in {name} of the merged model",
+            why="the base holds it, or base and update are beyond the type's range",
+            todo="Check the base's files; then train again with a lower train.learning_rate.",
+        )
 
 
 def _updated(old: torch.Tensor, value: torch.Tensor, update: Update | None) -> torch.Tensor:

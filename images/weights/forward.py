@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors import safe_open
 
+from contracts.errors import BaseModelMissing
 from images.weights.lora import Lora, NotCovered, Update
 from images.weights.shards import model_shards
 
@@ -92,7 +93,8 @@ class FromFiles:
         return a, b, lora.scaling
 
     def _file(self, name: str) -> Any:
-        path = self._places[name]
+        if (path := self._places.get(name)) is None:
+            raise BaseModelMissing(f"the model's files have no {name}")
         if path not in self._open:
             self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._open[path]
@@ -241,10 +243,15 @@ class _Run:
 
     def norm(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         """Return hidden / rms(hidden) * weight, over the last dimension."""
-        weight = self._weights.tensor(name)
-        assert weight is not None, name  # noqa: S101  # a Qwen3 has all its norms
+        weight = self._needed(name)
         scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self._shape.eps)
         return hidden * scale * self.here(weight)
+
+    def _needed(self, name: str) -> torch.Tensor:
+        """Return a tensor that every Qwen3 has; raise `BaseModelMissing` if this one does not."""
+        if (found := self._weights.tensor(name)) is None:
+            raise BaseModelMissing(f"the model's files have no {name}")
+        return found
 
     def _attention(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
         shape = self._shape
@@ -270,8 +277,7 @@ class _Run:
         return found * self._cos[:, None] + across * self._sin[:, None]
 
     def _linear(self, hidden: torch.Tensor, name: str) -> torch.Tensor:
-        weight = self._weights.tensor(f"{name}.weight")
-        assert weight is not None, name  # noqa: S101  # a Qwen3 has all its projections
+        weight = self._needed(f"{name}.weight")
         out = hidden @ self.here(weight).T
         if (lora := self._weights.update(f"{name}.weight")) is not None:
             a, b, scaling = lora

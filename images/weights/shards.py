@@ -122,7 +122,7 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
     """Return the tensors of each file of a model, by file name, in the index's order of names.
 
     As transformers does, one `model.safetensors` goes before an index. Raises `BaseModelMissing`
-    when a file, or a tensor that the index has, is missing.
+    when a file is missing, or its tensors are not those that the index has in it.
     """
     if (folder / SINGLE).is_file():
         return {SINGLE: read_header(folder / SINGLE)}
@@ -133,11 +133,13 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
     for name in sorted(set(index.values())):
         if not (folder / name).is_file():
             raise BaseModelMissing(f"{folder} has no {name}", why=f"{INDEX} names it")
-        shards[name] = [e for e in read_header(folder / name) if index.get(e.name) == name]
-    if missing := set(index) - {entry.name for shard in shards.values() for entry in shard}:
-        raise BaseModelMissing(
-            f"{len(missing)} tensors of {INDEX} are in no file", why=", ".join(sorted(missing)[:5])
-        )
+        shards[name] = read_header(folder / name)
+        named = {tensor for tensor, file in index.items() if file == name}
+        if odd := named ^ {entry.name for entry in shards[name]}:
+            raise BaseModelMissing(
+                f"{name} does not hold the tensors that {INDEX} has in it",
+                why=", ".join(sorted(odd)[:5]),
+            )
     return shards
 
 

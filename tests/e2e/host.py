@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.docker.engine import docker
 SAMPLE = files.ROOT / "examples/liga-sample"
 TASK = load_task("liga_relevance")
 ALIAS = "e2e-relevance"
+LIVE = f"{ALIAS}:latest"
 TEACHER = "e2e-teacher"
 IMAGE = "retrain-test/backend:local"
 IRRELEVANT, RELEVANT = 20, 4
@@ -83,16 +85,16 @@ class Host:
         return settings
 
     def command(self, command: str, *overrides: str) -> list[str]:
-        """Return the words of a call of `python -m driver`."""
+        """Return the words of a call of `python -m driver`; `command` is as in a shell."""
         file = self.folder / "settings.yaml"
         file.write_text(json.dumps(self.settings()), encoding="utf-8")
-        words = [sys.executable, "-m", "driver", *command.split(), "-c", str(file)]
+        words = [sys.executable, "-m", "driver", *shlex.split(command), "-c", str(file)]
         return [*words, *(f"--set={each}" for each in overrides)]
 
     @property
     def environ(self) -> dict[str, str]:
-        """Return the driver's environment."""
-        return {**os.environ, "OLLAMA_HOST": self.ollama}
+        """Return the driver's environment: no cell of a table is broken into lines."""
+        return {**os.environ, "OLLAMA_HOST": self.ollama, "COLUMNS": "300"}
 
     def driver(self, command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
         """Call `python -m driver` as a user does."""
@@ -150,7 +152,7 @@ def running_backend(
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "OLLAMA_URL": ollama,
-        "OLLAMA_MODEL": f"{ALIAS}:latest",
+        "OLLAMA_MODEL": LIVE,
         "NUM_PREDICT": "600",
         "SYSTEM_PROMPT_FILE": "/prompt.md",
         "SEED_FILE": "/seed.jsonl",

@@ -45,6 +45,9 @@ class OllamaDouble:
         self.loaded: dict[str, str] = {}
         """By digest, the name that its runner was first asked by."""
         self.script: Script = lambda _: good_answer()
+        self.cut_off = 0
+        """How many of the next answers end before they are done: real ones do so after 30 equal
+        tokens."""
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
         self.open.set()
@@ -108,7 +111,8 @@ class OllamaDouble:
                 if isinstance(said, int):
                     self._reply(said, {"error": "scripted"})
                 else:
-                    ended = {"done": True, "done_reason": "stop"}
+                    cut_off, double.cut_off = double.cut_off > 0, max(0, double.cut_off - 1)
+                    ended = {"done": not cut_off, "done_reason": "stop"}
                     self._reply(200, {"message": {"content": said}, **ended})
 
             def log_message(self, *_: Any) -> None:

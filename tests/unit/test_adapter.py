@@ -183,11 +183,16 @@ def _with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _without_effect(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t * (0 if ".lora_B." in name else 1) for name, t in tensors.items()}
+
+
 @pytest.mark.slow
 @needs_converter
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
+        ({"tensors": _without_effect}, SentinelTripped, "weights_changed"),
         ({"tensors": _with_nan}, SentinelTripped, "finite_adapter"),
         ({"base_model_name_or_path": "base@sha256:12"}, SentinelTripped, "base_commit"),
         ({"use_rslora": True}, SettingsInvalid, "cannot be served as an adapter"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from contracts.stage import Event, Result
 from contracts.stages import EVALUATE
 from driver.plan import Action, Request, Step
 from driver.report import display as display_module
-from driver.report.display import Display
+from driver.report.display import Display, LastingConsole
 
 STEP = Step(Request(EVALUATE, {}, {}, "", "", ""), Action.RUN, "gguf has changed")
 RESULT = Result(
@@ -119,3 +121,14 @@ def test_lines_become_rarer(
     display.event(answered(5))
     assert "5/30 items" in text.getvalue().splitlines()[-1]
     display.failed(EVALUATE)
+
+
+def test_a_terminal_that_is_gone_is_a_reader_that_is_gone() -> None:
+    """Its other end closed, each write fails with EIO; the run goes on and says nothing more."""
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        console = LastingConsole(file=terminal)
+        console.print("one")
+        console.print("two")
+        assert console.quiet

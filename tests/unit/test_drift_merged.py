@@ -68,6 +68,7 @@ def _lose_a_module(adapter: Path) -> None:
         pytest.param(_configured(lora_alpha=32), id="twice"),
         pytest.param(_configured(lora_alpha=0.01), id="as good as not at all"),
         pytest.param(_configured(lora_alpha=14), id="an eighth too weak"),
+        pytest.param(_configured(lora_alpha=15.2), id="a twentieth too weak"),
         pytest.param(_configured(use_rslora=True), id="by another scaling"),
         pytest.param(_swap_layers, id="into another layer"),
         pytest.param(_lose_a_module, id="but for one module"),
@@ -93,7 +94,7 @@ def test_an_adapter_merged_wrongly_is_found(
 def _rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
     """Return a matrix as it comes back from symmetric quantisation in blocks of 32."""
     blocks = weight.float().view(-1, 32)
-    step = blocks.abs().amax(dim=1, keepdim=True) / (2 ** (bits - 1) - 1)
+    step = blocks.abs().amax(dim=1, keepdim=True).clamp_min(1e-9) / (2 ** (bits - 1) - 1)
     return ((blocks / step).round() * step).view_as(weight).to(weight.dtype)
 
 

@@ -164,6 +164,13 @@ def _untyped(data: bytes) -> bytes:
     return data[:at] + struct.pack("<i", 1) + data[at + 4 :]
 
 
+def _markup(data: bytes) -> bytes:
+    """Make tokens 1,000 to 90,000 markup."""
+    at = _value_at(data, "tokenizer.ggml.token_type") + 12 + 4 * 1000
+    control = struct.pack("<i", 3) * 89_000
+    return data[:at] + control + data[at + len(control) :]
+
+
 @pytest.mark.parametrize(
     ("plant", "says"),
     [
@@ -178,6 +185,7 @@ def _untyped(data: bytes) -> bytes:
         ),
         (lambda d: _replaced(d, "tokenizer.ggml.merges", b"i n", b"i m"), "merges are not"),
         (_untyped, "is an ordinary token"),
+        (_markup, "89000 ordinary tokens are markup"),
     ],
 )
 def test_metadata_that_was_not_trained_is_found(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker.errors
@@ -124,3 +125,11 @@ def test_an_engine_that_stays_away_is_named() -> None:
     container.away = 1 << 60
     with pytest.raises(DockerUnavailable, match="went away"):
         heard(container)
+
+
+def test_a_container_that_is_met_again_is_not_told_twice(tmp_path: Path) -> None:
+    log, begins = tmp_path / "train.log", dict[str, int]()
+    for container, said in (("a", "failed\n"), ("b", "half\n"), ("b", "half\nwhole\n")):
+        with following.open_anew(log, container, begins) as output:
+            output.write(said)
+    assert log.read_text(encoding="utf-8") == "failed\nhalf\nwhole\n"

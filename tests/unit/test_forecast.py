@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from contracts import files, stages
-from contracts.errors import OutOfMemory
+from contracts.errors import OutOfMemory, SettingsInvalid
 from contracts.params import FetchMetrics, SnapshotMetrics, SplitMetrics, TrainMetrics
 from contracts.stage import InputRef, Job, Metrics, OutputRef, Result, Stage
 from driver import doctor, forecast, preflight, settings
@@ -245,6 +245,15 @@ def test_two_gpus_share_the_rows_and_what_one_cannot_hold(
     assert divided.memory.total < 24_576
     with pytest.raises(OutOfMemory, match="does not fit GPU 0"):
         forecast.forecast(session(*TOO_MUCH, two, "train.sharding=none"))
+
+
+def test_processes_that_cannot_be_are_said_with_the_plan(
+    session: Callable[..., Any], nvml: Callable[[Any], Any]
+) -> None:
+    nvml("rtx3090")
+    made = session("train.sharding=fsdp", "train.load_in=bf16")
+    with pytest.raises(SettingsInvalid, match="there is one"):
+        forecast.announce(made)
 
 
 def test_a_micro_batch_of_the_settings_is_tried_all_the_same(

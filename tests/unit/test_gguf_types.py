@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
@@ -33,6 +35,7 @@ from contracts.stages import CONVERT, convert_stage
 from examples import tiny_qwen3
 from images.gguf import convert, programs
 from images.gguf.source import Source
+from images.weights.shards import SINGLE
 from tests.unit import references
 from tests.unit.model_stages import chat_row, folder_of, run
 
@@ -154,6 +157,52 @@ def test_a_file_of_another_type_than_asked_for_is_refused(
     with pytest.raises(SentinelTripped, match="file type is 32 instead of 7"):
         converted(tmp_path, tiny_base, swapped)
     assert not list(folder_of(tmp_path, CONVERT).rglob("model.gguf"))
+
+
+@pytest.mark.slow
+def test_a_file_without_a_tensor_of_the_model_is_refused(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_base, model)
+    tensors = load_file(model / SINGLE)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(64)
+    save_file(tensors, model / SINGLE, metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match="number of tensors is 24 instead of 25"):
+        converted(tmp_path, model, Converter(known))
+
+
+def test_a_layer_that_lacks_what_others_have_is_refused() -> None:
+    names = [f"blk.{layer}.attn_{part}.weight" for layer in range(3) for part in ("q", "q_norm")]
+
+    def header(*names: str) -> Header:
+        return Header(3, {}, [Tensor(name, (64,), F16, 0) for name in names], {})
+
+    convert._check_tensors(header(*names, "token_embd.weight"), 7)
+    with pytest.raises(SentinelTripped, match=r"layer 2 has no attn_q_norm\.weight"):
+        convert._check_tensors(header(*names[:-1]), 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["bf16", "q8_0"])
+def test_a_type_whose_weights_are_not_those_of_the_first_is_refused_and_made_anew(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path], damaged: str
+) -> None:
+    """Headers, sizes and types are right; of the last matrix every seventh byte has some bits
+    turned over.
+    """
+    content = bytearray(known[damaged].read_bytes())
+    last = slice(len(content) - 7_000, len(content) - 1_000, 7)
+    content[last] = bytes(byte ^ 0x15 for byte in content[last])
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(content)
+    types = ["q8_0", "bf16"]
+    with pytest.raises(SentinelTripped, match="sentinel variant_weights"):
+        converted(tmp_path, tiny_base, Converter({**known, damaged: broken}), outtype=types)
+    assert not list(folder_of(tmp_path, CONVERT).rglob("*.gguf"))
+    again = Converter(known)
+    assert converted(tmp_path, tiny_base, again, outtype=types)
+    assert again.made == types
 
 
 def test_a_converter_that_fails_on_a_full_disk_is_told_apart(

@@ -83,6 +83,17 @@ def test_gpus_that_cannot_share_a_batch_are_named(
         preflight.check_gpu(session("gpu.devices=[0, 1]", "train.batch_size=3"))
 
 
+def test_one_gpu_divides_no_base(session: Callable[..., Any], nvml: Callable[[Any], Any]) -> None:
+    nvml("rtx3090")
+    divided = ("train.sharding=fsdp", "train.load_in=bf16")
+    preflight.check_gpu(session("gpu.devices=[0, 1]", *divided))
+    with pytest.raises(SettingsInvalid) as caught:
+        session("gpu.devices=[0]", *divided)
+    assert "gpu.devices names one" in caught.value.why
+    with pytest.raises(SettingsInvalid, match=r"divides the base.*there is one"):
+        preflight.check_gpu(session(*divided))  # the first one, as shipped
+
+
 def test_an_older_minor_version_is_a_warning(
     session: Callable[..., Any], nvml: Callable[[Any], Any]
 ) -> None:

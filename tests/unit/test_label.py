@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import EngineUnavailable, ItemsInvalid, LabelsMissing, ModelMissing
+from driver.report.labels import section
 from tasks.chat import QWEN3
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, items, stage
@@ -58,6 +59,42 @@ def test_a_reviewed_label_that_breaks_a_rule_is_set_apart_and_not_asked(
     metrics = stage.label()
     assert (metrics.reviewed, metrics.asked, metrics.quarantined) == (0, 2, 1)
     assert stage.rows("quarantine")[0]["origin"] == "reviewed"
+
+
+def test_a_review_that_is_no_whole_label_is_never_the_teachers(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    """Nor asked for in the sample; the report says that a person has to complete it."""
+    partial = {"id": "i1", "label": {"priority": "low"}, "unusable": "summary: missing"}
+    write_jsonl(stage.folder / "reviewed.jsonl", [partial])
+    metrics = stage.label(gold_sample=20)
+    assert (metrics.reviewed, metrics.asked, metrics.quarantined) == (0, 2, 1)
+    assert not any("Fall 1" in asked["messages"][1]["content"] for asked in engine.asked)
+    assert [row["id"] for row in stage.rows("labels")] == ["i0", "i2"]
+    (row,) = stage.rows("quarantine")
+    assert (row["id"], row["origin"]) == ("i1", "reviewed")
+    (given,) = row["attempts"]
+    assert json.loads(given["text"]) == {"priority": "low"}
+    assert given["broken"] == ["format: summary: missing"]
+    report = json.loads((stage.out / "label_report.json").read_text())
+    assert report["quarantined_reviews"] == 1
+    assert report["quarantine_reasons"] == {"format": 1}
+    assert "1 of them reviewed by a person" in section(report)
+    with pytest.raises(LabelsMissing) as caught:
+        stage.label(min_labelled=0.9)
+    assert "1 reviewed ones are in quarantine" in caught.value.why
+
+
+def test_without_other_items_nobody_is_asked_for_it(
+    stage: Labelling, engine: ScriptedEngine
+) -> None:
+    rows = [{"id": each["id"], "label": {}, "unusable": "no field"} for each in items(3)]
+    write_jsonl(stage.folder / "reviewed.jsonl", rows)
+    engine.alive = False
+    assert stage.label().quarantined == 3
+    write_jsonl(stage.folder / "reviewed.jsonl", [*rows, rows[0]])
+    with pytest.raises(ItemsInvalid, match="the id comes twice"):
+        stage.label()
 
 
 @pytest.mark.parametrize(

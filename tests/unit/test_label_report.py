@@ -65,6 +65,30 @@ def test_the_report_tells_breaks_before_and_after_retry_and_the_cost(
     assert figures["quarantined"] == 1
 
 
+def test_where_too_few_are_doubtful_the_least_sure_ones_follow(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    def script(messages: list[dict[str, str]], _: int) -> str:
+        asked = messages[1]["content"]
+        if "Fall 3." in asked and len(messages) == 2:
+            return PLACEHOLDER
+        scores = {"Fall 7.": 0.55, "Fall 9.": 0.7}
+        score = next((each for case, each in scores.items() if case in asked), 0.9)
+        return json.dumps(label("high", relevance_score=score), ensure_ascii=False)
+
+    engine.script = script
+    stage = Labelling(tmp_path, 30)
+    write_jsonl(tmp_path / "reviewed.jsonl", [{"id": "i0", "label": label("high")}])
+    stage.label(gold_sample=0)
+    shown = json.loads((stage.out / "label_report.json").read_text())["look_at"]
+    assert len(shown) == 20
+    assert [row["id"] for row in shown[:3]] == ["i3", "i7", "i9"]
+    assert shown[0]["why"] == ["1 answers were refused before this one"]
+    assert shown[1]["why"] == ["nothing speaks against it, but relevance_score is 0.55"]
+    assert "i0" not in {row["id"] for row in shown}, "a person has looked at it"
+    assert [row["id"] for row in shown[3:]] != [f"i{n}" for n in range(1, 18)], "a sample"
+
+
 def test_the_report_compares_with_the_labels_before(tmp_path: Path, engine: ScriptedEngine) -> None:
     before = Labelling(tmp_path / "store/label/f0")
     before.label()

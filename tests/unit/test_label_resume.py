@@ -26,6 +26,8 @@ from tests.unit.scripted_engine import ScriptedEngine
 
 __all__ = ["engine", "stage"]
 
+TASK = load_task("liga_relevance")
+
 
 def test_a_second_run_asks_nothing_and_a_changed_teacher_everything(
     stage: Labelling, engine: ScriptedEngine
@@ -84,8 +86,7 @@ def test_items_with_the_same_text_are_asked_once(stage: Labelling, engine: Scrip
 def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     stage: Labelling, engine: ScriptedEngine
 ) -> None:
-    task = load_task("liga_relevance")
-    digests = [task.item_digest(task.item.model_validate(row)) for row in items(2)]
+    digests = [TASK.item_digest(TASK.item.model_validate(row)) for row in items(2)]
     answers = (json.dumps(label(None)), PLACEHOLDER)
     with LabelCache(stage.folder / CACHE_FILE) as cache:
         cache.put_imported(
@@ -94,6 +95,26 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     metrics = stage.label()
     assert (metrics.imported, metrics.asked) == (1, 2)
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
+
+
+def test_what_is_there_already_is_told_while_it_is_judged(
+    stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules take minutes for what a hundred thousand imported rows say."""
+    monkeypatch.setattr(label_stage, "_TELL_EVERY_S", 0)
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        given = [TASK.item_digest(TASK.item.model_validate(row)) for row in items(3)]
+        cache.put_imported(Imported(digest, GOOD, "old.jsonl") for digest in given)
+    assert stage.label().imported == 3
+    assert [each.done for each in stage.events] == [0, 0, 1, 2, 3]
+    assert [each.metrics.get("known") for each in stage.events][2] == "1 of 3 looked at"
+    write_jsonl(
+        stage.folder / "reviewed.jsonl",
+        [{"id": row["id"], "label": label("high")} for row in items(3)],
+    )
+    stage.events.clear()
+    assert stage.label().reviewed == 3
+    assert [each.done for each in stage.events] == [0, 1, 2, 3]
 
 
 def test_an_imported_label_stands_for_a_text_that_is_reviewed_elsewhere(
@@ -105,8 +126,7 @@ def test_an_imported_label_stands_for_a_text_that_is_reviewed_elsewhere(
     write_jsonl(stage.folder / "items.jsonl", rows)
     reviews = [{"id": rows[n]["id"], "label": label(None)} for n in (0, 2)]
     write_jsonl(stage.folder / "reviewed.jsonl", reviews)
-    task = load_task("liga_relevance")
-    digests = [task.item_digest(task.item.model_validate(row)) for row in rows[1:]]
+    digests = [TASK.item_digest(TASK.item.model_validate(row)) for row in rows[1:]]
     with LabelCache(stage.folder / CACHE_FILE) as cache:
         cache.put_imported(Imported(each, json.dumps(label("low")), "old") for each in digests)
     for _ in range(2):
@@ -133,8 +153,7 @@ def test_answers_of_an_earlier_version_count(stage: Labelling, engine: ScriptedE
 
 
 def test_a_damaged_import_is_asked(stage: Labelling, engine: ScriptedEngine) -> None:
-    task = load_task("liga_relevance")
-    digest = task.item_digest(task.item.model_validate(items(1)[0]))
+    digest = TASK.item_digest(TASK.item.model_validate(items(1)[0]))
     with LabelCache(stage.folder / CACHE_FILE):
         pass
     with closing(sqlite3.connect(stage.folder / CACHE_FILE)) as database, database:
@@ -163,8 +182,7 @@ def test_rows_that_are_no_text_cost_what_is_in_them(
 def test_an_import_mends_the_quarantine(stage: Labelling, engine: ScriptedEngine) -> None:
     engine.script = lambda messages, _: "{}" if "Fall 1." in messages[1]["content"] else GOOD
     assert stage.label(max_attempts=2).quarantined == 1
-    task = load_task("liga_relevance")
-    digest = task.item_digest(task.item.model_validate(items(2)[1]))
+    digest = TASK.item_digest(TASK.item.model_validate(items(2)[1]))
     with LabelCache(stage.folder / CACHE_FILE) as cache:
         cache.put_imported([Imported(digest, json.dumps(label(None)), "by hand")])
     mended = stage.label(max_attempts=2)
@@ -189,8 +207,7 @@ def test_an_edited_correction_prompt_asks_again(
     stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.label()
-    task = load_task("liga_relevance")
-    edited = dataclasses.replace(task, correction_prompt=task.correction_prompt + "\nSorgfältig!")
+    edited = dataclasses.replace(TASK, correction_prompt=TASK.correction_prompt + "\nSorgfältig!")
     monkeypatch.setattr(label_stage, "load_task", lambda _: edited)
     assert stage.label().asked == 3
 

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
+from contracts import files
+from contracts.entrypoint import StageContext, execute
 from contracts.errors import InputMissing, ItemsInvalid
 from contracts.files import ROOT
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
-from contracts.params import LabelMetrics
-from contracts.stage import Result
-from contracts.stages import LABEL
+from contracts.params import LabelMetrics, SnapshotMetrics, SnapshotParams
+from contracts.stage import Job, Result
+from contracts.stages import ITEMS, LABEL, REVIEWED, SNAPSHOT
 from driver import labels
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
+from driver.store import Store
 from tasks import load_task
 from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
 
@@ -44,7 +47,7 @@ ATTEMPTS = [
 def fill(workspace: Path) -> None:
     with LabelCache(workspace / CACHE_FILE) as cache:
         cache.put("k1", ATTEMPTS)
-        cache.put_imported([Imported("d1", "{}", "old.jsonl, line 1")])
+        cache.put_imported([Imported("d1", json.dumps(label("high")), "old.jsonl, line 1")])
 
 
 def test_a_cache_goes_out_and_into_another_workspace(tmp_path: Path) -> None:
@@ -206,6 +209,87 @@ def test_a_foreign_row_is_taken_for_its_item(tmp_path: Path, row: dict[str, Any]
     assert imported.source == "batch_01_labeled.jsonl, line 1"
 
 
+LONG = {
+    "id": "i5",
+    "title": "Kürzung der Mittel",
+    "content": "Das Land kürzt Mittel der Beratung. " * 4,
+    "source": "dpa",
+    "published_at": "2026-06-15T10:00:00",
+}
+CONTRADICTS = {"title": "Fußball", "content": "Der Verein gewinnt das Spiel am Abend. " * 3}
+
+
+def snapshot(workspace: Path, *rows: dict[str, Any]) -> None:
+    """Publish items as the snapshot stage does."""
+    folder = workspace / "store" / SNAPSHOT.name / "f"
+    job = Job(
+        stage=SNAPSHOT.name,
+        run="r",
+        fingerprint="f",
+        code_digest="",
+        environment="",
+        task=TASK.name,
+        task_digest="",
+        params={},
+        inputs={},
+    )
+
+    def work(context: StageContext[SnapshotParams]) -> SnapshotMetrics:
+        items = files.write_jsonl(
+            context.output(ITEMS),
+            (TASK.item.model_validate(row).model_dump(mode="json") for row in rows),
+        )
+        files.write_jsonl(context.output(REVIEWED), [])
+        return SnapshotMetrics(items=items, reviewed=0)
+
+    Store(workspace).prepare(job)
+    execute(SNAPSHOT, job, workspace, folder, work, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fits"),
+    [
+        ({}, True),
+        ({"id": "other"}, True),
+        ({"content": ""}, True),
+        ({"content": LONG["content"][:60]}, True),
+        ({"content": LONG["content"] + "\n"}, True),
+        ({"published_at": "15.06.2026 10:00"}, True),
+        ({"id": "other", "published_at": "15.06.2026 10:00"}, False),
+        (CONTRADICTS, False),
+        ({"title": "Fußball", "content": ""}, False),
+    ],
+    ids=["whole", "other id", "title", "cut", "newline", "date", "other id, date", "text", "name"],
+)
+def test_a_label_is_for_the_item_of_its_text_or_of_its_id(
+    tmp_path: Path, changed: dict[str, Any], fits: bool
+) -> None:
+    """And what fits none is not passed off as taken."""
+    snapshot(tmp_path, LONG)
+    write_jsonl(tmp_path / "old.jsonl", [{**LONG, **changed, "label": label(None)}])
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (found.labels, found.strangers) == (1, 0 if fits else 1)
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        digest = TASK.item_digest(TASK.item.model_validate(LONG))
+        assert bool(cache.imported([digest])) == fits
+    assert found.examples == (
+        [] if fits else [f"{tmp_path / 'old.jsonl'}, line 1: fits no item of the last snapshot"]
+    )
+
+
+def test_an_exported_label_is_judged_with_its_item_where_that_is_there(tmp_path: Path) -> None:
+    snapshot(tmp_path, LONG)
+    digest = TASK.item_digest(TASK.item.model_validate(LONG))
+    bad = json.dumps(label("high", summary="Keine Zusammenfassung verfügbar."))
+    rows = [
+        {"item": digest, "answer": bad, "source": "s"},
+        {"item": "of another workspace", "answer": bad, "source": "s"},
+    ]
+    write_jsonl(tmp_path / "old.jsonl", rows)
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (found.labels, found.strangers, set(found.refused)) == (1, 1, {"placeholder"})
+
+
 @pytest.mark.parametrize(
     ("row", "kind"),
     [
@@ -220,6 +304,7 @@ def test_a_foreign_row_is_taken_for_its_item(tmp_path: Path, row: dict[str, Any]
         ({"id": "nobody", "label": label("high")}, "unknown item"),
         ({"key": "k", "attempts": "none"}, "format"),
         ({"key": "k", "attempts": []}, "format"),
+        ({"item": "digest", "answer": "{}", "source": "s"}, "format"),
     ],
 )
 def test_a_row_that_is_no_label_is_refused_with_its_place(

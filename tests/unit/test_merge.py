@@ -12,13 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.errors import BaseModelMissing, InputMissing, SentinelTripped
+from contracts.params import FetchParams
 from contracts.stages import (
     MERGE,
 )
+from driver.host_stages import fetch
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
 from images.weights.checks import check_pair
-from images.weights.shards import model_shards, read_header
+from images.weights.shards import INDEX, model_shards, read_header
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, run
 
@@ -141,6 +143,30 @@ def test_an_adapter_that_does_not_fit_or_does_nothing_is_refused(
         merged(tmp_path / "ws", tiny_base, broken)
 
 
+@pytest.mark.parametrize("fault", ["a norm", "a matrix", "beyond the range"])
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}])  # streamed, and by PEFT
+def test_a_merged_weight_that_is_no_number_is_refused(
+    tmp_path: Path, fault: str, lora: dict[str, Any]
+) -> None:
+    """With nothing else that looks at the merged model."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    make_base(base)
+    make_adapter(adapter, base, lora_alpha=600, **lora)
+    name, value = "model.layers.1.input_layernorm.weight", float("nan")
+    path = base / "model.safetensors"
+    if fault == "a matrix":
+        name, value = "model.layers.1.mlp.up_proj.weight", float("inf")
+    elif fault == "beyond the range":
+        path, value = adapter / "adapter_model.safetensors", 3e38
+        name = "base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"
+    tensors = load_file(path)
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match=r"sentinel finite_weights: .*layers\.1\."):
+        merged(tmp_path / "ws", base, adapter, check_drift=False)
+    assert not (folder_of(tmp_path / "ws", MERGE) / "out").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": ', b"\xff\xfe"])
 @pytest.mark.parametrize(
     ("damaged", "error"),
@@ -163,12 +189,38 @@ def test_a_damaged_file_is_named(
         check_pair(base, adapter, "").updates()
 
 
+@pytest.mark.parametrize("drift", [True, False])
+@pytest.mark.parametrize("fault", ["left out", "another file", "too many"])
+def test_an_index_that_is_not_that_of_the_files_is_refused(
+    small: Path, tmp_path: Path, fault: str, drift: bool
+) -> None:
+    shutil.copytree(small / "base", tmp_path / "base")
+    break_index(tmp_path / "base" / INDEX, fault)
+    with pytest.raises(BaseModelMissing, match="does not hold the tensors"):
+        merged(tmp_path / "ws", tmp_path / "base", small / "adapter", check_drift=drift)
+    with pytest.raises(BaseModelMissing, match="does not hold the tensors"):
+        fetch.check(FetchParams(path=str(tmp_path / "base")))
+
+
+def break_index(path: Path, fault: str) -> None:
+    index = json.loads(path.read_text())
+    places, norm = index["weight_map"], "model.layers.1.input_layernorm.weight"
+    if fault == "left out":
+        del places[norm]
+    elif fault == "another file":
+        places[norm] = next(file for file in places.values() if file != places[norm])
+    else:
+        places["model.layers.9.input_layernorm.weight"] = places[norm]
+    path.write_text(json.dumps(index))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a base of several files, and an adapter on it."""
     folder = tmp_path_factory.mktemp("small")
     make_base(folder / "base", shard="100KB")
     make_adapter(folder / "adapter", folder / "base")
+    (folder / "base" / "tokenizer.json").write_text('{"model": {}}')
     return folder
 
 

@@ -133,9 +133,10 @@ def test_types_of_one_file_may_differ(tmp_path: Path) -> None:
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
+SAVED_HEAD: dict[str, Any] = {"modules_to_save": ["lm_head"]}
 TO_PEFT: dict[str, tuple[dict[str, Any], str]] = {
     "DoRA": ({"use_dora": True}, "use_dora"),
-    "modules_to_save": ({"modules_to_save": ["lm_head"], "tied": False}, "modules_to_save"),
+    "modules_to_save": ({**SAVED_HEAD, "tied": False}, "modules_to_save"),
     "trainable tokens": ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
     "embedding": ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
     "some layers": ({"layers_to_transform": [1]}, "layers_to_transform"),
@@ -157,13 +158,29 @@ def test_what_streaming_does_not_cover_goes_to_peft_and_says_so(
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
-def test_a_lora_on_a_tied_head_is_refused_since_it_would_change_the_embedding_too(
-    tmp_path: Path,
+@pytest.mark.parametrize("lora", [{"target_modules": ["q_proj", "lm_head"]}, SAVED_HEAD])
+def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change_too(
+    tmp_path: Path, lora: dict[str, Any]
 ) -> None:
-    base, adapter = made(tmp_path, {"target_modules": ["q_proj", "lm_head"]})
-    with pytest.raises(SentinelTripped, match="untouched_tensors") as refused:
+    base, adapter = made(tmp_path, lora)
+    with pytest.raises(SentinelTripped, match="tied_head"):
         merged(tmp_path / "ws", base, adapter)
-    assert "embed_tokens" in refused.value.why
+
+
+def test_a_bias_that_the_base_has_no_place_for_is_named(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {"lora_bias": True})
+    with pytest.raises(SentinelTripped, match="adapter_modules") as refused:
+        merged(tmp_path / "ws", base, adapter)
+    assert "bias" in refused.value.why
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_peft_rounds_a_base_in_another_type_once(tmp_path: Path, stored: str) -> None:
+    base, adapter = made(tmp_path, {"use_dora": True}, dtype=stored)
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    wide = merged_by_peft(base, adapter, torch.float32)
+    assert_same_bits(out, {name: tensor.to(torch.bfloat16) for name, tensor in wide.items()})
 
 
 def test_another_kind_of_adapter_goes_to_peft(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
-from contracts.errors import OnePassNotCovered, SentinelTripped, StageFailed
+from contracts.errors import BaseModelMissing, OnePassNotCovered, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import FILE_TYPES, read_header
 from contracts.stage import Result
@@ -226,8 +226,8 @@ def test_a_tensor_that_the_index_does_not_name_is_refused(
     index["weight_map"].pop("model.norm.weight")
     (base / INDEX).write_text(json.dumps(index))
     told = refusal(tmp_path, base, pair[1], capsys)
-    assert told["code"] == OnePassNotCovered.exit_code
-    assert "index does not name" in told["why"]
+    assert told["code"] == BaseModelMissing.exit_code
+    assert told["why"] == "model.norm.weight"
 
 
 # --- the sentinels of the merge, each with its failure planted -----------------------------------
@@ -259,6 +259,24 @@ def with_values(adapter: Path, out: Path, value: float, part: str) -> Path:
     weights |= {n: torch.full_like(t, value) for n, t in weights.items() if part in n}
     save_file(weights, out / "adapter_model.safetensors", metadata={"format": "pt"})
     return out
+
+
+@pytest.mark.slow
+@needs_converter
+@pytest.mark.parametrize("tensor", ["input_layernorm", "self_attn.q_proj"])
+def test_a_weight_of_the_base_that_is_no_number(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tensor: str
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(TOOLS))
+    base, name = tmp_path / "base", f"model.layers.1.{tensor}.weight"
+    shutil.copytree(pair[0], base)
+    shard = base / json.loads((base / INDEX).read_text())["weight_map"][name]
+    tensors = load_file(shard)
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, shard, metadata={"format": "pt"})
+    with pytest.raises(SentinelTripped, match=f"finite_weights: NaN or infinity in {name}"):
+        one_pass(tmp_path / "ws", base, pair[1])
+    assert not list(folder_of(tmp_path / "ws", CONVERT).rglob("model.gguf"))
 
 
 @pytest.mark.slow

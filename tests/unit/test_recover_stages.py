@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from contracts import files
+from contracts.errors import InputMissing
 from driver import recover
 from driver.store import Run
 
@@ -56,3 +65,88 @@ def test_notes_that_cannot_be_read_hide_nothing(tmp_path: Path, nobody: str) -> 
 def test_without_containers_no_engine_is_missed(tmp_path: Path) -> None:
     noted(tmp_path, docker_host="")
     assert said(tmp_path) == ""
+
+
+class _Stuck(http.server.BaseHTTPRequestHandler):
+    """A DOUBLE of a Docker engine that answers a ping, and nothing else until the test ends."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/_ping"):
+            body = b"OK"
+        elif self.path.endswith("/version"):
+            body = b'{"ApiVersion": "1.41"}'
+        else:
+            time.sleep(600)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a unix socket"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Engine(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[str]:
+    """Return the address of an engine that is stuck."""
+    path = tmp_path / "stuck.sock"
+    with _Engine(str(path), _Stuck) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_engine_that_is_stuck_is_not_waited_for(
+    tmp_path: Path, stuck: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover, "_STAGES_S", 0.5)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    noted(tmp_path, docker_host=stuck)
+    assert "why: the Docker engine does not answer: nothing came within 0 s" in said(tmp_path)
+
+
+def test_the_engine_that_the_run_goes_on_with_is_left_alone(
+    tmp_path: Path, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST")
+    noted(tmp_path, docker_host=nobody)
+    lines: list[str] = []
+    assert recover.stop_stages(tmp_path, lines.append, but=nobody) == []
+    assert not lines
+    recover.stop_stages(tmp_path, lines.append, but="unix:///var/run/docker.sock")
+    assert len(lines) == 1
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_workspace_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="there is no workspace"):
+        recover.recover(tmp_path / "gone", lambda _line: None)
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "/dev/null"])
+def test_where_it_cannot_be_told_it_is_done_all_the_same(tmp_path: Path, output: str) -> None:
+    with Path(output).open("w", encoding="utf-8") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "driver", "recover", "-w", str(tmp_path)],
+            cwd=files.ROOT,
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -35,6 +35,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("train: {rank: many}", [], "train.rank: Input should be a valid integer"),
         ("train: {batch_size: 4, micro_batch_size: 3}", [], "micro_batch_size must divide"),
         ("train: 3", [], "train"),
+        ("train: {sharding: fsdp, load_in: bf16, processes: 1}", [], "and there is one"),
+        ("gguf: {outtype: []}", [], "outtype names no type"),
         ("", ["=5"], "names no key"),
         ("train: {epochs: .inf}", [], "train.epochs"),
         ("", ["train.rank"], "--set train.rank has no value"),
@@ -111,3 +113,13 @@ def test_the_description_is_yaml_that_names_every_key() -> None:
             assert set(described[name] or {}) == set(model.model_fields), name
             assert set(settings._meanings(model)) == set(model.model_fields), "undocumented"
     assert described["train"]["learning_rate"] == 2e-4
+
+
+def test_a_wrong_entry_of_a_list_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("gguf: {outtype: q5_0}\n", encoding="utf-8")
+    with pytest.raises(SettingsInvalid) as caught:
+        settings.load(path, ["snapshot.items=[a.jsonl]"], {})
+    of_gguf = [line for line in caught.value.why.split("\n") if "gguf" in line]
+    assert len(of_gguf) == 1
+    assert "(given: 'q5_0')" in of_gguf[0]

@@ -104,6 +104,17 @@ def test_a_lost_terminal_keeps_nothing_from_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "told").read_text(encoding="utf-8") == "restored, then ended in order"
 
 
+def test_a_terminal_that_hangs_up_twice_is_in_no_hurry(tmp_path: Path) -> None:
+    """The shell sends a SIGHUP to its jobs, and the kernel another one when the shell has gone."""
+    with restoring(tmp_path) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+            handled(process)
+        (tmp_path / "go on").touch()
+        assert process.wait(60) == 0
+    assert (tmp_path / "told").read_text(encoding="utf-8") == "restored, then ended in order"
+
+
 def test_nohup_is_respected(tmp_path: Path) -> None:
     with restoring(tmp_path, hang_up=signal.SIG_IGN) as process:
         process.send_signal(signal.SIGHUP)

@@ -90,7 +90,7 @@ def test_files(tmp_path: Path, here: Path) -> None:
     assert list(items[0]) == list(load_task(TASK).item.model_fields)
     assert items[0]["published_at"] == ""
     assert reviewed == [{"id": "a2", "label": LABEL}]
-    assert result.metrics == {"items": 3, "reviewed": 1}
+    assert result.metrics == {"items": 3, "reviewed": 1, "unusable_reviews": 0}
 
 
 def test_check_writes_nothing(here: Path) -> None:
@@ -202,7 +202,7 @@ def test_backend(
     start_backend: Start,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Input fields only; of the reviewed labels those that are valid, the others are counted."""
+    """Input fields only; every review, and why one is no whole valid label."""
     failed = {**LABEL, "detailed_analysis": "Automatische Analyse nicht verfügbar."}
     irrelevant = {
         **LABEL,
@@ -213,6 +213,8 @@ def test_backend(
         "argumentationskette": [],
         "assigned_aks": [],
     }
+    texts = {name: LABEL[name] for name in ("summary", "detailed_analysis")}
+    unknown = {**LABEL, "assigned_aks": ["AK1", "AK9"], "priority": "low"}
     service = start_backend(
         [
             _news(1, **LABEL, is_manually_reviewed=True),
@@ -221,26 +223,49 @@ def test_backend(
             _news(4, is_manually_reviewed=True),  # the default priority is no label
             _news(5, **failed, is_manually_reviewed=True),
             _news(6, title="", content=None),
+            _news(7, **unknown, is_manually_reviewed=True),
+            # The old texts stay in an item that was irrelevant when it was analysed again.
+            _news(8, **{**irrelevant, **texts}, is_manually_reviewed=True),
+            _news(9, **{**irrelevant, **texts, "priority": "high"}, is_manually_reviewed=True),
+            _news(
+                10,
+                **{**irrelevant, "summary": failed["detailed_analysis"]},
+                is_manually_reviewed=True,
+            ),
         ]
     )
     result, items, reviewed = _run(tmp_path, service.url, source="backend")
-    assert [row["id"] for row in items] == ["1", "2", "3", "4", "5"]
+    assert [row["id"] for row in items] == ["1", "2", "3", "4", "5", "7", "8", "9", "10"]
     assert items[0]["source"] == "dpa"
     assert set(items[0]) == set(load_task(TASK).item.model_fields)
-    assert reviewed == [{"id": "1", "label": LABEL}, {"id": "2", "label": irrelevant}]
-    assert result.metrics == {"items": 5, "reviewed": 2}
+    unusable = {row["id"]: row.pop("unusable") for row in reviewed if "unusable" in row}
+    assert list(unusable) == ["4", "5", "7", "9", "10"]
+    assert "relevant: Field required" in unusable["4"]
+    assert "text of a failed analysis" in unusable["5"]
+    assert "assigned_aks" in unusable["7"]
+    assert "irrelevant with summary and detailed_analysis and priority" in unusable["9"]
+    assert "text of a failed analysis" in unusable["10"]
+    assert [row for row in reviewed if row["id"] not in unusable] == [
+        {"id": "1", "label": LABEL},
+        {"id": "2", "label": irrelevant},
+        {"id": "8", "label": irrelevant},
+    ]
+    assert result.metrics == {"items": 9, "reviewed": 3, "unusable_reviews": 5}
     told = capsys.readouterr().err
     assert "1 items without title and content" in told
-    assert "2 reviewed items left out" in told
+    assert "5 reviewed items are no valid label, and go to the quarantine" in told
     assert "item 4" in told
 
 
 def test_a_file_wins_over_the_backend(here: Path, tmp_path: Path, start_backend: Start) -> None:
-    service = start_backend([_news(1, **LABEL, is_manually_reviewed=True)])
+    """A review that is no whole label included: that is how it is completed."""
+    service = start_backend(
+        [_news(1, **LABEL, is_manually_reviewed=True), _news(2, is_manually_reviewed=True)]
+    )
     label = {**LABEL, "priority": "low"}
-    _write(here / "seen.jsonl", {"id": 1, "label": label})
+    _write(here / "seen.jsonl", {"id": 1, "label": label}, {"id": 2, "label": label})
     _, _, reviewed = _run(tmp_path, service.url, source="backend", reviewed=["seen.jsonl"])
-    assert reviewed == [{"id": "1", "label": label}]
+    assert reviewed == [{"id": "1", "label": label}, {"id": "2", "label": label}]
 
 
 def test_backend_digest_ignores_analyses(start_backend: Start, here: Path) -> None:

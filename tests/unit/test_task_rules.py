@@ -127,7 +127,7 @@ def test_what_the_prompts_say_of_a_field_is_no_text_for_it() -> None:
         of_field = [guide.partition(f"## {name}\n")[2], system.partition(f"- {name}: ")[2]]
         for text in of_field:
             line = text.splitlines()[0]
-            value = [line, "Kinder leiden."] if name == "argumentationskette" else line
+            value: Any = [line, "Kinder leiden."] if name == "argumentationskette" else line
             assert "placeholder" in broken(**{name: value}), line
 
 

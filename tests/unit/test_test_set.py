@@ -196,6 +196,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path) -> None:
     for damaged in (
         *("{", "[]", '{"format": 2}', '{"format": 1, "tested": "i1", "seen": []}'),
         *(f'{ids_only}, "tested_texts": []}}', f'{ids_only}, "seen_texts": ""}}'),
+        f'{ids_only}, "shingles": "0123"}}',
     ):
         path.write_text(damaged)
         with pytest.raises(FileUnusable, match=r"default\.json cannot be read") as caught:

@@ -163,7 +163,7 @@ def test_what_was_chosen_once_is_kept(
 ) -> None:
     params = TrainParams(**{**SETTINGS, "micro_batch_size": None})
     first = batching.settle(tmp_path, params, tiny_base, longest=100)
-    assert (first.bucket, first.params.micro_batch_size) == (4, 4), "this machine has room"
+    assert (first.chosen, first.params.micro_batch_size) == (4, 4), "this machine has room"
     monkeypatch.setattr(batching, "free_mib", lambda _device: 0)
     assert batching.settle(tmp_path, params, tiny_base, longest=100) == first
     with pytest.raises(OutOfMemory, match="does not fit"):

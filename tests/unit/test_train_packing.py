@@ -217,15 +217,15 @@ def test_packing_is_chosen_and_said(
     said: str,
 ) -> None:
     params = PARAMS.model_copy(update=settings_)
-    assert packing.choose_packing(backend, tiny_base, params, bucket=params.rows_at_once) is packed
+    assert packing.choose_packing(backend, tiny_base, params) is packed
     assert said in caplog.text
 
 
 def test_packing_that_cannot_be_is_refused(tmp_path: Path, tiny_base: Path) -> None:
     params = PARAMS.model_copy(update={"packing": "on"})
     with pytest.raises(SettingsInvalid, match=r"packing=on is not possible"):
-        packing.choose_packing("unsloth", tiny_base, params, bucket=params.rows_at_once)
+        packing.choose_packing("unsloth", tiny_base, params)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(SettingsInvalid) as caught:
-        packing.choose_packing("transformers", tmp_path, params, bucket=params.rows_at_once)
+        packing.choose_packing("transformers", tmp_path, params)
     assert caught.value.why == "packing is not proven for the architecture gpt2"

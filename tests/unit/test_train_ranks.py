@@ -22,7 +22,7 @@ from contracts.stage import Event
 from contracts.stages import TRAIN
 from contracts.vram import Shape, Training
 from images.trainer import batching, ranks
-from images.trainer.order import for_processes, training_order
+from images.trainer.order import micro_batches, training_order
 from images.trainer.sharding import divides
 from images.trainer.supervisor import supervise as run_ranks
 from images.trainer.world import World
@@ -142,20 +142,22 @@ supervise([sys.executable, "-S", "-c", {script!r}], [{{}}, {{}}], print)
 
 def test_a_step_is_dealt_out_evenly_and_stays_the_same_rows() -> None:
     lengths = [10 + (7 * i) % 90 for i in range(64)]
-    order = training_order(lengths, steps=4, batch_size=16, micro_batch_size=2, seed=1)
-    got = for_processes(order, lengths, batch_size=16, micro_batch_size=2, processes=2)
+    order = training_order(lengths, steps=4, batch_size=16, seed=1)
+    alone, shared = (
+        micro_batches(order, lengths, batch_size=16, micro_batch_size=2, processes=processes)
+        for processes in (1, 2)
+    )
 
-    def micro_batches(rows: list[int]) -> list[tuple[int, ...]]:
+    def forward_passes(rows: list[int]) -> list[tuple[int, ...]]:
         return [tuple(rows[i : i + 2]) for i in range(0, len(rows), 2)]
 
     for start in range(0, 64, 16):
-        before, after = (micro_batches(rows[start : start + 16]) for rows in (order, got))
+        before, after = (forward_passes(rows[start : start + 16]) for rows in (alone, shared))
         assert sorted(before) == sorted(after)
         tokens = [
             sum(lengths[row] for rows in after[process::2] for row in rows) for process in (0, 1)
         ]
         assert max(tokens) - min(tokens) <= 40, "a micro-batch has 120 tokens in the mean"
-    assert for_processes(order, lengths, batch_size=16, micro_batch_size=2, processes=1) == order
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,8 @@ def test_a_step_is_dealt_out_evenly_and_stays_the_same_rows() -> None:
         ({"sharding": "fsdp", "load_in": "8bit"}, "needs load_in=bf16"),
         ({"sharding": "fsdp", "load_in": "4bit"}, "needs load_in=bf16"),
         ({"sharding": "fsdp", "backend": "unsloth", "load_in": "bf16"}, "unsloth"),
+        ({"sharding": "fsdp", "load_in": "bf16", "processes": 1}, "and there is one"),
+        ({"sharding": "fsdp", "load_in": "bf16", "device": "cpu"}, "and there is one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], fault: str) -> None:
@@ -193,7 +197,7 @@ def test_one_process_for_each_gpu_that_training_sees() -> None:
         ({"sharding": "none"}, 2, False),
         ({}, 1, False),
         ({"device": "cpu"}, 2, False),
-        ({"device": "cpu", "sharding": "fsdp"}, 2, True),
+        ({"device": "cpu", "sharding": "fsdp", "processes": 2}, 2, True),
     ],
 )
 def test_a_base_is_divided_where_the_smallest_card_cannot_hold_it(

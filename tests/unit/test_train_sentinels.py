@@ -66,6 +66,27 @@ def test_precision_a_base_that_is_not_quantised(
     assert error.why == "projections found: 14 in bf16"
 
 
+@pytest.mark.parametrize("fault", ["missing", "unknown", "another size"])
+def test_base_tensors_files_that_are_not_of_one_model(
+    tiny_base: Path, tmp_path: Path, fault: str
+) -> None:
+    """Without a reference too, where nothing else would look at them."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_base, broken)
+    weights = load_file(broken / "model.safetensors")
+    norm = "model.layers.1.self_attn.q_norm.weight"
+    if fault == "missing":
+        del weights[norm]
+    elif fault == "unknown":
+        weights["model.layers.2.self_attn.q_norm.weight"] = weights[norm].clone()
+    else:
+        weights[norm] = weights[norm].repeat(2)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    error = tripped(tmp_path / "w", broken, "base_tensors", reference_tokens=0)
+    assert fault in error.what
+    assert "self_attn.q_norm.weight" in error.why
+
+
 def test_finite_loss_a_base_with_a_weight_that_is_no_number(
     tiny_base: Path, tmp_path: Path
 ) -> None:

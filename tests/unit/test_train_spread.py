@@ -127,3 +127,24 @@ def test_two_processes_train_as_one_whatever_happens(
     assert adapter.keys() == other_adapter.keys()
     for name, tensor in adapter.items():
         assert_close(other_adapter[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_rows_of_one_where_they_compute_fewer_at_once(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    # One packs both rows of a step. Of two, each has one row, and nothing to pack.
+    chosen = {**TRAINING, "batch_size": 2, "micro_batch_size": None, "eval_steps": 4}
+    found = []
+    for processes in (1, 2):
+        root = tmp_path / str(processes)
+        inputs = prepared(root, tiny_base)
+        run(root, TRAIN, ranks.work, inputs, {**chosen, "processes": processes})
+        found.append(result(root)[0])
+    one, two = found
+    assert (one["metrics"]["packed"], two["metrics"]["packed"]) == (True, False)
+    assert curve(two, "loss") == pytest.approx(curve(one, "loss"), rel=1e-5)
+    assert len(curve(one, "loss")) == 4
+    assert two["metrics"]["validation_loss"] == pytest.approx(
+        one["metrics"]["validation_loss"], rel=1e-4
+    )

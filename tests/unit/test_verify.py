@@ -109,6 +109,20 @@ def test_an_item_without_a_valid_answer_fails_the_model(
     assert world.verify(max_error_share=0.4).failed == 1
 
 
+@pytest.mark.parametrize(("times", "ends"), [(1, True), (2, False)])
+def test_a_model_that_the_engine_cuts_off_twice_repeats_itself(
+    world: World, times: int, *, ends: bool
+) -> None:
+    """Which is a bad answer, and no absence of the engine: the model does not go live again."""
+    world.ollama.cut_off = times
+    if ends:
+        assert world.verify().failed == 0
+        return
+    with pytest.raises(VerifyFailed, match="does not come to the end of its answer"):
+        world.verify()
+    assert world.asked() == [], "no item has been touched"
+
+
 def test_one_hiccup_is_no_verdict(world: World) -> None:
     asked: list[str] = []
 

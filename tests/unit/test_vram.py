@@ -160,6 +160,23 @@ def test_what_does_not_fit_is_told_with_what_would_help() -> None:
     ]
 
 
+def test_what_saves_nothing_or_cannot_be_set_is_not_advised() -> None:
+    # Two narrow layers: to keep their ends, as checkpointing does, takes more than it saves.
+    tiny = Shape(2, 32, 96, 4, 2, 32, 151_936, tied=True)
+    short = Training(tiny, "8bit", 16, cuda=True, checkpointing=False, rows=1, length=38)
+    ways = fit.savings(short, free_mib=0)
+    assert not any("max_length" in way.setting for way in ways), "the settings begin at 64"
+
+
+@settings(max_examples=60)
+@given(trainings)
+def test_all_ways_together_are_named_where_they_save_more(training: Training) -> None:
+    *ways, last = fit.savings(training, free_mib=0) or [fit.Saving("none", 1, enough=False)]
+    assert all(way.mib > 0 for way in (*ways, last))
+    if last.setting == "all of these":
+        assert all(way.mib < last.mib for way in ways)
+
+
 def test_a_shorter_length_is_named_as_long_as_possible() -> None:
     (shorter,) = (s for s in fit.savings(PRODUCTION, 19_000) if "max_length" in s.setting)
     length = int(shorter.setting.partition("=")[2])
@@ -214,9 +231,9 @@ def test_a_config_without_its_defaults_is_read(tiny_base: Path) -> None:
 
 # --- against torch -------------------------------------------------------------------------------
 @pytest.mark.parametrize("load_in", LOAD_IN)
-def test_the_weights_are_what_a_loaded_model_holds(tiny_base: Path, load_in: LoadIn) -> None:
+def test_the_weights_are_what_a_loaded_model_holds(wide_base: Path, load_in: LoadIn) -> None:
     params = TrainParams(**{**TRAINING, "load_in": load_in})
-    model = load_model("transformers", tiny_base, params)
+    model = load_model("transformers", wide_base, params)
     held = 0
     for name, weight in model.named_parameters():
         if "lora_" in name:
@@ -225,7 +242,7 @@ def test_the_weights_are_what_a_loaded_model_holds(tiny_base: Path, load_in: Loa
         for part in (getattr(weight, "SCB", None), getattr(weight, "quant_state", None)):
             scales = getattr(part, "absmax", part)
             held += scales.nbytes if isinstance(scales, torch.Tensor) else 0
-    training = Training.of(params, Shape.read(tiny_base), rows=1, length=64)
+    training = Training.of(params, Shape.read(wide_base), rows=1, length=64)
     assert training.memory().weights == pytest.approx(held / MIB, rel=1e-6)
     adapter = sum(w.numel() for name, w in model.named_parameters() if "lora_" in name)
     assert training.memory().adapter == pytest.approx(adapter * 4 / MIB)
