@@ -11,8 +11,9 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import GpuUnavailable, LabelsMissing, OutOfMemory, SettingsInvalid
 
@@ -218,19 +219,21 @@ def verify_lineage(arguments: argparse.Namespace) -> int:
 
     session = _session(arguments)
     workspace, engine = session.workspace, session.engine
-    links = []
+    say = partial(session.display.console.print, markup=False, emoji=False)  # outlives `| head`
+    links, noted = [], dict[str, Any]()
     try:
         if arguments.run:
-            start = lineage.deployed_by(Run.named(workspace, arguments.run))
+            run = Run.named(workspace, arguments.run)
+            start, noted = lineage.deployed_by(run), lineage.as_noted(run)
         else:
             start = lineage.live(workspace, engine, session.settings.deploy.name)
-        for link in lineage.check(workspace, engine, start):
+        for link in lineage.check(workspace, engine, start, noted):
             links.append(link)
-            print(f"{link.state:<6}  {link.name:<32}  {link.digest[:12]:<12}  {link.text}")
+            say(f"{link.state:<6}  {link.name:<32}  {link.digest[:12]:<12}  {link.text}")
     finally:
         session.close()
     lineage.require_whole(links)
-    print(f"The chain holds: {len(links)} links, from what is served back to the rows.")
+    say(f"The chain holds: {len(links)} links, from what is served back to the rows.")
     return 0
 
 

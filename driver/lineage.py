@@ -8,14 +8,18 @@ A job names its inputs by path and digest, and the path names the execution that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from contracts import files, stages
-from contracts.entrypoint import RESULT_FILE
+from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import ItemsInvalid, LineageBroken
 from contracts.params import DeployMetrics
 from contracts.stage import InputRef, Job, OutputRef, Result
@@ -26,6 +30,8 @@ from tasks import UnknownTask, load_task
 
 _ORDER = list(reversed(stages.BY_NAME))
 """Stages, what is served first."""
+_MOST_SAID = 200
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -55,6 +61,14 @@ class Made:
     fingerprint: str
     job: Job | None
     result: Result | None
+    damaged: tuple[str, ...] = ()
+    """Which of the two files is there, and is not what it was."""
+
+    def lost(self, file: str) -> tuple[State, str]:
+        """Return what became of a file that could not be read, and how that is told."""
+        if file in self.damaged:
+            return State.BROKEN, f"its {file} is damaged"
+        return State.GONE, f"its {file} is not there any more"
 
 
 # --- the chain, as the files tell it -------------------------------------------------------------
@@ -73,14 +87,28 @@ def chain(store: Store, stage: str, mark: str) -> list[Made]:
 
 
 def _made(store: Store, stage: str, mark: str) -> Made:
-    job, result = None, None
-    try:
-        job = store.job(stage, mark)
-        text = (store.place(stage, mark) / RESULT_FILE).read_text(encoding="utf-8")
-        result = Result.model_validate_json(text)
-    except (OSError, ValueError):
-        pass  # told by the checks
-    return Made(stage, mark, job, result)
+    damaged: list[str] = []
+
+    def read(file: str, reader: Callable[[str, str], T]) -> T | None:
+        try:
+            return reader(stage, mark)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # told by the checks
+            damaged.append(file)
+            return None
+
+    job = read(JOB_FILE, store.job)
+    result = read(RESULT_FILE, partial(_result, store))
+    return Made(stage, mark, job, result, tuple(damaged))
+
+
+def _result(store: Store, stage: str, mark: str) -> Result:
+    """Return a result as it is written; raises OSError or ValueError for a damaged one."""
+    text = (store.place(stage, mark) / RESULT_FILE).read_text(encoding="utf-8")
+    result = Result.model_validate_json(text)
+    stages.BY_NAME[stage].metrics.model_validate(result.metrics)
+    return result
 
 
 def _maker(reference: InputRef) -> tuple[str, str] | None:
@@ -108,6 +136,19 @@ def live(workspace: Path, engine: Engine, name: str) -> tuple[str, str]:
     )
 
 
+def as_noted(run: Run) -> dict[str, Any]:
+    """Return what a run has noted of its deployment, {} where an older driver did not.
+
+    The store holds the last deployment of that fingerprint, which may be a later run's.
+    """
+    noted = run.read_state().stages.get(stages.DEPLOY.name)
+    try:
+        DeployMetrics.model_validate(noted.metrics if noted else {})
+    except ValidationError:
+        return {}
+    return noted.metrics if noted else {}
+
+
 def deployed_by(run: Run) -> tuple[str, str]:
     """Return stage and fingerprint from which the chain of a run is followed.
 
@@ -124,12 +165,21 @@ def deployed_by(run: Run) -> tuple[str, str]:
 
 
 # --- whether it holds ----------------------------------------------------------------------------
-def check(workspace: Path, engine: Engine, start: tuple[str, str]) -> Iterator[Link]:
+def check(
+    workspace: Path,
+    engine: Engine,
+    start: tuple[str, str],
+    noted: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Link]:
     """Yield each link from what is served back to the rows, as soon as it is checked.
 
-    Everything on the disk is read: for a model of 14B some 60 GB.
+    `noted` is what the run itself has noted of the deployment, if it is one run's chain
+    (`as_noted`). Everything on the disk is read: for a model of 14B some 60 GB.
     """
     made = chain(Store(workspace), *start)
+    if noted and (result := made[0].result):
+        own = result.model_copy(update={"metrics": {**noted}})
+        made[0] = replace(made[0], result=own)
     yield from _served(made[0], engine.models())
     yield from _evaluated(workspace, made)
     seen: set[str] = set()
@@ -157,7 +207,8 @@ def require_whole(links: Sequence[Link]) -> None:
 
 def _served(deploy: Made, models: Mapping[str, Model]) -> Iterator[Link]:
     if deploy.result is None:
-        yield Link("served", State.GONE, "", "the deployment's result is not there any more")
+        state, text = deploy.lost(RESULT_FILE)
+        yield Link("served", state, "", f"of the deployment, {text}")
         return
     metrics = DeployMetrics.model_validate(deploy.result.metrics)
     version, alias = models.get(metrics.tag), models.get(metrics.alias)
@@ -178,9 +229,14 @@ def _evaluated(workspace: Path, made: list[Made]) -> Iterator[Link]:
     if deploy.result is None or deploy.job is None:
         return
     metrics = DeployMetrics.model_validate(deploy.result.metrics)
-    verdict = _json(workspace / deploy.job.inputs[stages.VERDICT.name].path)
+    taken = deploy.job.inputs.get(stages.VERDICT.name)
+    path = workspace / taken.path if taken else None
+    verdict = _json(path) if path else None
     if verdict is None:
-        yield Link("verdict", State.GONE, "", "the verdict is not there any more")
+        there = path is not None and path.exists()
+        state = State.BROKEN if there else State.GONE
+        text = "it cannot be read" if there else "the verdict is not there any more"
+        yield Link("verdict", state, "", text)
         return
     asked = str(verdict.get("candidate", ""))
     if asked != metrics.digest:
@@ -196,7 +252,8 @@ def _job(made: Made) -> Link:
     """Say whether a job is the one that its fingerprint was made from."""
     name = f"{made.stage} {made.fingerprint}"
     if made.job is None:
-        return Link(name, State.GONE, "", "its job.json is not there any more, or damaged")
+        state, text = made.lost(JOB_FILE)
+        return Link(name, state, "", text)
     stage = stages.BY_NAME[made.stage]
     identity = {k: v for k, v in made.job.params.items() if k not in stage.params.not_identity}
     request = Request(
@@ -212,7 +269,8 @@ def _job(made: Made) -> Link:
     if mark != made.fingerprint:
         return Link(name, State.BROKEN, mark, "its job.json says other than its fingerprint")
     if made.result is None:
-        return Link(name, State.GONE, mark, "its result.json is not there any more, or damaged")
+        state, text = made.lost(RESULT_FILE)
+        return Link(name, state, mark, text)
     return Link(name, State.OK, mark, f"made in run {made.job.run}")
 
 
@@ -268,7 +326,8 @@ def _rows(workspace: Path, made: Sequence[Made]) -> Iterator[Link]:
 
 def _rows_of(workspace: Path, split: Made) -> Link:
     if split.job is None or split.result is None:
-        return Link("rows", State.GONE, "", "the split's own files are not there any more")
+        state, text = split.lost(JOB_FILE if split.job is None else RESULT_FILE)
+        return Link("rows", state, "", f"of the split, {text}")
     taken = {name: workspace / each.path for name, each in split.job.inputs.items()}
     given = {name: workspace / each.path for name, each in split.result.outputs.items()}
     strange: list[str] = []
@@ -281,8 +340,10 @@ def _rows_of(workspace: Path, split: Made) -> Link:
             rows = list(files.read_jsonl(given[side.name]))
             counts.append(str(len(rows)))
             strange += [str(row["id"]) for row in rows if not _is_labelled(row, items, labels)]
-    except (OSError, ItemsInvalid, LookupError, TypeError, ValueError):
+    except OSError:
         return Link("rows", State.GONE, "", "the rows cannot be read any more")
+    except (ItemsInvalid, LookupError, TypeError, ValueError) as error:
+        return Link("rows", State.BROKEN, "", f"they are no rows any more: {error}"[:_MOST_SAID])
     if strange:
         text = f"{len(strange)} rows are not as labelled, or no items: {', '.join(strange[:3])}"
         return Link("rows", State.BROKEN, "", text)

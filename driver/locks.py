@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts.errors import WorkspaceBusy
+from contracts.errors import WindowOpen, WorkspaceBusy
 
 _HOST_LOCK = "retrain-driver.lock"
+_WORKSPACE = ", workspace "
 _HELD = Path("/proc/locks")
 _SHARED_FOLDER = Path("/run/lock")
 """Where every user of a host may make lock files (Filesystem Hierarchy Standard 3.0, 3.15)."""
@@ -63,31 +64,85 @@ def _as_listed(path: Path) -> str:
 
 
 @contextmanager
-def host(folder: Path) -> Iterator[None]:
-    """Hold this host's GPU for a run in the workspace `folder`, whoever's other runs there are."""
+def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
+    """Hold this host's GPU for a run in the workspace `folder`, whoever's other runs there are.
+
+    `WindowOpen` where the last run has died in another workspace and left the service stopped: it
+    has to come back first, but for one that `recovers` its own, whom also no lock file that cannot
+    be made keeps from that.
+    """
     shared = _SHARED_FOLDER if _SHARED_FOLDER.is_dir() else Path(tempfile.gettempdir())
-    with _held(shared / _HOST_LOCK, "another driver uses the GPU of this host", folder):
+    if recovers and not _can_open(shared / _HOST_LOCK):
+        yield
+        return
+    with _locked(shared / _HOST_LOCK, "another driver uses the GPU of this host") as descriptor:
+        left = _open_window(_said(descriptor))
+        if left is None or left == folder.resolve():
+            _sign(descriptor, folder.resolve())
+        elif not recovers:
+            raise WindowOpen(
+                f"a run in another workspace has died and left the service stopped: {left}",
+                why="what it has stopped would count as not running, and stay away",
+                todo=f"`python -m driver recover -w {left}`, then run again. If what it stopped is "
+                "to stay away, remove the window.json there.",
+            )
         yield
 
 
 @contextmanager
 def _held(path: Path, busy: str, folder: Path) -> Iterator[None]:
+    with _locked(path, busy) as descriptor:
+        _sign(descriptor, folder)
+        yield
+
+
+@contextmanager
+def _locked(path: Path, busy: str) -> Iterator[int]:
+    """Yield a lock file that is locked; `WorkspaceBusy` says what its holder has written there."""
     descriptor = _open(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-            raise WorkspaceBusy(
-                busy, why=f"the lock {path} is held by {holder or 'an unknown process'}"
-            ) from error
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # a full disk must not keep `recover` from its work
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"pid {os.getpid()} since {now}, workspace {folder}".encode(), 0)
-        yield
+            holder = _said(descriptor) or "an unknown process"
+            raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _said(descriptor: int) -> str:
+    return os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+
+
+def _sign(descriptor: int, folder: Path) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with suppress(OSError):  # a full disk must not keep `recover` from its work
+        os.ftruncate(descriptor, 0)
+        text = f"pid {os.getpid()} since {now}{_WORKSPACE}{folder}"
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def _open_window(said: str) -> Path | None:
+    """Return the workspace of a lock's last holder if its service window is open, as far as seen.
+
+    The holder is dead, or has ended: a lock file keeps what was written there.
+    """
+    from driver.window_record import RECORD_FILE  # 0.3 s, which `status` has no use for
+
+    folder = Path(said.partition(_WORKSPACE)[2])
+    with suppress(OSError):  # another user's
+        if folder.is_absolute() and (folder / RECORD_FILE).exists():
+            return folder
+    return None
+
+
+def _can_open(path: Path) -> bool:
+    try:
+        os.close(_open(path))
+    except OSError:
+        return False
+    return True
 
 
 def _open(path: Path) -> int:

@@ -28,6 +28,7 @@ from contracts.errors import (
 from contracts.label_cache import known_teachers
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
+from driver.adapters import addresses
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
 from serving.engine import full_tag
@@ -197,12 +198,14 @@ def check_teacher(session: Session) -> None:
 
 
 def teacher_is_here(session: Session) -> bool:
-    """Return whether one of the labelling servers is the engine that the backend asks too."""
-    teachers = [word for word in session.settings.teachers if not word.startswith("openai+")]
-    if not session.settings.teachers:
-        return True
-    here = ollama_address(os.environ.get("OLLAMA_HOST", ""))
-    return here in map(ollama_address, teachers)
+    """Return whether a labelling server is on this host, or where the backend's own engine is."""
+    own = ollama_address(os.environ.get("OLLAMA_HOST", ""))
+    for word in session.settings.teachers:
+        url = word.removeprefix("openai+")
+        address = url if url != word else ollama_address(word)
+        if addresses.is_here(address) or addresses.is_same_host(address, own):
+            return True
+    return not session.settings.teachers
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable
+from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
 from driver import locks, promotion, verification
 from driver.signals import SIGNALS
 from driver.store import Run
@@ -51,14 +51,18 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
         say(f"Nothing to recover in {workspace}: no service was left stopped.")
         return
     away = window.record().backend is not None
-    window.close()
-    for warning in window.warnings:
-        say(warning)
-    say(
-        f"The service is back and healthy; it was away for {window.away_s:.0f} s."
-        if away
-        else "What was stopped for the GPU runs again."
-    )
+    back = "The service is back and healthy; it was away for {:.0f} s."
+    try:
+        with locks.host(workspace, recovers=True):  # not into another run's training
+            window.close()
+    except WindowOpen:  # one of the others is not
+        if window.away:
+            say(back.format(window.away_s))
+        raise
+    finally:
+        for warning in window.warnings:
+            say(warning)
+    say(back.format(window.away_s) if away else "What was stopped for the GPU runs again.")
 
 
 def stop_stages(

@@ -30,8 +30,8 @@ class Service(Protocol):
         """Return whether it seems to be in the middle of a bulk reprocess, which a stop loses; None
         where that cannot be told."""
 
-    def stop(self, timeout_s: int) -> Stopped:
-        """Stop it and return how it ended."""
+    def stop(self, container_id: str, timeout_s: int) -> Stopped:
+        """Stop that very container of it and return how it ended."""
 
     def start(self, container_id: str) -> str:
         """Start the very container that was stopped, or what has taken its place since; return
@@ -93,9 +93,9 @@ class ContainerService:
             return None
         return asked > done
 
-    def stop(self, timeout_s: int) -> Stopped:
-        """Stop its container."""
-        return self._containers.stop(self.name(), timeout_s)
+    def stop(self, container_id: str, timeout_s: int) -> Stopped:
+        """Stop that very container of it."""
+        return self._containers.stop(container_id, timeout_s)
 
     def start(self, container_id: str) -> str:
         """Start the container that has the name, or the one of that id if none has it by now.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
-from contracts.params import RestoreMetrics
+from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
@@ -181,6 +181,7 @@ class Session:
             reason=step.reason,
             fingerprint=step.fingerprint,
             summary=self.summary(step.result),
+            metrics=step.result.metrics,
         )
         self.display.reused(step)
         return step.result
@@ -215,7 +216,10 @@ class Session:
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
-        self._note(stage, state="done", seconds=result.seconds, summary=self.summary(result))
+        facts = {"seconds": result.seconds, "summary": self.summary(result)}
+        if stage is stages.VERIFY and (unseen := VerifyMetrics(**result.metrics).unseen()):
+            self.display.warn(f"verified by the engine alone: {unseen}")
+        self._note(stage, state="done", metrics=result.metrics, **facts)
         self.display.finished(step, result, self.summary(result))
         return result
 

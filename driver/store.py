@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -154,6 +154,9 @@ class StageState(BaseModel):
     fingerprint: str = ""
     seconds: float | None = Field(None, ge=0, allow_inf_nan=False)
     summary: str = ""
+    metrics: dict[str, Any] = {}
+    """Of its result, as they were for this run: a later run of the same fingerprint writes its own
+    into the store. Empty where an older driver did not note them."""
     error: str = ""
     started_at: float | None = None
     """When its last attempt began, in seconds since the epoch."""

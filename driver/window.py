@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, ModelMissing, WindowOpen
+from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
 from driver.outside import World
 from driver.settings import BackendSettings
-from driver.window_record import Other, Record
+from driver.window_record import RECORD_FILE, Other, Record
+from driver.window_return import (
+    Return,
+    finish_stop,
+    is_stopping,
+    llm_enabled,
+    running,
+    stopping,
+    wait_until_idle,
+)
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
     from driver.adapters.containers import ContainerState, Stopped
-    from driver.service import Service
     from serving.engine import Resident
 
-RECORD_FILE = "window.json"
 _CLEAN_EXITS = (0, 143)
 """0, and 128 + SIGTERM for a program without a handler of its own."""
 _SLOW_STOP_S = 30
 """Longer than an idle backend takes. Gunicorn gives up on busy workers after 60 s, and then
 exits with 0 all the same."""
-_POLL_S = 2.0
-_STARTS_AGAIN = 2
-"""How often a backend that ends while it is waited for is started once more."""
 
 
 class Window:
@@ -57,6 +61,7 @@ class Window:
         self._shield = shield
         self._left_alone = False
         self.warnings: list[str] = []
+        self._return = Return(self._world, self._path, self.warnings, self._write)
         self.away: list[tuple[float, float]] = []
         """When the backend was away in this process's windows: from and until, in seconds since
         the epoch."""
@@ -100,15 +105,22 @@ class Window:
         if self._settings is None or self._left_alone:
             return
         before = self.record() if self.is_open else None
-        fresh = before is None or before.backend is None
-        record = self._survey(self._settings) if fresh else before
+        # One whose switch is not known has only been written down, for a renewal: look again.
+        known = before and before.backend and (before.stop or before.llm_enabled is not None)
+        record = before if known else self._survey(self._settings)
         if record is None or record.backend is None:
             return
-        if fresh or (stop and not record.stop):
-            now = time.time() if stop else None
+        if not stop and not record.stop and record.llm_enabled is None:
+            raise BackendUnavailable(
+                f"{record.container_name} does not say whether its LLM is switched on, so that it "
+                "is not switched off",
+                why="nobody could put the switch back as it was",
+                todo="Look at its /api/admin/health, or set window.policy to gpu.",
+            )
+        if not known or (stop and not record.stop):
             others = before.others if before else ()
-            update = {"stop": stop, "stopped_at": now, "others": others}
-            record = record.model_copy(update=update)
+            self._tell_unknown_switch(record)
+            record = record.model_copy(update={"stop": stop, "others": others})
             self._write(record)
         if record.stop:
             self._stop(record)
@@ -124,9 +136,10 @@ class Window:
         if not engine.state(container.id).running:
             return
         record = self.record() if self.is_open else Record(opened_at=time.time())
-        other = Other(id=container.id, name=container.name, host=host)
-        if other not in record.others:
-            self._write(record.model_copy(update={"others": (*record.others, other)}))
+        begun = stopping(engine.state(container.id), timeout_s)
+        other = Other(id=container.id, name=container.name, host=host, stopping=begun)
+        known = [each for each in record.others if (each.id, each.host) != (other.id, other.host)]
+        self._write(record.model_copy(update={"others": (*known, other)}))
         ended = engine.stop(container.id, timeout_s)
         self.warnings.append(
             f"{container.name} held the GPU and was stopped, as gpu.may_stop allows "
@@ -159,9 +172,16 @@ class Window:
 
     def _llm_enabled(self, settings: BackendSettings) -> bool | None:
         try:
-            return self._world.backend(settings).admin_health().llm_enabled
+            return llm_enabled(self._world.backend(settings))
         except BackendUnavailable:
             return None
+
+    def _tell_unknown_switch(self, record: Record) -> None:
+        if record.llm_enabled is None:
+            self.warnings.append(
+                f"{record.container_name} does not say whether its LLM is switched on: look after "
+                "its return whether it is as it should be"
+            )
 
     def _loaded(self) -> tuple[Resident, ...]:
         if not self._ollama:
@@ -179,21 +199,20 @@ class Window:
         state = service.state()
         if not state.running:
             return
+        if is_stopping(record.stopping, state):  # a driver that died has begun it
+            finish_stop(record.stopping, service)
+            return
         if state.id != record.container_id:  # somebody made it anew: that one has to come back
             check_returns(state)
-            self._write(record.model_copy(update={"container_id": state.id}))
-        busy = self._wait_until_idle(settings, service)
-        ended = service.stop(settings.stop_timeout_s)
+        busy = wait_until_idle(settings, service)
+        update = {
+            "container_id": state.id,
+            "stopping": stopping(state, settings.stop_timeout_s),
+            "stopped_at": record.stopped_at or time.time(),
+        }
+        self._write(record.model_copy(update=update))
+        ended = service.stop(state.id, settings.stop_timeout_s)
         self._tell(state, ended, busy=busy)
-
-    def _wait_until_idle(self, settings: BackendSettings, service: Service) -> bool | None:
-        """Return whether a bulk reprocess is under way when waiting is over; None: unknown."""
-        deadline = time.monotonic() + settings.wait_for_reprocess_s
-        while busy := service.reprocessing():
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(_POLL_S)
-        return busy
 
     def _tell(self, state: ContainerState, ended: Stopped, *, busy: bool | None) -> None:
         how = f"exit {ended.exit_code} after {ended.seconds:.0f} s"
@@ -222,29 +241,77 @@ class Window:
 
         `renew` lets compose make the container anew for a changed environment, also one that runs
         while nothing is stopped. Raises `BackendUnavailable`, or `WindowOpen` for one of the
-        others, and keeps the record, when something does not come back.
+        others, and keeps the record of it, when something does not come back.
         """
-        with self._shield():
-            if renew:
-                self._record_for_renewal()
-            if self.is_open:
-                self._restore(self.record(), renew=renew)
+        busy = self._reprocess_before_renewal() if renew else False
+        back: tuple[Record, list[tuple[Other, RetrainError]]] | None = None
+        try:
+            with self._shield():
+                if renew:
+                    self._record_for_renewal()
+                if self.is_open:
+                    record = self.record()
+                    back = record, self._restore(record, renew=renew, busy=busy)
+            if back:  # the service is up: what follows is a courtesy, and may be interrupted
+                self._return.load_again(back[0])
+                self._forget(*back)
+        except KeyboardInterrupt:
+            if back:
+                self._forget(*back)
+                self.warnings += [str(error) for _, error in back[1]]
+                if back[0].models:
+                    self.warnings.append("a signal ended the loading of Ollama's models again")
+            raise
+        if back and back[1]:
+            (_, first), *more = back[1]
+            self.warnings += [str(error) for _, error in more]
+            raise first
 
-    def _restore(self, record: Record, *, renew: bool) -> None:
-        began = record.stopped_at
-        failed = self._start_others(record)  # quick, and owed even if the backend is broken
+    def _restore(
+        self, record: Record, *, renew: bool, busy: bool | None
+    ) -> list[tuple[Other, RetrainError]]:
+        """Bring back what can be, the backend first; return which others are not, and why.
+
+        Raises what keeps the backend away, when all the others have been started.
+        """
+        began, broken = record.stopped_at, None
         if record.backend is not None:
             asked = time.time()
-            if self._start(record, renew=renew):
-                began = began or asked
-        self._switch_back(record)
-        self._load_again(record)
-        if failed:
-            raise failed[0]
+            try:
+                if self._return.start(record, renew=renew, busy=busy):
+                    began = began or asked
+                self._return.switch_back(record)
+            except (RetrainError, OSError) as error:
+                broken = error
+        failed = self._return.start_others(record)
+        if broken:
+            self.warnings += [str(error) for _, error in failed]
+            raise broken
         if began is not None:
             self.away.append((began, time.time()))
-        self._path.unlink()
+        return failed
+
+    def _forget(self, record: Record, failed: list[tuple[Other, RetrainError]]) -> None:
+        """Remove the record, or leave on it only the others that are not back."""
+        if failed:
+            others = tuple(other for other, _ in failed)
+            with suppress(OSError):  # a full disk: then all of it is looked at once more
+                self._write(Record(opened_at=record.opened_at, others=others))
+            return
+        self._path.unlink(missing_ok=True)
         files.fsync_path(self._path.parent)
+
+    def _reprocess_before_renewal(self) -> bool | None:
+        """Wait for a bulk reprocess that a renewal would end; return whether it is under way still.
+
+        Nothing is touched yet, so that a signal may end it.
+        """
+        before = self.record().backend if self.is_open else None
+        settings = before or self._settings
+        if settings is None or settings.compose is None or self._left_alone:
+            return False
+        service = self._world.service(settings)
+        return wait_until_idle(settings, service) if running(service, "") else False
 
     def _record_for_renewal(self) -> None:
         """Write down a compose service that runs, since it may be made anew: with which settings.
@@ -263,125 +330,9 @@ class Window:
             self._write(before.model_copy(update=update))
         elif record := self._survey(settings):
             others = before.others if before else ()
+            self._tell_unknown_switch(record)
             self._write(record.model_copy(update={"others": others}))
-
-    def _start(self, record: Record, *, renew: bool) -> bool:
-        """Return once it is healthy: whether it had to be started or made anew for that.
-
-        One that was only switched off may have ended meanwhile, and ran before all the same.
-        """
-        settings = record.settings
-        service = self._world.service(settings)
-        ran = _running(service, record.container_id)
-        busy = ran and renew and settings.compose and self._wait_until_idle(settings, service)
-        try:
-            start = service.renew if renew else service.start
-            started = start(record.container_id)
-            before = service.state(started)
-        except BackendUnavailable as error:
-            name = record.container_name
-            raise BackendUnavailable(
-                f"{name} {'was stopped for the GPU' if record.stop else 'ran'}, and does not start "
-                "again",
-                why=f"{error.what}: {error.why}" if error.why else error.what,
-                todo=f"`docker start {name}` says more; one that was removed has to be made again. "
-                "Then `python -m driver recover`. If it is to stay away for good, remove "
-                f"{self._path}.",
-            ) from error
-        if busy and before.id != ran:
-            self.warnings.append(
-                f"{before.name} was made anew in the middle of a bulk reprocess, which is lost: "
-                "start it again afterwards, or set backend.wait_for_reprocess_s"
-            )
-        self._wait_healthy(record, service, before, started)
-        return before.id != ran
-
-    def _wait_healthy(
-        self, record: Record, service: Service, before: ContainerState, started: str
-    ) -> None:
-        """Wait for good answers of the container that was started, and of no other program."""
-        settings, starts = record.settings, _STARTS_AGAIN
-
-        def see_that_it_runs() -> None:
-            """Start it again if it has ended: an engine that is shut down takes it along."""
-            nonlocal starts
-            if starts and not service.state(started).running:
-                starts -= 1
-                service.start(record.container_id)
-
-        self._world.backend(settings).wait_healthy(
-            timeout_s=settings.healthy_timeout_s, meanwhile=see_that_it_runs
-        )
-        after = service.state(started)
-        if (after.id, after.restarts) != (before.id, before.restarts):
-            raise BackendUnavailable(
-                f"{record.container_name} restarts again and again",
-                why="its restart count rose while it answered",
-            )
-        if not after.running:
-            raise BackendUnavailable(
-                f"{record.container_name} has ended, although its address answers",
-                why=f"another program answers at {settings.url}",
-                todo=f"`docker logs {after.name}` says why it ended; stop what took its address, "
-                "then `python -m driver recover`.",
-            )
-
-    def _switch_back(self, record: Record) -> None:
-        """Leave the backend's LLM switch as it was, whatever a restart has made of it."""
-        if record.llm_enabled is None:
-            return
-        backend = self._world.backend(record.settings)
-        if backend.admin_health().llm_enabled != record.llm_enabled:
-            backend.switch_llm(on=record.llm_enabled)
-
-    def _start_others(self, record: Record) -> list[WindowOpen]:
-        """Start every other container, and return what went wrong."""
-        failed = []
-        for other in record.others:
-            try:
-                self._start_other(other)
-            except WindowOpen as error:
-                failed.append(error)
-        return failed
-
-    def _start_other(self, other: Other) -> None:
-        """Start the very container, or the one that has its name by now."""
-        engine = self._world.containers(other.host)
-        known = next((name for name in (other.id, other.name) if engine.exists(name)), None)
-        if known is None:
-            self.warnings.append(f"{other.name}, stopped for the GPU, has been removed since")
-            return
-        try:
-            engine.start(known)
-        except BackendUnavailable as error:
-            raise WindowOpen(
-                f"{other.name}, stopped for the GPU, does not start again",
-                why=error.why,
-                todo=f"`docker start {other.name}` says why; then `python -m driver recover`.",
-            ) from error
-
-    def _load_again(self, record: Record) -> None:
-        """Load the engine's models again, so that the first request does not wait for them.
-
-        They load by themselves when they are asked, so a failure is only said.
-        """
-        for resident in record.models if record.ollama else ():
-            try:
-                self._world.ollama(record.ollama).load(resident)
-            except (EngineUnavailable, ModelMissing) as error:
-                self.warnings.append(f"{resident.tag} was not loaded again: {error.what}")
 
     def _write(self, record: Record) -> None:
         # Compose's variables are in it, and may hold secrets.
         files.write_json(self._path, record.model_dump(mode="json"), mode=0o600)
-
-
-def _running(service: Service, container_id: str) -> str:
-    """Return the id of the service's container if it runs, else ""."""
-    for known in (container_id, ""):
-        try:
-            state = service.state(known)
-        except BackendUnavailable:
-            continue
-        return state.id if state.running else ""
-    return ""

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from contracts.stage import Frozen
 from driver.settings import BackendSettings
 from serving.engine import Resident
+
+RECORD_FILE = "window.json"
+"""Its name in the workspace."""
+
+
+class Stopping(Frozen):
+    """A stop that is about to be asked for: the engine goes on with it, whoever dies meanwhile."""
+
+    id: str
+    """The container."""
+    started_at: str
+    """When the engine had started it: what runs with another start has been started since."""
+    asked_at: float
+    """Seconds since the epoch."""
+    timeout_s: int
+    """After that the engine kills it."""
+
+    def left_s(self) -> int:
+        """Return how long it may still take to end by itself, in whole seconds, at least one."""
+        return max(1, math.ceil(self.timeout_s - max(0.0, time.time() - self.asked_at)))
 
 
 class Other(Frozen):
@@ -14,6 +37,7 @@ class Other(Frozen):
     name: str
     host: str
     """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
+    stopping: Stopping | None = None
 
 
 class Record(Frozen):
@@ -27,6 +51,8 @@ class Record(Frozen):
     restart_policy: str = ""
     stop: bool = False
     """Whether the container is stopped, or may be by now."""
+    stopping: Stopping | None = None
+    """The last stop that was begun, or may have been: by us, or by compose in a renewal."""
     llm_enabled: bool | None = None
     """The backend's own LLM switch; None where it did not say."""
     ollama: str = ""

@@ -93,7 +93,7 @@ class Ollama:
         with expected_shape("Ollama"):
             return [read(row) for row in self._http.json("GET", path, SHORT_S).get("models") or []]
 
-    def load(self, resident: Resident) -> None:
+    def load(self, resident: Resident, timeout_s: float = _LOAD_TIMEOUT_S) -> None:
         """Load a model as it was loaded before, for as long as was left of its time."""
         left_s = -1.0 if resident.until is None else resident.until - time.time()
         if resident.until is not None and left_s <= 0:
@@ -104,7 +104,7 @@ class Ollama:
             "stream": False,
             "options": {"num_ctx": resident.num_ctx} if resident.num_ctx else {},
         }
-        self._http.json("POST", "/api/generate", _LOAD_TIMEOUT_S, body=body, model=resident.tag)
+        self._http.json("POST", "/api/generate", timeout_s, body=body, model=resident.tag)
 
     def create(
         self,

@@ -233,7 +233,8 @@ class VerifyParams(Params):
     truer test."""
     items: int = Field(3, ge=0, le=100)
     """How many items the backend analyses with the new model before any other; they are read back
-    and judged. 0 asks the engine alone; without a backend there are none."""
+    and judged. 0 asks the engine alone; without a backend there are none. Where none can be asked,
+    all reviewed or not in the backend, run and report warn."""
     max_error_share: float = Field(0, ge=0, le=1)
     """Share of them that may be left without a valid answer. With more the model is taken back."""
     max_broken_share: float = Field(0.5, ge=0, le=1)
@@ -252,6 +253,8 @@ class VerifyMetrics(Metrics):
     answer: dict[str, Any]
     items: tuple[str, ...] = ()
     """The items that the backend has analysed with this model."""
+    wanted: int = 0
+    """How many were to be: `VerifyParams.items`, 0 without a backend."""
     failed: int = 0
     """How many of them have no valid answer."""
     broken: int = 0
@@ -261,7 +264,16 @@ class VerifyMetrics(Metrics):
         """Return who answered, and how."""
         said = f"{self.model} answered the canary, {self.fields} fields valid"
         if not self.items:
-            return said
+            return f"{said}. WARNING: {self.unseen()}" if self.unseen() else said
         valid = len(self.items) - self.failed
         rules = f", {self.broken} against a label rule" if self.broken else ""
         return f"{said}; through the backend {valid} of {len(self.items)} items valid{rules}"
+
+    def unseen(self) -> str:
+        """Return what is not verified where not one item could be asked, "" where that is none."""
+        if self.items or not self.wanted:
+            return ""
+        return (
+            f"not one of the {self.wanted} items of verify.items could be asked through the "
+            "backend, so nobody has seen which model it asks, and that it keeps the answers"
+        )

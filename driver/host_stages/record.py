@@ -20,15 +20,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts import files
-from contracts.errors import FileUnusable, InputMissing
+from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 
+_FLAG = "is_manually_reviewed"
 _ABOUT, _BEFORE = "about.json", "before.jsonl"
 _OUTCOMES, _PREVIOUS = "outcomes.jsonl", "outcomes.previous.jsonl"
+_LOST = (
+    "Put back a copy of it. Or move {} away: what the items hold by now then counts as what they "
+    "had before."
+)
 
 
 class About(BaseModel):
@@ -44,6 +50,8 @@ class About(BaseModel):
     """The backend's URL."""
     items: int
     """How many items are to be reprocessed."""
+    kept: int = 0
+    """How many items' states before.jsonl holds, at least; 0 where an older driver did not note."""
     restored_at: str = ""
     """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
@@ -113,11 +121,22 @@ class Record:
             ) from error
 
     def before(self) -> dict[str, Row]:
-        """Return the items' states from before, by id; empty for a record that is new."""
+        """Return the items' states from before, by id; empty for a record that is new.
+
+        Raises `FileUnusable` for a line that is no state, and where states are missing: what the
+        items hold now would take their place.
+        """
         path = self.folder / _BEFORE
         if not (self.folder / _ABOUT).exists():
             return {}
-        return {str(row["id"]): row for row in files.read_jsonl(path)}
+        found, kept = _states(path), self.about().kept
+        if len(found) < kept:
+            raise FileUnusable(
+                f"{path} is damaged",
+                why=f"it holds the former answers of {len(found)} items, and held those of {kept}",
+                todo=_LOST.format(self.folder),
+            )
+        return found
 
     def begin(self, run: str, model: str, backend: str, now: Mapping[str, Row], items: int) -> None:
         """Publish the items' states `now`, by id, where none was kept before.
@@ -133,7 +152,8 @@ class Record:
         if kept != known or not begun:
             files.write_jsonl(self.folder / _BEFORE, kept.values())
         runs = tuple(dict.fromkeys([*(self.about().runs if begun else ()), run]))
-        self._note(About(runs=runs, model=model, backend=backend, items=items))
+        about = About(runs=runs, model=model, backend=backend, items=items, kept=len(kept))
+        self._note(about)
 
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
@@ -153,8 +173,29 @@ class Record:
         return {line["id"]: line["answer"] for line in lines if line.get("answer")}
 
 
+def _line(row: Any) -> Row:
+    """Return a line of outcomes.jsonl as it was written; raises `ValueError` for another one."""
+    if not isinstance(row, dict):
+        raise ValueError(f"it is no JSON object but a {type(row).__name__}")  # noqa: TRY004
+    if not isinstance(row.get("at", 0), int | float):
+        raise ValueError("its time is no number")  # noqa: TRY004
+    if "finished" in row:
+        return row
+    if not isinstance(row.get("id"), str):
+        raise ValueError("it names no item")  # noqa: TRY004
+    if "until" in row:
+        if isinstance(row["until"], int | float) and isinstance(row.get("before"), dict | None):
+            return row
+        raise ValueError("it does not say what the item held, or until when to wait")
+    if row.get("outcome") not in list(Outcome):
+        raise ValueError(f"its outcome is {row.get('outcome')!r}, not one of {', '.join(Outcome)}")
+    if not isinstance(row.get("reason"), str):
+        raise ValueError("it gives no reason")  # noqa: TRY004
+    return row
+
+
 def _reviewed_since(state: Row, now: Row | None) -> bool:
-    return bool(now and now["is_manually_reviewed"] and not state["is_manually_reviewed"])
+    return bool(now and now[_FLAG] and not state[_FLAG])
 
 
 @dataclass(frozen=True)
@@ -226,10 +267,29 @@ class Outcomes:
             os.fsync(stream.fileno())
 
 
+def _states(path: Path) -> dict[str, Row]:
+    """Return the states of a before.jsonl by id; raises `FileUnusable` naming the first that is
+    none."""
+    found: dict[str, Row] = {}
+    todo = _LOST.format(path.parent)
+    try:
+        for number, row in enumerate(files.read_jsonl(path), 1):
+            if not isinstance(row.get("id"), str) or not isinstance(row.get(_FLAG), bool):
+                raise FileUnusable(
+                    f"{path}, line {number} is damaged",
+                    why=f"it has no id, or no {_FLAG}",
+                    todo=todo,
+                )
+            found[row["id"]] = row
+    except ItemsInvalid as error:
+        raise FileUnusable(error.what, why=error.why, todo=todo) from error
+    return found
+
+
 def _whole_lines(path: Path, *, mend: bool = False) -> Iterator[Row]:
     """Yield the lines without one that a kill left half written; `mend` cuts that off the file.
 
-    Raises `FileUnusable` for any other line that cannot be read.
+    Raises `FileUnusable` for any other line that `Outcomes` has not written.
     """
     if not path.exists():
         return
@@ -239,8 +299,8 @@ def _whole_lines(path: Path, *, mend: bool = False) -> Iterator[Row]:
         os.truncate(path, whole)
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            yield dict(json.loads(line))
-        except ValueError as error:
+            yield _line(json.loads(line))
+        except (ValueError, RecursionError) as error:
             raise FileUnusable(
                 f"{path}, line {number} is damaged",
                 why=str(error),

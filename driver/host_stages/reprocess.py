@@ -134,10 +134,13 @@ def _look(
     context: StageContext[ReprocessParams], backend: Backend, outage: Outage, *, everything: bool
 ) -> _Found:
     """Return what there is to do; waits for a backend that is away."""
-    rows = list(files.read_jsonl(context.input(ITEMS)))
+    known = list(files.read_jsonl(context.input(ITEMS)))
     if everything:  # an id is an item of this backend, whatever its title is by now
-        rows = [{"id": row["id"]} for row in rows]
-    by_id = {row["id"]: row for row in rows}
+        known = [{"id": row["id"]} for row in known]
+    by_id = {row["id"]: row for row in known}
+    if len(by_id) < len(known):
+        _say(f"{len(known) - len(by_id)} lines of the snapshot name an item a second time")
+    rows = list(by_id.values())
     while True:
         try:
             wanted = has_text if everything else None

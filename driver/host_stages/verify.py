@@ -51,6 +51,7 @@ def work(
         fields=len(task.output.model_fields),
         answer=answer,
         items=tuple(each.id for each in seen),
+        wanted=context.params.items if through else 0,
         failed=sum(bool(each.failure) for each in seen),
         broken=sum(bool(each.broken) for each in seen),
     )

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from contracts.params.service import ERRORS
-from driver.report import charts
+from driver.report import charts, measures
 from driver.report.page import folded, table
 
 Models = Mapping[str, Mapping[str, Any]]
@@ -34,6 +34,7 @@ def side_by_side(scores: Mapping[str, Any], matters: Sequence[str]) -> str:
         f"intervals by bootstrap{_HINT if scores['compared'] else ''}.</p>"
         f"{_legend(models)}{_scale()}{''.join(_measure(name, models) for name in first)}"
         f"{folded(f'{len(rest)} more measures', ''.join(_measure(n, models) for n in rest))}"
+        f"{measures.explained([*first, *rest], scores.get('fields', {}))}"
         f"{_pace(models)}{''.join(_compared(scores['compared']))}"
     )
 

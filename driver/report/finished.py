@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from contracts import files, stages
 from contracts.errors import ItemsInvalid
 from contracts.stage import Artifact, Job, Result, Stage
 from driver.store import Run, RunState, StageState, Store
 
-_ENDED_WELL = ("done", "reused")
+ENDED_WELL = ("done", "reused")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Finished:
         """The results that the run has made or reused, by stage, as far as they are whole."""
         store, found = Store(self.workspace), {}
         for name, noted in self.state.stages.items():
-            if noted.state in _ENDED_WELL and (result := store.result(name, noted.fingerprint)):
+            if noted.state in ENDED_WELL and (result := store.result(name, noted.fingerprint)):
                 found[name] = result
         return found
 
@@ -43,7 +45,13 @@ class Finished:
         return self.state.stages.get(stage.name, StageState())
 
     def metrics(self, stage: Stage) -> dict[str, Any]:
-        """Return the figures of a stage, {} where it has no result."""
+        """Return the figures of a stage as this run has noted them, {} where it has no result.
+
+        Where it has not, an older driver's run, those of the store.
+        """
+        noted = self.noted(stage)
+        if noted.state in ENDED_WELL and _fits(stage, noted.metrics):
+            return noted.metrics
         result = self.results.get(stage.name)
         return result.metrics if result else {}
 
@@ -78,6 +86,14 @@ class Finished:
         result = self.results.get(stage.name)
         output = result.outputs.get(artifact.name) if result else None
         return self.workspace / output.path if output else None
+
+
+def _fits(stage: Stage, metrics: dict[str, Any]) -> bool:
+    try:
+        stage.metrics.model_validate(metrics)
+    except ValidationError:
+        return False
+    return bool(metrics)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

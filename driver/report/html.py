@@ -118,13 +118,13 @@ def _split(found: Finished) -> str:
 
 
 def _service(found: Finished) -> str:
-    """Return what became of the items, and what the live model said to the canary."""
+    """Return what the live model said to the canary, and what became of the items."""
     parts = []
-    if stages.REPROCESS.name in found.results:
-        parts.append(f"<p>Reprocessed: {escape(found.noted(stages.REPROCESS).summary)}.</p>")
     verified = found.metrics(stages.VERIFY)
     if verified:
         answer = json.dumps(verified.get("answer"), ensure_ascii=False, indent=2)
         parts.append(f"<p>Verified: {escape(found.noted(stages.VERIFY).summary)}.</p>")
         parts.append(f"<pre>{escape(answer)}</pre>" if verified.get("answer") else "")
+    if stages.REPROCESS.name in found.results:
+        parts.append(f"<p>Reprocessed: {escape(found.noted(stages.REPROCESS).summary)}.</p>")
     return "".join(parts)

@@ -19,6 +19,7 @@ from driver.restoration import Difference, Standing, count
 
 _PACE_OVER = 100
 """Items over which the pace is taken: the last ones say most about the next."""
+_DONE = Outcome.PROCESSED
 _SHOWN, _WIDTH = 10, 60
 
 
@@ -65,7 +66,7 @@ def _progress(workspace: Path, done: int, items: int, lines: Sequence[Row]) -> s
         return f"{told}, finished"
     if not locks.is_held(workspace):
         return f"{told}, interrupted: `driver reprocess`, or `driver run`, goes on"
-    times = [line["at"] for line in lines if line.get("outcome") == Outcome.PROCESSED]
+    times = [line["at"] for line in lines if line.get("outcome") == _DONE and "at" in line]
     recent = times[-_PACE_OVER:]
     if len(recent) < 2 or recent[-1] <= recent[0]:
         return f"{told}, under way"

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from contracts import stages
-from contracts.errors import CandidateRefused, Interrupted
+from contracts.errors import CandidateRefused, Interrupted, RetrainError, Unforeseen
+from contracts.params import VerifyMetrics
+from driver import locks
+from driver.host_stages import deploy
 from driver.report.display import duration
-from driver.report.finished import Finished
-from driver.store import Failure
+from driver.report.finished import ENDED_WELL, Finished
+from driver.store import Failure, Run, StageState
 
 _Said = tuple[str, str, tuple[str, ...]]
 """Tone, verdict, and what there is to add."""
 _CARDS = 4
+_NOT_BACK = "NOT ROLLED BACK"
+"""How the driver begins to tell that a deployment is not undone (verification.py)."""
 _FORCE = "To let this one go live all the same: python -m driver run --force REASON."
 
 
 def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
     """Return the head of the report: the verdict, what the gate found, the figures that decide."""
-    tone, said, text = _said(found)
-    text = (*text, _took(found))
     verdict = found.read(stages.EVALUATE, stages.VERDICT)
+    tone, said, text = _said(found, verdict)
+    text = (*text, _took(found))
     return (
         f'<div class="verdict {tone}"><strong>{escape(said)}</strong>'
         f"{''.join(f'<p>{escape(each)}</p>' for each in text if each)}</div>"
@@ -30,27 +36,90 @@ def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
     )
 
 
-def _said(found: Finished) -> _Said:
+def _said(found: Finished, verdict: Mapping[str, Any] | None) -> _Said:
     """Return tone, verdict and what there is to add."""
     failure = found.state.failure
     if failure is None:
         return _ended(found)
     if failure.kind == CandidateRefused.__name__:
-        text = f"What was live stays live. {_FORCE}"
-        return "bad", "Refused: the candidate does not go live", (text,)
+        return _refused(failure, verdict)
     return _failed(found, failure)
 
 
+def _refused(failure: Failure, verdict: Mapping[str, Any] | None) -> _Said:
+    """Say who has refused the candidate: the gate is not the only one who does."""
+    by_gate = (
+        [each["text"] for each in verdict["findings"] if not each["passed"]] if verdict else ()
+    )
+    if by_gate and failure.why == "; ".join(by_gate):  # (host_stages/deploy.py: require_promoted)
+        text = f"What was live stays live. {_FORCE}"
+        return "bad", "Refused: the candidate does not go live", (text,)
+    told = (f"{failure.why}." if failure.why else "", failure.todo, "What was live stays live.")
+    return "bad", f"Refused: {failure.what}", told
+
+
 def _ended(found: Finished) -> _Said:
+    left = {n: each for n, each in found.state.stages.items() if each.state not in ENDED_WELL}
+    if left or not found.state.stages:
+        return _cut_off(found, left)
     deployed = found.metrics(stages.DEPLOY)
     if not deployed:
-        return "note", "The run has not come to its end", ()
+        names = ", ".join(found.state.stages)
+        return "note", f"Come to its end without a deployment: {names}", ()
+    if _was_taken_back(found, str(deployed["tag"])):
+        return "bad", f"Was live, and was taken back since: {deployed['tag']}", ()
     kept = deployed.get("previous", "")
     text = f"The version before is kept as {kept}." if kept else ""
     if forced := deployed.get("forced", ""):
         said = f"Live although the gate refused it: {deployed['tag']}"
         return "note", said, (f"Forced: {forced}.", text)
+    verified = found.metrics(stages.VERIFY)
+    if verified and (unseen := VerifyMetrics.model_validate(verified).unseen()):
+        return "note", f"Live, seen by the engine alone: {deployed['tag']}", (f"{unseen}.", text)
     return "good", f"Live: {deployed['tag']}", (text,)
+
+
+def _was_taken_back(found: Finished, tag: str) -> bool:
+    try:
+        return tag in deploy.rejected(found.workspace)
+    except RetrainError:  # damaged: the next run says so
+        return False
+
+
+def _cut_off(found: Finished, left: Mapping[str, StageState]) -> _Said:
+    """Say what is known of a run that could not note its end, or has not come to it yet."""
+    for name, each in left.items():
+        if each.state == "failed":  # of a stage run alone, whose failure only the stage notes
+            return "bad", f"Failed in the stage {name}", (*each.error.splitlines(), _named(found))
+    at_work = next((name for name, each in left.items() if each.state == "running"), "")
+    place = f"in the stage {at_work}" if at_work else f"before the stage {next(iter(left), '')}"
+    last = Run.last(found.workspace)
+    if locks.is_held(found.workspace) and last is not None and last.id == found.run.id:
+        return "note", f"Under way, {place}", (_named(found),)
+    said = f"The run has not come to its end: it was cut off {place if left else 'as it began'}"
+    return "note", said, ("It was killed, or the host went down.", _named(found))
+
+
+def _named(found: Finished) -> str:
+    """Return what the alias named when a run ended before its end."""
+    deployed, verify = found.metrics(stages.DEPLOY), found.noted(stages.VERIFY)
+    if deployed:
+        said = f"{deployed['alias']} named {deployed['tag']} then"
+        if verify.state in ENDED_WELL:
+            return f"{said}, verified. `driver models` shows what is live now."
+        begun = ", anything else takes it back" if verify.state in ("running", "failed") else ""
+        return (
+            f"{said}, which nobody had verified: the next run verifies it{begun}. "
+            "`driver models` shows what is live now."
+        )
+    if found.noted(stages.DEPLOY).state == "running":
+        return (
+            "Whether the candidate was live for a moment is not noted; the next start finishes the "
+            "switch or undoes it. `driver models` shows what is live now."
+        )
+    models = found.metrics(stages.EVALUATE).get("models") or {}
+    digest = f" (digest {models['champion'][:12]})" if models.get("champion") else ""
+    return f"It had deployed nothing: what was live{digest} was not touched."
 
 
 def _failed(found: Finished, failure: Failure) -> _Said:
@@ -58,12 +127,16 @@ def _failed(found: Finished, failure: Failure) -> _Said:
     at = (name for name, each in found.state.stages.items() if each.state == "failed")
     stage = next((f" in the stage {name}" for name in at), "")
     if failure.kind == Interrupted.__name__:
-        return "note", f"Stopped by a signal{stage}", (failure.todo,)
+        return "note", f"Stopped by a signal{stage}", (failure.todo, _named(found))
+    deployed = found.metrics(stages.DEPLOY)
     verification = found.noted(stages.VERIFY)
     if verification.state == "failed":
-        said = "Not verified: the deployed model does not stay live"
-        return "bad", said, tuple(verification.error.splitlines())
-    deployed = found.metrics(stages.DEPLOY)
+        lines = tuple(verification.error.splitlines())
+        if _NOT_BACK in verification.error:
+            return "bad", f"Not verified, and not taken back: {deployed.get('tag')}", lines
+        if failure.kind == Unforeseen.__name__:  # of which no deployment is taken back at once
+            return "bad", "Not verified, and not taken back yet", (*lines, _named(found))
+        return "bad", "Not verified: the deployed model does not stay live", lines
     live = f"{deployed['tag']} is live all the same." if deployed else "What was live stays live."
     return "bad", f"Failed{stage}", (*told, live)
 
@@ -71,10 +144,15 @@ def _failed(found: Finished, failure: Failure) -> _Said:
 def _took(found: Finished) -> str:
     state = found.state
     if state.started_at is None or state.ended_at is None:
-        return ""
+        return f"The run began {_date(state.started_at)}." if state.started_at else ""
     away = sum(until - since for since, until in state.away)
     service = f"; the service was away for {duration(away)}" if away else ""
-    return f"The run took {duration(state.ended_at - state.started_at)}{service}."
+    took = duration(state.ended_at - state.started_at)
+    return f"The run began {_date(state.started_at)} and took {took}{service}."
+
+
+def _date(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%A, %Y-%m-%d at %H:%M UTC}"
 
 
 def _findings(verdict: Mapping[str, Any] | None) -> str:

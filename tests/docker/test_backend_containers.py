@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import LOCAL, ContainerHost
 from driver.service import ComposeService, ContainerService, service_for
 from driver.settings import BackendSettings, ComposeSettings
+from driver.window_return import finish_stop, is_stopping, stopping
 from tests.docker.engine import docker
 
 pytestmark = pytest.mark.docker
@@ -80,7 +82,7 @@ def test_a_container_is_stopped_and_started(plain: str) -> None:
     service = service_for(BackendSettings(url=URL, container=plain))
     before = service.state()
     assert (before.name, before.running, before.restart_policy) == (plain, True, "unless-stopped")
-    ended = service.stop(10)
+    ended = service.stop(service.state().id, 10)
     assert ended.exit_code == 0
     assert not service.state().running
     service.start(before.id)
@@ -93,6 +95,23 @@ def test_a_container_that_will_not_stop_is_killed_and_that_is_told(stubborn: str
     ended = ContainerHost().stop(stubborn, 1)
     assert ended.exit_code == 137
     assert ended.seconds >= 1
+
+
+def test_a_stop_whose_caller_has_died_is_waited_for(stubborn: str) -> None:
+    """The engine goes on with it, and a start does nothing to what still runs."""
+    host = ContainerHost()
+    before = host.state(stubborn)
+    begun = stopping(before, 4)
+    with subprocess.Popen(["docker", "stop", "--timeout=4", stubborn]) as caller:
+        time.sleep(1)
+        caller.kill()
+    assert is_stopping(begun, host.state(stubborn))
+    finish_stop(begun, host)
+    assert not host.state(stubborn).running
+    host.start(stubborn)
+    assert not is_stopping(begun, host.state(stubborn))
+    time.sleep(4)  # past the end of the first stop
+    assert host.state(stubborn).running
 
 
 def test_a_container_made_anew_is_found_by_its_name(
@@ -116,7 +135,7 @@ def test_a_container_that_is_not_there_is_named() -> None:
 def test_compose_starts_the_very_container_after_a_failure(project: ComposeSettings) -> None:
     service = ComposeService(project, "")
     before = service.state()
-    service.stop(10)
+    service.stop(service.state().id, 10)
     service.start(before.id)
     assert service.state().id == before.id
     assert model_of(before.id) == "old"
@@ -126,7 +145,7 @@ def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
     old = ComposeService(project, "").state()
     changed = project.model_copy(update={"environment": {"OLLAMA_MODEL": "new"}})
     service = ComposeService(changed, "")
-    service.stop(10)
+    service.stop(service.state().id, 10)
     service.renew(old.id)
     new = service.state()
     assert new.running
@@ -140,7 +159,7 @@ def test_compose_starts_it_where_a_variable_is_missing_by_now(project: ComposeSe
     """As at a boot, where nobody has set what the compose file demands."""
     service = ComposeService(project, "")
     before = service.state()
-    service.stop(10)
+    service.stop(service.state().id, 10)
     file = project.folder / project.files[0]
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("${OLLAMA_MODEL:-unset}", "${OLLAMA_MODEL:?}"), encoding="utf-8")
@@ -226,7 +245,7 @@ def test_a_container_on_another_host(plain: str, ssh_double: Path) -> None:
     settings = BackendSettings(url=URL, container=plain, docker_host="ssh://deploy@news.example")
     service = service_for(settings)
     before = service.state()
-    assert service.stop(10).exit_code == 0
+    assert service.stop(service.state().id, 10).exit_code == 0
     service.start(before.id)
     assert service.state().running
     called = ssh_double.read_text(encoding="utf-8")
@@ -238,7 +257,7 @@ def test_a_container_on_another_host(plain: str, ssh_double: Path) -> None:
 def test_compose_on_another_host(project: ComposeSettings, ssh_double: Path) -> None:
     service = ComposeService(project, "ssh://deploy@news.example")
     before = service.state()
-    service.stop(10)
+    service.stop(service.state().id, 10)
     service.start(before.id)
     assert service.state().running
     assert ssh_double.exists()

@@ -19,7 +19,7 @@ from contracts.entrypoint import RESULT_FILE
 from contracts.stage import Result
 from driver import locks
 from driver.store import Run
-from driver.window import RECORD_FILE
+from driver.window_record import RECORD_FILE
 from tests.docker.engine import docker
 from tests.e2e.host import Host
 

@@ -21,8 +21,8 @@ from contracts.stages import CONVERT, GGUF, GGUF_VARIANTS
 from contracts.test_set import TestSet, path_of
 from driver.settings import BackendSettings
 from driver.store import Run, Store
-from driver.window import RECORD_FILE, Window
-from driver.window_record import Record
+from driver.window import Window
+from driver.window_record import RECORD_FILE, Record
 
 ATTEMPT = {
     "seed": 1,

@@ -22,7 +22,8 @@ from contracts.errors import DiskFull, WorkspaceBusy
 from driver import locks
 from driver.settings import BackendSettings
 from driver.store import Run
-from driver.window import RECORD_FILE, Window
+from driver.window import Window
+from driver.window_record import RECORD_FILE
 from tests.faults.tally import Tally
 from tests.unit.window_world import Outside
 

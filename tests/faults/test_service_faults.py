@@ -21,7 +21,7 @@ from contracts.errors import (
     WorkspaceBusy,
 )
 from driver.store import Run
-from driver.window import RECORD_FILE
+from driver.window_record import RECORD_FILE
 from tests.docker.engine import docker
 from tests.e2e.host import Host
 from tests.faults.machine import (

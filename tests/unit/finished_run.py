@@ -129,7 +129,7 @@ def _run(
         made |= result.outputs
         told = stage.metrics.model_validate(result.metrics).summary()
         took = float(_TOOK[stage.name])
-        notes.stage(stage.name, state="done", seconds=took, summary=told)
+        notes.stage(stage.name, state="done", seconds=took, summary=told, metrics=result.metrics)
 
 
 def _fail(text: str) -> None:

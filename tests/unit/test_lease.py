@@ -6,14 +6,16 @@ The NVML double answers with `recorded/`; time is a number that nobody waits for
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from contracts.errors import DockerUnavailable, EngineUnavailable, GpuUnavailable
-from driver import lease
+from driver import lease, preflight
 from driver.adapters.containers import ContainerState
 from driver.adapters.gpu import Gpu, Process
 from driver.adapters.processes import HostProcess
@@ -253,3 +255,42 @@ def test_each_card_is_waited_for_and_a_process_on_both_counts_once(tmp_path: Pat
         (55, 10),
     ]
     assert lease.needed_mib(first, host.allowed) == 24000
+
+
+# --- who labels where ----------------------------------------------------------------------------
+def _own_address() -> str:
+    """Return an address of this host that is no loopback's, if it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: TEST-NET-1 (RFC 5737)
+        except OSError:
+            return "127.0.0.2"
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize(
+    ("teachers", "engine", "here"),
+    [
+        ((), "", True),
+        (("127.0.0.1",), "", True),
+        (("http://localhost:11434",), "", True),
+        (("localhost",), "192.0.2.7", True),
+        (("openai+http://127.0.0.1:8000/v1#qwen3",), "", True),
+        (("openai+http://localhost:8000/v1",), "", True),
+        (("openai+http://[::ffff:127.0.0.1]:8000/v1",), "", True),
+        (("192.0.2.7", f"http://{_own_address()}:11434"), "", True),
+        (("192.0.2.7:11434",), "http://192.0.2.7:11434", True),
+        (("192.0.2.7",), "", False),
+        (("openai+http://192.0.2.7/v1", "192.0.2.8"), "", False),
+    ],
+)
+def test_a_teacher_on_this_host_is_told_by_its_address_not_its_spelling(
+    teachers: tuple[str, ...],
+    engine: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    here: bool,
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", engine)
+    session: Any = SimpleNamespace(settings=SimpleNamespace(teachers=teachers))
+    assert preflight.teacher_is_here(session) is here

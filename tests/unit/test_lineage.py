@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,24 @@ def test_without_a_run_what_is_live_is_followed(run: FinishedRun) -> None:
     with pytest.raises(LineageBroken, match="comes from no deployment") as caught:
         lineage.live(run.workspace, run.engine, "other")
     assert caught.value.exit_code == 39
+
+
+def test_a_run_is_followed_from_what_it_deployed_itself(run: FinishedRun) -> None:
+    """A later run of the same fingerprint has written its own deployment into the store."""
+    own, tags = f"liga-relevance:{run.run.id}", dict(run.engine.tags)
+
+    def later(result: dict[str, Any]) -> None:
+        result["metrics"] |= {"tag": "liga-relevance:20990101-000000", "digest": "ff" * 32}
+
+    edit(place(run, "deploy/*/result.json"), later)
+    found = list(
+        lineage.check(
+            run.workspace, run.engine, lineage.deployed_by(run.run), lineage.as_noted(run.run)
+        )
+    )
+    assert {link.state for link in found} == {State.OK}
+    assert found[0].text == f"{own}, live"
+    assert run.engine.tags == tags
 
 
 def test_a_refused_run_has_nothing_to_follow(refused_run: FinishedRun) -> None:
@@ -149,6 +169,59 @@ def test_a_missing_job_ends_the_chain_there(run: FinishedRun) -> None:
     found = failed(run)
     assert found["split"][0] is State.GONE
     assert found["rows"][0] is State.GONE
+
+
+@pytest.mark.parametrize("content", ["{", "null", ""])
+@pytest.mark.parametrize("stage", ["deploy", "train", "split"])
+@pytest.mark.parametrize("name", ["job.json", "result.json"])
+def test_what_was_edited_is_broken_and_not_gone(
+    run: FinishedRun, stage: str, name: str, content: str
+) -> None:
+    place(run, f"{stage}/*/{name}").write_text(content, encoding="utf-8")
+    state, text = failed(run)[stage]
+    assert (state, text) == (State.BROKEN, f"its {name} is damaged")
+
+
+def test_figures_that_are_none_of_the_stage_are_broken(run: FinishedRun) -> None:
+    def without(result: dict[str, Any]) -> None:
+        del result["metrics"]["digest"]
+
+    edit(place(run, "deploy/*/result.json"), without)
+    assert failed(run)["served"][0] is State.BROKEN
+
+
+@pytest.mark.parametrize("name", ["evaluate/*/out/verdict.json", "split/*/out/test.jsonl"])
+def test_an_artifact_that_cannot_be_parsed_is_broken(run: FinishedRun, name: str) -> None:
+    place(run, name).write_text("{", encoding="utf-8")
+    assert {state for state, _ in failed(run).values()} == {State.BROKEN}
+    assert len(failed(run)) == 2, "the file, and what it says"
+
+
+def test_a_reader_that_has_enough_ends_nothing(run: FinishedRun) -> None:
+    """`driver verify-lineage | head`: checked to its end, and its code is the chain's."""
+    asked = {
+        "snapshot": {"items": ["items.jsonl"]},
+        "fetch": {"path": "base"},
+        "engine": "llamacpp",  # which has nothing, so that one link is gone
+        "runner": "process",
+    }
+    settings = run.workspace / "retrain.yaml"
+    files.write_json(settings, asked)  # YAML too
+    command = [sys.executable, "-m", "driver", "verify-lineage", run.run.id]
+    with subprocess.Popen(
+        [*command, "-c", str(settings), "-w", str(run.workspace)],
+        cwd=files.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == LineageBroken.exit_code
+    assert "Broken pipe" not in said
+    assert "1 of " in said
 
 
 def test_the_engine_is_asked(run: FinishedRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.errors import WorkspaceBusy
+from contracts.errors import WindowOpen, WorkspaceBusy
 from driver import locks, recover
-from driver.window import RECORD_FILE
+from driver.window_record import RECORD_FILE
 
 _HOLDER = """
 import pathlib, sys
@@ -117,6 +118,60 @@ def test_another_workspace_cannot_have_the_host(tmp_path: Path, shared: Path) ->
         (lock,) = shared.iterdir()
         assert f"workspace {tmp_path / 'two'}" in lock.read_text(encoding="utf-8")
         assert lock.stat().st_mode & 0o777 == 0o666
+
+
+def leave_open(shared: Path, workspace: Path) -> None:
+    """Let a driver with the host in its hands die while the service is stopped."""
+    workspace.mkdir()
+    with holder("host", shared, workspace):
+        record = f'{{"opened_at": {time.time()}}}'
+        (workspace / RECORD_FILE).write_text(record, encoding="utf-8")
+
+
+def test_a_window_that_a_dead_run_left_open_elsewhere_is_closed_first(
+    tmp_path: Path, shared: Path
+) -> None:
+    """What that run has stopped would count as not running here, and stay away."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    leave_open(shared, one)
+    for _ in range(2):  # the refusal is no reason to forget it
+        with pytest.raises(WindowOpen, match="has died") as caught, locks.host(two):
+            pass
+        assert f"recover -w {one}" in caught.value.todo
+    two.mkdir()
+    (two / RECORD_FILE).write_text('{"opened_at": 1}', encoding="utf-8")
+    recover.recover(two, print)  # nor is a recovery here, which is let through
+    with pytest.raises(WindowOpen, match="has died"), locks.host(two):
+        pass
+    with locks.host(one):  # that workspace's own next run
+        pass
+    recover.recover(one, print)
+    with locks.host(two):
+        pass
+
+
+def test_recover_brings_nothing_back_into_the_training_of_another_workspace(
+    tmp_path: Path, shared: Path
+) -> None:
+    one = tmp_path / "one"
+    leave_open(shared, one)
+    (shared / "retrain-driver.lock").unlink()  # a reboot
+    with holder("host", shared, tmp_path / "two") as process:
+        with pytest.raises(WorkspaceBusy) as caught:
+            recover.recover(one, print)
+        assert f"pid {process.pid} " in caught.value.why
+        assert f"workspace {tmp_path / 'two'}" in caught.value.why
+    assert (one / RECORD_FILE).exists()
+    recover.recover(one, print)
+    assert not (one / RECORD_FILE).exists()
+
+
+def test_recover_needs_no_lock_file_that_cannot_be_made(tmp_path: Path, shared: Path) -> None:
+    leave_open(shared, tmp_path / "one")
+    (shared / "retrain-driver.lock").unlink()
+    (shared / "retrain-driver.lock").mkdir()
+    recover.recover(tmp_path / "one", print)
+    assert not (tmp_path / "one" / RECORD_FILE).exists()
 
 
 def test_a_link_in_the_shared_folder_is_not_followed(tmp_path: Path, shared: Path) -> None:

@@ -24,7 +24,8 @@ from contracts.test_set import TestSet, path_of
 from driver.host_stages import deploy
 from driver.settings import BackendSettings
 from driver.store import Run, Store
-from driver.window import RECORD_FILE, Window
+from driver.window import Window
+from driver.window_record import RECORD_FILE
 from tests.unit.power_cut import Check, cut_everywhere
 from tests.unit.window_world import Outside
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import CandidateRefused
+from driver.host_stages import deploy
 from driver.notes import Notes
 from driver.report import html
 from driver.store import Run
@@ -55,6 +57,21 @@ def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
     assert "Reprocessed: 1588 items, 3 failed, 9 reviewed left out." in text
 
 
+def test_the_verification_comes_before_the_items(run: FinishedRun) -> None:
+    text = report(run)
+    assert text.index("<p>Verified: ") < text.index("<p>Reprocessed: ")
+
+
+def test_every_measure_is_explained_by_the_kind_of_its_field(run: FinishedRun) -> None:
+    text = report(run)
+    (path,) = run.workspace.glob("store/evaluate/*/out/scores.json")
+    names = json.loads(path.read_text(encoding="utf-8"))["models"]["candidate"]["measures"]
+    _, _, told = text.partition("<summary>What the measures mean</summary>")
+    rows = re.findall(r"<tr><td>([^<]+)<td>([^<]+)</tr>", told.split("</details>")[0])
+    assert sorted(name for name, _ in rows) == sorted(names)
+    assert dict(rows)["assigned_aks"].startswith("F1 over all values chosen")
+
+
 def test_the_same_run_gives_the_same_report(run: FinishedRun) -> None:
     assert report(run) == report(run)
 
@@ -80,12 +97,88 @@ def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> Non
     assert "<strong>Live" not in text
 
 
-def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
+def test_a_first_model_that_is_not_verified_is_still_live(run: FinishedRun) -> None:
+    error = (
+        "no answer\nNOT ROLLED BACK: there is no good version before; liga:latest still names it"
+    )
+    failed = failure("VerifyFailed", "no answer to the canary")
+    text = head(report(run, verify={"state": "failed", "error": error}, failure=failed))
+    assert f"Not verified, and not taken back: liga-relevance:{run.run.id}" in text
+    assert "does not stay live" not in text
+
+
+def test_an_unforeseen_failure_takes_nothing_back(run: FinishedRun) -> None:
+    failed = failure("Unforeseen", "unforeseen TypeError")
+    text = head(report(run, verify={"state": "failed", "error": "x"}, failure=failed))
+    assert "Not verified, and not taken back yet" in text
+    assert f"named liga-relevance:{run.run.id} then" in text
+
+
+def test_a_run_killed_in_the_verification_is_not_called_live(run: FinishedRun) -> None:
+    """Also when what it deployed was taken back since, and deployed anew by a later run."""
     (path,) = run.workspace.glob("store/deploy/*/result.json")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    result["metrics"]["forced"] = "the fair begins (erika)"
-    files.write_json(path, result)
-    text = head(report(run))
+    later = json.loads(path.read_text(encoding="utf-8"))
+    later["metrics"]["tag"] = "liga-relevance:20990101-000000"
+    files.write_json(path, later)
+    running = {"state": "running", "ended_at": None}
+    text = report(run, ended_at=None, verify=running, reprocess={"state": "planned"})
+    assert "not come to its end: it was cut off in the stage verify" in head(text)
+    assert f"named liga-relevance:{run.run.id} then, which nobody had verified" in head(text)
+    assert "began Monday, 2026-09-21 at " in head(text)
+    for word in ("<strong>Live", "20990101"):
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("running", "finishes the switch or undoes it"), ("planned", "It had deployed nothing")],
+)
+def test_a_run_killed_before_tells_what_the_alias_named(
+    run: FinishedRun, state: str, told: str
+) -> None:
+    later = {name: {"state": "planned"} for name in ("restore", "verify", "reprocess")}
+    text = head(report(run, ended_at=None, deploy={"state": state}, **later))
+    assert ("in the stage deploy" if state == "running" else "before the stage deploy") in text
+    assert told in text
+    assert (state == "planned") == ("(digest b7b7b7b7b7b7) was not touched" in text)
+
+
+def test_what_was_taken_back_is_not_said_to_be_refused_by_the_gate(run: FinishedRun) -> None:
+    failed = failure("CandidateRefused", "this model has been live, and was taken back")
+    later = {name: {"state": "planned"} for name in ("restore", "verify", "reprocess")}
+    text = head(report(run, deploy={"state": "failed"}, failure=failed, **later))
+    assert "Refused: this model has been live, and was taken back" in text
+    assert "<p>because.</p><p>mend it</p>" in text
+    assert "--force" not in text
+
+
+def test_one_stage_alone_comes_to_its_end(run: FinishedRun) -> None:
+    (train,) = (v for k, v in run.run.read_state().stages.items() if k == "train")
+    text = head(report(run, stages={"train": train.model_dump(mode="json")}, ended_at=None))
+    assert "Come to its end without a deployment: train" in text
+    text = head(report(run, train={"state": "failed", "error": "the GPU is full"}))
+    assert "Failed in the stage train" in text
+    assert "<p>the GPU is full</p>" in text
+
+
+def test_a_model_that_only_the_engine_has_shown_is_no_good_news(run: FinishedRun) -> None:
+    noted = run.run.read_state().stages["verify"].metrics
+    text = head(report(run, verify={"metrics": noted | {"wanted": 3}}))
+    assert "Live, seen by the engine alone: liga-relevance" in text
+    assert "not one of the 3 items of verify.items" in text
+
+
+def test_what_was_rolled_back_since_is_not_called_live(run: FinishedRun) -> None:
+    tag = f"liga-relevance:{run.run.id}"
+    deploy.reject(run.workspace, tag)
+    assert f"Was live, and was taken back since: {tag}" in head(report(run))
+    deploy.reinstate(run.workspace, tag)
+    assert f"<strong>Live: {tag}</strong>" in report(run)
+
+
+def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
+    noted = run.run.read_state().stages["deploy"].metrics
+    text = head(report(run, deploy={"metrics": noted | {"forced": "the fair begins (erika)"}}))
     assert "Live although the gate refused it" in text
     assert "Forced: the fair begins (erika)." in text
 

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, ReprocessFailed
+from contracts.errors import (
+    BackendUnavailable,
+    EngineUnavailable,
+    FileUnusable,
+    ReprocessFailed,
+)
 from contracts.params import ReprocessMetrics
+from driver import __main__ as cli
 from driver.host_stages import reanalysis
-from driver.host_stages.record import Record
+from driver.host_stages.record import Outcomes, Record
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.conftest import MODEL
@@ -206,3 +212,71 @@ def test_what_a_verification_has_kept_stays(stage: Make) -> None:
     }
     assert found.about().items == 2
     assert Record.of_model(it.root, "t", it.model, service.url).folder == found.folder
+
+
+# --- damaged records -----------------------------------------------------------------------------
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    """Return the record of a reprocess of two items, with one of them done."""
+    record, state = Record(tmp_path / "reprocess" / "r"), {"is_manually_reviewed": False}
+    record.folder.mkdir(parents=True)
+    record.begin("r", "m", "b", {i: {"id": i, "summary": "Alt.", **state} for i in "12"}, 2)
+    files.write_jsonl(
+        record.folder / "outcomes.jsonl", [{"id": "1", "outcome": "processed", "reason": ""}]
+    )
+    return record
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[1]", "no JSON object but a list"),
+        ("null", "no JSON object but a NoneType"),
+        ('{"id": "1"}', "its outcome is None, not one of processed, "),
+        ('{"id": "1", "outcome": "nonsense", "reason": ""}', "its outcome is 'nonsense'"),
+        ('{"id": "1", "outcome": [1], "reason": ""}', "its outcome is [1]"),
+        ('{"id": "1", "outcome": "failed"}', "gives no reason"),
+        ('{"id": "1", "until": "x", "before": null}', "until when to wait"),
+        ('{"outcome": "failed", "reason": ""}', "names no item"),
+        ('{"id": "1", "outcome": "failed", "reason": "", "at": "x"}', "its time is no number"),
+    ],
+)
+def test_a_line_that_nobody_wrote_is_named(record: Record, line: str, why: str) -> None:
+    path = record.folder / "outcomes.jsonl"
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+    for reader in (record.lines, record.answers, lambda: Outcomes(record.folder)):
+        with pytest.raises(FileUnusable, match=r"outcomes.jsonl, line 2 is damaged") as caught:
+            reader()
+        assert why in caught.value.why
+    assert cli.main(["reprocess", "--status", "-w", str(record.folder.parents[1])]) == 32
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "the former answers of 0 items, and held those of 2"),
+        ('{"id": "1", "is_manually_reviewed": false}\n', "answers of 1 items, and held those of 2"),
+        ('{"x": 1}\n', "before.jsonl, line 1 is damaged"),
+        ("garbage\n", "before.jsonl, line 1 is not JSON"),
+    ],
+)
+def test_new_answers_never_become_the_former_ones(record: Record, content: str, told: str) -> None:
+    """A before.jsonl that has lost states is no empty one: neither gone on with nor given back."""
+    path = record.folder / "before.jsonl"
+    path.write_text(content, encoding="utf-8")
+    now = {i: {"id": i, "summary": "Neu.", "is_manually_reviewed": False} for i in "12"}
+    for reader in (record.before, lambda: record.begin("r", "m", "b", now, 2)):
+        with pytest.raises(FileUnusable) as caught:
+            reader()
+        assert told in str(caught.value)
+        assert str(record.folder) in caught.value.todo
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_an_item_named_twice_is_asked_once(stage: Make, ollama: OllamaDouble) -> None:
+    it, _ = stage([news(1), news(2)])
+    path = it.root / "items.jsonl"
+    files.write_jsonl(path, [*files.read_jsonl(path)] * 2)
+    assert it.run().processed == 2
+    assert titles(ollama) == ["Titel 1", "Titel 2"]

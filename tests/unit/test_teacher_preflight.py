@@ -45,7 +45,7 @@ def test_the_backend_is_not_stopped_in_vain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
 ) -> None:
     remember(tmp_path)
-    monkeypatch.setenv("OLLAMA_HOST", ADDRESS if here else "127.0.0.1:10")
+    monkeypatch.setattr(preflight, "teacher_is_here", lambda _: here)
     of = session(tmp_path, BackendSettings())
     if here:
         with pytest.raises(EngineUnavailable):

@@ -84,6 +84,19 @@ def test_the_number_of_items_is_a_setting(world: World) -> None:
     assert len(world.verify(items=9).items) == 4  # the fifth is reviewed
 
 
+def test_where_no_item_can_be_asked_the_result_warns(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Start
+) -> None:
+    """All are reviewed, so nothing shows which model the backend asks. 0 items asks for none."""
+    ollama.script = by_label
+    service = start_backend([{**row, "is_manually_reviewed": True} for row in ROWS])
+    world = World(tmp_path / "workspace", ollama, service)
+    metrics = world.verify()
+    assert (metrics.items, metrics.wanted) == ((), 3)
+    assert "WARNING: not one of the 3 items" in metrics.summary()
+    assert "WARNING" not in world.verify(items=0).summary()
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

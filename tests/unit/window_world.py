@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from contracts.errors import BackendUnavailable
+from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerState, Stopped
 from driver.outside import World
 from driver.settings import BackendSettings
+from driver.window import Window
 from serving.engine import Resident
 
 MODEL = Resident(tag="news:latest", num_ctx=8192, until=None)
@@ -42,11 +43,18 @@ class Outside(World):
     removed: bool = False
     """Whether its container is gone, and none has its name."""
     ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
+    dying: bool = False
+    """Whether a stop of it was begun and is still under way: its caller has died."""
+    starts: int = 0
+    """How often it was started: its StartedAt."""
+    mute: int = 0
+    """How often it does not say how its LLM is switched."""
     healthy: bool = True
     ends: int = 0
     """How often its container ends while its health is waited for."""
     restarts: int = 0
-    restarts_while_asked: bool = False
+    restarts_while_asked: int = 0
+    """At how many looks in a row its engine restarts it, after it has answered."""
     changed: bool = True
     """Whether its configuration is another than its container was made with."""
     usurped: bool = False
@@ -56,6 +64,10 @@ class Outside(World):
     other_id: str = "x1"
     other_broken: bool = False
     """Whether it cannot be started."""
+    other_away: bool = False
+    """Whether its engine does not answer."""
+    other_dying: bool = False
+    other_starts: int = 0
     crash_in: int | None = None
     calls: list[str] = field(default_factory=list)
 
@@ -88,6 +100,8 @@ class Outside(World):
 
     def containers(self, host: str) -> Any:
         assert host == "unix://gpu"
+        if self.other_away:
+            raise DockerUnavailable("no Docker engine answers at unix://gpu")
         return Others(self)
 
     def ollama(self, address: str) -> Any:
@@ -105,7 +119,7 @@ class Outside(World):
             running=self.running,
             restarts=self.restarts,
             restart_policy="always",
-            started_at="2026-01-01T00:00:00Z",
+            started_at=f"start {self.starts}",
             removes_itself=self.removes_itself,
         )
 
@@ -115,10 +129,29 @@ class Outside(World):
         self.busy -= 1
         return self.busy >= 0
 
-    def stop(self, timeout_s: int) -> Stopped:
-        for _ in self.change(f"stop {timeout_s}"):
-            self.running = False
+    def stop(self, container_id: str, timeout_s: int) -> Stopped:
+        assert container_id == self.container
+        for _ in self.change("stop again" if self.dying else f"stop {timeout_s}"):
+            self.die()
         return self.ended
+
+    def die(self) -> None:
+        """End by a stop, which goes on even if the driver dies in the middle of it."""
+        self.dying = True
+        self.step()
+        self.settle()
+
+    def come_up(self) -> None:
+        """Be started by somebody else; a start does nothing while it still runs."""
+        self.settle()
+        self._start()
+
+    def settle(self) -> None:
+        """Let the time pass that the stops under way still need."""
+        if self.dying:
+            self.running = self.dying = False
+        if self.other_dying:
+            self.other, self.other_dying = "exited", False
 
     def start(self, container_id: str) -> str:
         for _ in self.change(f"start {container_id}"):
@@ -128,6 +161,8 @@ class Outside(World):
     def renew(self, container_id: str) -> str:
         for _ in self.change(f"renew {container_id}"):
             if self.changed:
+                if self.running:
+                    self.die()
                 self.container += "+"
             self.changed = False
             self._start()
@@ -136,26 +171,31 @@ class Outside(World):
     def _start(self) -> None:
         if self.removed:
             raise BackendUnavailable("there is no container news")
-        if not self.running and self.forgets_switch:
-            self.llm = True
+        if not self.running:
+            self.starts += 1
+            self.llm = self.llm or self.forgets_switch
         self.running = True
 
     # --- Backend ---
     def wait_healthy(self, *, timeout_s: float, meanwhile: Callable[[], None]) -> None:
         assert timeout_s > 0
         self.step()
-        for _ in range(self.ends):
+        while self.ends:
+            self.ends -= 1
             self.running = False
             meanwhile()
         if self.usurped:
             self.running = False
         elif not self.healthy or not self.running:
             raise BackendUnavailable("not healthy")
-        self.restarts += self.restarts_while_asked
+        if self.restarts_while_asked:
+            self.restarts_while_asked -= 1
+            self.restarts += 1
 
     def admin_health(self) -> Any:
         self.step()
-        if not self.running:
+        self.mute -= 1
+        if not self.running or self.mute >= 0:
             raise BackendUnavailable("away")
         return self
 
@@ -174,7 +214,8 @@ class Outside(World):
         self.step()
         return list(self.models)
 
-    def load(self, resident: Resident) -> None:
+    def load(self, resident: Resident, timeout_s: float) -> None:
+        assert 0 < timeout_s < 60
         for _ in self.change(f"load {resident.tag}"):
             if resident not in self.models:
                 self.models = (*self.models, resident)
@@ -187,14 +228,15 @@ class Others:
     outside: Outside
 
     def state(self, name: str) -> ContainerState:
-        assert self.exists(name)
+        if not self.exists(name):
+            raise BackendUnavailable(f"there is no container {name}")
         return ContainerState(
             id=self.outside.other_id,
             name="notebook",
             running=self.outside.other == "running",
             restarts=0,
             restart_policy="no",
-            started_at="2026-01-01T00:00:00Z",
+            started_at=f"start {self.outside.other_starts}",
             image="jupyter:1",
         )
 
@@ -205,7 +247,9 @@ class Others:
     def stop(self, name: str, timeout_s: int) -> Stopped:
         assert self.exists(name)
         for _ in self.outside.change(f"stop other {timeout_s}"):
-            self.outside.other = "exited"
+            self.outside.other_dying = True
+            self.outside.step()
+            self.outside.settle()
         return self.outside.ended
 
     def start(self, name: str) -> None:
@@ -213,4 +257,12 @@ class Others:
         for _ in self.outside.change(f"start other {name}"):
             if self.outside.other_broken:
                 raise BackendUnavailable("the container does not start", why="no such device")
+            self.outside.other_starts += self.outside.other != "running"
             self.outside.other = "running"
+
+
+def stop_other(opened: Window, outside: Outside) -> None:
+    """Do what the GPU lease does with a container that holds the GPU and may be stopped."""
+    engine = outside.containers("unix://gpu")
+    if engine.exists("notebook"):
+        opened.stop_other(engine.state("notebook"), "unix://gpu", 30)
