@@ -118,8 +118,9 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Say what a run would do about each stage, and whether the training fits."""
-    from driver import forecast, pipeline
+    """Say what a run would do about each stage, whether the training fits, and what is in doubt."""
+    from driver import forecast, pipeline, preflight
+    from driver.plan import Action
     from driver.report.display import plan_table
 
     session = _session(arguments)
@@ -130,6 +131,9 @@ def plan(arguments: argparse.Namespace) -> int:
             forecast.announce(session)
         except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
+    running = [step.stage for step in plan if step.action is Action.RUN]
+    for doubt in preflight.doubts(session, running):
+        session.display.warn(doubt)
     return 0
 
 

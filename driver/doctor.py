@@ -177,6 +177,16 @@ def _base(session: Session) -> Finding:
     return Finding("Base model", ok=True, text=text)
 
 
+def _baseline(session: Session) -> Finding:
+    preflight.check_scores(session)
+    name = session.settings.evaluate.baseline
+    if not name:
+        text = "no base model is named to compare with"
+        return Finding("Evaluation", ok=None, text=text, mend=preflight.NO_BASELINE)
+    preflight.check_bases(session, [stages.EVALUATE], session.engine.models())
+    return Finding("Evaluation", ok=True, text=f"compares with {name}")
+
+
 def _disk(session: Session) -> Finding:
     wanted = stages_for(session.settings)
     preflight.check_disk(session, wanted)
@@ -237,6 +247,7 @@ _QUESTIONS: dict[str, Callable[[Session], Finding]] = {
     "Serving engine": _engine,
     "Teacher model": _teacher,
     "Base model": _base,
+    "Evaluation": _baseline,
     "Disk": _disk,
     "Memory": _memory,
     "Backend": _backend,

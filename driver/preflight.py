@@ -22,6 +22,7 @@ from contracts.errors import (
     EngineUnavailable,
     GpuUnavailable,
     ModelMissing,
+    RetrainError,
     SettingsInvalid,
     WorkspaceBusy,
 )
@@ -51,6 +52,11 @@ _ADAPTER = 0.01
 """Of the base model's size: an adapter of rank 16 in fp32 is 0.26 GB for Qwen3-14B."""
 _SMALL_GB = 0.1
 """Items, labels, logs, reports and caches."""
+NO_BASELINE = (
+    "evaluate.baseline names no base model: nothing will show that the new model is better than "
+    "the one it was trained from. Set it to that one's name in the serving engine, as in "
+    "evaluate.baseline: qwen3:14b-q8_0"
+)
 _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
 
 
@@ -59,6 +65,8 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     from driver import forecast
 
     _check_given(session, running)
+    if stages.EVALUATE in running and not session.settings.evaluate.baseline:
+        session.display.warn(NO_BASELINE)
     check_disk(session, running)
     if any(stage in running for stage in _SERVING):
         check_engine_disk(session)
@@ -127,17 +135,33 @@ def asks_teacher(session: Session, step: Step) -> bool:
     return not items <= reviewed
 
 
+def doubts(session: Session, running: Sequence[Stage]) -> Iterator[str]:
+    """Yield what a run would be refused for, or warn of, in what the evaluation is to compare."""
+    if stages.EVALUATE not in running:
+        return
+    if not session.settings.evaluate.baseline:
+        yield NO_BASELINE
+    try:
+        check_scores(session)
+        if session.settings.evaluate.baseline:
+            check_bases(session, [stages.EVALUATE], session.engine.models())
+    except EngineUnavailable:
+        return  # what it has is not known; a run says so
+    except RetrainError as error:
+        yield str(error)
+
+
 def check_scores(session: Session) -> None:
-    """Raise `SettingsInvalid` for a demanded score of a field that the task does not have."""
+    """Raise `SettingsInvalid` for a measure of a field that the task does not have."""
     fields = {"valid", "rules", *session.task.output.model_fields}
     asked = session.settings.evaluate
-    named = (*asked.min_scores, *asked.measures)
-    if unknown := {name.split(".")[0] for name in named} - fields:
-        raise SettingsInvalid(
-            f"evaluate.min_scores or .measures names {', '.join(sorted(unknown))}, which is no "
-            f"field of {session.task.name}",
-            why=f"it has {', '.join(sorted(fields))}",
-        )
+    for setting, names in (("min_scores", asked.min_scores), ("measures", asked.measures)):
+        if unknown := sorted(name for name in names if name.partition(".")[0] not in fields):
+            raise SettingsInvalid(
+                f"evaluate.{setting} names {', '.join(unknown)}, no measure of {session.task.name}",
+                why=f"the names of its measures begin with {', '.join(sorted(fields))}",
+                todo="docs/reference/gate.md has the measures of each kind of field.",
+            )
 
 
 def check_bases(session: Session, running: Sequence[Stage], models: Collection[str]) -> None:

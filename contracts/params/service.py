@@ -14,6 +14,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 
 ERRORS = (".brier", ".ece")
 """How the names of measures end that are errors: 0 is best, where 1 is of all others."""
+MEASURES = ("", ".precision", ".recall", ".f1", ".macro_f1", ".exact", ".kappa", *ERRORS)
+"""How the names of measures end, after that of a field (images/labeler/measures.py)."""
 
 
 # --- evaluate -------------------------------------------------------------------------------------
@@ -32,11 +34,17 @@ class EvaluateParams(Params):
     """Limit of one request in seconds."""
     patience_s: float = Field(120, ge=0)
     """How long the engine may answer nothing, a restart included, before the stage gives up."""
+    max_unanswered: float = Field(0.02, ge=0, le=0.5)
+    """Share of the rows that may be left out because the engine had no answer of the champion's or
+    base model's, asked again as well; with more the evaluation fails, and nobody is judged."""
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
     min_scores: dict[str, float] = {}
     """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names. Not for an
     error (`.brier`, `.ece`), of which less is better."""
+    above_constant: bool = True
+    """Demand that in each measure compared, but `valid` and `rules`, the candidate is better than
+    the same answer to every row would be. Off, a useless model can pass where nothing is live."""
     baseline: str = ""
     """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
     what the training has to beat. "" leaves the comparison out."""
@@ -58,10 +66,23 @@ class EvaluateParams(Params):
 
     @field_validator("min_scores")
     @classmethod
-    def _no_errors(cls, asked: dict[str, float]) -> dict[str, float]:
-        """Refuse a least value for what is better the less it is: it would bar the good models."""
+    def _can_be_reached(cls, asked: dict[str, float]) -> dict[str, float]:
+        """Refuse a value that no model reaches, and one for what is better the less it is."""
         if errors := [name for name in asked if name.endswith(ERRORS)]:
             raise ValueError(f"{', '.join(errors)}: an error, of which less is better")
+        if above := [f"{name}: {least:g}" for name, least in asked.items() if least > 1]:
+            raise ValueError(f"{', '.join(above)}: no measure is above 1, so no model would pass")
+        return asked
+
+    @field_validator("min_scores", "measures")
+    @classmethod
+    def _are_measures(cls, asked: Any) -> Any:
+        """Refuse an unknown kind of measure hours before it is asked for."""
+        for name in asked:
+            field, dot, kind = name.partition(".")
+            if dot + kind not in MEASURES or not field:
+                kinds = ", ".join(each for each in MEASURES if each)
+                raise ValueError(f"{name} is no measure: one is FIELD, or ends with {kinds}")
         return asked
 
 

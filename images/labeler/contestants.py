@@ -26,6 +26,9 @@ from tasks.definition import InvalidAnswer, Item, Task
 Role = Literal["candidate", "champion", "baseline"]
 
 _CANDIDATE = "retrain-candidate"
+_ROUNDS = 2
+"""How often what has no answer is asked, after the others are through; the pool asks twice each
+time (images/labeler/pool.py)."""
 _ANSWER = TypeAdapter(Answer)
 
 
@@ -61,6 +64,8 @@ class Reply:
     text: str
     answer_tokens: int
     seconds: float
+    answered: bool = True
+    """False where the engine had no answer of this model's, for `reason`."""
 
     def judged(self) -> Judged:
         """Return what is measured of it."""
@@ -146,7 +151,10 @@ def ask(
     questions: Sequence[Question],
     cache: AnswerCache,
 ) -> list[Reply]:
-    """Return a model's replies in the order of the questions; only what is new to it is asked."""
+    """Return a model's replies in the order of the questions; only what is new to it is asked.
+
+    What gets no answer is asked again, and told as such if it never gets one.
+    """
     options = dict(task.modelfile().parameters)
     keys = {question.id: _key(who, question, options) for question in questions}
     replies: dict[str, Reply] = {}
@@ -154,15 +162,17 @@ def ask(
         if kept := _kept(cache.get(keys[question.id])):
             replies[question.id] = _reply(task, question, kept)
     context.progress(len(replies), len(questions), "items", model=who.role)
-    rest = [question for question in questions if question.id not in replies]
-    known = next((question for question in questions if question.id in replies), None)
-    for question, answer in _answers(context, engine, who, options, rest, known):
-        if isinstance(answer, Answer):
-            cache.put(keys[question.id], asdict(answer))
-        replies[question.id] = _reply(task, question, answer)
-        valid = sum(reply.output is not None for reply in replies.values())
-        context.progress(len(replies), len(questions), "items", model=who.role, valid=valid)
-    if rest:
+    asked = rest = [question for question in questions if question.id not in replies]
+    for _ in range(_ROUNDS):
+        known = next((q for q in questions if q.id in replies and replies[q.id].answered), None)
+        for question, answer in _answers(context, engine, who, options, rest, known):
+            if isinstance(answer, Answer):
+                cache.put(keys[question.id], asdict(answer))
+            replies[question.id] = _reply(task, question, answer)
+            valid = sum(reply.output is not None for reply in replies.values())
+            context.progress(len(replies), len(questions), "items", model=who.role, valid=valid)
+        rest = [question for question in rest if not replies[question.id].answered]
+    if asked:
         engine.unload(who.tag)  # the next one needs the memory
     return [replies[question.id] for question in questions]
 
@@ -201,7 +211,7 @@ def _kept(row: dict[str, Any] | None) -> Answer | None:
 
 def _reply(task: Task, question: Question, answer: Answer | EngineUnavailable) -> Reply:
     if isinstance(answer, EngineUnavailable):
-        return Reply(question, None, str(answer.what), (), "", 0, 0.0)
+        return Reply(question, None, str(answer.what), (), "", 0, 0.0, answered=False)
     output, reason = None, ""
     broken: tuple[str, ...] = ()
     if not answer.finished:

@@ -1,8 +1,8 @@
 """Ask the candidate, the champion and the base model the test split, and decide who goes live.
 
-All are asked as the backend asks: the same messages, no JSON schema, in the serving engine that
-will serve. The candidate is what will be deployed: the GGUF with the task's template and
-parameters. A refusal is a result, not a failure of this stage.
+All are asked the task's messages in the form in which the backend asks: a chat without a JSON
+schema, in the serving engine that will serve. The candidate is what will be deployed: the GGUF
+with the task's template and parameters. A refusal is a result, not a failure of this stage.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from contracts.entrypoint import StageContext
 from contracts.errors import SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
-from images.labeler import parity
+from images.labeler import parity, unanswered
+from images.labeler.constant import best_constants
 from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
 from images.labeler.gate import Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
-from images.labeler.resampling import Difference, differences, intervals
+from images.labeler.resampling import Difference, differences, intervals, leads
 from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
 from tasks import load_task
@@ -40,7 +41,8 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     """Write answers.jsonl, scores.json and verdict.json.
 
     Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
-    for a candidate that would read other prompts than it was trained on, or is another model.
+    for a candidate that would read other prompts than it was trained on, or is another model,
+    `EngineUnavailable` where it leaves too many rows without an answer.
     """
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
@@ -58,6 +60,9 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     finally:
         engine.close()
 
+    gone = unanswered.left_out(replies, params.max_unanswered)
+    replies = unanswered.without(replies, gone)
+    questions = [question for question in questions if question not in gone]
     measured: dict[str, Measured] = {
         each.role: measures(task, [reply.judged() for reply in said])
         for each, said in replies.items()
@@ -68,7 +73,12 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         for role, other in measured.items()
         if role != "candidate" and digests[role] != digests["candidate"]
     }
-    findings = judge(measured["candidate"], compared, params)
+    constants = best_constants(task, [r.judged() for r in replies[who[0]]], matters)
+    above = leads(measured["candidate"], constants, len(questions))
+    findings = [
+        *judge(measured["candidate"], compared, params, above),
+        *unanswered.findings(replies, gone),
+    ]
     _write_answers(context, questions, replies)
     _write_scores(context, task, replies, measured, compared, matters)
     promote = all(each.passed for each in findings)
@@ -78,6 +88,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         "candidate": digests["candidate"],
         "reasons": reasons,
         "rows": len(questions),
+        "left_out": [question.id for question in gone],
         "findings": [asdict(each) for each in findings],
     }
     files.write_json(context.output(VERDICT), verdict)

@@ -2,7 +2,8 @@
 
 In production the template, the system prompt and the thinking block have each differed between
 trainer and server once, and the model answered in the wrong form. So the engine itself is asked
-how it renders the backend's request for every row of the test split, and which tokens it reads.
+how it renders the task's messages, as a request of the backend's form, for every row that is to be
+asked, and which tokens it reads. What the backend really sends cannot be seen from here.
 """
 
 from __future__ import annotations

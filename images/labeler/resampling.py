@@ -49,6 +49,18 @@ class Difference:
     """Chance of a difference this good, or better, between two models that are alike."""
 
 
+@dataclass(frozen=True)
+class Lead:
+    """How a model stands to a constant answer in a measure."""
+
+    name: str
+    value: float
+    reached: float
+    """By the best constant answer."""
+    least: float
+    """One-sided: the model is better by more than this with 95 % confidence."""
+
+
 def intervals(measures: Mapping[str, Measure], rows: int) -> dict[str, Interval]:
     """Return each measure with its percentile bootstrap interval (Efron 1979).
 
@@ -74,6 +86,18 @@ def differences(
     """
     weights, swaps = _bootstraps(rows), _swaps(rows)
     return [_difference(name, ours[name], other[name], weights, swaps) for name in names]
+
+
+def leads(ours: Mapping[str, Measure], constants: Mapping[str, Measure], rows: int) -> list[Lead]:
+    """Compare a model with the best constant answer to the same rows, in each measure of these."""
+    weights, found = _bootstraps(rows), []
+    for name, other in constants.items():
+        own = ours[name]
+        sign = 1.0 if own.higher_is_better else -1.0
+        drawn = sign * (own.of(weights @ own.counts) - other.of(weights @ other.counts))
+        least = float(np.percentile(drawn, 5.0))
+        found.append(Lead(name, own.observed, other.observed, least))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -94,6 +94,9 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
         "priority.macro_f1 is 1, at least 0.9 as demanded",
         "no other model is live, so nothing can get worse",
         "no base model is named to compare with",
+        "relevant.f1 is 1; the same answer to every row reaches 0.667",
+        "priority.kappa is 1; the same answer to every row reaches 0",
+        "assigned_aks is 1; the same answer to every row reaches 0.667",
     ]
     first = read_jsonl(stage.out / "answers.jsonl")[0]
     assert (first["id"], first["expected"]) == ("i0", label(None))
@@ -111,6 +114,24 @@ def test_no_least_value_is_taken_for_an_error() -> None:
         ValueError, match=r"relevance_score\.ece: an error, of which less is better"
     ):
         EvaluateParams(min_scores={"relevant": 0.9, "relevance_score.ece": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"min_scores": {"relevant.f1": 5}}, r"relevant\.f1: 5: no measure is above 1"),
+        ({"min_scores": {"relevant.f2": 0.5}}, r"relevant\.f2 is no measure: .*\.f1, \.macro_f1"),
+        ({"measures": ("valid", "relevant.fl")}, r"relevant\.fl is no measure"),
+    ],
+)
+def test_what_no_model_can_reach_is_no_setting(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        EvaluateParams(**given)
+
+
+def test_the_settings_know_every_measure_of_the_task() -> None:
+    names = tuple(measure_names(TASK))
+    assert EvaluateParams(measures=names).measures == names
 
 
 def test_without_a_measure_to_compare_by_nothing_begins(
@@ -344,3 +365,90 @@ def test_broken_label_rules_are_told_and_measured(
     metrics = stage.evaluate()
     assert metrics.scores["rules"] == 0.5
     assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3
+
+
+def silent_at(*numbers: int, tag: str = "liga", otherwise: Any = right) -> Any:
+    """Let a model give no answer to some rows; the candidate is wrong on every fifth row."""
+
+    def script(messages: list[dict[str, str]], number: int, asked: str) -> Any:
+        row = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
+        if asked.startswith(tag) and row in numbers:
+            return EngineUnavailable("no answer within 300 s")
+        candidate = asked.startswith("retrain-candidate")
+        return (wrong if candidate and row % 5 == 0 else otherwise)(messages, number)
+
+    return script
+
+
+def test_no_answer_of_the_champion_is_no_wrong_answer(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    """Else a worse candidate looks better, the more often the engine fails for the champion."""
+    write_jsonl(stage.folder / "test.jsonl", rows(60))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(*range(1, 60, 3))
+    with pytest.raises(EngineUnavailable, match="20 of 60 test rows got no answer") as caught:
+        stage.evaluate(champion="liga:latest")
+    assert "the champion (liga:latest) has none to 20" in str(caught.value)
+    assert not (stage.out / "verdict.json").exists()
+
+
+def test_a_few_rows_without_an_answer_are_left_out_for_all(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(60))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(7)
+    assert stage.evaluate(champion="liga:latest").rows == 59
+    silent = rows(8)[7]["messages"][:-1]
+    assert sum(e["tag"] == "liga:latest" and e["messages"] == silent for e in engine.asked) >= 3
+    verdict = stage.read("verdict")
+    assert (verdict["promote"], verdict["rows"], verdict["left_out"]) == (False, 59, ["i7"])
+    assert any("model's: 1 row (i7)" in reason for reason in verdict["reasons"])
+    assert "i7" not in [row["id"] for row in read_jsonl(stage.out / "answers.jsonl")]
+
+
+def test_a_candidate_that_hangs_where_the_champion_answers_is_at_fault(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(3, tag="retrain-candidate")
+    metrics = stage.evaluate(champion="liga:latest")
+    assert (metrics.rows, metrics.valid, metrics.promote) == (6, 5, False)
+    assert "the candidate gave no answer, asked again: 1 row (i3)" in metrics.reasons[-1]
+
+
+@pytest.mark.parametrize("priority", [None, "high"])
+def test_the_same_answer_to_every_row_is_refused_though_nothing_is_live(
+    stage: Evaluation, engine: ScriptedEngine, priority: str | None
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    engine.script = lambda _messages, _number: json.dumps(label(priority))
+    metrics = stage.evaluate()
+    assert (metrics.valid, metrics.promote) == (40, False)
+    refused = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert {each["rule"] for each in refused} == {"constant"}
+    assert "priority.kappa is 0, and the same answer to every row reaches 0 as well" in str(refused)
+    assert stage.evaluate(above_constant=False).promote is True
+
+
+def test_a_guess_is_not_shown_to_be_better_than_a_constant_answer(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    half = {row["messages"][1]["content"] for n, row in enumerate(rows(40)) if n % 4 < 2}
+    engine.script = lambda messages, number: (right if messages[1]["content"] in half else wrong)(
+        messages, number
+    )
+    metrics = stage.evaluate()
+    assert metrics.promote is False
+    assert any("not shown to be better than a constant" in told for told in metrics.reasons)
+
+
+def test_an_error_is_held_against_the_constant_with_the_least(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    stage.evaluate(measures=("valid", "relevance_score.brier", "summary"))
+    told = [r for r in stage.read("verdict")["reasons"] if "every row" in r]
+    assert len(told) == 2
+    assert told[0].startswith("relevance_score.brier is 0.01; the same answer to every row reaches")

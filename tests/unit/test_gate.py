@@ -105,8 +105,26 @@ def test_a_first_model_needs_the_thresholds_only() -> None:
 def test_significantly_worse_in_one_measure_is_refused() -> None:
     bad = difference(-0.06, -0.09, p_worse=0.01)
     found = refused(judge(MEASURED, {"champion": [difference(), bad]}, PARAMS))
-    told = "relevant.f1 is significantly worse than the champion's: -0.060 (95 % -0.110 to -0.010"
-    assert found == [f"{told}, p 0.01)"]
+    told = (
+        "relevant.f1 is significantly worse than the champion's: -0.060 (95 % interval -0.110 to "
+    )
+    assert found == [f"{told}-0.010); chance alone looks this bad with probability 0.01"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.096, "better than the champion's"),
+        (0.02, "no worse than the champion's"),
+        (-0.01, "at most 0.1 worse than the champion's, if at all"),
+    ],
+)
+def test_what_passes_is_told_without_a_probability(value: float, said: str) -> None:
+    """The chance of being this bad, 0.988, would read as not significant."""
+    found = judge(MEASURED, {"champion": [difference(value, p_worse=0.988)]}, PARAMS)
+    told = next(each.text for each in found if each.rule == "champion")
+    interval = f"{value - 0.05:+.3f} to {value + 0.05:+.3f}"
+    assert told == f"relevant.f1 is {said}: {value:+.3f} (95 % interval {interval})"
 
 
 def test_what_may_be_much_worse_is_refused_too() -> None:
