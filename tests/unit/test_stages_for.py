@@ -83,7 +83,7 @@ def test_every_stage_takes_what_an_earlier_one_gives(tmp_path: Path) -> None:
     ("overrides", "told"),
     [
         (("gguf.outtype=q3_k_m",), "gguf.outtype"),
-        (("gguf.outtype=[]",), "gguf.outtype"),
+        (("gguf.outtype=[]",), "outtype names no type"),
         (("gguf.outtype=[q8_0, q8_0]",), "twice"),
         (("gguf.imatrix=true",), "imatrix serves q4_k_m"),
         (("gguf.way=one_pass", "merge.dtype=fp32"), "needs gguf.way=two_step"),
