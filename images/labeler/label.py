@@ -129,7 +129,7 @@ def _ask_teacher(
             members,
             params.patience_s,
             answered=_answered(state, teacher),
-            is_good=lambda question, answer: _is_good(state.task, question, answer),
+            is_good=lambda question, answer: _is_good(state, question, answer),
         )
         settled = []
         for question, answer in pool.answers(open_):
@@ -207,15 +207,31 @@ def _unanswered(
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:
-    """Return a question that the teacher has answered well, to tell bad items from its fault."""
-    for key, decision in state.decisions.items():
-        if decision.origin == "teacher" and decision.output is not None:
-            return Question(teacher.key(state.items[key]), (state.items[key],))
-    return None
+    """Return a question that can be answered well, to tell bad items from the teacher's fault.
+
+    It is one that the teacher has answered well, or else the shortest with a label from elsewhere.
+    """
+    labelled = {
+        key: each.origin for key, each in state.decisions.items() if each.output is not None
+    }
+    own = (state.items[key] for key, origin in labelled.items() if origin == "teacher")
+    item = next(own, None)
+    if item is None:
+        others = [state.items[key] for key in labelled]
+        askable = [each for each in others if not unaskable(state.task, each)]
+        item = min(askable, key=lambda each: len(state.task.user_message(each)), default=None)
+    return Question(teacher.key(item), (item,)) if item else None
 
 
-def _is_good(task: Task, question: Question, answer: Answer) -> bool:
-    return judge(task, question.item, Attempt.of(0, answer, time.time())).output is not None
+def _is_good(state: Labelling, question: Question, answer: Answer) -> bool:
+    """Return whether an answer shows that its server works.
+
+    An item that the teacher has not labelled may be too hard for it: there a whole answer does.
+    """
+    judgement = judge(state.task, question.item, Attempt.of(0, answer, time.time()))
+    if state.decisions[question.item.id].origin == "teacher":
+        return judgement.output is not None
+    return not {"format", "cut-off"} & set(judgement.faults)
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:

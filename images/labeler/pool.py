@@ -6,12 +6,14 @@ question is lost or answered twice.
 Whose fault a failed request is, the server does not say, so it takes a witness: the failure counts
 against the question once the same server has answered another one well since. If nothing else is
 left to ask it, or it has failed question after question, it is asked one that was answered well
-before, a probe: if it fails that too, it is the server. A question is given up for failures that
-count only, at two servers where there are several; it is asked again after the others and alone,
-since it can crash the model and fail all that is under way with it.
+before, a probe: if it fails that too, it is the server. So it is after a question with which the
+server went, before another one that may make it go. A question is given up for failures that count
+only, at two servers where there are several; it is asked again after the others and alone, since it
+can crash the model and fail all that is under way with it.
 
 An answer can be whole and of no use. What is asked in its place goes to another server first, and
-whoever is outdone by the others time and again rests as well.
+whoever is outdone by the others time and again rests as well. One that never gave a good answer
+gets probes only once it is behind the others, also while those rest: it uses up no attempts.
 """
 
 from __future__ import annotations
@@ -103,13 +105,9 @@ class Pool(Generic[Question]):
         if self._judged is None:
             raise ValueError("there is no answer to refuse")
         flight, self._judged = self._judged, None
-        others = [each for each in self._servers if each is not flight.server and each.in_use]
-        behind = (
-            not flight.server.answered
-            and flight.server.useless + 1 >= USELESS_IN_A_ROW
-            and any(each.useless < USELESS_IN_A_ROW for each in others)
-        )
-        flight.server.disappoint(behind=behind)
+        flight.server.disappoint()
+        if self._is_behind(flight.server):
+            flight.server.rest(USELESS)
         if again is not None:
             seen = {**flight.case.seen, flight.server: flight.number}
             self._retries.append(_Case(again, seen))
@@ -156,23 +154,57 @@ class Pool(Generic[Question]):
 
     def _serve(self, server: Server[Question]) -> bool:
         """Send a server what it is to get now; return whether there was anything."""
-        if server.suspect and self._witness is not None:
-            self._start(_Case(self._witness), server, is_probe=True)
-            return True
-        for queue in (self._retries, self._fresh, self._again):
-            if case := self._taken(queue, server):
-                self._start(case, server)
-                return True
-        if server.in_flight:
-            return False
-        if case := self._taken(self._doubted, server):
-            server.alone = True
+        if self._is_doubtful(server):
+            return self._probe(server)
+        if case := self._next(server):
             self._start(case, server)
             return True
-        if self._witness is None or all(case.done for case in self._failed[server]):
+        return self._owes(server) and self._probe(server)
+
+    def _next(self, server: Server[Question]) -> _Case[Question] | None:
+        """Take out of the queues what a server is to get now; None also where a probe is due."""
+        case = self._taken(self._retries, server) or self._taken(self._fresh, server)
+        if case or (server.misses and self._owes(server) and self._witness is not None):
+            return case  # no two in a row that may make a server go
+        case = self._taken(self._again, server)
+        if case or server.in_flight:
+            return case
+        case = self._taken(self._doubted, server)
+        server.alone = case is not None
+        return case
+
+    def _probe(self, server: Server[Question]) -> bool:
+        """Ask a server what was answered well before, if it can be; return whether it is."""
+        if self._witness is None or server.in_flight:
             return False
         self._start(_Case(self._witness), server, is_probe=True)
         return True
+
+    def _owes(self, server: Server[Question]) -> bool:
+        """Return whether a failure of a server has had no witness since."""
+        return any(not case.done for case in self._failed[server])
+
+    def _is_doubtful(self, server: Server[Question]) -> bool:
+        """Return whether nothing but a probe is to be sent to a server, since it may be to blame,
+        or since it went with one question after another."""
+        goes_again = server.misses > 1 and self._owes(server)
+        return self._witness is not None and (
+            server.suspect or goes_again or self._is_behind(server)
+        )
+
+    def _is_behind(self, server: Server[Question]) -> bool:
+        """Return whether a server's answers were all of no use, and others do better.
+
+        While no better one is in use, one such answer is enough: what rests comes back, and what
+        is used up until then does not.
+        """
+        others = [s for s in self._servers if s is not server and s.useless < USELESS_IN_A_ROW]
+        if server.answered or not server.useless:
+            return False
+        if server.useless >= USELESS_IN_A_ROW and any(each.in_use for each in others):
+            return True
+        proven = [each for each in others if each.answered]
+        return bool(proven) and not any(each.in_use for each in proven)
 
     def _taken(
         self, queue: deque[_Case[Question]], server: Server[Question]
@@ -271,6 +303,8 @@ class Pool(Generic[Question]):
         case, server, gone = flight.case, flight.server, isinstance(error, Gone)
         why = self._why = error.error if isinstance(error, Gone) else error
         server.fail(flight.number, why, gone=gone, is_probe=flight.is_probe)
+        if flight.is_probe and gone:  # as it can be after a question that made it go
+            return
         if flight.is_probe:  # then nothing that it failed since it last was well tells anything
             for each in self._failed.pop(server, ()):
                 each.open_at.discard(server)

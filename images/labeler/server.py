@@ -119,12 +119,12 @@ class Server(Generic[Question]):
         self.failures = self.misses = self.useless = self._outdone = self._counted = 0
         self.back_at, self.sick_since = 0.0, None
 
-    def disappoint(self, *, behind: bool) -> None:
-        """Count an answer of no use; `behind`: where the other servers do better."""
+    def disappoint(self) -> None:
+        """Count an answer of no use."""
         self.useless += 1
         self.failures = self.misses = self._counted = 0
         self.back_at, self.sick_since = 0.0, None
-        if behind or self._outdone >= _OUTDONE:
+        if self._outdone >= _OUTDONE:
             self.rest(USELESS)
 
     def outdo(self, number: int) -> None:

@@ -97,6 +97,36 @@ def test_an_imported_label_is_taken_and_a_bad_one_is_asked(
     assert [row["origin"] for row in stage.rows("labels")] == ["imported", "teacher", "teacher"]
 
 
+@pytest.mark.parametrize("probed", [GOOD, PLACEHOLDER], ids=["well", "against a rule"])
+def test_an_imported_label_is_the_witness_where_the_teacher_has_answered_nothing(
+    stage: Labelling, engine: ScriptedEngine, probed: str
+) -> None:
+    """All but one are imported, and that one is refused: it is to blame, not the server."""
+    engine.script = lambda messages, _: (
+        EngineUnavailable("500: no") if "Fall 1." in messages[1]["content"] else probed
+    )
+    rows = [TASK.item.model_validate(row) for row in items(3)]
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        cache.put_imported(Imported(TASK.item_digest(rows[n]), GOOD, "old") for n in (0, 2))
+    metrics = stage.label(patience_s=9)
+    assert (metrics.imported, metrics.asked, metrics.quarantined) == (2, 1, 1)
+    assert stage.rows("quarantine")[0]["failure"] == "500: no"
+
+
+@pytest.mark.parametrize("probed", ["", EngineUnavailable("500: no")], ids=["empty", "refuses"])
+def test_an_imported_label_shows_a_server_that_answers_nothing(
+    stage: Labelling, engine: ScriptedEngine, probed: str | EngineUnavailable
+) -> None:
+    engine.script = lambda messages, _: (
+        EngineUnavailable("500: no") if "Fall 1." in messages[1]["content"] else probed
+    )
+    rows = [TASK.item.model_validate(row) for row in items(3)]
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        cache.put_imported(Imported(TASK.item_digest(rows[n]), GOOD, "old") for n in (0, 2))
+    with pytest.raises(EngineUnavailable):
+        stage.label()
+
+
 def test_what_is_there_already_is_told_while_it_is_judged(
     stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,6 +337,33 @@ def test_nothing_but_bad_questions_are_told_by_one_that_was_answered_earlier() -
     assert all(isinstance(each, EngineUnavailable) for each in found.values())
 
 
+def crashing(bad: set[int], asked: Counter[int]) -> Callable[[int], Answer]:
+    """Return a server that `bad` questions take away for a moment."""
+    back_at = 0.0
+
+    def ask(question: int) -> Answer:
+        nonlocal back_at
+        if time.monotonic() < back_at:
+            raise Gone(DOWN)
+        asked[question] += 1
+        if question in bad:
+            back_at = time.monotonic() + 0.03
+            raise Gone(DOWN, sent=True)
+        return answer()
+
+    return ask
+
+
+@pytest.mark.parametrize("bad", [set(range(2, 50, 4)), set(range(20))], ids=["some", "all"])
+def test_questions_that_each_make_the_server_go_are_given_up_and_it_is_not(bad: set[int]) -> None:
+    """However many: after each one, what is answered well takes the server's pauses back."""
+    asked: Counter[int] = Counter()
+    pool = Pool([Server("a", crashing(bad, asked), 1)], 0.8, answered=99)
+    found = everything(pool, 50 if len(bad) < 20 else 20)
+    assert {q for q, each in found.items() if isinstance(each, EngineUnavailable)} == bad
+    assert {asked[question] for question in bad} == {3}
+
+
 # --- several servers -----------------------------------------------------------------------------
 Asked = tuple[int, int]
 """(item, attempt) as the label stage asks: an answer of no use is followed by the next attempt."""
@@ -402,6 +429,28 @@ def test_one_that_never_gave_a_good_answer_is_tried_with_one_question_after_a_pa
     quick = Scripted("sick", lambda *_: USELESS, 0.0005)
     assert all(labelled([quick.server, slow.server], 60, attempts=2).values())
     assert quick.requests <= 5 + 4, "until it is behind, and what was under way then"
+
+
+@pytest.mark.parametrize("first", [3, 30], ids=["before it is behind", "later"])
+def test_while_the_only_good_one_rests_the_useless_one_uses_up_nothing(first: int) -> None:
+    """Neither the attempts of all that is left, nor a few of them at every pause."""
+    back_at = 0.0
+
+    def rests(_: Asked, number: int) -> Answer | Exception:
+        nonlocal back_at
+        if number == first:
+            back_at = time.monotonic() + 0.5
+        return Gone(DOWN, sent=True) if time.monotonic() < back_at else answer()
+
+    attempts = Counter[Asked]()
+
+    def useless(asked: Asked, _: int) -> Answer:
+        attempts[asked] += 1
+        return USELESS
+
+    good, bad = Scripted("good", rests, 0.01), Scripted("bad", useless, 0.0005)
+    assert all(labelled([bad.server, good.server], 60).values())
+    assert sum(1 for asked in attempts if asked[1] > 0) <= 2
 
 
 def test_a_server_that_turns_sick_and_recovers_is_used_again() -> None:
@@ -511,16 +560,21 @@ MODES: dict[str, Callable[[Asked, int], Answer | Exception]] = {
     modes=st.lists(st.sampled_from(sorted(MODES)), max_size=3),
     paces=st.lists(st.sampled_from([0.0, 0.001, 0.004]), min_size=4, max_size=4),
     bad=st.sets(st.integers(0, 29), max_size=8),
+    fault=st.sampled_from([DOWN, Gone(DOWN, sent=True)]),
 )
 def test_each_item_ends_once_and_none_is_lost_that_one_server_answers(
-    modes: list[str], paces: list[float], bad: set[int]
+    modes: list[str], paces: list[float], bad: set[int], fault: Exception
 ) -> None:
-    """Whatever the other servers do; `bad` items are refused by all that are well."""
+    """Whatever the other servers do; all that are well refuse `bad` items, or go with them.
+
+    While the one that is well is away, as it is after each that makes it go, the others may be all
+    there is: then an item can be lost to them, but each still ends, and once.
+    """
 
     def but_the_bad(mode: str) -> Callable[[Asked, int], Answer | Exception]:
         def does(asked: Asked, number: int) -> Answer | Exception:
             found = MODES[mode](asked, number)
-            return DOWN if asked[0] in bad and found is not USELESS else found
+            return fault if asked[0] in bad and found is not USELESS else found
 
         return does
 
@@ -529,4 +583,5 @@ def test_each_item_ends_once_and_none_is_lost_that_one_server_answers(
         for n, (mode, pace) in enumerate(zip(["well", *modes], paces, strict=False))
     ]
     found = labelled(servers, 30, attempts=len(servers) + 1)
-    assert {item for item, is_good in found.items() if not is_good} == bad
+    lost = {item for item, is_good in found.items() if not is_good}
+    assert bad == lost if fault is DOWN else bad <= lost
