@@ -216,11 +216,15 @@ class Pool(Generic[Question]):
         return case
 
     def _suits(self, case: _Case[Question], server: Server[Question]) -> bool:
-        """Return whether a server may be asked: first those in use that were not asked before, and
-        none again before a witness has told what its last failure was."""
+        """Return whether a server may be asked: first those in use that were not asked before, of
+        them first who has given good answers, and none again before a witness has told what its
+        last failure was."""
         if server in case.open_at and self._witness is not None:
             return False
-        return server not in case.seen or not self._others(case)
+        others = self._others(case)
+        if server in case.seen:
+            return not others
+        return not case.seen or server.answered > 0 or not any(each.answered for each in others)
 
     def _others(self, case: _Case[Question]) -> list[Server[Question]]:
         """Return the servers in use that were not asked yet."""

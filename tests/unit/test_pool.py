@@ -358,7 +358,7 @@ def crashing(bad: set[int], asked: Counter[int]) -> Callable[[int], Answer]:
 def test_questions_that_each_make_the_server_go_are_given_up_and_it_is_not(bad: set[int]) -> None:
     """However many: after each one, what is answered well takes the server's pauses back."""
     asked: Counter[int] = Counter()
-    pool = Pool([Server("a", crashing(bad, asked), 1)], 0.8, answered=99)
+    pool = Pool([Server("a", crashing(bad, asked), 1)], 3, answered=99)
     found = everything(pool, 50 if len(bad) < 20 else 20)
     assert {q for q, each in found.items() if isinstance(each, EngineUnavailable)} == bad
     assert {asked[question] for question in bad} == {3}
@@ -451,6 +451,28 @@ def test_while_the_only_good_one_rests_the_useless_one_uses_up_nothing(first: in
     good, bad = Scripted("good", rests, 0.01), Scripted("bad", useless, 0.0005)
     assert all(labelled([bad.server, good.server], 60).values())
     assert sum(1 for asked in attempts if asked[1] > 0) <= 2
+
+
+def test_what_had_no_good_answer_goes_to_a_server_that_gives_some() -> None:
+    """And not from one useless server to the next, until its attempts are used up."""
+    known = threading.Event()
+    again: list[Asked] = []
+
+    def useful(*_: object) -> Answer:
+        known.set()
+        return answer()
+
+    def useless(asked: Asked, _: int) -> Answer:
+        if asked[1]:
+            again.append(asked)
+        known.wait()
+        time.sleep(0.05)
+        return USELESS
+
+    good = Scripted("good", useful, 0.002)
+    bad = [Scripted(f"bad {n}", useless, 0.0) for n in range(4)]
+    assert all(labelled([good.server, *(each.server for each in bad)], 60).values())
+    assert not again
 
 
 def test_a_server_that_turns_sick_and_recovers_is_used_again() -> None:
