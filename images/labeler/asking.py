@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from contracts.errors import EngineUnavailable, ModelMissing
 from images.labeler.server import Gone, Server
-from serving.engine import Answer, ChatServer, EngineBusy, Messages, Options
+from serving.engine import Answer, AnswerCutOff, ChatServer, EngineBusy, Messages, Options
 
+CUT_OFF = "cut off twice by the engine"
+"""Why an answer ended that `Request.may_be_cut_off`."""
 Question = TypeVar("Question")
 
 
@@ -22,6 +26,9 @@ class Request:
     schema: dict[str, Any] | None
     options: Options
     timeout_s: float
+    may_be_cut_off: bool = False
+    """Whether an answer that the engine has cut off twice is the model's, which repeats itself.
+    Once may be a runner that has ended."""
 
 
 def server_for(
@@ -51,13 +58,7 @@ def server_for(
                 ready()
                 is_ready.set()
             sent = True
-            return server.chat(
-                tag,
-                asked.messages,
-                schema=asked.schema,
-                options=asked.options,
-                timeout_s=asked.timeout_s,
-            )
+            return _chat(server, tag, asked)
         except ModelMissing as error:
             if sent and _still_has(server, tag):
                 raise EngineUnavailable(error.what, why=f"{error.why}; it lists it") from error
@@ -74,6 +75,27 @@ def server_for(
             raise
 
     return Server(name, ask, ceiling)
+
+
+def _chat(server: ChatServer, tag: str, asked: Request) -> Answer:
+    chat = partial(
+        server.chat,
+        tag,
+        asked.messages,
+        schema=asked.schema,
+        options=asked.options,
+        timeout_s=asked.timeout_s,
+    )
+    if not asked.may_be_cut_off:
+        return chat()
+    with suppress(AnswerCutOff):
+        return chat()
+    try:
+        return chat()
+    except AnswerCutOff:
+        return Answer(
+            "", finished=False, reason=CUT_OFF, prompt_tokens=0, answer_tokens=0, seconds=0
+        )
 
 
 def _still_has(server: ChatServer, tag: str) -> bool:

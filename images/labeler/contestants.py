@@ -17,7 +17,7 @@ from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, RetrainError
 from contracts.params import EvaluateParams
 from contracts.stages import GGUF
-from images.labeler.asking import Request, server_for
+from images.labeler.asking import CUT_OFF, Request, server_for
 from images.labeler.measures import Judged
 from images.labeler.pool import Pool
 from serving.engine import Answer, Engine, full_tag
@@ -166,7 +166,7 @@ def ask(
     for _ in range(_ROUNDS):
         known = next((q for q in questions if q.id in replies and replies[q.id].answered), None)
         for question, answer in _answers(context, engine, who, options, rest, known):
-            if isinstance(answer, Answer):
+            if isinstance(answer, Answer) and answer.reason != CUT_OFF:
                 cache.put(keys[question.id], asdict(answer))
             replies[question.id] = _reply(task, question, answer)
             valid = sum(reply.output is not None for reply in replies.values())
@@ -190,7 +190,7 @@ def _answers(
         return
 
     def request(question: Question) -> Request:
-        return Request(question.messages, None, options, params.timeout_s)
+        return Request(question.messages, None, options, params.timeout_s, may_be_cut_off=True)
 
     server = server_for(engine, who.tag, request, name=engine.name, ceiling=params.concurrency)
     yield from Pool([server], params.patience_s, answered=known).answers(questions)

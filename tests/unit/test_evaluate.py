@@ -18,7 +18,7 @@ from contracts.stages import EVALUATE
 from images.labeler import evaluate
 from images.labeler.fields import Kind, describe, kinds
 from images.labeler.measures import measure_names
-from serving.engine import Answer, Model
+from serving.engine import Answer, AnswerCutOff, Model
 from tasks import load_task
 from tests.unit.labeler_stage import StageRun, label, read_jsonl, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine, answer, one_word_tokenizer
@@ -210,6 +210,24 @@ def test_one_time_out_is_one_invalid_answer(stage: Evaluation, engine: ScriptedE
         else right(messages, number)
     )
     assert stage.evaluate().valid == 5
+
+
+def test_a_model_that_repeats_itself_gives_invalid_answers_and_no_outage(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    """Ollama cuts it off, each time; a runner that has ended does so once."""
+    engine.script = lambda _messages, _number: AnswerCutOff("ended before it was done")
+    assert stage.evaluate(patience_s=0).valid == 0
+    once: set[str] = set()
+
+    def ends_once(messages: list[dict[str, str]], number: int) -> Any:
+        if messages[1]["content"] in once:
+            return right(messages, number)
+        once.add(messages[1]["content"])
+        return AnswerCutOff("ended before it was done")
+
+    engine.script = ends_once
+    assert stage.evaluate(patience_s=0).valid == 6
 
 
 def test_a_limit_asks_the_first_rows(stage: Evaluation, engine: ScriptedEngine) -> None:
