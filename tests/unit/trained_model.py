@@ -19,9 +19,9 @@ CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", files.ROOT / ".cache" / "llama.
 
 
 def train_briefly(root: Path, base: Path) -> dict[str, Path]:
-    """Return the inputs of a merge: base, adapter and record of forty steps."""
+    """Return the inputs of a merge: base, adapter and record of twenty steps."""
     inputs = workspace(root, base, rows(10))
-    settings = {**TRAINING, "max_steps": 40, "eval_steps": 40}
+    settings = {**TRAINING, "max_steps": 20, "eval_steps": 20}
     metrics = run(root, TRAIN, train.work, inputs, settings).metrics
     assert metrics["effect"] > 0.5
     assert metrics["held_drift"] < 1e-6
