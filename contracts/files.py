@@ -136,6 +136,12 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     fsync_path(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file durably, if it is there: it does not come back after a power cut."""
+    path.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what kills have left below a folder of files that were never published."""
     for path in folder.rglob(f".*{_UNFINISHED}"):

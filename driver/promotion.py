@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +20,7 @@ from driver import taken_back
 from serving import connect
 from serving.engine import Engine
 
+R = TypeVar("R", bound=Frozen)
 RECORD = "promotion.json"
 """Below the workspace, while an alias is being switched."""
 
@@ -144,9 +146,16 @@ def _settled(engine: Engine, record: Switch) -> str:
 
 def read(workspace: Path) -> Switch | None:
     """Return the switch that is under way or was cut off; `FileUnusable` if damaged."""
-    path = workspace / RECORD
+    return read_record(workspace / RECORD, Switch)
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """Return what is written down about the served model, None for nothing.
+
+    Raises `FileUnusable` if it is damaged.
+    """
     try:
-        return Switch.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -166,5 +175,4 @@ def environment(engine: Engine) -> dict[str, str]:
 
 def _drop(workspace: Path) -> None:
     """Remove the record durably: come back after a power cut, it would switch once more."""
-    (workspace / RECORD).unlink(missing_ok=True)
-    files.fsync_path(workspace)
+    files.remove(workspace / RECORD)

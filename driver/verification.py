@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from contracts import files, stages
 from contracts.errors import FileUnusable, ModelMissing, RetrainError
 from contracts.params import DeployMetrics
@@ -176,17 +174,7 @@ def remind(root: Path, say: Say) -> None:
 
 def read(root: Path) -> Record | None:
     """Return the verification that is under way or was cut off; `FileUnusable` if damaged."""
-    path = root / RECORD
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise FileUnusable(
-            f"{path} is damaged",
-            why=f"{error.error_count()} errors",
-            todo="See by `driver models` which model is live, then remove the file.",
-        ) from error
+    return promotion.read_record(root / RECORD, Record)
 
 
 def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
@@ -277,5 +265,4 @@ def _written(root: Path, record: Record) -> Record:
 
 def _drop(root: Path) -> None:
     """Remove the record durably: come back after a power cut, it would undo what is good."""
-    (root / RECORD).unlink(missing_ok=True)
-    files.fsync_path(root)
+    files.remove(root / RECORD)

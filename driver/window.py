@@ -298,8 +298,7 @@ class Window:
             with suppress(OSError):  # a full disk: then all of it is looked at once more
                 self._write(Record(opened_at=record.opened_at, others=others))
             return
-        self._path.unlink(missing_ok=True)
-        files.fsync_path(self._path.parent)
+        files.remove(self._path)
 
     def _reprocess_before_renewal(self) -> bool | None:
         """Wait for a bulk reprocess that a renewal would end; return whether it is under way still.
