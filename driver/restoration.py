@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from contracts.errors import RestoreFailed
-from driver.adapters.backend import EDITED_FIELDS, Backend, ItemUnavailable, analysis_of
+from driver.adapters.backend import EDITED_FIELDS, Backend, analysis_of
 from driver.adapters.backend_edits import ItemEdits
 from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
 from driver.host_stages.record import Record
@@ -130,7 +130,7 @@ def write_back(
     whole, problems = 0, []
     record.restored()  # before the first: what was done counts as undone from here on
     for each in due:
-        item = _item(backend, each.item_id)
+        item = backend.shown(each.item_id)
         now = _difference(kept[each.item_id], item, given.get(each.item_id, ""))
         if item is None or now.standing is Standing.REVIEWED:
             problems.append(f"item {each.item_id}: {now.standing}")
@@ -170,7 +170,7 @@ def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
         changed[_FLAG] = item.get(_FLAG) is True  # or the edit might count as a review
     if refused := edits.write(backend, item, changed):
         return refused
-    after = _item(backend, str(item["id"]))
+    after = backend.shown(str(item["id"]))
     if after is None:
         return "it cannot be read any more"
     if (after.get(_FLAG) is True) != (item.get(_FLAG) is True):
@@ -182,10 +182,3 @@ def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
     read = _values(after)
     unchanged = [name for name, value in values.items() if read[name] != value]
     return f"written, but not changed: {', '.join(unchanged)}" if unchanged else ""
-
-
-def _item(backend: Backend, item_id: str) -> Row | None:
-    try:
-        return backend.item(item_id)
-    except ItemUnavailable:
-        return None

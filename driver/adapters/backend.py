@@ -180,6 +180,13 @@ class Backend:
         """Return one item; raises `ItemUnavailable` where there is none, or it cannot be shown."""
         return self._item_object("GET", item_id)
 
+    def shown(self, item_id: str) -> dict[str, Any] | None:
+        """Return one item, None where there is none or it cannot be shown."""
+        try:
+            return self.item(item_id)
+        except ItemUnavailable:
+            return None
+
     def reprocess_item(self, item_id: str) -> None:
         """Ask for a new analysis of one item, which the backend makes in the background.
 

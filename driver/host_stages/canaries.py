@@ -156,12 +156,10 @@ def _usable(backend: Backend, row: Row) -> Row | None:
 
     None for one that is not to be asked.
     """
-    try:
-        item = backend.item(row["id"])
-    except ItemUnavailable:
+    item = backend.shown(row["id"])
+    if item is None or reanalysis.another_article(row, item):
         return None
-    another = "title" in row and (item.get("title") or "") != row["title"]
-    if another or item.get("is_manually_reviewed") is True:
+    if item.get("is_manually_reviewed") is True:
         return None
     edited = {name: item.get(name) for name in EDITED_FIELDS}
     return {**edited, "metadata": {"llm_analysis": analysis_of(item)}}

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from contracts.errors import BackendUnavailable
 from contracts.params import ReprocessParams
-from driver.adapters.backend import MOST_AT_ONCE, Backend, ItemUnavailable
+from driver.adapters.backend import MOST_AT_ONCE, Backend
 from driver.host_stages import reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
@@ -91,7 +91,8 @@ class Bulk:
 
     def _channel(self, channel_id: int, listed: Channel) -> Iterator[tuple[str, Seen]]:
         """Have one channel analysed anew; yields each item when its new state shows."""
-        items = {item_id: self._item(item_id) for item_id in listed}  # hours may have passed
+        # Hours may have passed since they were listed.
+        items = {item_id: self._backend.shown(item_id) for item_id in listed}
         there = {item_id: item for item_id, item in items.items() if item is not None}
         if len(there) < len(items) or self._objection(there):
             _say(f"channel {channel_id} goes item by item: it has changed meanwhile")
@@ -127,12 +128,6 @@ class Bulk:
 
     def _seen(self, item_id: str, before: Row) -> Seen | None:
         return reanalysis.settle(self._backend, item_id, before, 0)
-
-    def _item(self, item_id: str) -> Row | None:
-        try:
-            return self._backend.item(item_id)
-        except ItemUnavailable:
-            return None
 
     def _give_up(self, items: Mapping[str, Row], why: str) -> None:
         """Leave items to be done by themselves, behind all others."""

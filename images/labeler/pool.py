@@ -8,8 +8,8 @@ against the question once the same server has answered another one well since. I
 left to ask it, or it has failed question after question, it is asked one that was answered well
 before, a probe: if it fails that too, it is the server. So it is after a question with which the
 server went, before another one that may make it go. A question is given up for failures that count
-only, at two servers where there are several; it is asked again after the others and alone, since it
-can crash the model and fail all that is under way with it.
+only, and once every server in use has had one with it; it is asked again after the others and
+alone, since it can crash the model and fail all that is under way with it.
 
 An answer can be whole and of no use. What is asked in its place goes to another server first, and
 whoever is outdone by the others time and again rests as well. One that never gave a good answer
