@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from contracts import stages
+from contracts import candidate, stages
 from contracts.entrypoint import RESULT_FILE
 from contracts.errors import RetrainError
 from driver.store import Store
 from serving.engine import Engine
-
-_NAME = "retrain-candidate"
-"""What the evaluation calls them, with a part of the GGUF's digest as tag."""
 
 
 def drop(
@@ -47,4 +44,4 @@ def _made(workspace: Path) -> Iterator[str]:
         if not (place / RESULT_FILE).exists():
             with suppress(OSError, ValueError, KeyError):
                 inputs = store.job(stages.EVALUATE.name, place.name).inputs
-                yield f"{_NAME}:{inputs[stages.GGUF.name].digest[:12]}"
+                yield candidate.tag(inputs[stages.GGUF.name])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from contracts import files
+from contracts import candidate, files
 from contracts.answer_cache import AnswerCache
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, RetrainError
@@ -25,7 +25,7 @@ from tasks.definition import InvalidAnswer, Item, Task
 
 Role = Literal["candidate", "champion", "baseline"]
 
-_CANDIDATE = "retrain-candidate"
+
 _ROUNDS = 2
 """How often what has no answer is asked, after the others are through; the pool asks twice each
 time (images/labeler/pool.py)."""
@@ -101,7 +101,7 @@ def contestants(
     The candidate is made under a tag of its own and removed in any case. A leftover costs disk, not
     correctness, so a failed removal is told and hides neither the result nor the error.
     """
-    tag = f"{_CANDIDATE}:{context.job.inputs[GGUF.name].digest[:12]}"
+    tag = candidate.tag(context.job.inputs[GGUF.name])
     others = _others(context.params, engine)
     try:
         made = engine.create(

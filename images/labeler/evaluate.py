@@ -81,29 +81,39 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     ]
     _write_answers(context, questions, replies)
     _write_scores(context, task, replies, measured, compared, matters)
-    promote = all(each.passed for each in findings)
-    reasons = _reasons(findings)
-    verdict = {
-        "promote": promote,
-        "candidate": digests["candidate"],
-        "reasons": reasons,
-        "rows": len(questions),
-        "left_out": [question.id for question in gone],
-        "findings": [asdict(each) for each in findings],
-    }
-    files.write_json(context.output(VERDICT), verdict)
+    verdict = _write_verdict(context, digests["candidate"], findings, questions, gone)
     scores = {name: round(m.observed, 4) for name, m in measured["candidate"].items()}
     first = dict.fromkeys((*matters, *scores))
     return EvaluateMetrics(
         rows=len(questions),
         valid=sum(reply.output is not None for reply in replies[who[0]]),
-        promote=promote,
+        promote=verdict["promote"],
         scores={name: scores[name] for name in first if name != "valid"},
-        reasons=tuple(reasons),
+        reasons=tuple(verdict["reasons"]),
         models=digests | base,
         drift=drift.divergence if drift else None,
         agreement=drift.agreement if drift else None,
     )
+
+
+def _write_verdict(
+    context: StageContext[EvaluateParams],
+    candidate: str,
+    findings: Sequence[Finding],
+    questions: Sequence[Question],
+    gone: Sequence[Question],
+) -> dict[str, Any]:
+    """Write verdict.json and return it; `gone` are the rows that were left out."""
+    verdict = {
+        "promote": all(each.passed for each in findings),
+        "candidate": candidate,
+        "reasons": _reasons(findings),
+        "rows": len(questions),
+        "left_out": [question.id for question in gone],
+        "findings": [asdict(each) for each in findings],
+    }
+    files.write_json(context.output(VERDICT), verdict)
+    return verdict
 
 
 def _base(engine: Engine, name: str) -> dict[str, str]:

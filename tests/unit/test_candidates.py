@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts import files
+from contracts import candidate, files
 from contracts.stage import InputRef
 from contracts.stages import EVALUATE
 from driver import candidates, recover
@@ -40,8 +40,12 @@ def _left(root: Path, engine: Engine, content: str, *, ours: bool = True) -> str
 
 
 def test_the_evaluation_calls_them_so() -> None:
-    """The driver does not import the stage images."""
-    assert candidates._NAME == contestants._CANDIDATE
+    """By one function, since the driver does not import the stage images."""
+    assert candidate.tag(InputRef(path="g", digest="ab" * 32, bytes=1)) == (
+        "retrain-candidate:abababababab"
+    )
+    for caller in (candidates, contestants):
+        assert caller.candidate is candidate
 
 
 def test_what_is_left_goes_and_what_others_may_need_stays(tmp_path: Path, engine: Engine) -> None:
