@@ -30,8 +30,9 @@ def side_by_side(scores: Mapping[str, Any], matters: Sequence[str]) -> str:
     first = [name for name in matters if name in names]
     rest = [name for name in names if name not in first]
     return (
-        f"<p>{scores['rows']} rows of the test split, asked as the backend asks. Lines are 95 % "
-        f"intervals by bootstrap{_HINT if scores['compared'] else ''}.</p>"
+        f"<p>{scores['rows']} rows of the test split, asked in the form of the backend's "
+        "requests. Lines are 95 % intervals by "
+        f"bootstrap{_HINT if scores['compared'] else ''}.</p>"
         f"{_legend(models)}{_scale()}{''.join(_measure(name, models) for name in first)}"
         f"{folded(f'{len(rest)} more measures', ''.join(_measure(n, models) for n in rest))}"
         f"{measures.explained([*first, *rest], scores.get('fields', {}))}"
