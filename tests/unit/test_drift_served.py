@@ -72,7 +72,11 @@ def test_the_right_file_does_not_drift(made: dict[str, Path], tmp_path: Path) ->
 
 
 def _coarse(made: dict[str, Path], out: Path) -> Path:
-    """Write the file with weights of four bits under the label q8_0."""
+    """Write the file with weights of three bits under the label q8_0.
+
+    In a model this small four bits differ by about the limit (0.0047 to 0.0060 nats, as the machine
+    trains it), three bits by six times the limit (0.029).
+    """
     data = bytearray(made["gguf"].read_bytes())
     tensors = read_header(made["gguf"]).tensors
     last = max(tensors, key=lambda tensor: tensor.offset)
@@ -83,7 +87,7 @@ def _coarse(made: dict[str, Path], out: Path) -> Path:
             blocks = prod(tensor.shape) // 32
             raw = np.frombuffer(data, np.uint8, blocks * 34, start + tensor.offset)
             weights = raw.reshape(blocks, 34)[:, 2:].view(np.int8)
-            weights[:] = np.clip(np.round(weights / 16) * 16, -127, 127)
+            weights[:] = np.clip(np.round(weights / 32) * 32, -127, 127)
     out.write_bytes(data)
     return out
 
