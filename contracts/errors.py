@@ -263,6 +263,30 @@ class LineageBroken(RetrainError):
     hint = "docs/reference/report.md says what each link is, and what to do about it."
 
 
+class VerifyUnanswered(RetrainError):
+    """The deployed model could not be verified: the backend or its engine has not answered.
+
+    That says nothing about the model, which stays as it is; the next run verifies it again.
+    """
+
+    passing = True
+    exit_code = 40
+    hint = (
+        "Look at Ollama and at the backend (`docker logs NAME`), then run again: it verifies; or "
+        "`python -m driver recover`, which lets the version before be live."
+    )
+
+
+class NotVerified(RetrainError):
+    """The model that is live was taken back, or is not verified: no item gets its answers."""
+
+    exit_code = 41
+    hint = (
+        "`python -m driver stage verify` verifies it, `driver rollback VERSION` chooses another; "
+        "`driver reprocess --unverified` takes it all the same."
+    )
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 
@@ -286,4 +310,5 @@ def _subclasses(cls: type[RetrainError]) -> list[type[RetrainError]]:
 
 def error_for(exit_code: int) -> type[RetrainError]:
     """Return the class that exits with this code; `StageFailed` for a code that is nobody's."""
-    return {sub.exit_code: sub for sub in _subclasses(RetrainError)}.get(exit_code, StageFailed)
+    known = reversed(_subclasses(RetrainError))  # so that a class comes after its subclasses
+    return {sub.exit_code: sub for sub in known}.get(exit_code, StageFailed)

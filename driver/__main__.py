@@ -121,6 +121,11 @@ def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--yes", action="store_true", help="with --restore: write it back, as far as possible"
     )
     again.add_argument("--out", type=Path, metavar="FILE", help="with --restore: as JSON lines")
+    again.add_argument(
+        "--unverified",
+        action="store_true",
+        help="take the live model's answers although it is not verified, or was taken back",
+    )
     again.set_defaults(command=commands.reprocess)
 
 

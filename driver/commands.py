@@ -65,6 +65,8 @@ def reprocess(arguments: argparse.Namespace) -> int:
         raise SettingsInvalid("--yes and --out belong to --restore")
     from driver import pipeline
 
+    if arguments.unverified:
+        arguments.set.append("reprocess.unverified=true")
     with _at_work(arguments) as session:
         pipeline.reprocess(session)
     return 0
@@ -355,14 +357,16 @@ def _take_over(session: Session) -> None:
 
     Raises `FileUnusable` where it cannot be known which models are good.
     """
-    from driver import candidates, promotion, taken_back, verification
+    from driver import candidates, damaged, promotion, records, verification
 
+    damaged.settle(session.workspace, session.display.warn)
     if said := promotion.settle(session.workspace):
         session.display.warn(said)
-    _bring_back_first(session)
-    verification.read(session.workspace)
-    taken_back.rejected(session.workspace)
-    verification.settle(session.workspace, session.display.warn, unfinished=False)
+    try:
+        _bring_back_first(session)
+    finally:  # a service that does not come back must find no bad model when it does
+        verification.settle(session.workspace, session.display.warn, unfinished=False)
+    records.require_whole(session.workspace)
     candidates.drop(
         session.workspace,
         session.engine,

@@ -120,6 +120,18 @@ def run_one(session: Session, name: str) -> Result:
 
     Raises `SettingsInvalid` for an unknown name, `InputMissing` where an earlier stage is due.
     """
+    step = _reprocess_step(session) if name == REPROCESS.name else _planned(session, name)
+    step = replace(step, action=Action.RUN, reason="asked for", result=None)
+    session.drop_leftovers([step])
+    session.begin([step])
+    try:
+        return _do(session, step)
+    finally:
+        session.bring_back()
+
+
+def _planned(session: Session, name: str) -> Step:
+    """Return what the plan says of one stage."""
     plan = make(session)
     step = next((step for step in plan if step.stage.name == name), None)
     if step is None:
@@ -129,8 +141,19 @@ def run_one(session: Session, name: str) -> Result:
         )
     if step.inputs is None:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
-    step = replace(step, action=Action.RUN, reason="asked for")
-    session.drop_leftovers([step])
+    return step
+
+
+def reprocess(session: Session) -> Result:
+    """Give the items the answers of the model that is live, by the newest snapshot.
+
+    Whatever the settings would make now: a reprocess that was stopped can be gone on with days
+    later, and a rollback followed by one.
+    """
+    step = _reprocess_step(session)
+    if step.result:
+        session.nothing_to_do([step])
+        return step.result
     session.begin([step])
     try:
         return _do(session, step)
@@ -138,12 +161,12 @@ def run_one(session: Session, name: str) -> Result:
         session.bring_back()
 
 
-def reprocess(session: Session) -> Result:
-    """Give the items the answers of the model that is live, by the newest snapshot.
+def _reprocess_step(session: Session) -> Step:
+    """Return the step that gives the items the answers of the model that is live.
 
-    Whatever the settings would make now: a reprocess that was stopped can be gone on with days
-    later, and a rollback followed by one. Raises `InputMissing` where no deployment of this
-    workspace is live.
+    What has no verdict is taken back before, as it would be before the stage: planned earlier, the
+    step would name another model than the one that answers. Raises `InputMissing` where no
+    deployment of this workspace is live.
     """
     verification.settle(session.workspace, session.display.warn, unfinished=True)
     store, request = session.store, session.request(REPROCESS)
@@ -159,15 +182,7 @@ def reprocess(session: Session) -> Result:
         )
     made = {**snapshot[1].outputs}
     made |= {name: OutputRef(**ref.model_dump()) for name, ref in live[0].inputs.items()}
-    step = plan_stage(request, made, {}, store.result, store.latest, session.still_true)
-    if step.result:
-        session.nothing_to_do([step])
-        return step.result
-    session.begin([step])
-    try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+    return plan_stage(request, made, {}, store.result, store.latest, session.still_true)
 
 
 def make(session: Session) -> list[Step]:

@@ -29,7 +29,7 @@ from contracts.errors import (
 from contracts.label_cache import known_teachers
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
-from driver import taken_back
+from driver import served, taken_back
 from driver.adapters import addresses
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -120,6 +120,8 @@ def check_stage(session: Session, step: Step) -> None:
         forecast.announce(session)
     if step.stage is stages.DEPLOY and step.inputs is not None:
         check_candidate(session, step.inputs)
+    if step.stage is stages.REPROCESS and _asks_backend(session, [step.stage]):
+        served.check(session.workspace, session.engine, session.settings)
     if step.stage is stages.LABEL and asks_teacher(session, step):
         check_teacher(session)
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
-from driver import candidates, locks, promotion, verification
+from driver import candidates, damaged, locks, promotion, records, verification
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -29,7 +29,8 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
 
     A stage of it that still runs in a container is stopped first: it holds the GPU that the
     service needs, and goes on from its last checkpoint in the next run. Raises `WorkspaceBusy`
-    while a driver is at work, `BackendUnavailable` if the service does not become healthy.
+    while a driver is at work, `BackendUnavailable` if the service does not become healthy, and
+    `FileUnusable`, when all is done, for a damaged record of the served model.
     """
     if not workspace.is_dir():
         if stop_stages(workspace, say):  # the folder is gone, but its stage went on
@@ -40,11 +41,20 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     # A signal waits for the end of it: this is what it would ask for.
     with locks.workspace(workspace), SIGNALS.shield():
         stop_stages(workspace, say)
-        _restore(workspace, say)
-        if said := promotion.settle(workspace):
-            say(said)
-        verification.settle(workspace, say, unfinished=True)
+        try:
+            _restore(workspace, say)
+        finally:  # a service that does not come back must find no bad model when it does
+            _settle(workspace, say)
         _drop_candidates(workspace, say)
+        records.require_whole(workspace)
+
+
+def _settle(workspace: Path, say: Callable[[str], None]) -> None:
+    """Let the served name name a model that is known to be good, as far as the engine answers."""
+    damaged.settle(workspace, say)
+    if said := promotion.settle(workspace):
+        say(said)
+    verification.settle(workspace, say, unfinished=True)
 
 
 def _restore(workspace: Path, say: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
+from contracts.errors import DockerUnavailable, OutputMissing, RetrainError
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, verification
@@ -211,7 +211,7 @@ class Session:
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
             if stage is stages.VERIFY and isinstance(error, RetrainError):
-                told = "\n".join([told, *self._take_back(error)])
+                told = "\n".join([told, *self._not_verified(error)])
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
@@ -290,11 +290,10 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
-    def _take_back(self, error: RetrainError) -> list[str]:
-        """Undo the deployment of a model that was not verified; return what was done, in words."""
+    def _not_verified(self, error: RetrainError) -> list[str]:
+        """Do what follows from a verification that failed; return what was done, in words."""
         said: list[str] = []
-        bad = isinstance(error, VerifyFailed)
-        verification.take_back(self.workspace, self.engine, said.append, bad=bad)
+        verification.failed(self.workspace, self.engine, error, said.append)
         for line in said:
             self.display.warn(line)
         return said

@@ -36,6 +36,10 @@ _TODO = "Check backend.url and that the backend runs (`docker ps`, `docker logs 
 _LISTED = ("content", "is_manually_reviewed", "metadata")
 
 
+class ModelNotAsked(BackendUnavailable):
+    """The backend answers, but it does not ask the model that it should, or none at all."""
+
+
 class ItemUnavailable(LookupError):
     """One item cannot be read or reprocessed, while the backend itself answers.
 
