@@ -138,7 +138,7 @@ DEPLOY = Stage(
     DeployMetrics,
     inputs=(GGUF, VERDICT),
     task="all",
-    code=("driver/host_stages/deploy.py", "driver/promotion.py", "serving"),
+    code=("driver/host_stages/deploy.py", "driver/promotion.py", "driver/served.py", "serving"),
     gpu=GpuMode.SERVING,
     effect=True,
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts import files, stages
-from contracts.errors import EngineUnavailable, FileUnusable
+from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
 from contracts.stage import InputRef, Stage
 from driver import commands, preflight, promotion, records, recover, taken_back, verification
 from driver.host_stages import deploy
@@ -116,6 +116,25 @@ def test_recover_takes_back_what_was_not_verified_yet(
     said.clear()
     recover.recover(session.workspace, said.append)
     assert len(said) == 1
+
+
+def test_a_service_that_stays_away_keeps_no_bad_model_live_in_a_run_either(
+    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = released(session.workspace, engine, RUNS[0])
+    session.execute(_begun(session, monkeypatch, stages.VERIFY))
+    record = verification.read(session.workspace)
+    assert record is not None
+    undo = record.model_copy(update={"undo": True})
+    files.write_json(session.workspace / verification.RECORD, undo.model_dump())
+
+    def away(_: Session) -> None:
+        raise BackendUnavailable("the backend is away")
+
+    monkeypatch.setattr(commands, "_bring_back_first", away)
+    with pytest.raises(BackendUnavailable):
+        commands._take_over(session)
+    assert live(engine) == first.digest
 
 
 @pytest.mark.parametrize("place", [(LlamaCpp, "unload"), (deploy, "_prune")])

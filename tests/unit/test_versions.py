@@ -335,6 +335,30 @@ def test_a_switch_that_was_interrupted_is_finished_or_undone(
     assert promotion.settle(tmp_path) == ""
 
 
+def test_a_second_attempt_at_a_switch_knows_what_the_name_was_before_the_first(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has switched and then failed; the second is killed while it writes the name."""
+    first = released(tmp_path, engine, RUNS[0])
+    second = tmp_path / "second.gguf"
+    second.write_text("second")
+    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "unload", _away)
+        with pytest.raises(EngineUnavailable):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+        broken(engine, patched, after=False)
+        with pytest.raises(Killed):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+    engine.delete("news:latest")
+    assert f"news:latest is {first.tag} again" in promotion.settle(tmp_path)
+    assert live(engine) == first.digest
+
+
+def _away(_: str) -> None:
+    raise EngineUnavailable("the engine is away for a moment")
+
+
 def test_an_alias_that_the_interruption_has_lost_comes_back(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
