@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from contracts.errors import BackendUnavailable
-from driver.adapters.backend import Backend, ItemUnavailable, has_text, stored_answer
+from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.items import has_text, stored_answer
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import ROOT, BackendProcess, RunningBackend
 
