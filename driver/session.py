@@ -188,17 +188,7 @@ class Session:
     def execute(self, step: Step) -> Result:
         """Run one stage to its result."""
         stage = step.stage
-        job = Job(
-            stage=stage.name,
-            run=self.run.id,
-            fingerprint=step.fingerprint,
-            code_digest=step.request.code_digest,
-            environment=step.request.environment,
-            task=step.request.task,
-            task_digest=step.request.task_digest,
-            params=step.request.params,
-            inputs=step.inputs or {},
-        )
+        job = step.request.job(self.run.id, step.fingerprint, step.inputs or {})
         retry = self.settings.retry
         try:
             result = retried(
