@@ -20,7 +20,7 @@ from contracts.errors import BackendUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import Backend, ItemUnavailable
-from driver.adapters.items import EDITED_FIELDS, LEFT_OVER, analysis_of, stored_answer
+from driver.adapters.items import EDITED_FIELDS, LEFT_OVER, analysed, analysis_of, stored_answer
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
@@ -155,8 +155,7 @@ def _usable(backend: Backend, row: Row) -> Row | None:
         return None
     if item.get("is_manually_reviewed") is True:
         return None
-    edited = {name: item.get(name) for name in EDITED_FIELDS}
-    return {**edited, "metadata": {"llm_analysis": analysis_of(item)}}
+    return analysed(item)
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:
