@@ -132,11 +132,7 @@ def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
 def _rows(paths: Iterable[Path]) -> Iterator[tuple[str, Row]]:
     """Yield each row with the place where it stands."""
     for path in paths:
-        try:
-            for number, row in enumerate(files.read_jsonl(path), 1):
-                yield f"{path}, line {number}", row
-        except OSError as error:
-            raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+        yield from files.read_placed_jsonl(path)
 
 
 def _items(task: Task, paths: Iterable[Path]) -> Iterator[Row]:
