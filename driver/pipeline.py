@@ -123,11 +123,7 @@ def run_one(session: Session, name: str) -> Result:
     step = _reprocess_step(session) if name == REPROCESS.name else _planned(session, name)
     step = replace(step, action=Action.RUN, reason="asked for", result=None)
     session.drop_leftovers([step])
-    session.begin([step])
-    try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+    return _alone(session, step)
 
 
 def _planned(session: Session, name: str) -> Step:
@@ -154,11 +150,7 @@ def reprocess(session: Session) -> Result:
     if step.result:
         session.nothing_to_do([step])
         return step.result
-    session.begin([step])
-    try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+    return _alone(session, step)
 
 
 def _reprocess_step(session: Session) -> Step:
@@ -183,6 +175,15 @@ def _reprocess_step(session: Session) -> Step:
     made = {**snapshot[1].outputs}
     made |= {name: OutputRef(**ref.model_dump()) for name, ref in live[0].inputs.items()}
     return plan_stage(request, made, {}, store.result, store.latest, session.still_true)
+
+
+def _alone(session: Session, step: Step) -> Result:
+    """Make one stage a run of its own."""
+    session.begin([step])
+    try:
+        return _do(session, step)
+    finally:
+        session.bring_back()
 
 
 def make(session: Session) -> list[Step]:

@@ -17,6 +17,7 @@ from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
     NEW,
     NEW_DIGEST,
+    OLD,
     OLD_DIGEST,
     ROWS,
     Killed,
@@ -189,3 +190,25 @@ def test_no_version_that_nobody_was_served_is_gone_back_to(world: World) -> None
     world.take_back()
     assert world.live() == NEW_DIGEST
     assert world.said[0].startswith("NOT ROLLED BACK: there is no good version")
+
+
+def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
+    older = "liga-relevance:20251231-120000"
+    world.ollama.models.append(older)
+    world.came_after(OLD_DIGEST, f"digest of {older}")
+    taken_back.reject(world.root, OLD)
+    world.failed()
+    world.take_back()
+    assert world.live() == f"digest of {older}"
+
+
+def test_a_twin_of_what_was_taken_back_is_no_way_back(world: World) -> None:
+    twin, older = "liga-relevance:20260101-130000", "liga-relevance:20251231-120000"
+    world.ollama.models += [older, twin]
+    world.engine.copy(OLD, twin)
+    world.came_after(OLD_DIGEST, f"digest of {older}")
+    taken_back.reject(world.root, OLD)
+    world.deployed(previous=twin)
+    world.failed()
+    world.take_back()
+    assert world.live() == f"digest of {older}"

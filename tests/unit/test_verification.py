@@ -127,28 +127,6 @@ def test_without_a_good_version_before_nothing_is_taken_away(world: World, reaso
     assert asked == world.failed()[0], "it goes on failing"
 
 
-def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
-    older = "liga-relevance:20251231-120000"
-    world.ollama.models.append(older)
-    world.came_after(OLD_DIGEST, f"digest of {older}")
-    taken_back.reject(world.root, OLD)
-    world.failed()
-    world.take_back()
-    assert world.live() == f"digest of {older}"
-
-
-def test_a_twin_of_what_was_taken_back_is_no_way_back(world: World) -> None:
-    twin, older = "liga-relevance:20260101-130000", "liga-relevance:20251231-120000"
-    world.ollama.models += [older, twin]
-    world.engine.copy(OLD, twin)
-    world.came_after(OLD_DIGEST, f"digest of {older}")
-    taken_back.reject(world.root, OLD)
-    world.deployed(previous=twin)
-    world.failed()
-    world.take_back()
-    assert world.live() == f"digest of {older}"
-
-
 def test_a_model_whose_deployment_was_killed_is_known_by_its_digest(world: World) -> None:
     """Without a result nobody knows its GGUF; the verdict names the model."""
     taken_back.reject(world.root, NEW_DIGEST)
