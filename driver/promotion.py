@@ -112,8 +112,8 @@ def _mark(workspace: Path, record: Switch) -> None:
     if record.rollback:
         taken_back.reinstate(workspace, *record.good)
     if record.digest:
-        why = served.ASKED_FOR
-        served.accept(workspace, record.engine, record.alias, record.digest, why)
+        asked = record.alias, record.digest, served.ASKED_FOR
+        served.accept(workspace, record.engine, *asked)
     if record.bad:
         taken_back.reject(workspace, *record.bad)
 

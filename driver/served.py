@@ -85,13 +85,13 @@ def is_accepted(workspace: Path, alias: str, digest: str) -> bool:
 
 def check(workspace: Path, engine: Engine, settings: Settings) -> None:
     """Raise `NotVerified` where the items would get the answers of a model that nobody accepted."""
-    alias = full_tag(settings.deploy.name)
-    live = engine.models().get(alias)
-    if settings.reprocess.unverified or settings.backend is None or live is None:
+    if settings.reprocess.unverified or settings.backend is None:
         return
-    if is_accepted(workspace, alias, live.digest):
+    alias, models = full_tag(settings.deploy.name), engine.models()
+    live = models.get(alias)
+    bad = live is not None and live.digest in taken_back.digests(workspace, models)
+    if live is None or (not bad and is_accepted(workspace, alias, live.digest)):
         return
-    bad = live.digest in taken_back.rejected(workspace)
     raise NotVerified(
         f"the items do not get the answers of what {alias} names (digest {live.digest[:12]})",
         why="it was taken back" if bad else "nobody has verified it",

@@ -123,8 +123,8 @@ def begin(
 
 def passed(root: Path, engine: Engine, record: Record) -> None:
     """Say that the model is verified: it stays, and may go live again whatever was before."""
-    taken_back.reinstate(root, *versions.names(root, engine.models(), record.digest))
     served.accept(root, record.engine, record.alias, record.digest, served.VERIFIED)
+    taken_back.reinstate(root, *versions.names(root, engine.models(), record.digest))
     _drop(root)
 
 

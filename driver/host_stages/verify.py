@@ -124,7 +124,8 @@ def _require_good(
     `VerifyUnanswered` where that hangs on items that the model has not answered at all.
     """
     silent = [f"item {each.id}: {each.failure}" for each in seen if each.unanswered]
-    asked = params.items if silent else len(seen)  # with silence the rest is not asked
+    ended_early = len(silent) > params.max_error_share * params.items
+    asked = params.items if ended_early else len(seen)
     failed = [
         f"item {each.id}: {each.failure}" for each in seen if each.failure and not each.unanswered
     ]
