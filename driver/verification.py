@@ -206,8 +206,8 @@ def _wait(root: Path, say: Say) -> None:
             return
         say(
             f"NOT ROLLED BACK: nothing has shown that {record.version} is bad. The next run "
-            "verifies it again, and no item gets its answers before; `driver recover` takes it "
-            "back now."
+            "verifies it again, or takes it back before it does anything else; no item gets its "
+            "answers before that. `driver recover` takes it back now."
         )
     except RetrainError as error:
         say(f"NOT ROLLED BACK: {error}")
