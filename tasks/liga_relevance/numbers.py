@@ -147,6 +147,13 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
     return found
 
 
+def number_word(word: str) -> int | None:
+    """Return the value of a whole number in digits or written out: 2 for "zwei", 1 for "einem"."""
+    if word.isdecimal():
+        return int(word)
+    return 1 if re.fullmatch("eine[mnrs]?", word) else _value(word.lower())
+
+
 def ungrounded(text: str, given: set[str]) -> list[str]:
     """Return the numbers of `text` that are not among those that `numbers_in` found elsewhere.
 
