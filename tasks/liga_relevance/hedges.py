@@ -30,6 +30,7 @@ _WEIGHS = re.compile(
     r"|sorg(?:e|en|t|te|ten) sich\b|vor de[mr] (?:Aus|Ende|Schließung|Insolvenz|Pleite|Kollaps)\b"
     r"|[Ww]arn(?:e|en|t|te|ten|end\w{0,2}|ung|ungen)\b|[Vv]erd(?:acht|ächtig)|deute(?:t|n)\b"
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
+    r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
@@ -58,7 +59,7 @@ _ENDING = re.compile(r"(?:ungen|ung|ern|en|er|es|em|et|te|n|s|e|t)$")
 _STEM = 6  # letters that are compared at most, and
 _LEAST_STEM = 4  # at least
 # Of a compound that begins so, more is compared: Elternbeiträge are not Eltern.
-_HEADS = word_set("kinder eltern famili frauen landes bundes")
+_HEADS = word_set("kinder eltern famili frauen mittel landes bundes")
 _COMPOUND = 12
 # Who and where the news of this task is about, whatever it says.
 _COMMON = word_set(
@@ -66,7 +67,7 @@ _COMMON = word_set(
     stadt städte land länder kreis bund hessen kommune kommunen gemeinde gemeinden region regionen
     kind kinder eltern mensch menschen familie familien frau frauen mann männer träger verband
     verbände liga einrichtung einrichtungen angebot angebote jahr jahre jahren monat monate woche
-    wochen euro million millionen prozent thema themen lage situation zahl zahlen
+    wochen kosten geld mittel euro million millionen prozent thema themen lage situation zahl zahlen
     """
 )
 # Words for one event on each line, by how they begin in folded text.
@@ -86,7 +87,9 @@ _EVENTS = tuple(
     verkauf verkaeuf veraeusser
     """.strip().splitlines()
 )
-_THE_END = re.compile(r"\b(?:das|dem) (?:aus|ende)\b")  # too short to be compared; a closing
+# Too short to be compared: it is a closing.
+_CLOSING = "Schließung"
+_THE_END = re.compile(r"\b(?:das|dem) (?:aus|ende)\b", re.IGNORECASE)
 # It takes up what the sentence before is about.
 _LEANS = re.compile(
     r"\b(?:sie|ihnen|ihre[nrms]?|er|ihm|dies\w{0,2}|davon|damit|dadurch|dafuer|daran|dazu"
@@ -111,10 +114,11 @@ class Weighed:
 
     def __init__(self, title: str, content: Sequence[str]) -> None:
         told = [unfolded(sentence) for sentence in (title, *content)]
-        self._plain = [_THE_END.sub("schliessung", folded(sentence)) for sentence in told]
+        self._plain = [folded(_THE_END.sub(_CLOSING, sentence)) for sentence in told]
         self._sure = [n for n, sentence in enumerate(told) if _WEIGHS.search(sentence)]
         self._maybe = [n for n, sentence in enumerate(told) if _MAY_WEIGH.search(sentence)]
         self._sentences = told
+        self._bearings: dict[str, Bearing] = {}  # more than one rule asks
 
     def bearing(self, statement: str) -> Bearing:
         """Return how far the article bears out the guess that `statement` is.
@@ -123,6 +127,11 @@ class Weighed:
         only can be meant so does, too. A telling word, with a third of all or a half, leaves it
         unsure; so does a sentence that says for certain two thirds of what is guessed.
         """
+        if statement not in self._bearings:
+            self._bearings[statement] = self._find_bearing(statement)
+        return self._bearings[statement]
+
+    def _find_bearing(self, statement: str) -> Bearing:
         stems = content_stems(statement)
         if not stems:
             return Bearing.UNSURE if self._sure else Bearing.NONE
@@ -136,12 +145,14 @@ class Weighed:
     def _borne_out(self, stems: frozenset[str], number: int) -> Bearing:
         """Return how far a sentence that guesses, or may, bears out a guess of these words."""
         own, wide = self._told(stems, number)
-        if own == stems or (len(own) > 1 and 2 * len(own) >= len(stems)):
+        if own == stems:
             return Bearing.SAME
+        if own <= _everywhere():
+            return Bearing.NONE
+        if len(own) > 1:
+            return Bearing.SAME if 2 * len(own) >= len(stems) else Bearing.UNSURE
         enough = len(stems) / 3 if number in self._sure else len(stems) / 2
-        if own - _everywhere() and (len(own) > 1 or len(wide) >= enough):
-            return Bearing.UNSURE
-        return Bearing.NONE
+        return Bearing.UNSURE if len(wide) >= enough else Bearing.NONE
 
     def _told(self, stems: frozenset[str], number: int) -> tuple[frozenset[str], frozenset[str]]:
         """Return which of the words a sentence holds, and which it and the one before do.
@@ -192,7 +203,8 @@ class Weighed:
 @lru_cache(maxsize=256)
 def content_stems(sentence: str) -> frozenset[str]:
     """Return the stems of the words of a sentence that say what it is about, folded."""
-    words = (word for word in _WORD.findall(sentence) if word.lower() not in _NO_CONTENT)
+    told = _WORD.findall(_THE_END.sub(_CLOSING, sentence))
+    words = (word for word in told if word.lower() not in _NO_CONTENT)
     return frozenset(stem for word in words if len(stem := _stem(folded(word))) >= _LEAST_STEM - 1)
 
 

@@ -36,7 +36,8 @@ _SPECULATION = re.compile(
 _FEARED = (
     r"(?:\bdroh(?:t|en|te|ten)\b(?![^.!?,;:]{0,60}\b(?:mit|damit)\b)|\bdrohende[nrsm]?\b"
     r"|\b(?:besteh(?:t|en)|birgt|bergen) (?:(?!kein)\w{1,20} ){0,3}(?:gefahr|risik)(?:en|o)?\b"
-    r"|\b(?:gefahr|risiko) besteht\b|\bläuft gefahr\b)"
+    r"|\b(?:steigt|wächst) (?:das risiko|die gefahr)\b|\b(?:gefahr|risiko) besteht\b"
+    r"|\bläuft gefahr\b)"
 )
 # "Eine Klage ist nicht ausgeschlossen", but not "Kinder sind vom Essen nicht ausgeschlossen".
 _OPEN = (
@@ -71,7 +72,7 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 # The verb of a guess is none of speech: "Eltern könnten klagen".
-_OWN_VERB = re.compile(rf"(\b{_MAY}\b[^.!?,;:]*?) \w+(?=[.!?,;:]|$)", re.IGNORECASE)
+_OWN_VERB = re.compile(rf"(\b{_MAY}\b[^.!?,;:]{{0,120}}?) \w+(?=[.!?,;:]|$)", re.IGNORECASE)
 
 
 def _argument_mood(case: Case) -> Findings:
