@@ -65,11 +65,12 @@ _SHARED_END = re.compile(
     r"\b(?P<first>[a-zäöüß]{3,20})-? (?:bis|und|oder) [a-zäöüß]{0,20}?"
     r"(?P<end>hundert(?:tausend)?|tausend)"
 )
-# A decade, which is neither a year nor a count: die 1990er, in den 90ern, neunziger Jahre.
+# A decade, which is neither a year nor a count: die 1990er, in den 90ern, neunziger Jahre, die
+# 80er- und 90er-Jahre.
 _DECADE = re.compile(
-    r"\b(?:(?P<century>1[89]|20)(?P<of>\d0)er(?:n|[- ]?jahren?)?"
-    r"|(?P<short>[1-9]0)er(?:n|[- ]?jahren?)"
-    r"|(?P<word>(?:zwan|vier|fünf|sech|sieb|acht|neun)zig|dreißig)er(?:n|[- ]?jahren?)?)\b",
+    r"\b(?:(?P<century>1[89]|20)(?P<of>\d0)er(?:n|[- ]?jahren?)?\b"
+    r"|(?P<short>[1-9]0)er(?:(?:n|[- ]?jahren?)\b|(?=-? (?:und|bis|oder) (?:1[89]|20)?\d0er))"
+    r"|(?P<word>(?:zwan|vier|fünf|sech|sieb|acht|neun)zig|dreißig)er(?:n|[- ]?jahren?)?\b)",
     re.IGNORECASE,
 )
 _RECENT_DECADES = 30  # of the last two centuries, until then; the others are the last one's

@@ -28,7 +28,7 @@ _WHICH = rf"(?P<which>{'|'.join(_AWAY)})[mnrs]?"
 _YEAR = re.compile(
     rf"\b(?:{_WHICH} (?:kalender|haushalts|geschäfts|schul)?jahr(?:e?s)?"
     r"|(?P<before>vorjahr)(?:e?s)?"
-    r"|(?P<way>vor|seit|in) (?P<count>[a-zäöüß]{3,20}|\d{1,2}) jahren?)\b",
+    r"|(?P<way>vor|seit|in) (?P<count>[a-zäöüß]{3,20}|\d{1,2}) jahr(?:en?)?)\b",
     re.IGNORECASE,
 )
 # Ende des Monats, Anfang kommenden Jahres, zum Jahreswechsel 2026

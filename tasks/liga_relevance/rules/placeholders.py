@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
 _PART = (
-    r"(?:argument|grund|these|aspekt|begründung|schlagwort|schlüsselwort|stichwort|satz|punkt"
-    r"|beispiel|tag|keyword)"
+    r"(?:(?:(?:pro|kontra|contra|gegen)-?|haupt|neben)?argument|grund|these|aspekt|begründung"
+    r"|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword)"
 )
 # Whole texts that say nothing.
 _EMPTY_WORDS = re.compile(
@@ -25,9 +25,10 @@ _EMPTY_WORDS = re.compile(
     r"|(?:der )?(?:text|inhalt|analyse|zusammenfassung|rest)? ?folgt(?: in kürze| noch| später)?"
     r"|(?:noch )?(?:in (?:arbeit|bearbeitung|vorbereitung)|offen|zu ergänzen|ausstehend)"
     r"|(?:s\.|siehe|wie) ?(?:o\.|u\.|oben|unten)|coming soon|to be (?:done|added|determined)"
-    rf"|{_PART}(?: (?:nr\.?|nummer))?(?: ?[\dx]| (?:[a-z]|eins|zwei|drei|vier|fünf|sechs))?"
+    rf"|{_PART}(?: (?:nr\.?|nummer))?(?: ?#?[\dx]| (?:[a-z]|eins|zwei|drei|vier|fünf|sechs))?"
     rf"|(?:(?:der|die|das|eine?|mein) )?"
     rf"(?:erst|zweit|dritt|viert|fünft|sechst|nächst|letzt|weiter)e[rsn]? {_PART}"
+    r"|(?:erst|zweit|dritt|viert)ens"
     r"|summary|detailed[_ ]analysis|argumentationskette|reasoning|tags"
     r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!:]?"
 )
@@ -58,7 +59,7 @@ _ABOUT = (
 )
 _STATE = (
     r"(?:verfügbar|vorhanden|möglich|bekannt|erforderlich|notwendig|nötig|enthalten|gegeben|vor"
-    r"|zu entnehmen|ersichtlich|vorliegend|zur verfügung(?: gestellt)?|angegeben"
+    r"|zu entnehmen|ersichtlich|vorliegend|zur verfügung(?: gestellt)?|angegeben|genannt|erwähnt"
     r"|(?:erstellt|gefunden|erzeugt|ermittelt|abgeleitet|generiert|durchgeführt|vorgenommen)"
     r"(?: werden)?)"
 )
@@ -133,9 +134,12 @@ _ARTICLE_LACKS = re.compile(
     rf"|(?:mehr|weitere|nähere|genauere|genaue|zusätzliche|konkrete|andere) (?:{_FACTS}) "
     rf"(?:nennt|macht|enthält|liefert|bietet|gibt|lässt) (?:der|die|das|diese[rs]?) {_REPORT} "
     rf"{_ADVERBS}(?:nicht(?: (?:her|preis|an))?|offen)"
+    rf"|(?:weitere|nähere|genauere|genaue|zusätzliche|konkrete) (?:{_FACTS}) gehen aus "
+    rf"(?:de[mr]|diese[mr]) {_REPORT} nicht hervor"
     # Mehr ist dem Text nicht zu entnehmen. Mehr gibt der Artikel nicht her.
-    r"|(?=.*\bnicht\b)(?:mehr|weiteres|näheres) (?:ist|lässt sich|geht|steht|sagt|nennt|gibt) "
-    rf"(?:nicht )?(?:(?:aus|in) )?(?:de[mr]|die|im|diese[mr]) {_REPORT}(?: hier)?(?: nicht)?"
+    r"|(?=.*\bnicht\b)(?:mehr|weiteres|näheres) (?:dazu )?"
+    r"(?:ist|lässt sich|geht|steht|sagt|nennt|gibt) (?:nicht )?(?:(?:aus|in) )?"
+    rf"(?:de[mr]|die|im|diese[mr]) {_REPORT}(?: hier)?(?: nicht)?"
     r"(?: (?:zu )?entnehmen| hervor| her)?"
     # Der Artikel behandelt ein wichtiges Thema.
     rf"|(?:(?:der|die|dieser|diese|dieses|das) {_REPORT} (?:behandelt|thematisiert|beleuchtet"
