@@ -63,7 +63,8 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _SAID = re.compile(
-    r"\b(?:laut|zufolge|heißt es|hieß es|nach (?:angaben|ansicht|einschätzung|worten|auffassung"
+    r"\b(?:laut(?! (?:de[mrs] )?(?:artikel|text|beitrag|meldung))|zufolge|heißt es|hieß es"
+    r"|nach (?:angaben|ansicht|einschätzung|worten|auffassung"
     r"|meinung|aussage|darstellung)|sicht|mitgeteilt|angekündigt|davon aus|(?:sag|warn|beton|erklär"
     r"|fürcht|befürcht|kritisier|mein|bericht|forder|erwart|rechn|vermut|glaub|verweis|schätz|hoff"
     r"|klag|argumentier|mahn|antwort|äußer|schreib|sprech|seh)(?:t|te|et|ete|n|en|ten|eten)|sieht"
