@@ -55,7 +55,7 @@ _CHECK = (
     r"|berücksichtigen)"
 )
 _TO_CHECK = (
-    rf"(?:(?:ist|sind|bleibt|bleiben|gilt es|hat|haben)\b[^.!?;:]{{0,60}}?\bzu {_CHECK}"
+    rf"(?:\b(?:(?:ist|sind|bleibt|bleiben|hat|haben)\b|gilt es,?)[^.!?,;:]{{0,60}}?\bzu {_CHECK}"
     rf"|zu {_CHECK} (?:ist|sind|bleibt|bleiben))"
 )
 _HERE = (
@@ -137,6 +137,6 @@ def _sentence_of(case: Case, found: re.Match[str]) -> str:
 LIGA_SPECULATION = Rule(
     "liga-speculation",
     "error",
-    "Keine Vermutung und kein Rat, was die Liga tun dürfte, könnte oder sollte",
+    "Keine Vermutung, kein Rat und keine Forderung, was die Liga tun dürfte, könnte oder sollte",
     _liga_speculation,
 )
