@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache, lru_cache
 
-from tasks.liga_relevance.words import FUNCTION_WORDS, folded, unfolded, word_set
+from tasks.liga_relevance.proper_names import PLACES
+from tasks.liga_relevance.words import (
+    FUNCTION_WORDS,
+    MONTHS,
+    WEEKDAYS,
+    folded,
+    unfolded,
+    word_set,
+)
 
 # Says itself that something may be, or is feared, expected or open. In small letters where a name
 # or a noun is spelled alike: die Würde, Karl May, zum Wohl, Frau Hoffmann.
@@ -61,14 +69,19 @@ _LEAST_STEM = 4  # at least
 # Of a compound that begins so, more is compared: Elternbeiträge are not Eltern.
 _HEADS = word_set("kinder eltern famili frauen mittel landes bundes")
 _COMPOUND = 12
-# Who and where the news of this task is about, whatever it says.
-_COMMON = word_set(
-    """
+# Who, where and when the news of this task is about, whatever it says.
+_COMMON = (
+    PLACES
+    | WEEKDAYS
+    | MONTHS.keys()
+    | word_set(
+        """
     stadt städte land länder kreis bund hessen kommune kommunen gemeinde gemeinden region regionen
     kind kinder eltern mensch menschen familie familien frau frauen mann männer träger verband
     verbände liga einrichtung einrichtungen angebot angebote jahr jahre jahren monat monate woche
     wochen kosten geld mittel euro million millionen prozent thema themen lage situation zahl zahlen
     """
+    )
 )
 # Words for one event on each line, by how they begin in folded text.
 _EVENTS = tuple(
