@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +91,8 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     assert verdict["promote"] is True
     assert verdict["reasons"] == [
         "valid is 1, at least 0.99 as demanded",
+        "rules is 1, at least 0.5 as demanded",
+        "rules.positive is 1, at least 0.5 as demanded",
         "relevant is 1, at least 1 as demanded",
         "priority.macro_f1 is 1, at least 0.9 as demanded",
         "no other model is live, so nothing can get worse",
@@ -174,8 +177,9 @@ def test_a_refusal_is_a_result_that_names_what_was_missed(
     metrics = stage.evaluate(min_valid=0.9, min_scores={"relevant": 0.3, "assigned_aks": 0.8})
     assert metrics.promote is False
     assert metrics.valid == 2
-    assert stage.read("verdict")["reasons"][:3] == [
+    assert stage.read("verdict")["reasons"][:4] == [
         "valid is 0.3333, under the 0.9 demanded",
+        "rules is 0.3333, under the 0.5 demanded",
         "relevant is 0.1667, under the 0.3 demanded",
         "assigned_aks is 0, under the 0.8 demanded",
     ]
@@ -316,7 +320,8 @@ def test_champion_and_base_model_are_asked_the_same_and_only_once(
         assert asked == [row["messages"][:-1] for row in rows(6)]
     scores = stage.read("scores")
     assert scores["models"]["baseline"]["measures"]["relevant.f1"]["value"] == 0.0
-    assert {each["name"] for each in scores["compared"]["champion"]} == set(TASK.matters)
+    compared = {each["name"] for each in scores["compared"]["champion"]}
+    assert compared == {*TASK.matters, "valid"}
     # Nothing is asked a second time, the candidate included: an evaluation goes on after a kill.
     engine.asked.clear()
     assert stage.evaluate(**given) == metrics
@@ -381,49 +386,128 @@ def test_broken_label_rules_are_told_and_measured(
 
     engine.script = invented
     metrics = stage.evaluate()
-    assert metrics.scores["rules"] == 0.5
+    assert (metrics.scores["rules"], metrics.scores["rules.positive"]) == (0.5, 0.0)
     assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3
 
 
-def silent_at(*numbers: int, tag: str = "liga", otherwise: Any = right) -> Any:
-    """Let a model give no answer to some rows; the candidate is wrong on every fifth row."""
+def silent_at(*numbers: int, tag: str = "liga", candidate: Any = None) -> Any:
+    """Let a model give no answer to some rows; the candidate is wrong on every fifth row, or
+    answers by a script of its own."""
 
     def script(messages: list[dict[str, str]], number: int, asked: str) -> Any:
         row = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
         if asked.startswith(tag) and row in numbers:
             return EngineUnavailable("no answer within 300 s")
-        candidate = asked.startswith("retrain-candidate")
-        return (wrong if candidate and row % 5 == 0 else otherwise)(messages, number)
+        if asked.startswith("retrain-candidate"):
+            return (candidate or (right if row % 5 else wrong))(messages, number)
+        return right(messages, number)
 
     return script
 
 
-def test_no_answer_of_the_champion_is_no_wrong_answer(
+def test_no_answer_of_another_model_is_no_wrong_answer(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:
-    """Else a worse candidate looks better, the more often the engine fails for the champion."""
-    write_jsonl(stage.folder / "test.jsonl", rows(60))
-    live(engine, "liga:latest", "d8")
-    engine.tag_script = silent_at(*range(1, 60, 3))
-    with pytest.raises(EngineUnavailable, match="20 of 60 test rows got no answer") as caught:
-        stage.evaluate(champion="liga:latest")
-    assert "the champion (liga:latest) has none to 20" in str(caught.value)
+    """Else a worse candidate looks better, the more often the engine fails for the other."""
+    write_jsonl(stage.folder / "test.jsonl", rows(20))
+    live(engine, "base:latest", "d9")
+    engine.tag_script = silent_at(4, 8, 9, tag="base")
+    with pytest.raises(EngineUnavailable, match="3 of 20 test rows got no answer") as caught:
+        stage.evaluate(baseline="base")
+    assert "the baseline (base:latest) has none to 3" in str(caught.value)
     assert not (stage.out / "verdict.json").exists()
 
 
-def test_a_few_rows_without_an_answer_are_left_out_for_all(
+@pytest.mark.parametrize("silent", [(4, 8, 9), tuple(range(20))])
+def test_a_broken_champion_is_said_loudly_and_can_be_replaced_by_force(
+    stage: Evaluation, engine: ScriptedEngine, silent: tuple[int, ...]
+) -> None:
+    """`deploy` forces what has a verdict; with none, what is broken would stay live for good."""
+    write_jsonl(stage.folder / "test.jsonl", rows(20))
+    live(engine, "liga:latest", "d8")
+    engine.tag_script = silent_at(*silent, candidate=right)
+    metrics = stage.evaluate(champion="liga:latest", patience_s=0.0)
+    assert (metrics.rows, metrics.promote, metrics.silent) == (20, False, "d8")
+    (refusal,) = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert refusal["rule"] == "champion"
+    said = f"THE LIVE MODEL IS BROKEN: liga:latest gave no answer to {len(silent)} of 20 test rows"
+    assert refusal["text"].startswith(said)
+    assert "--force REASON" in refusal["text"]
+    assert metrics.models["champion"] == "d8"
+    assert set(stage.read("scores")["models"]) == {"candidate"}
+
+
+def test_an_engine_that_answers_nobody_any_more_breaks_no_champion(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    live(engine, "liga:latest", "d8")
+    answered = set[str]()
+
+    def script(messages: list[dict[str, str]], number: int, tag: str) -> Any:
+        if tag.startswith("liga") or len(answered) == 6:
+            return EngineUnavailable("the runner does not start")
+        answered.add(messages[1]["content"])
+        return right(messages, number)
+
+    engine.tag_script = script
+    with pytest.raises(EngineUnavailable, match="6 of 6 test rows got no answer"):
+        stage.evaluate(champion="liga:latest", patience_s=0.0)
+    assert not (stage.out / "verdict.json").exists()
+
+
+def test_a_few_rows_without_an_answer_are_left_out_of_the_comparison(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:
     write_jsonl(stage.folder / "test.jsonl", rows(60))
     live(engine, "liga:latest", "d8")
     engine.tag_script = silent_at(7)
-    assert stage.evaluate(champion="liga:latest").rows == 59
+    assert stage.evaluate(champion="liga:latest").rows == 60
     silent = rows(8)[7]["messages"][:-1]
     assert sum(e["tag"] == "liga:latest" and e["messages"] == silent for e in engine.asked) >= 3
     verdict = stage.read("verdict")
-    assert (verdict["promote"], verdict["rows"], verdict["left_out"]) == (False, 59, ["i7"])
+    assert (verdict["promote"], verdict["rows"], verdict["left_out"]) == (False, 60, ["i7"])
     assert any("model's: 1 row (i7)" in reason for reason in verdict["reasons"])
-    assert "i7" not in [row["id"] for row in read_jsonl(stage.out / "answers.jsonl")]
+    assert stage.read("scores")["rows"] == 59
+    assert "i7" in [row["id"] for row in read_jsonl(stage.out / "answers.jsonl")]
+
+
+def test_what_the_base_model_leaves_out_hides_no_bad_answer(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    """Three of 150 may be left out, which is what makes the difference of 98 and 100 % valid."""
+    write_jsonl(stage.folder / "test.jsonl", rows(150))
+    live(engine, "base:latest", "d9")
+
+    def broken_there(messages: list[dict[str, str]], number: int) -> Any:
+        row = messages[1]["content"].split("Fall ")[1].split("\n")[0]
+        return "kein JSON" if row in {"3", "50", "99"} else right(messages, number)
+
+    engine.tag_script = silent_at(3, 50, 99, tag="base", candidate=broken_there)
+    metrics = stage.evaluate(baseline="base", above_constant=False)
+    assert (metrics.rows, metrics.valid) == (150, 147)
+    assert "valid is 0.98, under the 0.99 demanded" in metrics.reasons
+    told = [row for row in read_jsonl(stage.out / "answers.jsonl") if row["id"] == "i50"]
+    assert told[0]["answers"]["candidate"]["answer"] == "kein JSON"
+
+
+def test_a_row_that_one_other_model_answers_is_held_against_the_candidate(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(60))
+    live(engine, "liga:latest", "d8")
+    live(engine, "base:latest", "d9")
+    nobody, one = silent_at(8, tag=""), silent_at(8, tag="base")
+
+    def but_champion(messages: list[dict[str, str]], number: int, tag: str) -> Any:
+        return (one if tag.startswith("liga") else nobody)(messages, number, tag)
+
+    given = {"champion": "liga:latest", "baseline": "base"}
+    engine.tag_script = nobody
+    assert (stage.evaluate(**given).rows, stage.read("verdict")["left_out"]) == (59, ["i8"])
+    engine.tag_script = but_champion
+    metrics = stage.evaluate(**given)
+    assert (metrics.rows, metrics.valid) == (60, 59)
+    assert any("the candidate gave no answer" in reason for reason in metrics.reasons)
 
 
 def test_a_candidate_that_hangs_where_the_champion_answers_is_at_fault(
@@ -470,3 +554,77 @@ def test_an_error_is_held_against_the_constant_with_the_least(
     told = [r for r in stage.read("verdict")["reasons"] if "every row" in r]
     assert len(told) == 2
     assert told[0].startswith("relevance_score.brier is 0.01; the same answer to every row reaches")
+
+
+def without_texts(messages: list[dict[str, str]], number: int) -> str:
+    """Right in every field, and no text that a label rule would let pass."""
+    told = json.loads(str(right(messages, number)))
+    summary = "Das Land zahlt 4711 Euro."
+    return json.dumps(told | ({"summary": summary} if told["relevant"] else {}))
+
+
+def test_a_first_model_all_of_whose_texts_break_a_rule_is_refused(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    """Most rows are irrelevant, so that over all of them it is the better half of the answers."""
+    every = rows(40)
+    write_jsonl(stage.folder / "test.jsonl", [row for n, row in enumerate(every) if n % 8 != 1])
+    engine.script = without_texts
+    metrics = stage.evaluate()
+    assert (metrics.valid, metrics.promote) == (35, False)
+    assert metrics.scores["rules"] > 0.5
+    refused = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert [each["text"] for each in refused] == ["rules.positive is 0, under the 0.5 demanded"]
+
+
+def test_better_fields_do_not_make_up_for_worse_texts(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    live(engine, "base:latest", "d9")
+
+    def wordy(messages: list[dict[str, str]], number: int) -> str:
+        told = json.loads(str(right(messages, number)))
+        return json.dumps(told | ({"priority": "low"} if told["relevant"] else {}))
+
+    engine.tag_script = by_tag(retrain_candidate=without_texts, base=wordy)
+    metrics = stage.evaluate(baseline="base", min_rules=0.0)
+    assert metrics.promote is False
+    (told,) = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert told["text"].startswith("rules is significantly worse than the base model's: -0.500")
+
+
+@pytest.mark.parametrize("kind", ["all", "most", "none"])
+def test_a_perfect_model_passes_on_a_test_set_of_one_side(
+    stage: Evaluation, engine: ScriptedEngine, kind: str
+) -> None:
+    """No answer could be shown to be better than the constant one there, not even the labels."""
+    every = rows(120)
+    odd = [row for n, row in enumerate(every) if n % 2]
+    of_kind = {"all": odd, "most": [*odd, every[0]], "none": every[::2]}[kind]
+    write_jsonl(stage.folder / "test.jsonl", of_kind)
+    metrics = stage.evaluate()
+    assert metrics.promote is True
+    told = [reason for reason in metrics.reasons if "every row" in reason]
+    assert len(told) == 3
+    assert all("no model could be shown to be better" in each for each in told)
+
+
+def test_a_perfect_model_passes_in_recall_and_in_texts_that_are_always_there(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(40))
+    measures = ("relevant.recall", "reasoning", "relevant.precision", "relevance_score.ece")
+    assert stage.evaluate(measures=measures).promote is True
+    told = " ".join(stage.read("verdict")["reasons"])
+    assert "relevance_score.ece is" not in told
+    for name in ("relevant.recall", "reasoning"):
+        assert re.search(rf"{name} is [\d.]+, and is not held against a constant answer", told)
+    assert "relevant.precision is 1; the same answer to every row reaches 0.5" in told
+    # The exemption lets nobody pass in what can be told.
+    engine.script = lambda _messages, _number: json.dumps(label("high"))
+    engine.tags.clear()
+    (stage.folder / ANSWERS_FILE).unlink()
+    metrics = stage.evaluate(measures=measures)
+    assert metrics.promote is False
+    assert "relevant.precision is 0.5" in metrics.reasons[0]
