@@ -16,6 +16,7 @@ from contracts.answer_cache import ANSWERS_FILE, AnswerCache
 from contracts.errors import EngineUnavailable, InputMissing, ModelMissing, SettingsInvalid
 from contracts.params import EvaluateParams
 from contracts.stages import EVALUATE
+from driver.host_stages import deploy
 from images.labeler import evaluate
 from images.labeler.fields import Kind, describe, kinds
 from images.labeler.measures import measure_names
@@ -434,6 +435,8 @@ def test_a_broken_champion_is_said_loudly_and_can_be_replaced_by_force(
     assert refusal["text"].startswith(said)
     assert "--force REASON" in refusal["text"]
     assert metrics.models["champion"] == "d8"
+    forced = deploy.require_promoted(stage.out / "verdict.json", "it answers nothing")
+    assert forced.startswith("it answers nothing (")
     assert set(stage.read("scores")["models"]) == {"candidate"}
 
 
