@@ -63,7 +63,11 @@ SNAPSHOT = Stage(
     SnapshotMetrics,
     outputs=(ITEMS, REVIEWED),
     task="labels",
-    code=("driver/host_stages/snapshot.py", "driver/adapters/backend.py"),
+    code=(
+        "driver/host_stages/snapshot.py",
+        "driver/adapters/backend.py",
+        "driver/adapters/items.py",
+    ),
 )
 FETCH = Stage(
     "fetch", FetchParams, FetchMetrics, outputs=(BASE,), code=("driver/host_stages/fetch.py",)
@@ -155,6 +159,7 @@ VERIFY = Stage(
         "driver/host_stages/reanalysis.py",
         "driver/host_stages/record.py",
         "driver/adapters/backend.py",
+        "driver/adapters/items.py",
         "serving",
     ),
     effect=True,
@@ -172,6 +177,7 @@ REPROCESS = Stage(
         "driver/host_stages/outage.py",
         "driver/host_stages/record.py",
         "driver/adapters/backend.py",
+        "driver/adapters/items.py",
     ),
     effect=True,
 )

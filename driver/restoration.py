@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any
 
 from contracts.errors import RestoreFailed
-from driver.adapters.backend import EDITED_FIELDS, Backend, analysis_of
+from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
+from driver.adapters.items import EDITED_FIELDS, analysis_of
 from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
 from driver.host_stages.record import Record
 

@@ -20,14 +20,8 @@ from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
-from driver.adapters.backend import (
-    EDITED_FIELDS,
-    LEFT_OVER,
-    Backend,
-    ItemUnavailable,
-    analysis_of,
-    stored_answer,
-)
+from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.items import EDITED_FIELDS, LEFT_OVER, analysis_of, stored_answer
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record

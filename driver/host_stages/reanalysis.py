@@ -16,13 +16,8 @@ from typing import Any
 
 from contracts import files
 from contracts.errors import BackendUnavailable
-from driver.adapters.backend import (
-    EDITED_FIELDS,
-    FALLBACK_TEXT,
-    Backend,
-    ItemUnavailable,
-    analysis_of,
-)
+from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.items import EDITED_FIELDS, FALLBACK_TEXT, analysis_of
 
 Row = dict[str, Any]
 Pause = Callable[[float], None]

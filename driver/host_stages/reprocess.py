@@ -32,7 +32,8 @@ from contracts.stages import (
     GGUF,
     ITEMS,
 )
-from driver.adapters.backend import Backend, has_text
+from driver.adapters.backend import Backend
+from driver.adapters.items import has_text
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen

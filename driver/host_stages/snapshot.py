@@ -23,10 +23,10 @@ from contracts.stages import (
     ITEMS,
     REVIEWED,
 )
-from driver.adapters.backend import (
+from driver.adapters.backend import Backend
+from driver.adapters.items import (
     EDITED_FIELDS,
     FALLBACK_TEXT,
-    Backend,
     analysis_of,
     has_text,
     reviewed_answer,
