@@ -111,7 +111,7 @@ def test_an_unforeseen_failure_takes_nothing_back(run: FinishedRun) -> None:
     failed = failure("Unforeseen", "unforeseen TypeError")
     text = head(report(run, verify={"state": "failed", "error": "x"}, failure=failed))
     assert "Not verified, and not taken back yet" in text
-    assert f"named liga-relevance:{run.run.id} then" in text
+    assert f"was made to name liga-relevance:{run.run.id}. Nobody could ask" in text
 
 
 def test_a_run_killed_in_the_verification_is_not_called_live(run: FinishedRun) -> None:
@@ -229,7 +229,7 @@ def test_scores_of_an_older_version_show_what_they_have(run: FinishedRun) -> Non
     result["outputs"]["scores"] |= found
     files.write_json(kept, result)
     text = report(run)
-    assert "20 more measures" in text
+    assert "21 more measures" in text
     assert 'id="answers"' not in text
 
 
