@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,35 +15,9 @@ from driver.notes import Notes
 from driver.report import html
 from driver.store import Run
 from tests.unit.finished_run import FinishedRun
+from tests.unit.reported import failure, head, report, run
 
-
-@pytest.fixture
-def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """Return a copy of the run whose notes and results may be changed."""
-    workspace = tmp_path / "workspace"
-    shutil.copytree(finished_run.workspace, workspace)
-    return replace(finished_run, workspace=workspace, run=Run(workspace, finished_run.run.id))
-
-
-def report(run: FinishedRun, **changed: Any) -> str:
-    """Return the report after a change of the run's notes: `stage={…}`, or a key of run.json."""
-    path = run.run.folder / "run.json"
-    noted = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in changed.items():
-        if key in noted["stages"]:
-            noted["stages"][key] |= value
-        else:
-            noted[key] = value
-    files.write_json(path, noted)
-    return html.write(run.workspace, run.run).read_text(encoding="utf-8")
-
-
-def head(text: str) -> str:
-    return text.split("<section", maxsplit=1)[0]
-
-
-def failure(kind: str, what: str) -> dict[str, Any]:
-    return {"kind": kind, "exit_code": 1, "what": what, "why": "because", "todo": "mend it"}
+__all__ = ["run"]
 
 
 def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
