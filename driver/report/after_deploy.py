@@ -61,6 +61,11 @@ class _Known:
             return None
         return self.served.digest == self.digest
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the name is known to name no model."""
+        return self.served is not None and not self.served.digest
+
 
 def told(found: Finished, failure: Failure) -> Told | None:
     """Return the head for a run that `failure` has ended; None where it had begun no deployment."""
@@ -74,8 +79,8 @@ def told(found: Finished, failure: Failure) -> Told | None:
     where = f"Failed in the stage {failed}" if failed else "Failed"
     if failed == stages.DEPLOY.name and known.live:
         where += ", behind the switch"
-    if known.served is not None and not known.served.digest:
-        said = f"{known.served.alias} names nothing now"
+    if known.nothing:
+        said = f"{known.alias} names nothing now"
     elif known.live is None:
         said = f"whether {known.version} is live is not known"
     elif known.live:
@@ -219,9 +224,9 @@ def _served(known: _Known) -> str:
     if served is None:
         named = f"{known.alias} was made to name {known.version}. " if known.alias else ""
         return f"{named}Nobody could ask the serving engine when the run ended; {_SHOWS}."
-    if not served.digest:
+    if known.nothing:
         return (
-            f"NOTHING: {served.alias} named no model when the run ended, so the backend gets no "
+            f"NOTHING: {known.alias} named no model when the run ended, so the backend gets no "
             "answers."
         )
     digest = f"(digest {served.digest[:_DIGITS]})"
@@ -253,8 +258,11 @@ def _todo(known: _Known) -> str:
             f"`python -m driver run` verifies {known.version}, or takes it back; `python -m driver "
             "recover` takes it back at once."
         )
-    elif known.live and not known.verified:
-        found.append("`python -m driver rollback` lets the version before be live again.")
+    elif not known.switching and (known.nothing or (known.live and not known.verified)):
+        found.append(
+            "`python -m driver models` lists the versions, and `python -m driver rollback VERSION` "
+            "lets one of them be live."
+        )
     return " ".join(found)
 
 

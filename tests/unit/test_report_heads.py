@@ -168,6 +168,7 @@ def test_a_name_that_a_broken_copy_left_empty_is_said_loudly(
     said, lines = told(run, failure=failed, **{**LATER, "deploy": deploy})
     assert said == f"Failed in the stage deploy: {ALIAS} names nothing now"
     assert lines["Served now"].startswith(f"NOTHING: {ALIAS} named no model")
+    assert "`python -m driver rollback VERSION` lets one of them be live" in lines["What to do"]
 
 
 def test_with_an_engine_that_does_not_answer_nothing_is_claimed(run: FinishedRun) -> None:
