@@ -14,11 +14,10 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 
 ERRORS = (".brier", ".ece")
 """How the names of measures end that are errors: 0 is best, where 1 is of all others."""
-MEASURES = (
-    *("", ".precision", ".recall", ".f1", ".macro_f1", ".exact", ".kappa", ".positive"),
-    *ERRORS,
-)
+MEASURES = ("", ".precision", ".recall", ".f1", ".macro_f1", ".exact", ".kappa", *ERRORS)
 """How the names of measures end, after that of a field (images/labeler/measures.py)."""
+RULES_OF_POSITIVE = "rules.positive"
+"""The one measure that is named otherwise."""
 
 
 # --- evaluate -------------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ class EvaluateParams(Params):
         """Refuse an unknown kind of measure hours before it is asked for."""
         for name in asked:
             field, dot, kind = name.partition(".")
-            if dot + kind not in MEASURES or not field:
+            if name != RULES_OF_POSITIVE and (dot + kind not in MEASURES or not field):
                 kinds = ", ".join(each for each in MEASURES if each)
                 raise ValueError(f"{name} is no measure: one is FIELD, or ends with {kinds}")
         return asked

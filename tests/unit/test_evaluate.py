@@ -76,6 +76,10 @@ def test_no_least_value_is_taken_for_an_error() -> None:
         ({"min_scores": {"relevant.f1": 5}}, r"relevant\.f1: 5: no measure is above 1"),
         ({"min_scores": {"relevant.f2": 0.5}}, r"relevant\.f2 is no measure: .*\.f1, \.macro_f1"),
         ({"measures": ("valid", "relevant.fl")}, r"relevant\.fl is no measure"),
+        (
+            {"measures": ("rules.positive", "relevant.positive")},
+            r"relevant\.positive is no measure",
+        ),
     ],
 )
 def test_what_no_model_can_reach_is_no_setting(given: dict[str, Any], why: str) -> None:
