@@ -65,6 +65,7 @@ SNAPSHOT = Stage(
     task="labels",
     code=(
         "driver/host_stages/snapshot.py",
+        "driver/host_stages/telling.py",
         "driver/adapters/backend.py",
         "driver/adapters/items.py",
     ),
@@ -158,6 +159,7 @@ VERIFY = Stage(
         "driver/host_stages/canaries.py",
         "driver/host_stages/reanalysis.py",
         "driver/host_stages/record.py",
+        "driver/host_stages/telling.py",
         "driver/adapters/backend.py",
         "driver/adapters/items.py",
         "serving",
@@ -176,6 +178,7 @@ REPROCESS = Stage(
         "driver/host_stages/channels.py",
         "driver/host_stages/outage.py",
         "driver/host_stages/record.py",
+        "driver/host_stages/telling.py",
         "driver/adapters/backend.py",
         "driver/adapters/items.py",
     ),

@@ -17,6 +17,9 @@ EDITED_FIELDS = ("summary", "detailed_analysis", "priority", "assigned_aks")
 LEFT_OVER = ("summary", "detailed_analysis")
 """Texts that stay in the item as they were where a new answer has none."""
 
+ANALYSIS = "llm_analysis"
+"""Where, in the item's metadata, the model's last analysis stands."""
+
 
 def has_text(item: dict[str, Any]) -> bool:
     """Return whether there is anything in the item to analyse."""
@@ -58,8 +61,19 @@ def reviewed_answer(item: dict[str, Any], fields: Iterable[str]) -> dict[str, An
     return answer
 
 
+def edited(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an item's answer that people can change, None for one it has not."""
+    return {name: item.get(name) for name in EDITED_FIELDS}
+
+
+def analysed(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what a new analysis changes of an item, in its own form: what reads an item reads
+    this too."""
+    return {**edited(item), "metadata": {ANALYSIS: analysis_of(item)}}
+
+
 def analysis_of(item: dict[str, Any]) -> dict[str, Any]:
     """Return the item's last analysis by the model; empty where there is none."""
     metadata = item.get("metadata")
-    analysis = metadata.get("llm_analysis") if isinstance(metadata, dict) else None
+    analysis = metadata.get(ANALYSIS) if isinstance(metadata, dict) else None
     return analysis if isinstance(analysis, dict) else {}
