@@ -39,18 +39,20 @@ def _said(found: Finished, verdict: Mapping[str, Any] | None) -> Told:
     if failure is None:
         return _ended(found)
     if failure.kind == CandidateRefused.__name__:
-        return _refused(failure, verdict)
+        return _refused(found, failure, verdict)
     return _failed(found, failure)
 
 
-def _refused(failure: Failure, verdict: Mapping[str, Any] | None) -> Told:
+def _refused(found: Finished, failure: Failure, verdict: Mapping[str, Any] | None) -> Told:
     """Say who has refused the candidate: the gate is not the only one who does."""
     by_gate = (
         [each["text"] for each in verdict["findings"] if not each["passed"]] if verdict else ()
     )
     if by_gate and failure.why == "; ".join(by_gate):  # (host_stages/deploy.py: require_promoted)
-        text = f"What was live stays live. {_FORCE}"
-        return "bad", "Refused: the candidate does not go live", (text,)
+        said = "Refused: the candidate does not go live"
+        if found.metrics(stages.EVALUATE).get("silent"):
+            said += ", and the live model is broken"
+        return "bad", said, (f"What was live stays live. {_FORCE}",)
     told = (f"{failure.why}." if failure.why else "", failure.todo, "What was live stays live.")
     return "bad", f"Refused: {failure.what}", told
 

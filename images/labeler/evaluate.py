@@ -75,16 +75,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         for each, said in shared.items()
     }
     digests: dict[str, str] = {each.role: each.digest for each in who}
-    compared = {
-        role: differences(
-            measured["candidate"],
-            other,
-            list(dict.fromkeys((*matters, *GUARDED))),
-            len(questions) - len(gone),
-        )
-        for role, other in measured.items()
-        if role != "candidate" and digests[role] != digests["candidate"]
-    }
+    compared = _compare(measured, digests, matters, len(questions) - len(gone))
     judged = [reply.judged() for reply in own]
     by_itself = measures(task, judged)
     above = leads_over_constants(task, judged, by_itself, matters)
@@ -135,6 +126,23 @@ def _ask_all(
             raise unanswered.engine_failed(replies) from error
         silent = unanswered.broken_champion(each, replies.pop(each))
     return replies, silent
+
+
+def _compare(
+    measured: Mapping[str, Measured],
+    digests: Mapping[str, str],
+    matters: Sequence[str],
+    rows: int,
+) -> dict[str, list[Difference]]:
+    """Return how the candidate stands to each other model, by its role; to itself under another
+    name it does not stand at all.
+    """
+    names = list(dict.fromkeys((*matters, *GUARDED)))
+    return {
+        role: differences(measured["candidate"], other, names, rows)
+        for role, other in measured.items()
+        if role != "candidate" and digests[role] != digests["candidate"]
+    }
 
 
 def _write_verdict(

@@ -20,16 +20,16 @@ from tests.unit.finished_run import FinishedRun
 @pytest.fixture
 def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
     """Return a copy of the run whose notes, results and engine may be changed."""
-    workspace = tmp_path / "workspace"
-    shutil.copytree(finished_run.workspace, workspace)
-    engine = copy(finished_run.engine)
+    return copied(finished_run, tmp_path)
+
+
+def copied(run: FinishedRun, folder: Path) -> FinishedRun:
+    """Return a copy of a run, which others read too, in a folder of its own."""
+    workspace = folder / "workspace"
+    shutil.copytree(run.workspace, workspace)
+    engine = copy(run.engine)
     engine.tags = dict(engine.tags)
-    return replace(
-        finished_run,
-        workspace=workspace,
-        run=Run(workspace, finished_run.run.id),
-        engine=engine,
-    )
+    return replace(run, workspace=workspace, run=Run(workspace, run.run.id), engine=engine)
 
 
 def report(run: FinishedRun, **changed: Any) -> str:

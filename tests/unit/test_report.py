@@ -15,7 +15,7 @@ from driver.notes import Notes
 from driver.report import html
 from driver.store import Run
 from tests.unit.finished_run import FinishedRun
-from tests.unit.reported import failure, head, report, run
+from tests.unit.reported import copied, failure, head, report, run
 
 __all__ = ["run"]
 
@@ -55,6 +55,18 @@ def test_a_refusal_names_the_rule_first(refused_run: FinishedRun) -> None:
     assert refused < passed
     assert 'id="answers"' in text
     assert 'id="service"' not in text
+
+
+def test_a_refusal_says_in_its_verdict_that_the_live_model_is_broken(
+    refused_run: FinishedRun, tmp_path: Path
+) -> None:
+    refused_run = copied(refused_run, tmp_path)
+    (kept,) = refused_run.workspace.glob("store/evaluate/*/result.json")
+    noted = json.loads(kept.read_text(encoding="utf-8"))["metrics"]
+    changed = {"metrics": noted | {"silent": noted["models"]["champion"]}}
+    said = "Refused: the candidate does not go live, and the live model is broken"
+    assert said in head(report(refused_run, evaluate=changed))
+    assert said not in head(report(refused_run, evaluate={"metrics": noted}))
 
 
 def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> None:
