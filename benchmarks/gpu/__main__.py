@@ -1,7 +1,7 @@
 """The trainer on a GPU, at Qwen3-14B's real shape, beside the recipe that was in production.
 
     python -m benchmarks.gpu                              # one GPU; about ten minutes on an H100
-    python -m benchmarks.gpu --shape tiny --device cpu    # no GPU: the program is seen working
+    python -m benchmarks.gpu --device cpu                 # no GPU: the program is seen working
 
 Base: random weights, with the few outlier dimensions that models of this size have. Rows: the
 sample's, at their real lengths. Ours is the train stage itself, as its container runs it; theirs is
@@ -142,7 +142,11 @@ class Benchmark:
                 "min_loss_fall": 0,  # random weights learn little in so few steps
                 "processes": 1,
             },
-            environ={"CUDA_VISIBLE_DEVICES": self.card.uuid if self.card else ""},
+            environ={
+                "CUDA_VISIBLE_DEVICES": self.card.uuid if self.card else "",
+                "HF_HUB_OFFLINE": "1",
+                "UNSLOTH_COMPILE_LOCATION": str(folder / "compiled"),
+            },
             memory=machine.memory_of(self.card) if self.card else resident_mib,
         )
         self.trained: dict[str, Trained] = {}
@@ -244,6 +248,7 @@ class Benchmark:
             taken = machine.memory_of(machine.card())
             found = ours(replace(self.place, memory=taken), "card", limit_s)
         self._keep("card", found)
+        self._against_estimate("card")
         self._line("memory of the 24 GB card: taken, there", found.peak_mib, CARD_MIB, "MiB")
         self._against("card", "trl", memory=False)
 

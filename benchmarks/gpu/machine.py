@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from contracts.errors import GpuUnavailable, RetrainError, SettingsInvalid
+from driver.adapters.gpu import survey
 
 NEEDED = (
     "accelerate",
@@ -22,7 +23,7 @@ NEEDED = (
     "trl",
 )
 SHOWN = ("torch", "triton", "transformers", "trl", "peft", "bitsandbytes", "unsloth")
-_TODO = "docs/how-to/gpu-figures.md says what is needed; --shape tiny --device cpu needs no GPU."
+_TODO = "docs/how-to/gpu-figures.md says what is needed; `--device cpu` needs no GPU."
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,22 @@ class Card:
 
 def card() -> Card:
     """Return the first GPU; raise `GpuUnavailable` where there is none that PyTorch can use."""
-    if importlib.util.find_spec("pynvml") is None:
-        raise GpuUnavailable("NVML cannot be asked: the package nvidia-ml-py is missing")
-    from driver.adapters.gpu import survey
-
-    host = survey()
+    try:
+        host = survey()
+    except ImportError as error:
+        raise GpuUnavailable("no GPU can be asked for", why="nvidia-ml-py is missing") from error
+    if not host.gpus:
+        raise GpuUnavailable("the NVIDIA driver has no GPU")
     first = host.gpus[0]
     import torch
 
-    if torch.version.cuda is None:
+    if not torch.cuda.is_available():
+        cuda = torch.version.cuda
+        built = f"for CUDA {cuda}" if cuda else "without CUDA"
         raise GpuUnavailable(
-            f"PyTorch {torch.__version__} was built without CUDA", why=f"the GPU: {first.name}"
+            f"PyTorch cannot use the GPU, {first.name}",
+            why=f"PyTorch {torch.__version__} was built {built}, the driver speaks up to CUDA "
+            + ".".join(map(str, host.cuda)),
         )
     return Card(
         uuid=first.uuid,
@@ -70,7 +76,8 @@ def refuse_without(device: str) -> None:
                 card()
         except RetrainError as error:
             why = "; ".join(each for each in (error.why, packages) if each)
-            raise GpuUnavailable(error.what, why=why, todo=_TODO) from error
+            todo = f"{error.todo} {_TODO}"
+            raise GpuUnavailable(error.what, why=why, todo=todo) from error
     if missing:
         raise SettingsInvalid(f"this benchmark lacks {packages}", todo=_TODO)
 
@@ -86,7 +93,6 @@ def has_gpu() -> bool:
 
 def memory_of(found: Card) -> Callable[[int], float]:
     """Return a function that says what of the card is taken now, beyond what others had."""
-    from driver.adapters.gpu import survey
 
     def taken(_pid: int) -> float:
         now = next(gpu for gpu in survey().gpus if gpu.uuid == found.uuid)
