@@ -87,14 +87,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"])
     parser.add_argument("--shape", choices=sorted(_BASE_BYTES))
     parser.add_argument("--steps", type=int, help=f"of four rows; {STEPS}, quick {QUICK_STEPS}")
-    parser.add_argument("--only", help="some of: " + ",".join(LIMITS_S))
+    parser.add_argument("--only", help="some of: " + ", ".join(list(LIMITS_S)[1:]))
     parser.add_argument("--budget", type=float, metavar="S", help="seconds for all of it")
     parser.add_argument("--slower", type=float, default=1.0, help="factor on every time limit")
     parser.add_argument(
         "--folder", type=Path, help="where base and rows are kept for another call; else in memory"
     )
     parser.add_argument("--out", type=Path, help="where figures and logs are kept")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if unknown := set((given.only or "").split(",")) - {"", *LIMITS_S}:
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
+    return given
 
 
 @contextmanager
