@@ -39,7 +39,7 @@ pack() { # PACK
 
 run() { # PACK OUT [ARGUMENT...]
   tar -xzf "$1" -C "$site"
-  PYTHONPATH=$site:$root PYTHONUNBUFFERED=1 python3 -m benchmarks.gpu --out "$2" "${@:3}"
+  PYTHONPATH=$root:$site PYTHONUNBUFFERED=1 python3 -m benchmarks.gpu --out "$2" "${@:3}"
 }
 
 case "${1:-}" in

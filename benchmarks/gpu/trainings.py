@@ -12,15 +12,14 @@ from typing import Any
 
 from benchmarks.gpu.prepare import PREPARED
 from benchmarks.gpu.watch import Watched, watch
-from benchmarks.sample import TASK
 from contracts import files
 from contracts.errors import OutOfMemory, StageFailed, StageTimedOut
 from contracts.fit import halved
 from contracts.params import TrainParams
-from contracts.stage import InputRef, Job
-from contracts.stages import BASE, TRAIN, TRAIN_SPLIT, VALIDATION_SPLIT
+from contracts.stages import TRAIN
 from contracts.vram import Shape, Training
 from images.trainer.order import training_order
+from tests.jobs import inputs_in, job_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,10 @@ def ours(place: Place, name: str, limit_s: float, **settings: Any) -> Trained:
     folder = place.folder / "store" / TRAIN.name / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    files.write_json(folder / "job.json", _job(place.folder, params).model_dump(mode="json"))
+    job = job_of(
+        TRAIN, params, inputs_in(place.folder, TRAIN), code_digest=files.code_digest(*TRAIN.code)
+    )
+    files.write_json(folder / "job.json", job.model_dump(mode="json"))
     seen = place.run(name, limit_s, ["images.trainer", str(folder / "job.json")])
     metrics = {}
     if seen.code == 0:
@@ -144,29 +146,3 @@ def _trained(
 def tail(log: Path) -> str:
     """Return the last lines of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
-
-
-def _job(root: Path, params: TrainParams) -> Job:
-    inputs = {
-        BASE.name: root / "base",
-        TRAIN_SPLIT.name: root / "train.jsonl",
-        VALIDATION_SPLIT.name: root / "validation.jsonl",
-    }
-    return Job(
-        stage=TRAIN.name,
-        run="benchmark",
-        fingerprint="",
-        code_digest=files.code_digest(*TRAIN.code),
-        environment="",
-        task=TASK,
-        task_digest="",
-        params=params.model_dump(mode="json"),
-        inputs={
-            name: InputRef(
-                path=path.relative_to(root).as_posix(),
-                digest="",  # the driver has it from the stage before
-                bytes=files.size_of(path),
-            )
-            for name, path in inputs.items()
-        },
-    )
