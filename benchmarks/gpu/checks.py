@@ -2,15 +2,16 @@
 
     python -m benchmarks.gpu.checks FOLDER --device cuda
 
-Three comparisons for each way that a base is held, on Qwen3-14B's attention (40 heads on 8, of 128)
+Four comparisons for each way that a base is held, on Qwen3-14B's attention (40 heads on 8, of 128)
 and four micro-batches of the sample's rows. Ours is the packed micro-batch:
 
 - its loss, beside that of the same rows padded: nats for each answer token;
 - the adapter's gradient: how far it is from that of the rows computed one by one, beside how far
   that of padded rows is, which differs by rounding alone;
-- how far the other rows' hidden states move when the first row's own tokens become others, beside
-  the same in an attention that takes the sequence for one text. 0 is what a mask promises; LLM.int8
-  chooses the columns that it computes apart over all rows, so there a rounding may move.
+- how far the other rows' hidden states move, at most, when the first row's own tokens become
+  others, beside the same in an attention that takes the sequence for one text, and beside padded
+  rows. 0 is what a mask promises. In int8 it is more, padded or packed: LLM.int8() chooses over all
+  rows together which columns it computes apart, so another row changes a rounding.
 
 Lines are those of the benchmark; they name the kernels that PyTorch chose.
 """
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def check(base: Path, device: str, held: str, batches: list[Batch]) -> Iterator[dict[str, Any]]:
-    """Yield the three comparisons for a base that is held in one way."""
+    """Yield the comparisons for a base that is held in one way."""
     params = TrainParams.model_validate(
         {"backend": "transformers", "device": device, "load_in": held}
     )
@@ -74,6 +75,7 @@ def check(base: Path, device: str, held: str, batches: list[Batch]) -> Iterator[
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda" and held != "fp32"):
         alone = learnt(model, [one for batch in batches for one in _one_by_one(batch)])
         padded = learnt(model, batches)
+        moved_padded = moved(model, batches)
         enable_packing(model)
         with _kernels() as used:
             packed = learnt(model, batches)
@@ -92,8 +94,9 @@ def check(base: Path, device: str, held: str, batches: list[Batch]) -> Iterator[
         AttentionInterface.register(PACKED, one_causal_sequence)
         mixed = moved(model, batches)
         enable_packing(model)
-    name = f"other rows, when one becomes another ({held})"
-    yield compared(name, kept, mixed, "of their length", digits=9)
+    name, unit = f"other rows, when one becomes another ({held})", "of their length"
+    yield compared(f"{name}, against one text", kept, mixed, unit, digits=9)
+    yield compared(f"{name}, against padded", kept, moved_padded, unit, digits=9)
 
 
 def learnt(model: Any, batches: list[Batch]) -> tuple[float, torch.Tensor]:

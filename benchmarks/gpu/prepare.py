@@ -33,6 +33,7 @@ _QWEN3 = {
     "max_position_embeddings": 40960,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1_000_000,
+    "transformers_version": "4.51.0",  # readers ask for it
     "vocab_size": 151936,
 }
 _HEADS_14B = {"num_attention_heads": 40, "num_key_value_heads": 8}

@@ -51,7 +51,7 @@ def test_it_runs_on_the_tiny_model(tmp_path: Path) -> None:
     assert loss["ours"] == pytest.approx(loss["other"], rel=1e-5)
     gradient = line("gradient, from that of single rows (fp32")
     assert gradient["ours"] < 1e-4
-    apart = line("other rows, when one becomes another (fp32")
+    apart = line("other rows, when one becomes another (fp32), against one text")
     assert apart["ours"] < 1e-4  # 0 with kernels that always sum in the same order
     assert apart["other"] > 0.01
     assert line("other rows, when one becomes another (8bit")["ours"] < 0.1
