@@ -61,3 +61,10 @@ $(VENV)/.installed: pyproject.toml Makefile
 	@echo "Installing the driver and what its stages need ..."
 	$(PY) -m pip install -q -e '.[local,dev]'
 	touch $@
+
+# The compilers that rendered TypeScript and Vue files are checked with (tests/rendered).
+.cache/node/.installed: tests/rendered/node/package.json tests/rendered/node/package-lock.json
+	mkdir -p .cache/node
+	cp tests/rendered/node/package.json tests/rendered/node/package-lock.json .cache/node
+	cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=5
+	touch $@
