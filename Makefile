@@ -1,6 +1,6 @@
 # make demo    retrain a small model on the sample data: no GPU, no Docker, no account
-# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1: skips for
-#              lack of an engine, of Chromium, fail)
+# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1,
+#              REQUIRE_TOOLS=1: skips for lack of an engine, of Chromium, of node or PostgreSQL, fail)
 # make lint    ruff and mypy
 # make bench   the side-by-side figures of benchmarks/
 # make faults  kill the driver 200 times, and all else that tests/faults does (hours; needs Docker)
