@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from contracts import files
-from contracts.params import FetchParams
+from contracts import files, stages
+from contracts.params import FetchMetrics, FetchParams
+from contracts.stage import OutputRef, Result
 from driver import __main__ as cli
 from driver.store import Run, Store
 from driver.task import noted, tokens
 from tasks import load_task
+from tests.jobs import job_of
 from tests.unit.finished_run import FinishedRun
 
 TASK = load_task("liga_relevance")
@@ -155,4 +158,28 @@ def test_a_tokenizer_of_the_workspace_or_the_cache_is_found(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     assert tokens.ruler(tmp_path, wanted).exact
     other = wanted.model_copy(update={"revision": "b" * 40})
+    assert not tokens.ruler(tmp_path, other).exact
+
+
+def test_a_tokenizer_that_was_fetched_is_found(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    wanted = FetchParams(model="org/base", revision="a" * 40)
+    store = Store(tmp_path)
+    place = store.prepare(job_of(stages.FETCH, wanted)).parent
+    (place / "out").mkdir()
+    base = shutil.copytree(tiny_base, place / "out/base", ignore=lambda *_: ["model.safetensors"])
+    result = Result(
+        stage="fetch",
+        fingerprint="f",
+        outputs={"base": OutputRef(path="store/fetch/f/out/base", digest="", bytes=0)},
+        metrics=FetchMetrics(model="org/base", files=1, bytes=1).model_dump(),
+        started_at="2026-11-27T00:00:00+00:00",
+        finished_at="2026-11-27T00:00:00+00:00",
+        seconds=0,
+    )
+    files.write_json(place / "result.json", result.model_dump(mode="json"))
+    assert str(base / "tokenizer.json") in tokens.ruler(tmp_path, wanted).by
+    other = wanted.model_copy(update={"model": "org/other"})
     assert not tokens.ruler(tmp_path, other).exact
