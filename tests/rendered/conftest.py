@@ -94,12 +94,31 @@ def postgres() -> Iterator[str]:
     try:
         if user:
             shutil.chown(folder, "postgres", "postgres")
-        initdb = [programs / "initdb", "-D", data, "-U", name, "-A", "trust", "-E", "UTF8"]
+        initdb: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            name,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+        ]
         subprocess.run(
             [*initdb, "--no-sync", "--locale=C"], check=True, capture_output=True, cwd="/", **user
         )
         options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        start = [programs / "pg_ctl", "-D", data, "-w", "-t", "120", "-o", options]
+        start: list[str | Path] = [
+            programs / "pg_ctl",
+            "-D",
+            data,
+            "-w",
+            "-t",
+            "120",
+            "-o",
+            options,
+        ]
         subprocess.run(
             [*start, "-l", folder / "log", "start"],
             check=True,
@@ -111,7 +130,15 @@ def postgres() -> Iterator[str]:
         try:
             yield f"postgresql+psycopg://{name}@/postgres?host={folder}"
         finally:
-            stop = [programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"]
+            stop: list[str | Path] = [
+                programs / "pg_ctl",
+                "-D",
+                data,
+                "-w",
+                "-m",
+                "immediate",
+                "stop",
+            ]
             subprocess.run(stop, check=True, capture_output=True, cwd="/", **user)
     finally:
         shutil.rmtree(folder)

@@ -97,7 +97,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=4,
 )
-_NEAR = st.sampled_from(
+_NEAR: st.SearchStrategy[Any] = st.sampled_from(
     [
         *("", " ", "null", "none", "AK1", "high", "critical", "x" * 41, "x" * 2501, "2026-02-30"),
         *(0, 1, 1.01, -0.01, 1e400, True, None, {}),

@@ -175,7 +175,6 @@ def test_a_tokenizer_that_was_fetched_is_found(
         fingerprint="f",
         outputs={"base": OutputRef(path="store/fetch/f/out/base", digest="", bytes=0)},
         metrics=FetchMetrics(model="org/base", files=1, bytes=1).model_dump(),
-        started_at="2026-11-27T00:00:00+00:00",
         finished_at="2026-11-27T00:00:00+00:00",
         seconds=0,
     )
