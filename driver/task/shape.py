@@ -79,8 +79,8 @@ class Shape:
             return unlimited
         if self.least is None or self.most is None:
             word, bound = ("up to", self.most) if self.least is None else ("from", self.least)
-            return f"{word} {bound:g}{unit}"
-        return f"{self.least:g} to {self.most:g}{unit}"
+            return f"{word} {figure(bound)}{unit}"
+        return f"{figure(self.least)} to {figure(self.most)}{unit}"
 
     def within(self) -> Iterator[Shape]:
         """Yield this shape and all that are inside of it, the outer ones first."""
@@ -101,6 +101,11 @@ class Field:
     meaning: str
     """What the task says of it; "" where it does not."""
     shape: Shape
+
+
+def figure(bound: float) -> str:
+    """Return a bound as every rendered language writes it, whole numbers without a point."""
+    return str(int(bound)) if bound == int(bound) else repr(bound)
 
 
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:

@@ -119,6 +119,8 @@ def _tables(found: Glance) -> Iterable[_Shown]:
 
 
 def _kept(source: Source, field: Field) -> str:
+    if source.task.storage is None:
+        return "-"
     if field.name in source.storage.columns:
         length = source.storage.columns[field.name].length
         return f"column, {length} characters" if length is not None else "column"

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,28 +15,8 @@ import pytest
 from contracts.files import ROOT
 from driver.task.render import render
 from driver.task.source import Source
-from tasks import Column, Storage, load_task
-from tests.rendered.kinds import Kinds
+from tests.rendered.kinds_task import KINDS_TASK
 
-KINDS_TASK = replace(
-    load_task("liga_relevance"),
-    output=Kinds,
-    storage=Storage(
-        table="messages",
-        columns={
-            "deadline": Column(edited=True),
-            "asked_on": Column(edited=True),
-            "number": Column(),
-            "exact": Column(length=5),
-            "size": Column(),
-            "short": Column(length=12, null="-", edited=True),
-            "mood": Column(length=40, null="none"),
-            "main": Column(),
-            "parts": Column(edited=True),
-        },
-        analysis=("extra", "answer"),
-    ),
-)
 _NODE = ROOT / ".cache" / "node"
 
 
@@ -88,8 +67,8 @@ def postgres() -> Iterator[str]:
     name = "tests"
     if os.geteuid() == 0:
         user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    # Not below pytest's own folder: no other user may look into that one.
-    folder = Path(tempfile.mkdtemp(prefix="retrain-pg-"))
+    # Open to that user, as pytest's own folder is not, and short: a socket's path has 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="retrain-pg-", dir="/tmp"))
     data = folder / "data"
     try:
         if user:

@@ -18,7 +18,7 @@ from contracts.files import ROOT, read_jsonl
 from driver.task.render import columns
 from driver.task.source import Source
 from tests.rendered.kinds import KINDS
-from tests.rendered.test_python import taken
+from tests.rendered.loaded import taken
 
 _ENV = """
 from alembic import context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,21 +17,13 @@ from pydantic import TypeAdapter
 
 from contracts.files import ROOT, read_jsonl
 from tasks import InvalidAnswer, Task, load_task
-from tests.rendered.conftest import KINDS_TASK
 from tests.rendered.kinds import KINDS
+from tests.rendered.kinds_task import KINDS_TASK
+from tests.rendered.loaded import taken
 
 _PYTHON = ("parser.py", "api_schemas.py", "columns.py", "migration.py")
 _ANSWERS = [row["label"] for row in read_jsonl(ROOT / "examples/liga-sample/labels.jsonl")]
 _SOME = [*[a for a in _ANSWERS if a["relevant"]][:10], *_ANSWERS[:3]]
-
-
-def taken(folder: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

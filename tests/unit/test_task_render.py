@@ -19,7 +19,7 @@ from contracts import files
 from contracts.errors import FileUnusable, TaskUnrenderable
 from driver import __main__ as cli
 from driver.task import publish
-from driver.task.render import RENDERERS, parser, render
+from driver.task.render import RENDERERS, api_schemas, parser, render
 from driver.task.source import MADE_BY, Source
 from tasks import Column, Storage, load_task
 
@@ -68,6 +68,7 @@ def test_the_guide_says_every_rule_value_and_word_of_the_prompt(source: Source) 
     for shape in source.choices.values():
         for choice in shape.choices:
             assert f"| `{choice.value}` | {choice.meaning} |" in guide
+    assert "### Für wen" in guide
     for line in TASK.label_prompt.splitlines():
         assert line in guide
     assert all(field.meaning and field.title for field in source.fields)
@@ -116,6 +117,22 @@ class Here(BaseModel):
     due: date
 
 
+class Taken(BaseModel):
+    metadata: bool
+
+
+class Large(BaseModel):
+    note: str = Field(max_length=2_000_000)
+
+
+def test_large_limits_are_written_out() -> None:
+    source = Source(
+        replace(TASK, output=Large, storage=Storage("t", {"note": Column(edited=True)}))
+    )
+    assert source.fields[0].shape.limits() == "text, up to 2000000 characters"
+    assert "max_length=2000000" in api_schemas.render(source)
+
+
 def test_a_type_without_a_word_for_it_is_named() -> None:
     for model, said in ((Many, "Many.either"), (Moment, "Moment.at")):
         with pytest.raises(TaskUnrenderable, match=said):
@@ -140,6 +157,10 @@ def test_a_column_that_does_not_fit_is_named(columns: dict[str, Column], said: s
     task = replace(TASK, output=Here, storage=Storage("items", columns))
     with pytest.raises(TaskUnrenderable, match=said):
         _ = Source(task).storage
+    with pytest.raises(TaskUnrenderable, match="for itself"):
+        _ = Source(
+            replace(TASK, output=Taken, storage=Storage("t", {"metadata": Column()}))
+        ).storage
     fitting = replace(task, storage=Storage("items", {"note": Column(length=9)}))
     assert Source(fitting).analysed == ("due",)
 

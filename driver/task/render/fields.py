@@ -39,6 +39,8 @@ def _nullable(word: str, *, nullable: bool) -> str:
 
 
 def _place(source: Source, field: Field) -> str:
+    if source.task.storage is None:
+        return "no backend"
     column = source.storage.columns.get(field.name)
     if column is None:
         return f"`{'.'.join((*source.storage.analysis, field.name))}`, JSON"
