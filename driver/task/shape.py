@@ -75,12 +75,11 @@ class Shape:
         return {Kind.FLAG: "true or false", Kind.DATE: "date, YYYY-MM-DD"}[self.kind]
 
     def _range(self, unit: str, unlimited: str) -> str:
-        if self.least is None and self.most is None:
-            return unlimited
-        if self.least is None or self.most is None:
-            word, bound = ("up to", self.most) if self.least is None else ("from", self.least)
-            return f"{word} {figure(bound)}{unit}"
-        return f"{figure(self.least)} to {figure(self.most)}{unit}"
+        if self.least is not None and self.most is not None:
+            return f"{figure(self.least)} to {figure(self.most)}{unit}"
+        if self.most is not None:
+            return f"up to {figure(self.most)}{unit}"
+        return f"from {figure(self.least)}{unit}" if self.least is not None else unlimited
 
     def within(self) -> Iterator[Shape]:
         """Yield this shape and all that are inside of it, the outer ones first."""
