@@ -61,7 +61,7 @@ def show(settings: Settings, *, as_json: bool) -> int:
     found = _glance(settings)
     console = LastingConsole(highlight=False, soft_wrap=True)
     if as_json:
-        console.say(json.dumps(_as_object(found), ensure_ascii=False, indent=2))
+        _say(console, json.dumps(_as_object(found), ensure_ascii=False, indent=2))
         return 0
     task = found.source.task
     console.print(f"[bold]{escape(task.name)}[/bold], version {escape(task.version)}")
@@ -70,8 +70,16 @@ def show(settings: Settings, *, as_json: bool) -> int:
         if console.is_terminal:
             console.print(_table(title, heads, rows), soft_wrap=False)
         else:
-            console.say(_lines(title, heads, rows))
+            _say(console, _lines(title, heads, rows))
     return 0
+
+
+def _say(console: LastingConsole, text: str) -> None:
+    """Write a text as it is: rich would turn its tabs into blanks."""
+    try:
+        console.file.write(f"{text}\n")
+    except OSError:
+        console.on_broken_pipe()
 
 
 def _glance(settings: Settings) -> Glance:
