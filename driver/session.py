@@ -24,6 +24,7 @@ from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
 from driver.store import Run, Served, Store
+from driver.task import noted
 from driver.window import Window
 from serving import connect, ollama_address
 from serving.engine import Engine, full_tag
@@ -105,6 +106,7 @@ class Session:
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
         files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
+        noted.note(self.task, self.run.folder)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
         self.display.begin(plan, self.run)
