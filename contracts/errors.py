@@ -287,6 +287,13 @@ class NotVerified(RetrainError):
     )
 
 
+class TaskUnrenderable(RetrainError):
+    """The task's definition says something that cannot be written in another language."""
+
+    exit_code = 42
+    hint = "docs/reference/task.md says what a definition may hold."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

@@ -312,6 +312,20 @@ def report_labels(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def show_task(arguments: argparse.Namespace) -> int:
+    """Show the task at a glance."""
+    from driver.task import show
+
+    return show.show(_settings(arguments), as_json=arguments.json)
+
+
+def render_task(arguments: argparse.Namespace) -> int:
+    """Write all that others need of the task."""
+    from driver.task import publish
+
+    return publish.render_all(_settings(arguments), arguments.out, arguments.after)
+
+
 def show_settings(arguments: argparse.Namespace) -> int:
     """Print every setting with its meaning, or as in effect."""
     from driver import settings
