@@ -135,6 +135,58 @@ def test_an_import_counts_once(tmp_path: Path) -> None:
     assert imports_of(tmp_path) > number
 
 
+def exported(changed: Any = None) -> dict[str, Any]:
+    digest = TASK.item_digest(TASK.item.model_validate(ITEM))
+    return {"item": digest, "answer": json.dumps(label("high", **(changed or {}))), "source": "s"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({**ITEM, "label": label("high")}, {**ITEM, "label": label(None)}),
+        ({**ITEM, "label": label("high")}, {**ITEM, "id": "i2", "label": label("low")}),
+        ({**ITEM, "label": label(None)}, exported()),
+        (exported({"tags": ["A"]}), exported({"tags": ["B"]})),
+    ],
+    ids=["one item", "one text under two ids", "foreign and exported", "exported"],
+)
+def test_different_labels_for_one_item_are_named_and_none_is_taken(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    other = {"id": "i9", "title": "Anderes", "content": "Etwas anderes.", "label": label(None)}
+    write_jsonl(tmp_path / "a.jsonl", [other, first])
+    write_jsonl(tmp_path / "b.jsonl", [second, first])
+    found = labels.take(tmp_path, TASK, [tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert (found.rows, found.taken, found.known) == (4, 1, 0)
+    assert found.refused == {"contradiction": 3}
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    places = f"{a}, line 2, {b}, line 1, {b}, line 2"
+    assert found.examples == [f"{places}: different labels for one item; none is taken"]
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        assert cache.imported([exported()["item"]]) == {}
+
+
+def test_labels_that_say_the_same_are_no_contradiction(tmp_path: Path) -> None:
+    shuffled = dict(reversed(label("high").items()))
+    rows = [{**ITEM, "label": label("high")}, {**ITEM, "label": shuffled}, exported()]
+    write_jsonl(tmp_path / "old.jsonl", rows)
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (found.labels, found.known, found.refused) == (1, 2, {})
+
+
+def test_many_contradictions_are_all_counted_and_the_first_ones_named(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"i{n}", "title": "Kürzung", "content": f"Fall {n}.", "label": label(priority)}
+        for n in range(9)
+        for priority in ("high", "medium", "low", None, "high")
+    ]
+    write_jsonl(tmp_path / "old.jsonl", rows)
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert (found.contradictions, found.refused) == (9, {"contradiction": 45})
+    assert len(found.examples) == 5
+    assert "line 4, …: different labels" in found.examples[0]
+
+
 def test_an_import_is_known_where_a_commit_after_it_was_killed(tmp_path: Path) -> None:
     """A SIGKILL in the middle of one leaves the journal, by which the file is to be mended."""
     before, left = tmp_path / "before", tmp_path / "left"
