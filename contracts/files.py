@@ -8,6 +8,7 @@ fsync of the file, its name by one of its folder (fsync(2)).
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -161,29 +162,13 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON lines file.
+    """Yield the rows of a JSON lines file. Blank lines and a byte order mark in front are no rows.
 
-    Raises `ItemsInvalid` naming file and line for a line that is empty, no JSON object, not UTF-8,
-    or gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
+    Raises `ItemsInvalid` naming file and line for a line that is no JSON object, not UTF-8, or
+    gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
     """
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
-            try:
-                row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
-                if b"\\ud" in line.lower():  # half of a pair stands for no character
-                    json.dumps(row, ensure_ascii=False).encode()
-            except UnicodeDecodeError as error:
-                raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
-            except (ValueError, RecursionError) as error:
-                raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
-            if not isinstance(row, dict):
-                raise ItemsInvalid(
-                    f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}"
-                )
-            yield row
+    for _, row in _placed_rows(path):
+        yield row
 
 
 def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -192,10 +177,32 @@ def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises `ItemsInvalid` as `read_jsonl` does, and for a file that cannot be read.
     """
     try:
-        for number, row in enumerate(read_jsonl(path), 1):
-            yield f"{path}, line {number}", row
+        yield from _placed_rows(path)
     except OSError as error:
         raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+
+
+def _placed_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if text.strip():
+                where = f"{path}, line {number}"
+                yield where, _row(text, where)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
+        if b"\\ud" in line.lower():  # half of a pair stands for no character
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
+    if not isinstance(row, dict):
+        raise ItemsInvalid(f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}")
+    return row
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

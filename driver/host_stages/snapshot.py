@@ -113,7 +113,7 @@ def _take(params: SnapshotParams, task: Task, cwd: Path, backend_url: str) -> _S
 
 # --- from files ----------------------------------------------------------------------------------
 def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
-    """Return the files that the patterns match, each once, sorted."""
+    """Return the files that the patterns match, each once however it is named, sorted."""
     found: set[Path] = set()
     for pattern in patterns:
         # pathlib's glob refuses absolute patterns.
@@ -125,7 +125,7 @@ def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
                 why=f"looked in {cwd}",
                 todo="Correct the path or glob in snapshot.items or snapshot.reviewed.",
             )
-        found.update(paths)
+        found.update(path.resolve() for path in paths)
     return sorted(found)
 
 
