@@ -20,14 +20,19 @@ class RetrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = ""
-    passing: ClassVar[bool] = False
+    passing: bool = False
     """Whether the same may well succeed a little later: such a stage is started again."""
 
-    def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
+    def __init__(
+        self, what: str, *, why: str = "", todo: str = "", passing: bool | None = None
+    ) -> None:
+        """Let `passing` differ from the class's: an engine that is too old stays so."""
         super().__init__(what)
         self.what = what
         self.why = why
         self.todo = todo or self.hint
+        if passing is not None:
+            self.passing = passing
 
     def __str__(self) -> str:
         parts = [self.what]

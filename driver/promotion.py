@@ -79,7 +79,7 @@ def switch(
         bad=tuple(bad),
         left=left,
     )
-    files.write_json(workspace / RECORD, record.model_dump())
+    files.write_json(workspace / RECORD, record.model_dump(), files.PRIVATE)
     _copy(engine, version, alias)
     _mark(workspace, record)
     _drop(workspace)

@@ -140,6 +140,7 @@ class ComposeService(ContainerService):
                 f"the compose service {self._settings.service} has no container",
                 why=f"in {self._settings.folder}",
                 todo="Check backend.compose, and start it once (`docker compose up -d`).",
+                passing=False,
             )
         return ids[0]
 
@@ -193,9 +194,12 @@ class ComposeService(ContainerService):
                 f"`docker compose {arguments[0]}` failed for {settings.service}",
                 why=error.stderr.strip()[-500:],
                 todo="Check backend.compose.",
+                passing=False,  # the engine answers: see _compose
             ) from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BackendUnavailable(
-                f"`docker compose` does not run for {settings.service}", why=str(error)
+                f"`docker compose` does not run for {settings.service}",
+                why=str(error),
+                passing=isinstance(error, subprocess.TimeoutExpired),
             ) from error
         return done.stdout

@@ -156,7 +156,8 @@ class Session:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
-        files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
+        said = self.settings.model_dump_json(indent=2)  # compose's variables, too
+        files.write_text(self.run.folder / "settings.json", said, files.PRIVATE)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
         self.display.begin(plan, self.run)

@@ -78,7 +78,7 @@ class WindowSettings(Params):
 
 
 class RetrySettings(Params):
-    """How often a stage is started again after a failure that may pass (a kill, a time-out)."""
+    """How often a stage is started again after a failure that may pass (a kill, a hang)."""
 
     times: int = Field(2, ge=0, le=10)
     """For every stage without a number of its own."""
@@ -94,7 +94,8 @@ class LimitSettings(Params):
     silence_s: float = Field(3600, gt=0)
     """Longest time without progress or a line in the log."""
     hours: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Longest time in all, by stage name, e.g. {train: 6}."""
+    """Longest time in all, by stage name, e.g. {train: 6}: from the start of its container, also
+    where another driver has gone on with that. A stage that reaches it is not started again."""
 
 
 class GpuSettings(Params):

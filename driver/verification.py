@@ -259,7 +259,7 @@ def _deployed(root: Path, digest: str) -> DeployMetrics | None:
 
 
 def _written(root: Path, record: Record) -> Record:
-    files.write_json(root / RECORD, record.model_dump())
+    files.write_json(root / RECORD, record.model_dump(), files.PRIVATE)
     return record
 
 

@@ -334,4 +334,4 @@ class Window:
 
     def _write(self, record: Record) -> None:
         # Compose's variables are in it, and may hold secrets.
-        files.write_json(self._path, record.model_dump(mode="json"), mode=0o600)
+        files.write_json(self._path, record.model_dump(mode="json"), files.PRIVATE)

@@ -249,4 +249,5 @@ def _missing(name: str) -> BackendUnavailable:
         f"there is no container {name}",
         why="backend.container names none on this engine",
         todo="`docker ps -a` lists them; set backend.container.",
+        passing=False,
     )

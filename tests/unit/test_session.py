@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
+from driver import preflight
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
@@ -74,3 +75,15 @@ def test_a_service_that_is_still_away_is_away_until_now(session: Session) -> Non
     assert session.window.absences() == session.window.away
     ((_, back),) = session.window.away
     assert back >= until
+
+
+def test_the_settings_of_a_run_are_for_its_user_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose's variables are among them."""
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    session.begin([])
+    kept = session.run.folder / "settings.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert Settings.model_validate_json(kept.read_bytes()) == session.settings
+    session.bring_back()
