@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from contracts.errors import BackendUnavailable, WindowOpen
+from driver import locks
 from driver.adapters.containers import ContainerHost, ContainerState, Stopped
 from driver.settings import BackendSettings, ComposeSettings
 
@@ -188,6 +189,8 @@ class ComposeService(ContainerService):
                 check=True,
                 timeout=_COMPOSE_TIMEOUT_S + self._stop_timeout_s,
                 start_new_session=True,  # a Ctrl-C in our terminal is not meant for it
+                # Killed in between, we leave it at work: `recover` waits for it by these.
+                pass_fds=locks.descriptors() if arguments[0] == "up" else (),
             )
         except subprocess.CalledProcessError as error:
             raise BackendUnavailable(
