@@ -102,7 +102,7 @@ class DiskFull(RetrainError):
 
 
 class WorkspaceBusy(RetrainError):
-    """Another driver works in this workspace."""
+    """Another driver works in this workspace or on this host, or what one that died has started."""
 
     exit_code = 18
     hint = "Wait for it, or stop it; the lock ends with its process."
@@ -202,7 +202,7 @@ class ReprocessFailed(RetrainError):
 
 
 class FileUnusable(RetrainError):
-    """A file or folder cannot be read or written."""
+    """A file or folder cannot be read or written, the lock file among them."""
 
     exit_code = 32
     hint = "Check the path and its permissions."

@@ -51,15 +51,21 @@ class Notes:
         """
         from driver.report import html
 
-        self._facts |= {"ended_at": time.time(), "away": list(away)}
-        if error is not None:
-            self._facts["failure"] = _failure(error)
         try:
-            self._write()
+            self.close(away, error)
             return html.write(workspace, self._run)
         except Exception as failed:  # noqa: BLE001  # must not hide how the run itself has ended
             warn(f"the report could not be written: {type(failed).__name__}: {failed}")
             return None
+
+    def close(
+        self, away: Sequence[tuple[float, float]], error: BaseException | None = None
+    ) -> None:
+        """Note that the run has ended, and with which error, as `end` does; write no report."""
+        self._facts |= {"ended_at": time.time(), "away": list(away)}
+        if error is not None:
+            self._facts["failure"] = _failure(error)
+        self._write()
 
     def _write(self) -> None:
         self._run.write_state({**self._facts, "stages": self.stages})

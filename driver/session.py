@@ -229,6 +229,13 @@ class Session:
         seconds = time.monotonic() - self._started
         self.display.end(self.notes.stages, results, self.run, report, seconds)
 
+    def note_end(self, error: BaseException | None = None) -> None:
+        """Note that the run of one stage has ended: of that there is no report."""
+        try:
+            self.notes.close(self.window.absences(), error)
+        except OSError as failed:
+            self.display.warn(f"the end of the run could not be noted: {failed}")
+
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""
         report = self.notes.end(self.workspace, self.window.absences(), self.display.warn, error)
