@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
+from driver import users
 
 _HOST_LOCK = "retrain-driver.lock"
 _WORKSPACE = ", workspace "
@@ -247,21 +247,13 @@ def _closed_to_us(path: Path, error: OSError) -> FileUnusable:
     """Say whose it is, or the folder that keeps us from it or from making it."""
     places = (path, *path.absolute().parents)
     there = next(each for each in places if os.access(each, os.F_OK, effective_ids=True))
-    found = there.stat()
-    todo = f"Call as {_user(found.st_uid)}, or name a workspace of your own (--workspace DIR)."
+    owner, mode = users.owner_of(there), there.stat().st_mode & 0o7777
+    todo = f"Call as {owner}, or name a workspace of your own (--workspace DIR)."
     if there == path:
-        todo = f"`sudo chmod a+rw {path}`, or as {_user(found.st_uid)}; then call again."
+        todo = f"`sudo chmod a+rw {path}`, or as {owner}; then call again."
     return FileUnusable(
         f"the lock file {path} cannot be opened",
-        why=f"{error.strerror}: {there} is {_user(found.st_uid)}'s, mode "
-        f"{found.st_mode & 0o7777:04o}, and this is {_user(os.geteuid())}; without the lock two "
-        "drivers could be at work at once",
+        why=f"{error.strerror}: {there} is {owner}'s, mode {mode:04o}, and this is {users.me()}; "
+        "without the lock two drivers could be at work at once",
         todo=todo,
     )
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

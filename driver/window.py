@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
+from driver import users
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window_record import RECORD_FILE, Other, Record
@@ -88,6 +89,13 @@ class Window:
         """Return what has to come back; `WindowOpen` for a record that cannot be read."""
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
+        except PermissionError as error:
+            owner = users.owner_of(self._path)
+            raise WindowOpen(
+                f"cannot read {self._path}",
+                why=f"it is {owner}'s, and this is {users.me()}",
+                todo=f"Call recover as {owner} (`sudo -u {owner} python -m driver recover …`).",
+            ) from error
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             raise WindowOpen(
                 f"cannot read {self._path}",

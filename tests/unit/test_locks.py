@@ -6,7 +6,6 @@ import fcntl
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from contracts import files
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
 from driver import locks, recover
 from driver.window_record import RECORD_FILE
+from tests.unit.other_user import another_user, close, public_folder
 
 _HOLDER = """
 import pathlib, sys
@@ -189,22 +189,8 @@ def test_a_link_in_the_shared_folder_is_not_followed(tmp_path: Path, shared: Pat
 # --- several users of one host -------------------------------------------------------------------
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """Return a folder as /tmp is: pytest's own are closed to other users."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o1777)
-        yield Path(folder)
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    """Be nobody, as far as root can; who is not root is closed out by a file's mode alone."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
+    with public_folder() as folder:
+        yield folder
 
 
 def closed_lock(public: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> Path:
@@ -212,7 +198,7 @@ def closed_lock(public: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> Pat
     monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
     lock = public / "retrain-driver.lock"
     lock.touch()
-    lock.chmod(mode if os.geteuid() == 0 else {0o644: 0o444, 0o600: 0o000}[mode])
+    close(lock, mode)
     return lock
 
 
