@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Interrupted, RetrainError, Unforeseen
+from driver.docker_tls import in_effect
 from driver.store import Run
 
 _TIMES = {"running": "started_at", "done": "ended_at", "failed": "ended_at"}
@@ -19,11 +20,13 @@ class Notes:
     """A run's notes, on the disk after every change, so that they outlive the driver."""
 
     def __init__(self, run: Run, docker_host: str) -> None:
+        tls = in_effect(docker_host)
         self._run = run
         self._facts: dict[str, Any] = {
             "run": run.id,
             "pid": os.getpid(),
             "docker_host": docker_host,
+            "docker_tls": tls.model_dump(mode="json") if tls else None,
             "started_at": time.time(),
         }
         self.stages: dict[str, dict[str, Any]] = {}

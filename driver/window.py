@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
 from driver import users
+from driver.docker_tls import in_effect
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window_record import RECORD_FILE, Other, Record
@@ -145,7 +146,9 @@ class Window:
             return
         record = self.record() if self.is_open else Record(opened_at=time.time())
         begun = stopping(engine.state(container.id), timeout_s)
-        other = Other(id=container.id, name=container.name, host=host, stopping=begun)
+        other = Other(
+            id=container.id, name=container.name, host=host, tls=in_effect(host), stopping=begun
+        )
         known = [each for each in record.others if (each.id, each.host) != (other.id, other.host)]
         self._write(record.model_copy(update={"others": (*known, other)}))
         ended = engine.stop(container.id, timeout_s)
@@ -159,7 +162,8 @@ class Window:
         from driver.service import check_returns
 
         engine = settings.docker_host or self._world.default_engine()
-        settings = settings.model_copy(update={"docker_host": engine})
+        known = {"docker_host": engine, "docker_tls": settings.docker_tls or in_effect(engine)}
+        settings = settings.model_copy(update=known)
         state = self._world.service(settings).state()
         if not state.running:
             self._left_alone = True
