@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,11 +82,12 @@ def install(workspace: Path, folder: Path = SYSTEM_UNITS) -> tuple[Path, str]:
     try:
         files.write_text(path, text)
     except PermissionError as error:
+        words = [sys.executable, "-m", "driver", "install-unit", "-w", str(workspace.resolve())]
         raise FileUnusable(
             f"{path} cannot be written",
             why=f"{error.strerror}: this is {users.me()}",
-            todo=f"`sudo {sys.executable} -m driver install-unit --workspace {workspace.resolve()}`"
-            f" in {files.ROOT}; --print only shows it, --folder DIR writes it elsewhere.",
+            todo=f"`cd {shlex.quote(str(files.ROOT))} && sudo {shlex.join(words)}`; --print only "
+            "shows it, --folder DIR writes it elsewhere.",
         ) from error
     by_hand = f"systemctl daemon-reload && systemctl enable {path.name}"
     if folder != SYSTEM_UNITS or not Path("/run/systemd/system").is_dir():
