@@ -22,7 +22,7 @@ from tests.docker.engine import docker
 
 pytestmark = pytest.mark.docker
 
-STOPS_S = 5
+STOPS_S = 10
 """How long the service takes to end: the driver is killed, and its successor is there, before."""
 PROGRAM = f"trap 'sleep {STOPS_S}; exit 0' TERM; while :; do sleep 0.1; done"
 _RENEWAL = """

@@ -27,6 +27,8 @@ from tests.certificates import asks_for_one, make_certificates
 from tests.unit.window_world import Outside, stop_other
 
 ADDRESS = "tcp://gpu.example:2376"
+_INTERPRETERS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+"""What an interpreter may need to start; of engines they say nothing."""
 VARIABLES = ("DOCKER_HOST", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
@@ -112,7 +114,7 @@ def test_recover_in_an_empty_environment_reaches_the_engine_of_the_run(
     done = subprocess.run(
         [sys.executable, "-m", "driver", "recover", "--workspace", str(tmp_path)],
         cwd=files.ROOT,
-        env={},
+        env={name: value for name, value in os.environ.items() if name in _INTERPRETERS},
         capture_output=True,
         text=True,
         check=False,
