@@ -189,6 +189,8 @@ def print_event(event: Event, stream: TextIO) -> None:
 def _report(stage: str, error: RetrainError, emit: Emit) -> None:
     """Tell the driver on stdout (as an event) and people on stderr."""
     told = {"what": error.what, "why": error.why, "todo": error.todo}
+    if type(error).passing and not error.passing:
+        told["passing"] = "no"
     emit(Event(stage=stage, error=told))
     print(error, file=sys.stderr)
 

@@ -20,14 +20,19 @@ class RetrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = ""
-    passing: ClassVar[bool] = False
+    passing: bool = False
     """Whether the same may well succeed a little later: such a stage is started again."""
 
-    def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
+    def __init__(
+        self, what: str, *, why: str = "", todo: str = "", passing: bool | None = None
+    ) -> None:
+        """Let `passing` differ from the class's: an engine that is too old stays so."""
         super().__init__(what)
         self.what = what
         self.why = why
         self.todo = todo or self.hint
+        if passing is not None:
+            self.passing = passing
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -97,7 +102,7 @@ class DiskFull(RetrainError):
 
 
 class WorkspaceBusy(RetrainError):
-    """Another driver works in this workspace."""
+    """Another driver works in this workspace or on this host, or what one that died has started."""
 
     exit_code = 18
     hint = "Wait for it, or stop it; the lock ends with its process."
@@ -197,7 +202,7 @@ class ReprocessFailed(RetrainError):
 
 
 class FileUnusable(RetrainError):
-    """A file or folder cannot be read or written."""
+    """A file or folder cannot be read or written, the lock file among them."""
 
     exit_code = 32
     hint = "Check the path and its permissions."
