@@ -64,7 +64,7 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
         why = str(reason)
         changed = _by_peft(context, why, pair.touched)
     _check_written(pair.tensors, out, dtype)
-    check_changed(changed, pair.touched)
+    check_changed(changed, pair)
     write_the_rest(base, out, pair.config, dtype)
     found = check_against_training(context)
     return MergeMetrics(

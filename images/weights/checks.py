@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import SentinelTripped
+from images.weights.adapter_config import read_config
 from images.weights.lora import (
     NotCovered,
     Update,
     plan_updates,
-    read_config,
     touched_modules,
+    without_effect,
 )
 from images.weights.model_files import base_config
 from images.weights.shards import FLOATS, Entry, model_shards
@@ -88,8 +89,9 @@ def check_commit(adapter: Path, digest: str) -> None:
         )
 
 
-def check_changed(changed: set[str], touched: set[str]) -> None:
+def check_changed(changed: set[str], pair: Pair) -> None:
     """Raise unless there are changes, and only in modules that the adapter has something for."""
+    touched = pair.touched
     of_adapter = {
         name: module for name in changed for module in _and_parents(name) if module in touched
     }
@@ -101,7 +103,13 @@ def check_changed(changed: set[str], touched: set[str]) -> None:
     if not changed:
         raise SentinelTripped("sentinel weights_changed: the merge has changed no weight")
     if same := touched - set(of_adapter.values()):
-        _log.warning("%d modules are unchanged: their update is below one rounding", len(same))
+        zero = without_effect(pair.adapter, same)
+        for modules, reason in (
+            (zero, "A or B of their LoRA is zero throughout"),
+            (same - zero, "their update is below one rounding"),
+        ):
+            if modules:
+                _log.warning("%d modules are unchanged: %s", len(modules), reason)
 
 
 def _and_parents(name: str) -> list[str]:
