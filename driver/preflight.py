@@ -121,7 +121,12 @@ def asks_teacher(session: Session, step: Step) -> bool:
 
 
 def doubts(session: Session, running: Sequence[Stage]) -> Iterator[str]:
-    """Yield what a run would be refused for, or warn of, in what the evaluation is to compare."""
+    """Yield what a run would be refused for, or warn of, in the base and in what is compared."""
+    if stages.FETCH in running:
+        try:
+            fetch.check(session.settings.fetch)
+        except RetrainError as error:
+            yield str(error)
     if stages.EVALUATE not in running:
         return
     if not session.settings.evaluate.baseline:
