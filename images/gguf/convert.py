@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.entrypoint import StageContext
-from contracts.errors import DiskFull, SentinelTripped, StageFailed
+from contracts.errors import SentinelTripped
 from contracts.gguf_header import (
     FILE_TYPES,
     Header,
@@ -47,8 +47,6 @@ from images.weights.shards import model_shards
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting. Each of
 these has a tensor in the GGUF for each in its files; others may be split or joined."""
-_NO_SPACE = 2**20
-"""Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
-            _make(product, written, parts.tell)
+            product.make(written, parts.tell)
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
@@ -100,16 +98,6 @@ def _products_of(context: StageContext[GgufParams], finished: Finished) -> Itera
         return
     make, check = partial(adapter.convert, context), partial(adapter.check, context)
     yield _Product(context.output(GGUF), make, check)
-
-
-def _make(product: _Product, written: Path, tell: Tell) -> None:
-    """Make a file; raise `DiskFull` for a failure that has left no space, whatever it was told."""
-    try:
-        product.make(written, tell)
-    except StageFailed as error:
-        if shutil.disk_usage(written.parent).free < _NO_SPACE:
-            raise DiskFull("the disk is full", why=error.what) from error
-        raise
 
 
 def _others(context: StageContext[GgufParams]) -> list[Path]:
