@@ -1,6 +1,6 @@
 # make demo    retrain a small model on the sample data: no GPU, no Docker, no account
-# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1: skips for
-#              lack of an engine, of Chromium, fail)
+# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1,
+#              REQUIRE_TOOLS=1: skips for lack of an engine, of Chromium, of node or PostgreSQL, fail)
 # make lint    ruff and mypy
 # make bench   the side-by-side figures of benchmarks/
 # make faults  kill the driver 200 times, and all else that tests/faults does (hours; needs Docker)
@@ -30,7 +30,7 @@ lint: $(VENV)/.installed
 	$(PY) -m mypy .
 
 bench: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
-	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
+	@for file in benchmarks/[a-z]*.py benchmarks/gpu; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
 
 faults: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
 	FAULTS=200 REQUIRE_DOCKER=1 $(PY) -m pytest tests/faults
@@ -60,4 +60,11 @@ $(VENV)/.installed: pyproject.toml Makefile
 	 $(PY) -m pip install -q torch==2.13.0
 	@echo "Installing the driver and what its stages need ..."
 	$(PY) -m pip install -q -e '.[local,dev]'
+	touch $@
+
+# The compilers that rendered TypeScript and Vue files are checked with (tests/rendered).
+.cache/node/.installed: tests/rendered/node/package.json tests/rendered/node/package-lock.json
+	mkdir -p .cache/node
+	cp tests/rendered/node/package.json tests/rendered/node/package-lock.json .cache/node
+	cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=5
 	touch $@

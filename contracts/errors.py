@@ -269,6 +269,13 @@ class LineageBroken(RetrainError):
     hint = "docs/reference/report.md says what each link is, and what to do about it."
 
 
+class TaskUnrenderable(RetrainError):
+    """The task's definition says something that cannot be written in another language."""
+
+    exit_code = 42
+    hint = "docs/reference/task.md says what a definition may hold."
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

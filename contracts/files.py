@@ -19,7 +19,7 @@ from typing import Any
 
 from contracts.errors import ItemsInvalid
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 """How the name of a file ends that is not published yet."""
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds contracts/: the checkout on a bare machine, /app in a container."""
@@ -121,7 +121,7 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Publish bytes under `path` atomically and durably; by default everybody may read them."""
     make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+        dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
     )
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -144,7 +144,7 @@ def remove(path: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what kills have left below a folder of files that were never published."""
-    for path in folder.rglob(f".*{_UNFINISHED}"):
+    for path in folder.rglob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 

@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(subparsers, common)
     _add_unit(subparsers, common)
     _add_labels(subparsers, common)
+    _add_task(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=commands.show_settings)
@@ -185,6 +186,24 @@ def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
     into = ways.add_parser("import", help=text, description=text, parents=[common])
     into.add_argument("files", type=Path, nargs="+", metavar="FILE")
     into.set_defaults(command=commands.import_labels)
+
+
+def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    task = subparsers.add_parser("task", help="show the task, or write what others need of it")
+    ways = task.add_subparsers(required=True, metavar="show|render")
+    text = "show fields, prompts, rules and digests, and what has changed since the last run"
+    shown = ways.add_parser("show", help=text, description=text, parents=[common])
+    shown.add_argument("--json", action="store_true", help="as one JSON object")
+    shown.set_defaults(command=commands.show_task)
+    text = "write guide, schema, Modelfile, parser, columns, types … of the task into a folder"
+    made = ways.add_parser("render", help=text, description=text, parents=[common])
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to (WORKSPACE/rendered/TASK, if not named)"
+    )
+    made.add_argument(
+        "--after", default="", metavar="REVISION", help="the migration's down_revision in Alembic"
+    )
+    made.set_defaults(command=commands.render_task)
 
 
 if __name__ == "__main__":

@@ -288,8 +288,8 @@ def import_labels(arguments: argparse.Namespace) -> int:
         print(f"  known already: {found.known}")
     for kind, count in found.refused.most_common():
         print(f"  refused, {kind}: {count}")
-    if found.strangers:
-        print(f"  kept, but for no item of the last snapshot: {found.strangers}")
+    for kind, count in found.strangers.items():
+        print(f"  kept, but for no item of the last snapshot, {kind}: {count}")
     for example in found.examples:
         print(f"    {example}")
     if found.refused_rows == found.rows:
@@ -308,6 +308,20 @@ def report_labels(arguments: argparse.Namespace) -> int:
     folder = labels.write(_settings(arguments).workspace, arguments.out)
     print(f"{arguments.out} reports on {folder}")
     return 0
+
+
+def show_task(arguments: argparse.Namespace) -> int:
+    """Show the task at a glance."""
+    from driver.task import show
+
+    return show.show(_settings(arguments), as_json=arguments.json)
+
+
+def render_task(arguments: argparse.Namespace) -> int:
+    """Write all that others need of the task."""
+    from driver.task import publish
+
+    return publish.render_all(_settings(arguments), arguments.out, arguments.after)
 
 
 def show_settings(arguments: argparse.Namespace) -> int:

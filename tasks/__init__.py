@@ -7,20 +7,25 @@ from tasks.chat import QWEN3, ChatFormat
 from tasks.definition import (
     InvalidAnswer,
     Item,
+    LabelRule,
     Modelfile,
     Serving,
     Task,
     UnservableSchema,
     Violation,
 )
+from tasks.storage import Column, Storage
 
 __all__ = [
     "QWEN3",
     "ChatFormat",
+    "Column",
     "InvalidAnswer",
     "Item",
+    "LabelRule",
     "Modelfile",
     "Serving",
+    "Storage",
     "Task",
     "UnknownTask",
     "UnservableSchema",

@@ -8,16 +8,19 @@ from datetime import datetime
 from importlib import resources
 from importlib.resources.abc import Traversable
 from string import Template
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tasks.chat import ChatFormat
+from tasks.parsing import InvalidAnswer, parse_answer
 from tasks.schema import UnservableSchema, servable_schema
+from tasks.storage import Storage
 
 __all__ = [
     "InvalidAnswer",
     "Item",
+    "LabelRule",
     "Modelfile",
     "Serving",
     "Task",
@@ -26,10 +29,6 @@ __all__ = [
 ]
 
 _SOURCE_SUFFIXES = (".py", ".md", ".json")
-
-
-class InvalidAnswer(ValueError):
-    """A text that is not a valid answer of the task; the message says why."""
 
 
 class Item(BaseModel):
@@ -47,6 +46,22 @@ class Violation:
     rule: str
     severity: Literal["error", "warning"]
     message: str
+
+
+class LabelRule(Protocol):
+    """What people and the teacher are told of a label rule, whatever finds it broken."""
+
+    @property
+    def id(self) -> str:
+        """As `Violation.rule` names it."""
+
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """Whether a broken rule bars a label from training."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,10 @@ class Task:
     version: str
     item: type[Item]
     output: type[BaseModel]
+    """Its fields say by `Field(title=…, description=…)` what they mean, its validators by their
+    docstrings what the answer as a whole must keep, and its enums by a property `meaning` what
+    each of their values does. The module that it stands in imports the standard library and
+    pydantic only, since `driver task render` hands its source to the backend."""
     system_prompt: str
     """What the model is trained and served with."""
     label_prompt: str
@@ -128,6 +147,9 @@ class Task:
     """The strata that are right answers to the canary."""
     chat: ChatFormat
     serving: Serving
+    text_fields: tuple[str, ...]
+    """The fields of an item that are its text. The others, such as its date and source, may be
+    written in other ways where the same item stands in another file."""
     facets: Callable[[Any], frozenset[str]] = _no_facets
     """What an answer is in several respects, such as `ak:AK3`: every split holds its share of
     each. An answer without any counts by its stratum."""
@@ -140,6 +162,10 @@ class Task:
     matters: tuple[str, ...] = ()
     """The measures by which a new model is held against the one in service
     (images/labeler/measures.py has the names)."""
+    rules: Sequence[LabelRule] = ()
+    """What `check` looks at, for people."""
+    storage: Storage | None = None
+    """Where a backend keeps an answer; None where none does."""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the answer in the words that Ollama's `format` honours.
@@ -154,20 +180,7 @@ class Task:
         Never repairs and never fills in: a fence, a comment, a missing or unknown field, a value
         of another type and a repeated key all raise `InvalidAnswer`.
         """
-        try:
-            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        except RecursionError:
-            raise InvalidAnswer("not JSON: nested too deeply") from None
-        except InvalidAnswer:
-            raise
-        except ValueError as error:  # also for a number of thousands of digits
-            raise InvalidAnswer(f"not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidAnswer(f"not a JSON object but {type(value).__name__}")
-        try:
-            return self.output.model_validate_json(text, strict=True)
-        except ValidationError as error:
-            raise InvalidAnswer(_reasons(error)) from None
+        return parse_answer(self.output, text)
 
     def answer_text(self, output: BaseModel) -> str:
         """Return the one JSON text of an answer, as trained: one line, the model's field order."""
@@ -286,22 +299,3 @@ def _quoted(text: str) -> str:
     if '"""' in text:
         raise ValueError('a Modelfile cannot hold a text with """ in it')
     return f'"""{text}"""'
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise InvalidAnswer("a key stands twice in one object")
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise InvalidAnswer(f"{name} is not JSON")
-
-
-def _reasons(error: ValidationError) -> str:
-    """Name each broken field; the offending input is left out, as it can be very long."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in each['loc']) or 'answer'}: {each['msg']}"
-        for each in error.errors(include_url=False, include_input=False)
-    )

@@ -9,7 +9,8 @@ from tasks.chat import QWEN3
 from tasks.definition import Serving, Task
 from tasks.liga_relevance.article import Article, text_of, user_message
 from tasks.liga_relevance.output import Arbeitskreis, LigaRelevance, Priority, Urgency
-from tasks.liga_relevance.rules import check
+from tasks.liga_relevance.rules import RULES, check
+from tasks.storage import Column, Storage
 
 __all__ = [
     "TASK",
@@ -62,7 +63,7 @@ def _prompt(name: str) -> str:
     return (
         Template(_read(f"prompts/{name}.md"))
         .substitute(
-            arbeitskreise="\n".join(f"- {ak.value}: {ak.topic}" for ak in Arbeitskreis),
+            arbeitskreise="\n".join(f"- {ak.value}: {ak.meaning}" for ak in Arbeitskreis),
             dringlichkeit="\n".join(f'- {u.guide} → "{u.priority.value}"' for u in Urgency),
             felder=", ".join(LigaRelevance.model_fields),
         )
@@ -89,9 +90,21 @@ TASK = Task(
     # The temperature is the one that the backend sends. About 800 tokens of system prompt, 2,500
     # of the longest article and 4,096 of the longest answer fit into the context.
     serving=Serving(temperature=0.1, num_ctx=8192, num_predict=4096, repeat_penalty=1.0),
+    text_fields=("title", "content"),
     facets=facets,
     time_of=time_of,
     ordinal={"priority": (None, Priority.LOW, Priority.MEDIUM, Priority.HIGH)},
     calibrated={"relevance_score": "relevant"},
     matters=("relevant.f1", "priority.kappa", "assigned_aks", "rules"),
+    rules=RULES,
+    # `length` is that of the backend's own column: one longer value loses its whole batch.
+    storage=Storage(
+        table="items",
+        columns={
+            "summary": Column(edited=True, left_over=True),
+            "detailed_analysis": Column(edited=True, left_over=True),
+            "priority": Column(length=20, null="none", edited=True),
+            "assigned_aks": Column(edited=True),
+        },
+    ),
 )

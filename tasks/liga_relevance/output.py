@@ -13,6 +13,11 @@ class Priority(StrEnum):
     MEDIUM = "medium"
     LOW = "low"
 
+    @property
+    def meaning(self) -> str:
+        """What of the guide's four steps it stands for."""
+        return "; oder ".join(step.guide for step in Urgency if step.priority is self)
+
 
 class Urgency(StrEnum):
     """The four steps of the labelling guide.
@@ -58,7 +63,7 @@ class Arbeitskreis(StrEnum):
     QAG = "QAG"
 
     @property
-    def topic(self) -> str:
+    def meaning(self) -> str:
         """What the working group is for, as the prompts say it."""
         return _TOPICS[self]
 
@@ -88,18 +93,53 @@ class LigaRelevance(BaseModel):
     # ever repaired; `_blank_texts` refuses texts that are nothing else.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    summary: Summary | None
-    detailed_analysis: Analysis | None
-    argumentationskette: list[Argument] = Field(max_length=6)
-    relevant: bool
-    relevance_score: float = Field(ge=0.0, le=1.0)
-    priority: Priority | None
-    assigned_aks: list[Arbeitskreis] = Field(max_length=3)
-    tags: list[Tag] = Field(max_length=8)
-    reasoning: Reasoning
+    summary: Summary | None = Field(
+        title="Zusammenfassung",
+        description="Neutrale Fakten in 4 bis 8 Sätzen, bei kurzen Artikeln weniger; null, wenn "
+        "die Meldung nicht relevant ist.",
+    )
+    detailed_analysis: Analysis | None = Field(
+        title="Analyse",
+        description="Fakten, Zahlen, wörtliche Zitate, Folgen und Zusammenhang in 10 bis 15 "
+        "Sätzen, soweit der Artikel sie trägt; keine Vermutung über die Liga. null, wenn die "
+        "Meldung nicht relevant ist.",
+    )
+    argumentationskette: list[Argument] = Field(
+        max_length=6,
+        title="Argumente",
+        description="2 bis 6 Argumente für eine Stellungnahme, im Indikativ; leer, wenn die "
+        "Meldung nicht relevant ist.",
+    )
+    relevant: bool = Field(title="Relevant", description="Ob die Liga die Meldung kennen muss.")
+    relevance_score: float = Field(
+        ge=0.0,
+        le=1.0,
+        title="Relevanz",
+        description="Wie sicher die Meldung relevant ist; ab 0.5 genau dann, wenn relevant true "
+        "ist.",
+    )
+    priority: Priority | None = Field(
+        title="Priorität",
+        description="Ob und bis wann die Liga handeln muss; null genau dann, wenn die Meldung "
+        "nicht relevant ist.",
+    )
+    assigned_aks: list[Arbeitskreis] = Field(
+        max_length=3,
+        title="Arbeitskreise",
+        description="Die zuständigen Arbeitskreise, der wichtigste zuerst; leer, wenn die Meldung "
+        "nicht relevant ist.",
+    )
+    tags: list[Tag] = Field(
+        max_length=8, title="Schlagworte", description="Kurze Schlagworte, auch bei irrelevanten."
+    )
+    reasoning: Reasoning = Field(
+        title="Begründung",
+        description="Warum die Meldung relevant ist oder nicht, in 1 bis 3 Sätzen.",
+    )
 
     @model_validator(mode="after")
     def _blank_texts(self) -> Self:
+        """Refuse a text or tag that is blank."""
         texts = [self.summary, self.detailed_analysis, self.reasoning]
         if any(t is not None and not t.strip() for t in [*texts, *self.argumentationskette]):
             raise ValueError("a text is blank")
@@ -109,6 +149,7 @@ class LigaRelevance(BaseModel):
 
     @model_validator(mode="after")
     def _no_doubles(self) -> Self:
+        """Refuse a list that names something twice."""
         for name in ("argumentationskette", "assigned_aks", "tags"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
@@ -117,6 +158,8 @@ class LigaRelevance(BaseModel):
 
     @model_validator(mode="after")
     def _fits_relevance(self) -> Self:
+        """Refuse a relevant answer without its two texts, and an irrelevant one with something in
+        summary, analysis, priority, arguments or Arbeitskreise."""
         missing = [n for n in ("summary", "detailed_analysis") if getattr(self, n) is None]
         if self.relevant and missing:
             raise ValueError(f"relevant without {' and '.join(missing)}")

@@ -107,7 +107,7 @@ def test_prompts_name_fields_groups_and_priorities() -> None:
         ]
         assert positions == sorted(positions)
         for group in Arbeitskreis:
-            assert f"{group.value}: {group.topic}" in prompt
+            assert f"{group.value}: {group.meaning}" in prompt
         for urgency in Urgency:
             assert f'{urgency.guide} → "{urgency.priority.value}"' in prompt
         assert "$" not in prompt

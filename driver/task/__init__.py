@@ -1,0 +1,1 @@
+"""The task definition as people and other programs get to see it."""
