@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import (
     FileUnusable,
     GpuUnavailable,
+    Interrupted,
     LabelsMissing,
     OutOfMemory,
     SettingsInvalid,
@@ -203,14 +205,22 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show what the stages of a run have said."""
+    """Show what the stages of a run have said; Ctrl-C, the usual end of -f, needs no words."""
     from driver.report import logs
+    from driver.signals import SIGNALS
 
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
 
+    def note(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    SIGNALS.be_quiet()
     place = _workspace(arguments), arguments.stage, arguments.run
-    logs.show(*place, follow=arguments.follow, say=say)
+    try:
+        logs.show(*place, follow=arguments.follow, say=say, note=note)
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
     return 0
 
 

@@ -292,7 +292,7 @@ def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: 
 
 
 def _written(root: Path, record: Record) -> Record:
-    files.write_json(root / RECORD, record.model_dump())
+    files.write_json(root / RECORD, record.model_dump(), files.PRIVATE)
     return record
 
 
