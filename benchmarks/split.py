@@ -24,10 +24,10 @@ from benchmarks.german_texts import Text, texts
 from contracts import files
 from contracts.entrypoint import execute
 from contracts.params import SplitParams
-from contracts.stage import InputRef, Job
 from contracts.stages import SPLIT
 from images.labeler.groups import near_duplicates
 from images.labeler.shingles import ShingleSets, shingles
+from tests.jobs import inputs_in, job_of
 
 THRESHOLD = 0.7
 ALL_PAIRS_UP_TO = 1_000
@@ -79,23 +79,7 @@ def stage(given: list[Text]) -> Groups:
             {"id": f"i{n}", "label": _label(n), "origin": "teacher"} for n in range(len(given))
         )
         files.write_jsonl(root / "labels.jsonl", labels)
-        inputs = {
-            artifact.name: InputRef(
-                path=artifact.filename, digest="", bytes=(root / artifact.filename).stat().st_size
-            )
-            for artifact in SPLIT.inputs
-        }
-        job = Job(
-            stage="split",
-            run="r",
-            fingerprint="f",
-            code_digest="",
-            environment="",
-            task="liga_relevance",
-            task_digest="",
-            params=SplitParams().model_dump(),
-            inputs=inputs,
-        )
+        job = job_of(SPLIT, SplitParams(), inputs_in(root, SPLIT))
         from images.labeler import split
 
         execute(SPLIT, job, root, folder, split.work, lambda _: None)

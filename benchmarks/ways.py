@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contracts.stage import InputRef, Job, Metrics, Stage
+from contracts.stage import InputRef, Metrics, Stage
 
 Way = Callable[[Path], None]
 """Works in a folder, and prints what it took."""
@@ -52,6 +52,7 @@ def run_stage(
     from contracts.entrypoint import execute
     from contracts.files import size_of
     from contracts.stages import REFERENCE
+    from tests.jobs import job_of
     from tests.unit.references import write_empty
 
     references = {
@@ -64,16 +65,6 @@ def run_stage(
     }
     record = write_empty(root / "reference.json")  # nothing to compare with: work alone counts
     references[REFERENCE.name] = InputRef(path=record.name, digest="", bytes=size_of(record))
-    job = Job(
-        stage=stage.name,
-        run="",
-        fingerprint="",
-        code_digest="",
-        environment="",
-        task="bench",
-        task_digest="",
-        params={},
-        inputs=references,
-    )
+    job = job_of(stage, inputs=references, run="", fingerprint="", task="bench")
     folder = root / "store" / stage.name / "bench"
     return execute(stage, job, root, folder, work, lambda _event: None).metrics

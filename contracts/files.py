@@ -186,6 +186,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a file that somebody has named, each with its place in words.
+
+    Raises `ItemsInvalid` as `read_jsonl` does, and for a file that cannot be read.
+    """
+    try:
+        for number, row in enumerate(read_jsonl(path), 1):
+            yield f"{path}, line {number}", row
+    except OSError as error:
+        raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+
+
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

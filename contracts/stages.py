@@ -63,7 +63,12 @@ SNAPSHOT = Stage(
     SnapshotMetrics,
     outputs=(ITEMS, REVIEWED),
     task="labels",
-    code=("driver/host_stages/snapshot.py", "driver/adapters/backend.py"),
+    code=(
+        "driver/host_stages/snapshot.py",
+        "driver/host_stages/telling.py",
+        "driver/adapters/backend.py",
+        "driver/adapters/items.py",
+    ),
 )
 FETCH = Stage(
     "fetch", FetchParams, FetchMetrics, outputs=(BASE,), code=("driver/host_stages/fetch.py",)
@@ -154,7 +159,9 @@ VERIFY = Stage(
         "driver/host_stages/canaries.py",
         "driver/host_stages/reanalysis.py",
         "driver/host_stages/record.py",
+        "driver/host_stages/telling.py",
         "driver/adapters/backend.py",
+        "driver/adapters/items.py",
         "serving",
     ),
     effect=True,
@@ -171,7 +178,9 @@ REPROCESS = Stage(
         "driver/host_stages/channels.py",
         "driver/host_stages/outage.py",
         "driver/host_stages/record.py",
+        "driver/host_stages/telling.py",
         "driver/adapters/backend.py",
+        "driver/adapters/items.py",
     ),
     effect=True,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from contracts import files, stages
 from contracts.errors import GpuUnavailable, RetrainError, StageFailed
-from driver import forecast, lease, preflight
+from driver import disk, forecast, lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import stages_for
 from driver.session import Session
@@ -189,14 +188,13 @@ def _baseline(session: Session) -> Finding:
 
 def _disk(session: Session) -> Finding:
     wanted = stages_for(session.settings)
-    preflight.check_disk(session, wanted)
-    preflight.check_engine_disk(session)
-    folder = preflight.existing(session.workspace)
+    disk.check_disk(session, wanted)
+    disk.check_engine_disk(session)
+    folder = disk.existing(session.workspace)
     if not os.access(folder, os.W_OK):
         mend = f"sudo chown -R $USER {folder}, or set workspace"
         return Finding("Disk", ok=False, text=f"{folder} cannot be written to", mend=mend)
-    needed = preflight.disk_needed_gb(session, wanted)
-    free = shutil.disk_usage(preflight.existing(session.workspace)).free / 1e9
+    free, needed = disk.free_gb(session.workspace), disk.written_gb(session, wanted)
     return Finding("Disk", ok=True, text=f"{free:.0f} GB free, {needed:.1f} GB needed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
     found, exported, imported = Import(), [], []
     known = _known_items(workspace, task)
     for path in paths:
-        for place, row in _rows(path):
+        for place, row in files.read_placed_jsonl(path):
             found.rows += 1
             if _is_exported(row):
                 if "key" in row or _is_label(task, row, known, place, found):
@@ -118,14 +118,6 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
         found.labels = cache.put_exported(row for row in exported if "key" not in row)
         found.labels += cache.put_imported(imported)
     return found
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        for number, row in enumerate(files.read_jsonl(path), 1):
-            yield f"{path}, line {number}", row
-    except OSError as error:
-        raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
 
 
 def _is_exported(row: Row) -> bool:

@@ -131,11 +131,7 @@ def run_one(session: Session, name: str) -> Result:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
     step = replace(step, action=Action.RUN, reason="asked for")
     session.drop_leftovers([step])
-    session.begin([step])
-    try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+    return _alone(session, step)
 
 
 def reprocess(session: Session) -> Result:
@@ -163,6 +159,11 @@ def reprocess(session: Session) -> Result:
     if step.result:
         session.nothing_to_do([step])
         return step.result
+    return _alone(session, step)
+
+
+def _alone(session: Session, step: Step) -> Result:
+    """Make one stage a run of its own."""
     session.begin([step])
     try:
         return _do(session, step)

@@ -41,6 +41,20 @@ class Request:
     environment: str = ""
     """What a stage's image is built on, in words; "" for a process."""
 
+    def job(self, run: str, fingerprint: str, inputs: dict[str, InputRef]) -> Job:
+        """Return what the stage is told in this run, for a result under this fingerprint."""
+        return Job(
+            stage=self.stage.name,
+            run=run,
+            fingerprint=fingerprint,
+            code_digest=self.code_digest,
+            environment=self.environment,
+            task=self.task,
+            task_digest=self.task_digest,
+            params=self.params,
+            inputs=inputs,
+        )
+
 
 @dataclass(frozen=True)
 class Step:

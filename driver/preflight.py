@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from contracts import files, stages
 from contracts.converter import LORA_CONVERTER, find_converter, find_program
 from contracts.errors import (
     CandidateRefused,
-    DiskFull,
     EngineUnavailable,
     GpuUnavailable,
     ModelMissing,
@@ -27,10 +23,10 @@ from contracts.errors import (
     WorkspaceBusy,
 )
 from contracts.label_cache import known_teachers
-from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import GpuMode, InputRef, Stage
 from driver import taken_back
 from driver.adapters import addresses
+from driver.disk import check_disk, check_engine_disk
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
 from serving.engine import full_tag
@@ -41,17 +37,6 @@ if TYPE_CHECKING:
     from driver.settings import Settings
     from serving.teachers import TeacherServer
 
-_GB = 1_000_000_000
-_HUB_BASE_GB = 29.5
-"""Qwen3-14B in bf16: what a base model is taken for before it is fetched."""
-_BF16_BITS = 16
-_CHECKPOINTS = 0.06
-"""Of the base model's size: three checkpoints of rank 16 with an 8-bit optimizer are 1.2 GB for
-Qwen3-14B (64 million weights in fp32, and two bytes of state for each)."""
-_ADAPTER = 0.01
-"""Of the base model's size: an adapter of rank 16 in fp32 is 0.26 GB for Qwen3-14B."""
-_SMALL_GB = 0.1
-"""Items, labels, logs, reports and caches."""
 NO_BASELINE = (
     "evaluate.baseline names no base model: nothing will show that the new model is better than "
     "the one it was trained from. Set it to that one's name in the serving engine, as in "
@@ -248,86 +233,6 @@ def check_alone(session: Session) -> None:
         )
 
 
-def check_disk(session: Session, running: Sequence[Stage]) -> None:
-    """Raise `DiskFull` when the workspace's disk cannot hold what the run will write."""
-    needed_gb = disk_needed_gb(session, running)
-    free_gb = shutil.disk_usage(existing(session.workspace)).free / _GB
-    if free_gb < needed_gb:
-        raise DiskFull(
-            f"{free_gb:.1f} GB are free at {session.workspace}, {needed_gb:.1f} GB are needed",
-            why="base model, checkpoints, merged model and GGUF lie there at the same time",
-        )
-
-
-def check_engine_disk(session: Session) -> None:
-    """Raise `DiskFull` when the disk of an Ollama on this host cannot take a model in.
-
-    Creating one takes up to three times the GGUF there for a while (as measured). Where Ollama
-    keeps its models is known of its usual places only; elsewhere nothing is asked.
-    """
-    folder = _ollama_models(session)
-    if folder is None or session.settings.min_free_gb is not None:
-        return
-    needed_gb = 3 * _served_share(session) * _base_gb(session)
-    free_gb = shutil.disk_usage(folder).free / _GB
-    if free_gb < needed_gb:
-        raise DiskFull(
-            f"{free_gb:.1f} GB are free at {folder}, {needed_gb:.1f} GB are needed",
-            why="Ollama keeps its models there, and making one takes three times its size",
-            todo="Free space, remove old models (`ollama rm`), or move OLLAMA_MODELS.",
-        )
-
-
-def _ollama_models(session: Session) -> Path | None:
-    """Return where the Ollama of this host keeps its models, None where that is not known."""
-    if session.settings.engine != "ollama":
-        return None
-    host = urlsplit(ollama_address(os.environ.get("OLLAMA_HOST", ""))).hostname
-    if host not in {"127.0.0.1", "localhost", "::1"}:
-        return None
-    named = os.environ.get("OLLAMA_MODELS")
-    usual = ("/usr/share/ollama/.ollama/models", "~/.ollama/models")
-    places = [Path(place).expanduser() for place in ([named] if named else usual)]
-    return next((place for place in places if place.is_dir()), None)
-
-
-def disk_needed_gb(session: Session, running: Sequence[Stage]) -> float:
-    """Return what the run may write, in GB, from the base model's size.
-
-    bf16 merged is as large as the base, q8_0 is 8.5 of 16 bits a weight, a k-quant is made from a
-    GGUF in bf16, a downloaded base comes on top. Ollama's models may be on another disk: see
-    `check_engine_disk`.
-    """
-    if session.settings.min_free_gb is not None:
-        return session.settings.min_free_gb
-    adapter = session.settings.deploy.form == "adapter"
-    types = set(session.settings.gguf.outtype)
-    if types & set(K_QUANTS):
-        types.add("bf16")
-    copied = session.settings.engine == "llamacpp"  # which keeps its own copy here
-    shares = {
-        stages.FETCH.name: 0.0 if session.settings.fetch.path else 1.0,
-        stages.TRAIN.name: _CHECKPOINTS,
-        stages.MERGE.name: 1.0,
-        stages.CONVERT.name: _ADAPTER if adapter else sum(BITS[t] for t in types) / _BF16_BITS,
-        stages.DEPLOY.name: _served_share(session) if copied else 0.0,
-    }
-    written = sum(shares.get(stage.name, 0.0) for stage in running)
-    return _base_gb(session) * written + (_SMALL_GB if running else 0)
-
-
-def _served_share(session: Session) -> float:
-    """Return the size of the GGUF that is served, to that of the base in bf16."""
-    if session.settings.deploy.form == "adapter":
-        return _ADAPTER
-    return BITS[session.settings.gguf.outtype[0]] / _BF16_BITS
-
-
-def _base_gb(session: Session) -> float:
-    path = session.settings.fetch.path
-    return files.size_of(Path(path)) / _GB if path and Path(path).is_dir() else _HUB_BASE_GB
-
-
 def gpu_is_here(session: Session) -> bool:
     """Return whether training takes a GPU of this host, and not of a remote Docker engine's."""
     engine = os.environ.get("DOCKER_HOST") or "unix://"
@@ -389,10 +294,3 @@ def check_reprocess(session: Session, running: Sequence[Stage]) -> None:
     environment = backend.compose.environment if renews and backend and backend.compose else {}
     will_ask = environment.get("OLLAMA_MODEL", "")
     reprocess.check(session.backend_url, session.settings.deploy.name, will_ask)
-
-
-def existing(path: Path) -> Path:
-    """Return the nearest folder that exists: the workspace itself may be still to come."""
-    while not path.exists():
-        path = path.parent
-    return path

@@ -14,12 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 from contracts.errors import RestoreFailed
-from driver.adapters.backend import EDITED_FIELDS, Backend, analysis_of
+from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
+from driver.adapters.items import ANALYSIS, EDITED_FIELDS, analysis_of, edited
 from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
 from driver.host_stages.record import Record
 
-ANALYSIS = "llm_analysis"
 _FLAG, _METADATA = "is_manually_reviewed", "metadata"
 
 
@@ -82,7 +82,7 @@ def _difference(state: Row, now: Row | None, given: str) -> Difference:
 
 
 def _values(item: Row) -> Row:
-    return {**{name: item.get(name) for name in EDITED_FIELDS}, ANALYSIS: analysis_of(item)}
+    return {**edited(item), ANALYSIS: analysis_of(item)}
 
 
 def count(found: Sequence[Difference]) -> Counter[Standing]:

@@ -14,21 +14,20 @@ from contracts.entrypoint import StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
-from driver import agreement, lease, preflight, verification
+from driver import agreement, lease, preflight, request, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
 from driver.notes import Notes
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.retry import retried
-from driver.runners import compose
 from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
-from driver.store import Run, Store, age_h
+from driver.store import Run, Store
 from driver.task import noted
 from driver.window import Window
 from serving import connect, ollama_address
-from serving.engine import Engine, full_tag
+from serving.engine import Engine
 from tasks import load_task
 
 if TYPE_CHECKING:
@@ -55,67 +54,16 @@ class Session:
     # --- what the plan asks ----------------------------------------------------------------------
     def request(self, stage: Stage) -> Request:
         """Return what the settings ask of a stage, with the digests that identify it."""
-        params, deployed = getattr(self.settings, stage.name), self.settings.deploy
-        if stage is stages.SNAPSHOT:
-            params = params.model_copy(update={"source_digest": self._snapshot_source()})
-        if stage is stages.EVALUATE:
-            known = {"champion": full_tag(deployed.name), "base": deployed.served_on}
-            params = params.model_copy(update=known)
-        if stage.name == stages.CONVERT.name:
-            params = params.model_copy(update={"form": deployed.form})
-        if stage is stages.FETCH:
-            params = params.model_copy(update={"source_digest": fetch.source_digest(params)})
-        return Request(
-            stage=stage,
-            params=params.model_dump(mode="json"),
-            identity=params.identity(),
-            code_digest=files.code_digest(*stage.code),
-            task=self.settings.task,
-            task_digest=self._task_digest(stage),
-            environment=self._environment(stage),
-        )
-
-    def _snapshot_source(self) -> str:
-        """Return what the items' source holds; a recent snapshot of the backend still counts.
-
-        So an interrupted run goes on with its own rows although articles have come in since.
-        """
-        params = self.settings.snapshot
-        last = self.store.latest(stages.SNAPSHOT.name) if params.source == "backend" else None
-        # A backend that a dead run has stopped cannot be asked; that run's rows still count.
-        if last and (age_h(last[1]) < params.max_age_h or self.window.is_open):
-            return str(last[0].params.get("source_digest", ""))
-        return snapshot.source_digest(params, Path.cwd(), self.backend_url)
-
-    def _environment(self, stage: Stage) -> str:
-        """Return what the stage works in: what its image is built on, or the model it asks, or
-        a digest of what compose makes the service with.
-
-        Its own code has a digest already.
-        """
-        if stage in (stages.REPROCESS, stages.VERIFY):
-            asked = full_tag(self.settings.deploy.name)
-            through = self.backend_url if stage is stages.VERIFY else ""  # may hold secrets
-            return f"{asked} by {files.digest_text(through)[:12]}" if through else asked
-        if stage is stages.RESTORE:
-            made = self.settings.backend and self.settings.backend.compose
-            return files.digest_text(made.model_dump_json()) if made else ""  # may hold secrets
-        if stage.image is None or self.settings.runner == "process":
-            return ""
-        service = compose.read(self.compose_file, os.environ)[stage.image]
-        return files.canonical_json(service.build.args)
-
-    def _task_digest(self, stage: Stage) -> str:
-        if stage.task == "none":
-            return ""
-        return self._label_digest if stage.task == "labels" else self._whole_task_digest
+        return request.make(self, stage)
 
     @cached_property
-    def _label_digest(self) -> str:
+    def label_digest(self) -> str:
+        """Of what influences labels; computed once, so that a plan is of one state of the task."""
         return self.task.label_digest()
 
     @cached_property
-    def _whole_task_digest(self) -> str:
+    def task_digest(self) -> str:
+        """Of the whole task; computed once, too."""
         return self.task.digest()
 
     def still_true(self, stage: Stage, result: Result) -> str:
@@ -190,17 +138,7 @@ class Session:
     def execute(self, step: Step) -> Result:
         """Run one stage to its result."""
         stage = step.stage
-        job = Job(
-            stage=stage.name,
-            run=self.run.id,
-            fingerprint=step.fingerprint,
-            code_digest=step.request.code_digest,
-            environment=step.request.environment,
-            task=step.request.task,
-            task_digest=step.request.task_digest,
-            params=step.request.params,
-            inputs=step.inputs or {},
-        )
+        job = step.request.job(self.run.id, step.fingerprint, step.inputs or {})
         retry = self.settings.retry
         try:
             result = retried(

@@ -8,7 +8,7 @@ that comes before the database is there, and analyses that fail without an error
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,6 @@ PAGE_SIZE = 100
 
 MOST_AT_ONCE = 1000
 """The most items that one bulk reprocess takes; there is no offset for those behind them."""
-
-FALLBACK_TEXT = "Automatische Analyse nicht verfügbar."
-"""What the backend stores where the model's answer could not be read."""
-
-EDITED_FIELDS = ("summary", "detailed_analysis", "priority", "assigned_aks")
-"""Fields of an answer that people can change in the backend's pages."""
-
-LEFT_OVER = ("summary", "detailed_analysis")
-"""Texts that stay in the item as they were where a new answer has none."""
 
 _MOST_LISTINGS = 4  # the first, and three more after a change under way
 _CONNECT_TIMEOUT_S = 5.0
@@ -366,53 +357,6 @@ class Backend:
             why=f"it answered {str(answer)[:200]}",
             todo="Check that backend.url names the backend and not another service.",
         )
-
-
-def has_text(item: dict[str, Any]) -> bool:
-    """Return whether there is anything in the item to analyse."""
-    return any(str(item.get(name) or "").strip() for name in ("title", "content"))
-
-
-def stored_answer(item: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return the answer that an item holds, for as many of `fields` as it has.
-
-    What people edit stands in the item itself and counts, empty or not; the rest stands in the
-    analysis that the model gave. Nothing is made up for a missing field. "none" is the backend's
-    word for no priority.
-    """
-    analysis = analysis_of(item)
-    answer: dict[str, Any] = {}
-    for name in fields:
-        places = (item, analysis) if name in EDITED_FIELDS else (analysis, item)
-        for place in places:
-            if name in place:
-                answer[name] = place[name]
-                break
-    if answer.get("priority") == "none":
-        answer["priority"] = None
-    return answer
-
-
-def reviewed_answer(item: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return the answer that a person has reviewed: the stored one, without what is left over.
-
-    An answer "irrelevant" has no texts, and the backend then leaves those of an earlier answer
-    standing. They are none of the review where everything else says irrelevant too: no priority
-    and no Arbeitskreis. A priority beside it is somebody's word, and is not explained away.
-    """
-    answer = stored_answer(item, fields)
-    decided = (answer.get("relevant"), answer.get("priority", ""), answer.get("assigned_aks"))
-    # The text of a failed analysis is kept: that one has not said irrelevant.
-    if decided == (False, None, []) and FALLBACK_TEXT not in answer.values():
-        answer |= {name: None for name in LEFT_OVER if name in answer}
-    return answer
-
-
-def analysis_of(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the item's last analysis by the model; empty where there is none."""
-    metadata = item.get("metadata")
-    analysis = metadata.get("llm_analysis") if isinstance(metadata, dict) else None
-    return analysis if isinstance(analysis, dict) else {}
 
 
 def _names_by_channel(sources: list[dict[str, Any]]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,17 +19,12 @@ from contracts.entrypoint import StageContext
 from contracts.errors import BackendUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
-from driver.adapters.backend import (
-    EDITED_FIELDS,
-    LEFT_OVER,
-    Backend,
-    ItemUnavailable,
-    analysis_of,
-    stored_answer,
-)
+from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.items import EDITED_FIELDS, LEFT_OVER, analysed, analysis_of, stored_answer
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
+from driver.host_stages.telling import say
 from serving.engine import Engine
 from tasks import InvalidAnswer, Task, load_task
 
@@ -85,7 +79,7 @@ def ask(
         seen.append(found)
         context.progress(1 + len(seen), 1 + wanted, "answers")
     if len(seen) < wanted:
-        _say(f"only {len(seen)} items of the snapshot can be asked through the backend")
+        say(f"only {len(seen)} items of the snapshot can be asked through the backend")
     return seen
 
 
@@ -161,8 +155,7 @@ def _usable(backend: Backend, row: Row) -> Row | None:
         return None
     if item.get("is_manually_reviewed") is True:
         return None
-    edited = {name: item.get(name) for name in EDITED_FIELDS}
-    return {**edited, "metadata": {"llm_analysis": analysis_of(item)}}
+    return analysed(item)
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:
@@ -184,7 +177,7 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
             found = _read_back(backend, task, row, before)
         if not found.failure:
             break
-        _say(f"item {row['id']}: {found.failure}")
+        say(f"item {row['id']}: {found.failure}")
     return found
 
 
@@ -238,7 +231,3 @@ class Witness:
                 self.tags |= {model.digest: model.tag for model in self._engine.loaded()}
             except RetrainError:  # one look that fails proves nothing
                 continue
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

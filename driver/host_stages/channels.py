@@ -8,7 +8,6 @@ item by item, and that is said before the first request.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from driver.host_stages import reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Outcomes
+from driver.host_stages.telling import say
 
 _POLL_S = 1.0
 Channel = dict[str, Row]
@@ -45,12 +45,12 @@ class Bulk:
         not say. An item of which nothing is yielded is left to be done by itself.
         """
         if others is None:
-            _say("all items go one by one: the backend cannot list what is in its channels")
+            say("all items go one by one: the backend cannot list what is in its channels")
             return
         chosen, refused = self._choose(now, others)
-        _say(f"{len(chosen)} channels by one request each ({sum(map(len, chosen.values()))} items)")
+        say(f"{len(chosen)} channels by one request each ({sum(map(len, chosen.values()))} items)")
         for reason, count in refused.items():
-            _say(f"{count} channels item by item: {reason}")
+            say(f"{count} channels item by item: {reason}")
         for channel_id, items in chosen.items():
             try:
                 yield from self._channel(channel_id, items)
@@ -95,14 +95,14 @@ class Bulk:
         items = {item_id: self._backend.shown(item_id) for item_id in listed}
         there = {item_id: item for item_id, item in items.items() if item is not None}
         if len(there) < len(items) or self._objection(there):
-            _say(f"channel {channel_id} goes item by item: it has changed meanwhile")
+            say(f"channel {channel_id} goes item by item: it has changed meanwhile")
             return
         before = {item_id: reanalysis.state_of(item) for item_id, item in there.items()}
         wait_s = min(self._params.bulk_timeout_s, self._params.timeout_s * len(before))
         self._outcomes.intend(before, wait_s)
         count = self._backend.reprocess_channel(channel_id)
         if count != len(before):
-            _say(f"channel {channel_id}: the backend takes {count} items, {len(before)} are known")
+            say(f"channel {channel_id}: the backend takes {count} items, {len(before)} are known")
         yield from self._shown(before, wait_s)
 
     def _shown(self, before: dict[str, Row], wait_s: float) -> Iterator[tuple[str, Seen]]:
@@ -133,12 +133,8 @@ class Bulk:
         """Leave items to be done by themselves, behind all others."""
         if not items:
             return
-        _say(f"{len(items)} items are left to be done one by one: {why}")
+        say(f"{len(items)} items are left to be done one by one: {why}")
         until = time.time() + self._params.timeout_s
         for item_id in items:
             if asked := self._outcomes.asked.get(item_id):
                 self._outcomes.asked[item_id] = replace(asked, until=until)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

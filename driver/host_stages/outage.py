@@ -8,13 +8,13 @@ whether it reaches its engine.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable
 
 from contracts.errors import BackendUnavailable, EngineUnavailable
 from driver.adapters.backend import Backend
+from driver.host_stages.telling import say
 
 _POLL_S = 0.5
 _TODO = "Bring it back, then run again: what is done stays done (`driver reprocess --status`)."
@@ -69,7 +69,7 @@ class Outage:
         with self._asking:
             self.pause(0)
             if not self._backend.healthy():
-                _say(f"{error.what}; waiting for it, up to {self._patience_s:.0f} s")
+                say(f"{error.what}; waiting for it, up to {self._patience_s:.0f} s")
             while True:
                 self._wait_healthy(deadline, error)
                 with contextlib.suppress(BackendUnavailable):  # gone again
@@ -102,7 +102,7 @@ class Outage:
                 raise objection
             if self._engine_there():
                 return False
-            _say(f"the backend does not reach Ollama; waiting up to {self._patience_s:.0f} s")
+            say(f"the backend does not reach Ollama; waiting up to {self._patience_s:.0f} s")
             deadline = time.monotonic() + self._patience_s
             while not self._engine_there():
                 if time.monotonic() > deadline:
@@ -116,7 +116,3 @@ class Outage:
 
     def _engine_there(self) -> bool:
         return self._backend.admin_health().llm_available
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

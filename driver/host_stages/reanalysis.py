@@ -16,13 +16,8 @@ from typing import Any
 
 from contracts import files
 from contracts.errors import BackendUnavailable
-from driver.adapters.backend import (
-    EDITED_FIELDS,
-    FALLBACK_TEXT,
-    Backend,
-    ItemUnavailable,
-    analysis_of,
-)
+from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.items import EDITED_FIELDS, FALLBACK_TEXT, analysed, analysis_of, edited
 
 Row = dict[str, Any]
 Pause = Callable[[float], None]
@@ -162,16 +157,14 @@ def state_of(item: Row) -> Row:
     times = {n: v for n, v in item.items() if n.endswith("_at") and n not in _NOT_OURS}
     return {
         **times,
-        **{name: item.get(name) for name in EDITED_FIELDS},
+        **analysed(item),
         "is_manually_reviewed": item.get("is_manually_reviewed") is True,
-        "metadata": {"llm_analysis": analysis_of(item)},
     }
 
 
 def answer_digest(item: Row) -> str:
     """Return a digest of the answer that an item, or its state, holds."""
-    fields = {name: item.get(name) for name in EDITED_FIELDS}
-    return files.digest_text(files.canonical_json({**fields, "analysis": analysis_of(item)}))
+    return files.digest_text(files.canonical_json({**edited(item), "analysis": analysis_of(item)}))
 
 
 def _changed(

@@ -12,7 +12,6 @@ first, and after a kill an item whose analysis has changed since is done.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -32,11 +31,13 @@ from contracts.stages import (
     GGUF,
     ITEMS,
 )
-from driver.adapters.backend import Backend, has_text
+from driver.adapters.backend import Backend
+from driver.adapters.items import has_text
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Asked, Outcomes, Record
+from driver.host_stages.telling import say
 
 _FEWEST = 10  # items before a share of failures means anything
 _TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
@@ -72,7 +73,7 @@ def work(
     reprocessing.run(found)
     counts = outcomes.count()
     if counts[Outcome.NOT_THERE]:
-        _say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
+        say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
     reprocessing.refuse_failures(counts)
     outcomes.finish()
     return ReprocessMetrics(
@@ -139,7 +140,7 @@ def _look(
         known = [{"id": row["id"]} for row in known]
     by_id = {row["id"]: row for row in known}
     if len(by_id) < len(known):
-        _say(f"{len(known) - len(by_id)} lines of the snapshot name an item a second time")
+        say(f"{len(known) - len(by_id)} lines of the snapshot name an item a second time")
     rows = list(by_id.values())
     while True:
         try:
@@ -150,7 +151,7 @@ def _look(
             outage.sit_out(error)
     came = [{"id": item_id} for item_id in shown if item_id not in by_id]
     if came:
-        _say(f"{len(came)} items have come in since the snapshot, and are reprocessed too")
+        say(f"{len(came)} items have come in since the snapshot, and are reprocessed too")
     by_id |= {row["id"]: row for row in came}
     now = {i: it for i, it in shown.items() if not reanalysis.another_article(by_id[i], it)}
     others = {i: item for i, item in listed.items() if i not in now}
@@ -230,7 +231,7 @@ class _Reprocessing:
         self._outcomes.add(item_id, seen)
         self._here[seen.outcome] += 1
         if seen.outcome is Outcome.FAILED:
-            _say(f"item {item_id} failed: {seen.reason}")
+            say(f"item {item_id} failed: {seen.reason}")
         self._progress()
         if self._here[Outcome.PROCESSED] + self._here[Outcome.FAILED] >= _FEWEST:
             self.refuse_failures(self._here)
@@ -302,7 +303,3 @@ class _Reprocessing:
     def _intend(self, task: _Task, before: Row | None) -> None:
         task.asked = Asked(before, time.time() + self._params.timeout_s)
         self._outcomes.intend({task.row["id"]: before}, self._params.timeout_s)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

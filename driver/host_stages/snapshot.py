@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +22,16 @@ from contracts.stages import (
     ITEMS,
     REVIEWED,
 )
-from driver.adapters.backend import (
+from driver.adapters.backend import Backend
+from driver.adapters.items import (
     EDITED_FIELDS,
     FALLBACK_TEXT,
-    Backend,
     analysis_of,
     has_text,
     reviewed_answer,
     stored_answer,
 )
+from driver.host_stages.telling import say
 from tasks import InvalidAnswer, Task, load_task
 
 Row = dict[str, Any]
@@ -132,11 +132,7 @@ def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
 def _rows(paths: Iterable[Path]) -> Iterator[tuple[str, Row]]:
     """Yield each row with the place where it stands."""
     for path in paths:
-        try:
-            for number, row in enumerate(files.read_jsonl(path), 1):
-                yield f"{path}, line {number}", row
-        except OSError as error:
-            raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+        yield from files.read_placed_jsonl(path)
 
 
 def _items(task: Task, paths: Iterable[Path]) -> Iterator[Row]:
@@ -218,7 +214,7 @@ def _take_backend(task: Task, backend: Backend) -> _Snapshot:
     listed = backend.items()
     usable = [item for item in listed if has_text(item)]
     if len(usable) < len(listed):
-        _say(f"{len(listed) - len(usable)} items without title and content left out")
+        say(f"{len(listed) - len(usable)} items without title and content left out")
     items = [_item(task, item, f"{backend.url}/api/items/{item['id']}") for item in usable]
     return _Snapshot(items, _reviewed_there(task, usable))
 
@@ -232,7 +228,7 @@ def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
     rows = [_review(task, item) for item in items if item.get("is_manually_reviewed") is True]
     lines = [f"  item {row['id']}: {row['unusable']}" for row in rows if "unusable" in row]
     if lines:
-        _say(f"{len(lines)} reviewed items are no valid label, and go to the quarantine:", *lines)
+        say(f"{len(lines)} reviewed items are no valid label, and go to the quarantine:", *lines)
     return rows
 
 
@@ -245,7 +241,3 @@ def _review(task: Task, item: Row) -> Row:
         return {**row, "label": _label(task, answer)}
     except InvalidAnswer as error:
         return {**row, "unusable": str(error)}
-
-
-def _say(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr)  # human text goes to stderr

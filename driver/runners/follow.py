@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import docker.errors
 import requests
@@ -22,6 +22,8 @@ import urllib3.exceptions
 
 from contracts.errors import DockerUnavailable, RetrainError, StageKilled
 from driver.runners.outcome import Listener
+
+T = TypeVar("T")
 
 BROKEN = (
     docker.errors.DockerException,
@@ -175,22 +177,31 @@ def _pieces(container: Any, stream: _Skipping, *, follow: bool) -> Iterator[byte
 
 def is_running(container: Any) -> bool:
     """Return whether the container runs, or is paused, once the engine answers."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
+
+    def look() -> None:
         try:
             container.reload()
         except docker.errors.NotFound as error:
             raise _gone() from error
+
+    patiently(look, _PATIENCE_S, _PAUSE_S)
+    if container.status in {"removing", "dead"}:
+        raise _gone()
+    return container.status in {"running", "paused", "restarting"}
+
+
+def patiently(ask: Callable[[], T], patience_s: float, pause_s: float) -> T:
+    """Return what the engine answers once it does; `DockerUnavailable` for one that stays away."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
         except BROKEN as error:
             if time.monotonic() > deadline:
                 raise DockerUnavailable(
                     "the Docker engine went away", why=str(error) or type(error).__name__
                 ) from error
-            time.sleep(_PAUSE_S)
-        else:
-            if container.status in {"removing", "dead"}:
-                raise _gone()
-            return container.status in {"running", "paused", "restarting"}
+            time.sleep(pause_s)
 
 
 def _gone() -> StageKilled:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import docker.errors
 from contracts.errors import DockerUnavailable
 from contracts.stage import Stage
 from driver.adapters.containers import connect
-from driver.runners.follow import BROKEN
+from driver.runners.follow import patiently
 
 LABEL_STAGE = "retrain.stage"
 LABEL_WORKSPACE = "retrain.workspace"
@@ -87,17 +87,9 @@ class StageContainers:
 
     def _listed(self, labels: dict[str, str]) -> list[Any]:
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
-        deadline = time.monotonic() + _AWAY_S
-        while True:
-            try:
-                found = self._client.containers.list(all=True, filters=filters, ignore_removed=True)
-                return list(found)
-            except BROKEN as error:
-                if time.monotonic() > deadline:
-                    raise DockerUnavailable(
-                        "the Docker engine went away", why=str(error) or type(error).__name__
-                    ) from error
-                time.sleep(_PAUSE_S)
+        listed = self._client.containers.list
+        ask = partial(listed, all=True, filters=filters, ignore_removed=True)
+        return list(patiently(ask, _AWAY_S, _PAUSE_S))
 
 
 def keeps_containers() -> bool:
@@ -112,19 +104,15 @@ def put_away(container: Any) -> None:
     engine that is being restarted is waited for; one that stays away keeps it, and the next run
     drops it.
     """
-    deadline = time.monotonic() + _AWAY_S
-    while True:
-        try:
-            with suppress(docker.errors.APIError):
-                container.stop(timeout=_STOP_GRACE_S)
-            with suppress(docker.errors.APIError):
-                if keeps_containers():
-                    container.rename(f"{_KEPT}{container.id[:12]}")
-                else:
-                    container.remove(force=True)
-        except BROKEN:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(_PAUSE_S)
-        else:
-            return
+
+    def put() -> None:
+        with suppress(docker.errors.APIError):
+            container.stop(timeout=_STOP_GRACE_S)
+        with suppress(docker.errors.APIError):
+            if keeps_containers():
+                container.rename(f"{_KEPT}{container.id[:12]}")
+            else:
+                container.remove(force=True)
+
+    with suppress(DockerUnavailable):
+        patiently(put, _AWAY_S, _PAUSE_S)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contracts import files
+from images.weights.notes import Notes, state
 
 
 class Finished:
@@ -17,34 +17,22 @@ class Finished:
     """
 
     def __init__(self, path: Path, inputs: Mapping[str, Any]) -> None:
-        self._path, self._inputs = path, dict(inputs)
-        self._notes: dict[str, dict[str, Any]] = {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if found.get("inputs") == self._inputs:
-            self._notes = found["files"]
+        self._folder, self._notes = path.parent, Notes(path, inputs)
 
     def digest(self, target: Path) -> str:
         """Return the SHA-256 of a file that is whole and unchanged, "" for any other."""
-        note = self._notes.get(str(target.relative_to(self._path.parent)))
-        whole = note is not None and target.is_file() and note["state"] == _state(target)
+        note = self._notes.get(self._name(target))
+        whole = note is not None and target.is_file() and note["state"] == state(target)
         return str(note["digest"]) if note and whole else ""
 
     def publish(self, partial: Path, target: Path) -> None:
         """Flush, digest, note and rename a file that has been written."""
         files.fsync_path(partial)
-        self._notes[str(target.relative_to(self._path.parent))] = {
-            "state": _state(partial),
-            "digest": files.digest_path(partial),
-        }
-        files.write_json(self._path, {"inputs": self._inputs, "files": self._notes})
+        note = {"state": state(partial), "digest": files.digest_path(partial)}
+        self._notes.put(self._name(target), note)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(target)
         files.fsync_path(target.parent)
 
-
-def _state(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    def _name(self, target: Path) -> str:
+        return str(target.relative_to(self._folder))

@@ -8,7 +8,6 @@ noted.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from contracts import files
 from contracts.errors import BaseModelMissing
 from images.weights.arithmetic import BLOCK, check_finite, merge_block, unscaled
 from images.weights.lora import Update
+from images.weights.notes import Notes, state
 from images.weights.shards import FLOATS, Entry, layout
 
 _IN_FLIGHT = 4  # blocks that may wait to be digested and written
@@ -49,38 +49,26 @@ class Progress:
     """
 
     def __init__(self, path: Path, inputs: Mapping[str, Any]) -> None:
-        self._path, self._inputs = path, dict(inputs)
-        self._shards: dict[str, dict[str, Any]] = {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if found.get("inputs") == self._inputs:
-            self._shards = found["shards"]
+        self._notes = Notes(path, inputs)
 
     def finished(self, source: Path, target: Path) -> Shard | None:
         """Return the shard if it is whole and made from this very file of the base."""
-        note = self._shards.get(target.name)
-        if note is None or note["source"] != _state(source) or not target.is_file():
+        note = self._notes.get(target.name)
+        if note is None or note["source"] != state(source) or not target.is_file():
             return None
-        if note["target"] != _state(target):
+        if note["target"] != state(target):
             return None
         return Shard(note["digest"], target.stat().st_size, note["changed"])
 
     def note(self, source: Path, target: Path, shard: Shard) -> None:
         """Note a finished shard, durably."""
-        self._shards[target.name] = {
-            "source": _state(source),
-            "target": _state(target),
+        note = {
+            "source": state(source),
+            "target": state(target),
             "digest": shard.digest,
             "changed": shard.changed,
         }
-        files.write_json(self._path, {"inputs": self._inputs, "shards": self._shards})
-
-
-def _state(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+        self._notes.put(target.name, note)
 
 
 def write_shard(

@@ -18,7 +18,7 @@ from contracts import files, reference
 from contracts.entrypoint import StageContext
 from contracts.errors import CandidateRefused, ModelMissing, SentinelTripped
 from contracts.params import DeployParams, EvaluateParams
-from contracts.stage import InputRef, Job
+from contracts.stage import InputRef
 from contracts.stages import DEPLOY, EVALUATE
 from driver.host_stages import deploy
 from driver.store import Store
@@ -29,6 +29,7 @@ from images.labeler.drift import check_candidate
 from serving.ollama import Ollama
 from tasks import load_task
 from tests.docker.stage_compose import ROOT
+from tests.jobs import job_of
 from tests.small_demo import SmallDemo
 from tests.tiny_gguf import converted, tiny_gguf
 from tests.unit.adapters import adapter_of, converted_adapter, needs_converter
@@ -83,10 +84,7 @@ def context(root: Path, made: Made, stage: Any, params: Any, **more: Path) -> St
     for name, path in given.items():
         (root / name).symlink_to(path)
     inputs = {name: InputRef(path=name, digest="ab" * 32, bytes=0) for name in given}
-    job = Job(
-        stage=stage.name, run=f"r{uuid4().hex[:8]}", fingerprint="f", code_digest="",
-        environment="", task=TASK.name, task_digest="", params={}, inputs=inputs,
-    )  # fmt: skip
+    job = job_of(stage, inputs=inputs, run=f"r{uuid4().hex[:8]}")
     return StageContext(stage, job, params, root, root, lambda _: None)
 
 

@@ -17,7 +17,7 @@ from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.files import read_jsonl
 from contracts.params import EvaluateParams
-from contracts.stage import InputRef, Job
+from contracts.stage import InputRef
 from contracts.stages import EVALUATE
 from images.labeler import parity
 from images.labeler.contestants import Question
@@ -25,6 +25,7 @@ from serving.ollama import Ollama
 from tasks import load_task
 from tasks.definition import Modelfile
 from tests.docker.stage_compose import ROOT
+from tests.jobs import job_of
 from tests.tiny_gguf import converted, tiny_gguf
 
 __all__ = ["tiny_gguf"]
@@ -65,11 +66,7 @@ def check(tiny_base: Path, tmp_path: Path, engine: Ollama, tag: str) -> Callable
     (tmp_path / "base").symlink_to(tiny_base)
 
     def checked(asked: Sequence[Question]) -> None:
-        job = Job(
-            stage="evaluate", run="r", fingerprint="f", code_digest="", environment="",
-            task=TASK.name, task_digest="", params={},
-            inputs={"base": InputRef(path="base", digest="", bytes=0)},
-        )  # fmt: skip
+        job = job_of(EVALUATE, inputs={"base": InputRef(path="base", digest="", bytes=0)})
         context = StageContext(EVALUATE, job, EvaluateParams(), tmp_path, tmp_path, lambda _: None)
         parity.check(context, engine, tag, TASK, asked)
 

@@ -11,7 +11,7 @@ from contracts import files
 from contracts.params import (
     TrainParams,
 )
-from contracts.stage import Artifact, InputRef, Job, Params, Result, Stage
+from contracts.stage import Artifact, InputRef, Params, Result, Stage
 from contracts.stages import (
     BASE,
     CONVERT,
@@ -28,6 +28,7 @@ from driver.runners.outcome import Limits
 from driver.runners.process import ProcessRunner
 from driver.store import Store
 from tasks.definition import Item, Task
+from tests.jobs import job_of
 
 Row = dict[str, Any]
 EPOCHS = 14
@@ -44,16 +45,15 @@ class Bench:
     def run(self, stage: Stage, params: Params, **inputs: InputRef) -> Result:
         """Run one stage and return its result."""
         place = f"{stage.name:0<16}"
-        job = Job(
-            stage=stage.name,
+        job = job_of(
+            stage,
+            params,
+            inputs,
             run="bench",
             fingerprint=place,
             code_digest=files.code_digest(*stage.code),
-            environment="",
             task=self.task.name,
             task_digest=self.task.digest(),
-            params=params.model_dump(mode="json"),
-            inputs=inputs,
         )
         path = self.store.prepare(job)
         log = self.store.root / f"{stage.name}.log"

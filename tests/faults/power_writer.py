@@ -16,13 +16,13 @@ from contracts import files
 from contracts.entrypoint import StageContext, execute
 from contracts.label_cache import LabelCache
 from contracts.params import GgufMetrics, GgufParams
-from contracts.stage import Job
 from contracts.stages import CONVERT, GGUF, GGUF_VARIANTS
 from contracts.test_set import TestSet, path_of
 from driver.settings import BackendSettings
 from driver.store import Run, Store
 from driver.window import Window
 from driver.window_record import RECORD_FILE, Record
+from tests.jobs import job_of
 
 ATTEMPT = {
     "seed": 1,
@@ -77,16 +77,13 @@ def _write_window(workspace: Path, number: int) -> None:
 
 
 def _write_result(workspace: Path, number: int) -> None:
-    job = Job(
-        stage=CONVERT.name,
+    job = job_of(
+        CONVERT,
+        GgufParams(),
         run=str(number),
         fingerprint=f"f{number % FINGERPRINTS}",
         code_digest="c",
-        environment="",
         task="t",
-        task_digest="",
-        params=GgufParams().model_dump(mode="json"),
-        inputs={},
     )
     folder = Store(workspace).prepare(job).parent
     execute(CONVERT, job, workspace, folder, _work, lambda _: None)

@@ -22,7 +22,7 @@ from contracts import files
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import StageKilled
 from contracts.params import LabelMetrics, LabelParams
-from contracts.stage import Event, InputRef, Job, Result
+from contracts.stage import Event, Result
 from contracts.stages import LABEL
 from driver.adapters.backend import Backend
 from driver.runners.docker import DockerRunner
@@ -31,8 +31,9 @@ from driver.settings import BackendSettings
 from driver.window import Window
 from tests.docker.stage_compose import ROOT
 from tests.faults.tally import Tally
+from tests.jobs import inputs_in, job_of
 from tests.services.ollama_double import OllamaDouble
-from tests.unit.labeler_stage import TASK, label, write_jsonl
+from tests.unit.labeler_stage import label, write_jsonl
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -148,23 +149,13 @@ def make_job(workspace: Path) -> Path:
     ]
     write_jsonl(workspace / "items.jsonl", rows)
     write_jsonl(workspace / "reviewed.jsonl", [])
-    job = Job(
-        stage=LABEL.name,
+    job = job_of(
+        LABEL,
+        LabelParams(teacher="teacher", num_ctx=8192, concurrency=1),
+        inputs_in(workspace, LABEL),
         run="r1",
         fingerprint="f1",
         code_digest=files.code_digest(*LABEL.code),
-        environment="",
-        task=TASK,
-        task_digest="",
-        params=LabelParams(teacher="teacher", num_ctx=8192, concurrency=1).model_dump(mode="json"),
-        inputs={
-            artifact.name: InputRef(
-                path=artifact.filename,
-                digest="",
-                bytes=(workspace / artifact.filename).stat().st_size,
-            )
-            for artifact in LABEL.inputs
-        },
     )
     path = workspace / "store" / LABEL.name / job.fingerprint / JOB_FILE
     path.parent.mkdir(parents=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from contracts.params import LabelParams
+from tests.faults.labelling import answer, case
 from tests.faults.tally import Tally
-from tests.faults.test_label_faults import answer, case
 from tests.services import label_job
 from tests.services.simulated_teacher import Asked, Pace, SimulatedTeacher
 from tests.unit.labeler_stage import read_jsonl

@@ -28,11 +28,12 @@ import requests
 
 from contracts import files
 from contracts.params import ReprocessMetrics, ReprocessParams
-from contracts.stage import InputRef, Job, Result
+from contracts.stage import InputRef, Result
 from contracts.stages import REPROCESS
 from driver.host_stages.record import Record
 from tests.faults.reprocess_driver import MODEL
 from tests.faults.tally import Tally
+from tests.jobs import job_of
 from tests.services.ollama_process import summary_of
 from tests.services.running_backend import ROOT, BackendProcess
 
@@ -198,16 +199,12 @@ def _prepare(workspace: Path, rows: list[dict[str, Any]]) -> Path:
         "gguf": InputRef(path=gguf.name, digest="digest of the model", bytes=files.size_of(gguf)),
     }
     params = ReprocessParams(concurrency=CONCURRENCY, timeout_s=8, patience_s=60)
-    job = Job(
-        stage=REPROCESS.name,
+    job = job_of(
+        REPROCESS,
+        params,
+        inputs,
         run="20260101-000000",
-        fingerprint="f",
         code_digest=files.code_digest(*REPROCESS.code),
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params=params.model_dump(mode="json"),
-        inputs=inputs,
     )
     path = workspace / "store" / REPROCESS.name / "f" / "job.json"
     files.write_json(path, job.model_dump(mode="json"))

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from contracts import files
 from contracts.params import LabelParams
-from contracts.stage import InputRef, Job
 from contracts.stages import ITEMS, LABEL, REVIEWED
 from driver.store import Store
+from tests.jobs import inputs_in, job_of
 
 FINGERPRINT = "f1"
 
@@ -22,22 +22,13 @@ def prepare(workspace: Path, items: Iterable[dict[str, Any]], params: LabelParam
     """Write the items and a job that labels them; return the job's path."""
     files.write_jsonl(workspace / ITEMS.filename, items)
     files.write_jsonl(workspace / REVIEWED.filename, [])
-    inputs = {
-        each.name: InputRef(
-            path=each.filename, digest="", bytes=files.size_of(workspace / each.filename)
-        )
-        for each in LABEL.inputs
-    }
-    job = Job(
-        stage=LABEL.name,
+    job = job_of(
+        LABEL,
+        params,
+        inputs_in(workspace, LABEL),
         run="r1",
         fingerprint=FINGERPRINT,
         code_digest=files.code_digest(*LABEL.code),
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params=params.model_dump(mode="json"),
-        inputs=inputs,
     )
     return Store(workspace).prepare(job)
 

@@ -177,17 +177,7 @@ def _job(stage: Stage, run: Run, made: Mapping[str, OutputRef], *, refused: bool
         artifact.name: InputRef.model_validate(made[artifact.name].model_dump())
         for artifact in stage.inputs
     }
-    return Job(
-        stage=stage.name,
-        run=run.id,
-        fingerprint=fingerprint(request, inputs),
-        code_digest=request.code_digest,
-        environment=request.environment,
-        task=request.task,
-        task_digest=request.task_digest,
-        params=request.params,
-        inputs=inputs,
-    )
+    return request.job(run.id, fingerprint(request, inputs), inputs)
 
 
 # --- the models ----------------------------------------------------------------------------------

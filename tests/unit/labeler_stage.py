@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from contracts.entrypoint import StageContext
-from contracts.stage import Event, InputRef, Job, Metrics, Params, Stage
+from contracts.stage import Event, InputRef, Metrics, Params, Stage
 from contracts.stages import REFERENCE
+from tests.jobs import job_of
 from tests.unit.references import write_empty
-
-TASK = "liga_relevance"
 
 
 def label(priority: str | None, **changed: Any) -> dict[str, Any]:
@@ -71,17 +70,7 @@ class StageRun:
             for artifact in self.stage.inputs
         }
         given: Params = self.stage.params(**params)
-        job = Job(
-            stage=self.stage.name,
-            run="r1",
-            fingerprint="f1",
-            code_digest="",
-            environment="",
-            task=TASK,
-            task_digest="",
-            params={},
-            inputs=inputs,
-        )
+        job = job_of(self.stage, inputs=inputs)
         context = StageContext(self.stage, job, given, self.folder, self.folder, self.events.append)
         self.out.mkdir(parents=True, exist_ok=True)
         return work(context)

@@ -10,6 +10,7 @@ from contracts import files
 from contracts.entrypoint import StageContext, execute
 from contracts.stage import Event, InputRef, Job, Result, Stage
 from contracts.stages import REFERENCE
+from tests.jobs import job_of
 from tests.unit.references import write_empty
 
 TASK = "liga_relevance"
@@ -73,17 +74,7 @@ def job(root: Path, stage: Stage, inputs: dict[str, Path], params: dict[str, Any
         )
         for name, path in inputs.items()
     }
-    return Job(
-        stage=stage.name,
-        run="run",
-        fingerprint="f" * 8,
-        code_digest="",
-        environment="",
-        task=TASK,
-        task_digest="",
-        params=params,
-        inputs=references,
-    )
+    return job_of(stage, params, references, run="run", fingerprint="f" * 8)
 
 
 def run(

@@ -9,10 +9,11 @@ from typing import Any
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.params import ReprocessMetrics, ReprocessParams
-from contracts.stage import Event, InputRef, Job
+from contracts.stage import Event, InputRef
 from contracts.stages import REPROCESS
 from driver.host_stages import reprocess
 from driver.host_stages.record import Record
+from tests.jobs import job_of
 from tests.services.ollama_double import OllamaDouble, good_answer
 
 Row = dict[str, Any]
@@ -36,15 +37,8 @@ class ReprocessStage:
     def run(self, *, everything: bool = False, **params: Any) -> ReprocessMetrics:
         path = self.root / "items.jsonl"
         reference = InputRef(path=path.name, digest="", bytes=files.size_of(path))
-        job = Job(
-            stage="reprocess",
-            run="r",
-            fingerprint="f",
-            code_digest="",
-            environment="",
-            task="liga_relevance",
-            task_digest="",
-            params={},
+        job = job_of(
+            REPROCESS,
             inputs={"items": reference, "gguf": InputRef(path="", digest=self.model, bytes=0)},
         )
         known = {"timeout_s": 10, "concurrency": 1, "patience_s": 0}

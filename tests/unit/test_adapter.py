@@ -18,7 +18,7 @@ from contracts import drift, stages
 from contracts.errors import ModelMissing, SentinelTripped, SettingsInvalid
 from contracts.gguf_header import F32, read_header
 from contracts.params import EvaluateMetrics
-from driver import agreement, preflight
+from driver import agreement, disk, preflight
 from driver.pipeline import PIPELINE, stages_for
 from driver.settings import Settings, load
 from images.gguf import adapter as conversion
@@ -103,7 +103,7 @@ def test_another_model_under_the_name_of_the_base_is_evaluated_anew(tmp_path: Pa
 
 def test_it_takes_next_to_no_disk(tmp_path: Path) -> None:
     whole, alone = (
-        preflight.disk_needed_gb(
+        disk.written_gb(
             SimpleNamespace(settings=settings(tmp_path, *given)),  # type: ignore[arg-type]
             [stages.CONVERT],
         )

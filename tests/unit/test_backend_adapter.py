@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from contracts.errors import BackendUnavailable
-from driver.adapters.backend import Backend, ItemUnavailable, has_text, stored_answer
+from driver.adapters.backend import Backend, ItemUnavailable
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import ROOT, BackendProcess, RunningBackend
 
@@ -198,28 +198,6 @@ def test_bulk_work_is_lost_when_stopped(start_process: StartProcess, ollama: Oll
     assert service.stop() == 0
     service.start()
     assert all("llm_analysis" not in service.get(f"/api/items/{i}")["metadata"] for i in (1, 2, 3))
-
-
-def test_stored_answer() -> None:
-    item: dict[str, Any] = {
-        "summary": None,
-        "priority": "none",
-        "assigned_aks": [],
-        "metadata": {"llm_analysis": {"summary": "alt", "tags": ["a"], "relevant": False}},
-    }
-    fields = ("summary", "priority", "assigned_aks", "tags", "relevant", "reasoning")
-    assert stored_answer(item, fields) == {
-        "summary": None,
-        "priority": None,
-        "assigned_aks": [],
-        "tags": ["a"],
-        "relevant": False,
-    }
-
-
-def test_has_text() -> None:
-    assert has_text({"title": None, "content": "x"})
-    assert not has_text({"title": " ", "content": None})
 
 
 def test_importing_is_cheap(tmp_path: Path) -> None:

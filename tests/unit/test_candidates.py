@@ -16,7 +16,7 @@ from images.labeler import contestants
 from serving import connect
 from serving.engine import Engine
 from tasks import load_task
-from tests.unit.verification_world import job
+from tests.jobs import job_of
 
 TASK = load_task("liga_relevance")
 
@@ -35,7 +35,7 @@ def _left(root: Path, engine: Engine, content: str, *, ours: bool = True) -> str
     digest = files.digest_path(gguf)
     if ours:
         given = {"gguf": InputRef(path=gguf.name, digest=digest, bytes=gguf.stat().st_size)}
-        Store(root).prepare(job(EVALUATE.name, f"e{content}", given))
+        Store(root).prepare(job_of(EVALUATE, inputs=given, fingerprint=f"e{content}"))
     return engine.create(f"retrain-candidate:{digest[:12]}", gguf, TASK.modelfile()).tag
 
 

@@ -15,7 +15,7 @@ from contracts.params import (
     DeployMetrics,
     DeployParams,
 )
-from contracts.stage import InputRef, Job
+from contracts.stage import InputRef
 from contracts.stages import (
     DEPLOY,
 )
@@ -24,6 +24,7 @@ from driver.host_stages import deploy
 from serving import connect
 from serving.engine import Engine
 from tasks import load_task
+from tests.jobs import job_of
 
 TASK = load_task("liga_relevance")
 
@@ -51,17 +52,7 @@ def run(
         artifact: InputRef(path=file, digest=files.digest_path(root / file), bytes=1)
         for artifact, file in (("gguf", "model.gguf"), ("verdict", "verdict.json"))
     }
-    job = Job(
-        stage="deploy",
-        run=name,
-        fingerprint="f",
-        code_digest="",
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params={},
-        inputs=inputs,
-    )
+    job = job_of(DEPLOY, inputs=inputs, run=name)
     params = DeployParams(name="news", force=force)
     return deploy.work(StageContext(DEPLOY, job, params, root, root, lambda _: None), engine)
 

@@ -15,10 +15,11 @@ import pytest
 from contracts import files, stages
 from contracts.errors import OutOfMemory, SettingsInvalid
 from contracts.params import FetchMetrics, SnapshotMetrics, SplitMetrics, TrainMetrics
-from contracts.stage import InputRef, Job, Metrics, OutputRef, Result, Stage
+from contracts.stage import InputRef, Metrics, OutputRef, Result, Stage
 from driver import doctor, forecast, preflight, settings
 from driver.store import Store
 from tasks import load_task
+from tests.jobs import job_of
 
 FETCH = f"fetch: {{model: Qwen/Qwen3-14B, revision: {'a' * 40}}}"
 ROWS = [
@@ -62,16 +63,12 @@ def finish(
 ) -> None:
     """Leave a result of a stage whose outputs have the digest `base` and may not be there."""
     folder = root / "store" / stage.name / "f1"
-    job = Job(
-        stage=stage.name,
-        run="r",
+    job = job_of(
+        stage,
+        params,
+        {k: InputRef(path="p", digest=v, bytes=1) for k, v in (inputs or {}).items()},
         fingerprint="f1",
-        code_digest="",
-        environment="",
         task="",
-        task_digest="",
-        params=params or {},
-        inputs={k: InputRef(path="p", digest=v, bytes=1) for k, v in (inputs or {}).items()},
     )
     outputs = {
         artifact.name: OutputRef(

@@ -19,7 +19,7 @@ from contracts.errors import InputMissing, ItemsInvalid
 from contracts.files import ROOT
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache, imports_of
 from contracts.params import LabelMetrics, SnapshotMetrics, SnapshotParams
-from contracts.stage import Job, Result
+from contracts.stage import Result
 from contracts.stages import ITEMS, LABEL, REVIEWED, SNAPSHOT
 from driver import labels
 from driver.report.display import Display
@@ -27,6 +27,7 @@ from driver.session import Session
 from driver.settings import Settings
 from driver.store import Store
 from tasks import load_task
+from tests.jobs import job_of
 from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
 
 TASK = load_task("liga_relevance")
@@ -222,17 +223,7 @@ CONTRADICTS = {"title": "Fußball", "content": "Der Verein gewinnt das Spiel am 
 def snapshot(workspace: Path, *rows: dict[str, Any]) -> None:
     """Publish items as the snapshot stage does."""
     folder = workspace / "store" / SNAPSHOT.name / "f"
-    job = Job(
-        stage=SNAPSHOT.name,
-        run="r",
-        fingerprint="f",
-        code_digest="",
-        environment="",
-        task=TASK.name,
-        task_digest="",
-        params={},
-        inputs={},
-    )
+    job = job_of(SNAPSHOT)
 
     def work(context: StageContext[SnapshotParams]) -> SnapshotMetrics:
         items = files.write_jsonl(

@@ -115,7 +115,7 @@ def _noted(folder: Path) -> dict[str, Any]:
     path = folder / "work" / merge.PROGRESS
     if not path.exists():
         return {}
-    shards: dict[str, Any] = json.loads(path.read_text())["shards"]
+    shards: dict[str, Any] = json.loads(path.read_text())["files"]
     return shards
 
 

@@ -59,17 +59,7 @@ class Memory:
                 seconds=1,
                 finished_at="2026-01-01T00:00:00+00:00",
             )
-            job = Job(
-                stage=each.stage.name,
-                run="r",
-                fingerprint=mark,
-                code_digest=each.code_digest,
-                environment=each.environment,
-                task=each.task,
-                task_digest=each.task_digest,
-                params=each.params,
-                inputs=inputs,
-            )
+            job = each.job("r", mark, inputs)
             self.results[each.stage.name, mark] = result
             self.last[each.stage.name] = (job, result)
             made |= outputs

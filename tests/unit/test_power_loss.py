@@ -26,6 +26,7 @@ from driver.settings import BackendSettings
 from driver.store import Run, Store
 from driver.window import Window
 from driver.window_record import RECORD_FILE
+from tests.jobs import job_of
 from tests.unit.power_cut import Check, cut_everywhere
 from tests.unit.window_world import Outside
 
@@ -91,16 +92,8 @@ def test_the_model_finds_what_is_not_flushed(workspace: Path, cut: Cut, forgets:
 
 
 def gguf_job(number: int) -> Job:
-    return Job(
-        stage="gguf",
-        run=f"r{number}",
-        fingerprint="f1",
-        code_digest="c",
-        environment="",
-        task="t",
-        task_digest="",
-        params=GgufParams().model_dump(mode="json"),
-        inputs={},
+    return job_of(
+        CONVERT, GgufParams(), run=f"r{number}", fingerprint="f1", code_digest="c", task="t"
     )
 
 

@@ -12,7 +12,6 @@ from contracts import files
 from contracts.entrypoint import execute
 from contracts.errors import InputMissing
 from contracts.params import SnapshotParams
-from contracts.stage import Job
 from contracts.stages import REPROCESS, SNAPSHOT
 from driver import __main__ as cli
 from driver import locks
@@ -21,6 +20,7 @@ from driver.host_stages.record import Record
 from driver.store import Store
 from serving import connect
 from serving.engine import Engine
+from tests.jobs import job_of
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
 from tests.unit.reprocess_stage import OLD, news, titles
@@ -39,11 +39,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 
 def _snapshot(root: Path, url: str) -> None:
-    job = Job(
-        stage="snapshot", run=RUNS[0], fingerprint="s", code_digest="", environment="",
-        task="liga_relevance", task_digest="", inputs={},
-        params=SnapshotParams(source="backend").model_dump(mode="json"),
-    )  # fmt: skip
+    job = job_of(SNAPSHOT, SnapshotParams(source="backend"), run=RUNS[0], fingerprint="s")
     folder = Store(root).prepare(job).parent
     execute(SNAPSHOT, job, root, folder, partial(snapshot.work, backend_url=url), lambda _: None)
 

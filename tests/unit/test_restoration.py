@@ -13,7 +13,8 @@ from contracts.errors import ReprocessFailed, RestoreFailed
 from driver import __main__ as cli
 from driver import restoration
 from driver.adapters import backend_edits
-from driver.adapters.backend import Backend, analysis_of
+from driver.adapters.backend import Backend
+from driver.adapters.items import analysis_of
 from driver.host_stages.record import Record
 from driver.restoration import Standing
 from tests.services.ollama_double import OllamaDouble, good_answer

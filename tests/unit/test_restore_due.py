@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from contracts import files, stages
-from contracts.stage import Job, Result, Stage
+from contracts.stage import Result, Stage
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
+from tests.jobs import job_of
 
 
 def session(folder: Path, model: str = "", **backend: object) -> Session:
@@ -37,17 +38,7 @@ def finish(it: Session, stage: Stage, fingerprint: str, minute: int) -> Result:
         seconds=1,
         finished_at=f"2026-01-01T00:{minute:02}:00+00:00",
     )
-    job = Job(
-        stage=stage.name,
-        run="r",
-        fingerprint=fingerprint,
-        code_digest="",
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params={},
-        inputs={},
-    )
+    job = job_of(stage, fingerprint=fingerprint)
     place = it.store.prepare(job).parent / "result.json"
     files.write_json(place, result.model_dump(mode="json"))
     return result

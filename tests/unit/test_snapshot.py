@@ -16,12 +16,13 @@ from contracts.errors import BackendUnavailable, ItemsInvalid, SettingsInvalid
 from contracts.params import (
     SnapshotParams,
 )
-from contracts.stage import Job, Result
+from contracts.stage import Result
 from contracts.stages import (
     SNAPSHOT,
 )
 from driver.host_stages import snapshot
 from tasks import load_task
+from tests.jobs import job_of
 from tests.services.ollama_double import good_answer
 from tests.services.running_backend import RunningBackend
 
@@ -52,17 +53,7 @@ def _write(path: Path, *rows: Row) -> Path:
 def _run(
     tmp_path: Path, backend_url: str = "", **params: Any
 ) -> tuple[Result, list[Row], list[Row]]:
-    job = Job(
-        stage="snapshot",
-        run="r",
-        fingerprint="f",
-        code_digest="",
-        environment="",
-        task=TASK,
-        task_digest="",
-        params=params,
-        inputs={},
-    )
+    job = job_of(SNAPSHOT, params)
     folder = tmp_path / "store" / "snapshot" / "f"
 
     def work(context: StageContext[SnapshotParams]) -> Any:

@@ -13,12 +13,13 @@ from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import OnePassNotCovered, SettingsInvalid
 from contracts.params import FetchMetrics, GgufMetrics, MergeMetrics
-from contracts.stage import Job, Metrics, Result, Stage
+from contracts.stage import Metrics, Result, Stage
 from driver import pipeline
 from driver.pipeline import PIPELINE, stages_for
 from driver.plan import Action, Request, Step
 from driver.settings import Settings, load
 from driver.store import Store
+from tests.jobs import job_of
 
 SETTINGS = "fetch: {path: /base}\nsnapshot: {items: [a.jsonl]}\n"
 SHORT = (
@@ -126,16 +127,13 @@ class Scripted:
 
     def execute(self, step: Step) -> Result:
         self.ran.append(step.stage.name)
-        job = Job(
-            stage=step.stage.name,
-            run="r",
+        job = job_of(
+            step.stage,
+            {"path": "/base"} if step.stage.name == "fetch" else {},
+            step.inputs,
             fingerprint=step.fingerprint,
             code_digest="code",
-            environment="",
             task="task",
-            task_digest="",
-            params={"path": "/base"} if step.stage.name == "fetch" else {},
-            inputs=step.inputs or {},
         )
         path = self.store.prepare(job)
         return execute(step.stage, job, self.root, path.parent, _work, lambda _event: None)

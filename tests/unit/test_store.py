@@ -33,6 +33,7 @@ from contracts.stages import (
     MERGED,
 )
 from driver.store import Run, Store
+from tests.jobs import job_of
 
 Work = Callable[[StageContext[GgufParams]], GgufMetrics]
 METRICS = GgufMetrics(bytes=3, tensors=1, architecture="qwen3")
@@ -42,16 +43,13 @@ def job(workspace: Path) -> Job:
     merged = workspace / "merged.bin"
     merged.write_text("abc", encoding="utf-8")
     reference = InputRef(path="merged.bin", digest=files.digest_path(merged), bytes=3)
-    return Job(
-        stage="gguf",
-        run="r",
+    return job_of(
+        CONVERT,
+        GgufParams(),
+        {MERGED.name: reference},
         fingerprint="f" * 16,
         code_digest=files.code_digest(*CONVERT.code),
-        environment="",
         task="t",
-        task_digest="",
-        params=GgufParams().model_dump(mode="json"),
-        inputs={MERGED.name: reference},
     )
 
 

@@ -14,7 +14,7 @@ from contracts import files
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
 from contracts.params import VerifyMetrics
 from driver import verification
-from driver.adapters.backend import analysis_of
+from driver.adapters.items import analysis_of
 from driver.host_stages import canaries, reanalysis, verify
 from driver.host_stages.record import Record
 from tasks import load_task

@@ -15,7 +15,7 @@ from contracts import files
 from contracts.entrypoint import execute
 from contracts.errors import EngineUnavailable, FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, DeployParams, EvaluateMetrics
-from contracts.stage import InputRef, Job, OutputRef, Result
+from contracts.stage import InputRef, OutputRef, Result
 from contracts.stages import DEPLOY, EVALUATE
 from driver import promotion, taken_back, versions
 from driver.host_stages import deploy
@@ -24,6 +24,7 @@ from driver.store import Store
 from serving import connect
 from serving.engine import Engine
 from tasks import load_task
+from tests.jobs import job_of
 
 TASK = load_task("liga_relevance")
 SCORES = {"relevant.f1": 0.9, "relevance_score.ece": 0.1}
@@ -47,21 +48,17 @@ def released(
     verdict = root / "verdict.json"
     verdict.write_text(json.dumps({"promote": not force, "candidate": made.digest, "findings": []}))
     _evaluated(root, run, made.digest)
-    job = Job(
-        stage="deploy",
-        run=run,
-        fingerprint=f"f{run}",
-        code_digest="",
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params=DeployParams(name="news", keep=keep, force=force).model_dump(),
-        inputs={
+    job = job_of(
+        DEPLOY,
+        DeployParams(name="news", keep=keep, force=force),
+        {
             name: InputRef(
                 path=path.name, digest=files.digest_path(path), bytes=path.stat().st_size
             )
             for name, path in (("gguf", gguf), ("verdict", verdict))
         },
+        run=run,
+        fingerprint=f"f{run}",
     )
     folder = Store(root).prepare(job).parent
     work = partial(deploy.work, engine=engine)
@@ -83,10 +80,7 @@ def _evaluated(root: Path, run: str, digest: str) -> None:
         seconds=1,
         finished_at="",
     )
-    job = Job(
-        stage="evaluate", run=run, fingerprint=f"e{run}", code_digest="", environment="",
-        task="", task_digest="", params={}, inputs={},
-    )  # fmt: skip
+    job = job_of(EVALUATE, run=run, fingerprint=f"e{run}", task="")
     files.write_json(folder / "job.json", job.model_dump())
     files.write_json(folder / "result.json", result.model_dump())
 

@@ -10,12 +10,13 @@ from typing import Any
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.params import VerifyMetrics, VerifyParams
-from contracts.stage import InputRef, Job, Result
+from contracts.stage import InputRef, Result
 from contracts.stages import DEPLOY, ITEMS, LABELS, VERIFY
 from driver import verification
 from driver.host_stages import verify
 from driver.store import Store
 from serving.ollama import Ollama
+from tests.jobs import job_of
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import RunningBackend
 
@@ -87,7 +88,8 @@ class World:
             finished_at="2026-01-02T13:00:00+00:00",
         )
         gguf = InputRef(path="model.gguf", digest=GGUF, bytes=1)
-        place = Store(self.root).prepare(job(DEPLOY.name, "d", {"gguf": gguf})).parent
+        job = job_of(DEPLOY, inputs={"gguf": gguf}, fingerprint="d")
+        place = Store(self.root).prepare(job).parent
         files.write_json(place / "result.json", result.model_dump(mode="json"))
 
     @property
@@ -112,9 +114,8 @@ class World:
         folder = Store(self.root).place("verify", "v")
         (folder / "work").mkdir(parents=True, exist_ok=True)
         parsed = VerifyParams(**{"timeout_s": 10, **params})
-        context = StageContext(
-            VERIFY, job("verify", "v", self.inputs()), parsed, self.root, folder, lambda _: None
-        )
+        job = job_of(VERIFY, inputs=self.inputs(), fingerprint="v")
+        context = StageContext(VERIFY, job, parsed, self.root, folder, lambda _: None)
         return verify.work(context, self.engine, "liga-relevance", self.url)
 
     def settle(self, *, unfinished: bool = True) -> None:
@@ -142,21 +143,6 @@ class World:
             if "Titel: Titel" in request["messages"][1]["content"]
             for digest in [request["digest"][:3]]
         ]
-
-
-def job(stage: str, fingerprint: str, inputs: dict[str, InputRef]) -> Job:
-    """Return a stage's job."""
-    return Job(
-        stage=stage,
-        run="r",
-        fingerprint=fingerprint,
-        code_digest="",
-        environment="",
-        task="liga_relevance",
-        task_digest="",
-        params={},
-        inputs=inputs,
-    )
 
 
 def by_label(message: str) -> str:
