@@ -26,6 +26,7 @@ from contracts.label_cache import known_teachers
 from contracts.stage import GpuMode, InputRef, Stage
 from driver import taken_back
 from driver.adapters import addresses
+from driver.adapters.items import storage_of
 from driver.disk import check_disk, check_engine_disk
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -78,8 +79,17 @@ def _asks_backend(session: Session, running: Sequence[Stage]) -> bool:
     return verifies or (stages.REPROCESS in running and session.settings.reprocess.enabled)
 
 
+def _reads_backend(session: Session, running: Sequence[Stage]) -> bool:
+    """Return whether the items are the backend's."""
+    return stages.SNAPSHOT in running and session.settings.snapshot.source == "backend"
+
+
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
     """Raise what is wrong with the files and settings that the user gave."""
+    if _reads_backend(session, running) or (
+        session.backend_url and _asks_backend(session, running)
+    ):
+        storage_of(session.task)
     if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
         snapshot.check(session.settings.snapshot, session.settings.task)
     if stages.FETCH in running:

@@ -34,7 +34,7 @@ def work(
     through = backend_url if context.params.items else ""
     kept = context.work / "canaries.jsonl"
     record = verification.begin(
-        context.root, engine, alias, through, kept, context.params.timeout_s
+        context.root, engine, alias, task.name, through, kept, context.params.timeout_s
     )
     if through:
         reprocess.check(through, alias)

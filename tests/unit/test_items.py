@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from driver.adapters.items import has_text, stored_answer
+from driver.adapters.items import has_text, storage_of, stored_answer
+from tasks import load_task
 
 
 def test_stored_answer() -> None:
@@ -15,7 +16,7 @@ def test_stored_answer() -> None:
         "metadata": {"llm_analysis": {"summary": "alt", "tags": ["a"], "relevant": False}},
     }
     fields = ("summary", "priority", "assigned_aks", "tags", "relevant", "reasoning")
-    assert stored_answer(item, fields) == {
+    assert stored_answer(item, fields, storage_of(load_task("liga_relevance"))) == {
         "summary": None,
         "priority": None,
         "assigned_aks": [],
