@@ -57,7 +57,7 @@ def test_unknown_task_lists_the_known(name: str) -> None:
 
 
 def test_known_tasks_are_packages_only() -> None:
-    assert tasks.known_tasks() == ["liga_relevance"]
+    assert tasks.known_tasks() == ["liga_relevance", "support_messages"]
 
 
 def test_schema_uses_honoured_keywords_only() -> None:
