@@ -62,10 +62,10 @@ class Host:
         return {stage: (action, why) for stage, action, why in rows}
 
 
-def _run_once(folder: Path, base: Path, task: str) -> Host:
+def _run_once(folder: Path, base: Path, *settings: str, task: str = FIRST) -> Host:
     (folder / "base").symlink_to(base)
-    settings = ("train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4")
-    demo = SmallDemo.make(folder, folder / "base", folder / "workspace", *settings, task=task)
+    few = ("train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4", *settings)
+    demo = SmallDemo.make(folder, folder / "base", folder / "workspace", *few, task=task)
     made = Host(folder, demo)
     done = made.driver("run")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -76,7 +76,7 @@ def _run_once(folder: Path, base: Path, task: str) -> Host:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
     """Return a host on which the pipeline has run once."""
-    return _run_once(tmp_path_factory.mktemp("smoke"), tiny_base, FIRST)
+    return _run_once(tmp_path_factory.mktemp("smoke"), tiny_base)
 
 
 @pytest.fixture(scope="module", params=known_tasks())
@@ -85,8 +85,9 @@ def each_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if request.param == FIRST:
         first: Host = request.getfixturevalue("host")
         return first
-    base = request.getfixturevalue("base_for")(request.param)
-    return _run_once(tmp_path_factory.mktemp(request.param), base, request.param)
+    base, task = request.getfixturevalue("base_for")(request.param), request.param
+    shorter = ("train.reference_tokens=256", "evaluate.limit=2")
+    return _run_once(tmp_path_factory.mktemp(task), base, *shorter, task=task)
 
 
 def test_every_stage_left_a_valid_result(each_host: Host) -> None:
