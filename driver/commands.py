@@ -292,8 +292,8 @@ def import_labels(arguments: argparse.Namespace) -> int:
         print(f"  known already: {found.known}")
     for kind, count in found.refused.most_common():
         print(f"  refused, {kind}: {count}")
-    if found.strangers:
-        print(f"  kept, but for no item of the last snapshot: {found.strangers}")
+    for kind, count in found.strangers.items():
+        print(f"  kept, but for no item of the last snapshot, {kind}: {count}")
     for example in found.examples:
         print(f"    {example}")
     if found.refused_rows == found.rows:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from contracts import files, stages
+from contracts import files
 from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache, is_attempt
-from driver.store import Store
+from driver.known_items import KnownItems
 from tasks.definition import InvalidAnswer, Item, Task
 
 Row = dict[str, Any]
@@ -22,7 +20,7 @@ Row = dict[str, Any]
 _LABEL_KEYS = ("label", "labels", "output", "answer")
 """Where the label of a row may stand; else its fields stand in the row itself."""
 _ITEM_KEYS = ("item", "article", "input")
-_NAMED = 5
+_NAMED = 5  # of each kind
 
 
 @dataclass
@@ -37,10 +35,11 @@ class Import:
     refused: Counter[str] = field(default_factory=Counter)
     """Rule ids, `format`, `no label`, or `unknown item`."""
     refused_rows: int = 0
-    strangers: int = 0
-    """Labels that are kept, but whose text no item of the last snapshot has: nothing uses them."""
+    strangers: Counter[str] = field(default_factory=Counter)
+    """Labels that are kept, but surely for no item of the last snapshot, by why not: nothing uses
+    them."""
     examples: list[str] = field(default_factory=list)
-    """The first refusals and strangers, each with its place."""
+    """The first refusals, and the first strangers of each kind, each with its place."""
 
     @property
     def taken(self) -> int:
@@ -54,26 +53,16 @@ class Import:
 
     def refuse(self, place: str, faults: Mapping[str, str]) -> None:
         """Count a row that is not taken, with what is wrong with it by kind."""
+        if self.refused_rows < _NAMED:
+            self.examples.append(f"{place}: {'; '.join(faults.values())}")
         self.refused_rows += 1
         self.refused.update(faults.keys())
-        self._name(place, "; ".join(faults.values()))
 
-    def keep_stranger(self, place: str) -> None:
-        """Count a label that fits no item of the last snapshot."""
-        self.strangers += 1
-        self._name(place, "fits no item of the last snapshot")
-
-    def _name(self, place: str, why: str) -> None:
-        if len(self.examples) < _NAMED:
-            self.examples.append(f"{place}: {why}")
-
-
-@dataclass(frozen=True)
-class _Known:
-    """The items of the last snapshot; none where there is no snapshot yet."""
-
-    by_id: dict[str, Item] = field(default_factory=dict)
-    by_digest: dict[str, Item] = field(default_factory=dict)
+    def keep_stranger(self, place: str, kind: str, detail: str) -> None:
+        """Count a label that is for no item of the last snapshot, or not surely for one."""
+        if self.strangers[kind] < _NAMED:
+            self.examples.append(f"{place}: {detail}")
+        self.strangers[kind] += 1
 
 
 def export(workspace: Path, out: Path) -> tuple[int, int]:
@@ -95,14 +84,13 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
     """Put rows of JSONL files into the label cache: exported ones, and labels of other tools.
 
     A foreign row holds an item and its label: side by side (`{"id": …, "title": …, "label": {…}}`),
-    or in one object. It is for the item of the last snapshot that has its text; else for the one
-    that has its id, if the row does not contradict it (its text may be cut, or not be there). A
-    label that fits none is kept for a later snapshot, and counted. Only an answer that is whole and
-    keeps the task's rules is taken. Raises `ItemsInvalid` for a row that is no JSON object, and for
+    or in one object. `KnownItems.match` says which item of the last snapshot it is for. A label
+    that fits none is kept for a later snapshot, and counted. Only an answer that is whole and keeps
+    the task's rules is taken. Raises `ItemsInvalid` for a row that is no JSON object, and for
     files without any, before anything is written.
     """
     found, exported, imported = Import(), [], []
-    known = _known_items(workspace, task)
+    known = KnownItems.of_last_snapshot(workspace, task)
     for path in paths:
         for place, row in files.read_placed_jsonl(path):
             found.rows += 1
@@ -127,13 +115,13 @@ def _is_exported(row: Row) -> bool:
     return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
 
 
-def _is_label(task: Task, row: Row, known: _Known, place: str, found: Import) -> bool:
+def _is_label(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> bool:
     """Return whether an exported label is one; without its item only its form can be judged."""
     item = known.by_digest.get(row["item"])
     if _judged(task, item, row["answer"], place, found) is None:
         return False
     if known.by_digest and item is None:
-        found.keep_stranger(place)
+        found.keep_stranger(place, "no such text", "fits no item of the last snapshot")
     return True
 
 
@@ -152,12 +140,13 @@ def _judged(task: Task, item: Item | None, text: str, place: str, found: Import)
     return task.answer_text(output)
 
 
-def _foreign(task: Task, row: Row, known: _Known, place: str, found: Import) -> Imported | None:
+def _foreign(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> Imported | None:
     if row.keys() == {"key", "attempts"}:
         found.refuse(place, {"format": "its attempts are not as `labels export` writes them"})
         return None
-    item = _item(task, row, known)
-    if item is None:
+    inner = next((row[key] for key in _ITEM_KEYS if isinstance(row.get(key), dict)), row)
+    match = known.match(inner)
+    if match.item is None:
         found.refuse(place, {"unknown item": "neither an item nor the id of a known one"})
         return None
     label = next((row[key] for key in _LABEL_KEYS if row.get(key) is not None), None)
@@ -167,47 +156,9 @@ def _foreign(task: Task, row: Row, known: _Known, place: str, found: Import) -> 
         found.refuse(place, {"no label": "it holds no label"})
         return None
     text = label if isinstance(label, str) else json.dumps(label, ensure_ascii=False)
-    answer = _judged(task, item, text, place, found)
+    answer = _judged(task, match.item, text, place, found)
     if answer is None:
         return None
-    digest = task.item_digest(item)
-    if known.by_digest and digest not in known.by_digest:
-        found.keep_stranger(place)
-    return Imported(digest, answer, place.rpartition("/")[2])
-
-
-def _item(task: Task, row: Row, known: _Known) -> Item | None:
-    inner = next((row[key] for key in _ITEM_KEYS if isinstance(row.get(key), dict)), row)
-    named = known.by_id.get(str(inner.get("id")))
-    try:
-        given = task.item.model_validate(inner)
-    except ValidationError:
-        return named
-    if task.item_digest(given) in known.by_digest or named is None:
-        return given
-    return named if _same(task, given, named) else given
-
-
-def _same(task: Task, given: Item, named: Item) -> bool:
-    """Return whether a row's item is the one that has its id: ids of other sources are reused.
-
-    Either the text is the same, but for blanks, or whatever the row gives is how the item's begins.
-    """
-    if task.text_of(given).split() == task.text_of(named).split():
-        return True
-    pairs = [(str(value), str(getattr(named, name))) for name, value in given]
-    return all(" ".join(b.split()).startswith(" ".join(a.split())) for a, b in pairs)
-
-
-def _known_items(workspace: Path, task: Task) -> _Known:
-    """Return the items of the last snapshot; none where it is gone or damaged."""
-    last = Store(workspace).latest(stages.SNAPSHOT.name)
-    if last is None:
-        return _Known()
-    path = workspace / last[1].outputs[stages.ITEMS.name].path
-    try:
-        items = [task.item.model_validate(row) for row in files.read_jsonl(path)]
-    except (OSError, ItemsInvalid, ValidationError):
-        return _Known()
-    by_digest = {task.item_digest(item): item for item in items}
-    return _Known({item.id: item for item in items}, by_digest)
+    if match.stranger:
+        found.keep_stranger(place, match.stranger, match.detail)
+    return Imported(task.item_digest(match.item), answer, place.rpartition("/")[2])

@@ -147,6 +147,9 @@ class Task:
     """The strata that are right answers to the canary."""
     chat: ChatFormat
     serving: Serving
+    text_fields: tuple[str, ...]
+    """The fields of an item that are its text. The others, such as its date and source, may be
+    written in other ways where the same item stands in another file."""
     facets: Callable[[Any], frozenset[str]] = _no_facets
     """What an answer is in several respects, such as `ak:AK3`: every split holds its share of
     each. An answer without any counts by its stratum."""

@@ -90,6 +90,7 @@ TASK = Task(
     # The temperature is the one that the backend sends. About 800 tokens of system prompt, 2,500
     # of the longest article and 4,096 of the longest answer fit into the context.
     serving=Serving(temperature=0.1, num_ctx=8192, num_predict=4096, repeat_penalty=1.0),
+    text_fields=("title", "content"),
     facets=facets,
     time_of=time_of,
     ordinal={"priority": (None, Priority.LOW, Priority.MEDIUM, Priority.HIGH)},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
 
+from tasks.liga_relevance.periods import turns_from, years_from
 from tasks.liga_relevance.words import MONTHS, WEEKDAYS, word_set, words_of
 
 _MONTH = "|".join(MONTHS) + r"|jan|feb|mär|apr|jun|jul|aug|sept?|okt|nov|dez"
@@ -129,13 +130,20 @@ def grounded(mention: Mention, article: str, given: list[Mention], published: st
 
     A year may stand elsewhere in the article, or be the one in which the date is nearest to the
     day on which the article was `published`. Where the article counts from that day ("gestern",
-    "am Montag"), the days that this can mean are borne out, and their months.
+    "am Montag", "zum Jahresende"), the days and years that this can mean are borne out, and the
+    days' months.
     """
     origin = _origin(published)
     for other in given:
         if mention.agrees(other) and _year_told(mention, other, article, origin):
             return True
     return origin is not None and _meant(mention, article, origin)
+
+
+def years_meant(article: str, published: str) -> frozenset[int]:
+    """Return the years that an article counts from the day on which it was `published`."""
+    origin = _origin(published)
+    return frozenset() if origin is None else years_from(article, origin)
 
 
 def _origin(published: str) -> date | None:
@@ -157,6 +165,8 @@ def _year_told(mention: Mention, other: Mention, article: str, origin: date | No
         return True
     if origin is None or other.year is not None:
         return False
+    if mention.year in years_from(article, origin):
+        return True
     day = _date(mention.year, mention.month, other.day or 15)
     return day is not None and abs((day - origin).days) <= _HALF_A_YEAR
 
@@ -186,7 +196,7 @@ def _days_meant(article: str, origin: date) -> tuple[frozenset[date], bool]:
     named |= {5, 6} if "wochenende" in words else set()
     around = _AROUND if words.isdisjoint(("woche", "wochen")) else _WEEKS_AROUND
     offsets |= {n for n in around if (origin + timedelta(days=n)).weekday() in named}
-    days = frozenset(origin + timedelta(days=n) for n in offsets)
+    days = frozenset(origin + timedelta(days=n) for n in offsets) | turns_from(article, origin)
     return days, not _MONTH_WORDS.isdisjoint(words)
 
 

@@ -3,15 +3,24 @@
 A guess is borne out by a sentence of the article that guesses, fears or plans, and speaks of the
 same thing. "Eltern können sich melden" bears out nothing about other Kitas, and neither does a
 fear for the budget. Words are the same if the stem of one stands in the other, so that "Kürzung"
-is in "Mittelkürzungen".
+is in "Mittelkürzungen", or if both name one event, as "schließen" and "das Aus" do. Words that
+stand everywhere ("Stadt", "Kinder") tell nothing by themselves.
 """
 
 import re
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from tasks.liga_relevance.words import FUNCTION_WORDS, folded, unfolded, word_set
+from tasks.liga_relevance.proper_names import PLACES
+from tasks.liga_relevance.words import (
+    FUNCTION_WORDS,
+    MONTHS,
+    WEEKDAYS,
+    folded,
+    unfolded,
+    word_set,
+)
 
 # Says itself that something may be, or is feared, expected or open. In small letters where a name
 # or a noun is spelled alike: die Würde, Karl May, zum Wohl, Frau Hoffmann.
@@ -29,33 +38,76 @@ _WEIGHS = re.compile(
     r"|sorg(?:e|en|t|te|ten) sich\b|vor de[mr] (?:Aus|Ende|Schließung|Insolvenz|Pleite|Kollaps)\b"
     r"|[Ww]arn(?:e|en|t|te|ten|end\w{0,2}|ung|ungen)\b|[Vv]erd(?:acht|ächtig)|deute(?:t|n)\b"
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
+    r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
 # Can be turned into a guess, if it is about the very same: "wir können" becomes "sie könnten", and
 # "soll bis 2027 dauern" becomes "dauert voraussichtlich bis 2027".
 _MAY_WEIGH = re.compile(
-    r"\b(?:kann|können|könne|darf|dürfen|dürfe|solle?n?|wolle?n|will|plan(?:t|en|te|ten)|geplant"
-    r"|wenn|falls|sofern|ob|sonst|prüf(?:t|en|te|ten)|künftig|Plan|Pläne)\b|\?",
+    r"\b(?:kann|können|könne|darf|dürfen|dürfe|solle?n?|wolle?n|will|möchten?|plan(?:t|en|te|ten)"
+    r"|geplant|wenn|falls|sofern|ob|sonst|prüf(?:t|en|te|ten)|künftig|Plan|Pläne)\b|\?",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]{3,}")
 # Words of guessing and of reporting, and those that stand in any sentence.
 _NO_CONTENT = FUNCTION_WORDS | word_set(
     """
-    könnte könnten dürfte dürften müsste müssten sollte sollten würde würden möchte möchten wäre
-    wären hätte hätten vermutlich wahrscheinlich möglicherweise womöglich mutmaßlich eventuell
-    vielleicht voraussichtlich sicherlich wohl unter umständen denkbar vorstellbar auszuschließen
-    erwarten rechnen befürchten vermuten anzunehmen auszugehen davon gefahr droht drohen besteht
-    folge folgen haben führen sein gibt geben kommen machen weitere weiteren weiterer neue sagt
-    sagte heißt erklärte dies dadurch hierdurch ebenfalls auswirkungen konsequenzen
+    könnte könnten dürfte dürften müsste müssten sollte sollten würde würden möchte möchten
+    wäre wären hätte hätten vermutlich wahrscheinlich möglicherweise womöglich mutmaßlich
+    eventuell vielleicht voraussichtlich sicherlich wohl unter umständen denkbar vorstellbar
+    auszuschließen erwarten rechnen befürchten vermuten anzunehmen auszugehen davon gefahr
+    gefahren risiko risiken droht drohen drohte drohende drohenden drohender mögliche möglichen
+    möglicher besteht bestehen ausgeschlossen betreffen betrifft auswirken bedeuten bedeutet
+    handelt folge folgen haben führen sein gibt geben kommen machen weitere weiteren weiterer
+    neue sagt sagte heißt erklärte dies dadurch hierdurch ebenfalls auswirkungen konsequenzen
     """
 ) - {"geplant"}
 _ENDING = re.compile(r"(?:ungen|ung|ern|en|er|es|em|et|te|n|s|e|t)$")
 _STEM = 6  # letters that are compared at most, and
 _LEAST_STEM = 4  # at least
-_TOLD_APART = 3
-"""Words of a statement: if so many are found nowhere where the article guesses, it is not there."""
+# Of a compound that begins so, more is compared: Elternbeiträge are not Eltern.
+_HEADS = word_set("kinder eltern famili frauen mittel landes bundes")
+_COMPOUND = 12
+# Who, where and when the news of this task is about, whatever it says.
+_COMMON = (
+    PLACES
+    | WEEKDAYS
+    | MONTHS.keys()
+    | word_set(
+        """
+    stadt städte land länder kreis bund hessen kommune kommunen gemeinde gemeinden region regionen
+    kind kinder eltern mensch menschen familie familien frau frauen mann männer träger verband
+    verbände liga einrichtung einrichtungen angebot angebote jahr jahre jahren monat monate woche
+    wochen kosten geld mittel euro million millionen prozent thema themen lage situation zahl zahlen
+    """
+    )
+)
+# Words for one event on each line, by how they begin in folded text.
+_EVENTS = tuple(
+    tuple(line.split())
+    for line in """
+    schliess geschlos aufgeb aufgab einstell eingestel insolv pleite
+    kuerz gekuerz einschnitt einspar sparen gespar streich gestrich abbau wegfall entfall
+    verlier verlust verlor wegfall entfall abbau streich gestrich
+    steig stieg gestieg hoeher erhoeh teurer verteuer anheb zunehm
+    sink gesunk rueckgang zurueckgeh gering weniger abnehm
+    klag geklag gericht rechtsweg rechtsstreit
+    fehl mangel engpass engpaess luecke knapp unterversorg
+    streik ausstand arbeitskampf
+    verzoeger verspaet verschieb verschob
+    beginn begonn start eroeffn
+    verkauf verkaeuf veraeusser
+    """.strip().splitlines()
+)
+# Too short to be compared: it is a closing.
+_CLOSING = "Schließung"
+_THE_END = re.compile(r"\b(?:das|dem) (?:aus|ende)\b", re.IGNORECASE)
+# It takes up what the sentence before is about.
+_LEANS = re.compile(
+    r"\b(?:sie|ihnen|ihre[nrms]?|er|ihm|dies\w{0,2}|davon|damit|dadurch|dafuer|daran|dazu"
+    r"|weitere[nrms]?|andere[nrms]?|deren|dessen|dort|beide[nrs]?|viele|manche|einige)\b"
+)
 
 
 class Bearing(IntEnum):
@@ -64,7 +116,8 @@ class Bearing(IntEnum):
     NONE = 0
     """It guesses nothing, or surely not this."""
     UNSURE = 1
-    """It guesses, in other words; or says for certain what the statement guesses."""
+    """It guesses about that, but maybe something else; or says for certain what the statement
+    guesses."""
     SAME = 2
     """It guesses about the same thing."""
 
@@ -72,63 +125,128 @@ class Bearing(IntEnum):
 class Weighed:
     """The sentences of an article, to look up what of them is a guess."""
 
-    def __init__(self, sentences: Sequence[str]) -> None:
-        told = [unfolded(sentence) for sentence in sentences]
-        self._plain = [folded(sentence) for sentence in told]
+    def __init__(self, title: str, content: Sequence[str]) -> None:
+        told = [unfolded(sentence) for sentence in (title, *content)]
+        self._plain = [folded(_THE_END.sub(_CLOSING, sentence)) for sentence in told]
         self._sure = [n for n, sentence in enumerate(told) if _WEIGHS.search(sentence)]
         self._maybe = [n for n, sentence in enumerate(told) if _MAY_WEIGH.search(sentence)]
+        self._sentences = told
+        self._bearings: dict[str, Bearing] = {}  # more than one rule asks
 
     def bearing(self, statement: str) -> Bearing:
         """Return how far the article bears out the guess that `statement` is.
 
-        One word in common will do with a sentence that guesses, or the sentences beside it; two,
-        or all there are, with one that only can be meant so. Where the article says for certain
-        what the statement guesses, two thirds of its words stand in one sentence.
+        A sentence that guesses bears it out with all or half of its words, two at least; one that
+        only can be meant so does, too. A telling word, with a third of all or a half, leaves it
+        unsure; so does a sentence that says for certain two thirds of what is guessed.
         """
-        stems = content_stems(statement)
-        if any(_shared(stems, self._around(n)) for n in self._sure):
-            return Bearing.SAME
-        needed = min(2, len(stems))
-        if stems and any(_shared(stems, self._plain[n]) >= needed for n in self._maybe):
-            return Bearing.SAME
-        elsewhere = bool(self._sure) and len(stems) < _TOLD_APART
-        told = max(2, 2 * len(stems) / 3)  # no guess of the article, but no invention either
-        if elsewhere or any(_shared(stems, plain) >= told for plain in self._plain):
-            return Bearing.UNSURE
-        return Bearing.NONE
+        if statement not in self._bearings:
+            self._bearings[statement] = self._find_bearing(statement)
+        return self._bearings[statement]
 
-    def says(self, statement: str, about: re.Pattern[str], modal: re.Pattern[str]) -> bool:
+    def _find_bearing(self, statement: str) -> Bearing:
+        stems = content_stems(statement)
+        if not stems:
+            return Bearing.UNSURE if self._sure else Bearing.NONE
+        found = Bearing.NONE
+        for number in {*self._sure, *self._maybe}:
+            found = max(found, self._borne_out(stems, number))
+            if found is Bearing.SAME:
+                return found
+        return Bearing.UNSURE if self.tells(statement) else found
+
+    def _borne_out(self, stems: frozenset[str], number: int) -> Bearing:
+        """Return how far a sentence that guesses, or may, bears out a guess of these words."""
+        own, wide = self._told(stems, number)
+        if own == stems:
+            return Bearing.SAME
+        if own <= _everywhere():
+            return Bearing.NONE
+        if len(own) > 1:
+            return Bearing.SAME if 2 * len(own) >= len(stems) else Bearing.UNSURE
+        enough = len(stems) / 3 if number in self._sure else len(stems) / 2
+        return Bearing.UNSURE if len(wide) >= enough else Bearing.NONE
+
+    def _told(self, stems: frozenset[str], number: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Return which of the words a sentence holds, and which it and the one before do.
+
+        Both are the same if it leans on the one before, by a pronoun or for want of an own noun. No
+        sentence leans on the title.
+        """
+        plain = self._plain[number]
+        own = _shared(stems, plain)
+        wide = own if number < 2 else own | _shared(stems, self._plain[number - 1])
+        return (wide if wide != own and self._leans(number) else own), wide
+
+    def _leans(self, number: int) -> bool:
+        rest = _WEIGHS.sub(" ", self._sentences[number])
+        return bool(_LEANS.search(self._plain[number])) or content_stems(rest) <= _everywhere()
+
+    def says(
+        self, statement: str, about: re.Pattern[str], modal: re.Pattern[str] | None = None
+    ) -> bool:
         """Return whether the article says the same `about` someone, with that `modal`.
 
-        Of the statement's other words two stand in one sentence beside the modal, or all there
-        are. Who it is about stands there too, or elsewhere ("wir", says its chairwoman) if there
-        are two such words. Both patterns search in folded text, and the words that `about`
-        matches count for nothing.
+        Without a modal a sentence will do that guesses, or that can be meant so. Of the statement's
+        other words two stand in it, or all there are. Who it is about stands there too, or
+        elsewhere ("wir", says its chairwoman) if there are two such words. Both patterns search in
+        folded text, and the words that `about` matches count for nothing.
         """
-        stems = {stem for stem in content_stems(statement) if not about.search(stem)}
+        stems = frozenset(stem for stem in content_stems(statement) if not about.search(stem))
         elsewhere = len(stems) > 1 and any(about.search(plain) for plain in self._plain)
+        if modal is None:
+            candidates = [self._plain[number] for number in {*self._sure, *self._maybe}]
+        else:
+            candidates = [plain for plain in self._plain if modal.search(plain)]
         return any(
-            modal.search(plain)
-            and (elsewhere or about.search(plain))
-            and _shared(stems, plain) >= min(2, len(stems))
-            for plain in self._plain
+            (elsewhere or about.search(plain)) and len(_shared(stems, plain)) >= min(2, len(stems))
+            for plain in candidates
         )
 
-    def _around(self, number: int) -> str:
-        return " ".join(self._plain[max(0, number - 1) : number + 2])
+    def tells(self, statement: str) -> bool:
+        """Return whether a sentence says for certain two thirds of what a statement guesses.
+
+        That is no guess of the article, but no invention either.
+        """
+        stems = content_stems(statement)
+        told = max(2, 2 * len(stems) / 3)
+        return any(len(_shared(stems, plain)) >= told for plain in self._plain)
 
 
 @lru_cache(maxsize=256)
 def content_stems(sentence: str) -> frozenset[str]:
     """Return the stems of the words of a sentence that say what it is about, folded."""
-    words = (word for word in _WORD.findall(sentence) if word.lower() not in _NO_CONTENT)
+    told = _WORD.findall(_THE_END.sub(_CLOSING, sentence))
+    words = (word for word in told if word.lower() not in _NO_CONTENT)
     return frozenset(stem for word in words if len(stem := _stem(folded(word))) >= _LEAST_STEM - 1)
 
 
 def _stem(word: str) -> str:
     stem = _ENDING.sub("", word)
-    return (stem if len(stem) >= _LEAST_STEM else word)[:_STEM]
+    stem = stem if len(stem) >= _LEAST_STEM else word
+    return stem[: _COMPOUND if stem[:_STEM] in _HEADS else _STEM]
 
 
-def _shared(stems: frozenset[str] | set[str], plain: str) -> int:
-    return sum(stem in plain for stem in stems)
+@cache
+def _everywhere() -> frozenset[str]:
+    return frozenset(_stem(folded(word)) for word in _COMMON)
+
+
+@lru_cache(maxsize=1024)
+def _names_of(stem: str) -> tuple[str, ...]:
+    """Return a stem with what stands for it: words for one event, what a compound ends with."""
+    if len(stem) > _STEM:
+        tail = stem[_STEM:]
+        return (stem, tail) if len(tail) > _LEAST_STEM else (stem,)
+    if len(stem) < _LEAST_STEM:
+        return (stem,)
+    events = (
+        event
+        for event in _EVENTS
+        if any(stem.startswith(word[:_STEM]) or word.startswith(stem) for word in event)
+    )
+    return (stem, *(word for event in events for word in event))
+
+
+def _shared(stems: frozenset[str], plain: str) -> frozenset[str]:
+    return frozenset(stem for stem in stems if any(name in plain for name in _names_of(stem)))

@@ -55,13 +55,25 @@ _HALF = re.compile(
 )
 _DOZENS = re.compile(
     r"\b(?:(?P<from>[a-zäöüß]{2,40}|\d{1,3}) (?:bis|oder) )?"
-    r"(?P<count>[a-zäöüß]{2,40}|\d{1,3})(?P<half> halbes)? dutzend\b"
+    r"(?P<count>[a-zäöüß]{2,40}|\d{1,3})(?P<half> halbes)?"
+    r"(?: (?:gute|knappe|volle|weitere)s)? dutzend\b"
 )
+_DOZENS_COUNTED = re.compile(r"\b\d{1,3}(?= Dutzend\b)")
+_ONE_DOZEN = ("ein", "das", "dem", "im", "pro", "je")
 # "fünf- bis sechshundert": the first is hundreds too
 _SHARED_END = re.compile(
     r"\b(?P<first>[a-zäöüß]{3,20})-? (?:bis|und|oder) [a-zäöüß]{0,20}?"
     r"(?P<end>hundert(?:tausend)?|tausend)"
 )
+# A decade, which is neither a year nor a count: die 1990er, in den 90ern, neunziger Jahre, die
+# 80er- und 90er-Jahre.
+_DECADE = re.compile(
+    r"\b(?:(?P<century>1[89]|20)(?P<of>\d0)er(?:n|[- ]?jahren?)?\b"
+    r"|(?P<short>[1-9]0)er(?:(?:n|[- ]?jahren?)\b|(?=-? (?:und|bis|oder) (?:1[89]|20)?\d0er))"
+    r"|(?P<word>(?:zwan|vier|fünf|sech|sieb|acht|neun)zig|dreißig)er(?:n|[- ]?jahren?)?\b)",
+    re.IGNORECASE,
+)
+_RECENT_DECADES = 30  # of the last two centuries, until then; the others are the last one's
 # Names of the task itself, not figures of an article.
 _NAMES = re.compile(r"\bAK ?[1-5]\b")
 
@@ -106,7 +118,7 @@ _BELOW_HUNDRED |= _TENS | {
     if one != "eins"
     for ten, tens in _TENS.items()
 }
-_IRREGULAR = {"null": 0, "dutzend": 12, "erst": 1, "dritt": 3, "siebt": 7, "acht": 8}
+_IRREGULAR = {"null": 0, "erst": 1, "dritt": 3, "siebt": 7, "acht": 8}
 # What a number word can be the beginning of: dreijährig, vierköpfig, zweimal, zwanzigster.
 _TAILS = re.compile(
     r"(?:jährig|köpfig|mal|fach|stündig|tägig|monatig|wöchig|stellig|stöckig|gruppig|er)"
@@ -119,9 +131,10 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
     """Return the numbers in `text`: digits only, "." before decimals, no leading zeros.
 
     With `words`, numbers written out and ordinals count too, and the parts of a date or a time
-    stand beside the whole, so that "2026-03-01" also gives 2026, 3 and 1.
+    stand beside the whole, so that "2026-03-01" also gives 2026, 3 and 1. A decade is "1990er".
     """
-    found: set[str] = set()
+    found = {name for match in _DECADE.finditer(text) for name in _decade_names(match)}
+    text = _DECADE.sub(" ; ", text)
     for number, scaled, _ in _written(text):
         found.add(number)
         if scaled and words:
@@ -135,25 +148,43 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
     return found
 
 
+def number_word(word: str) -> int | None:
+    """Return the value of a whole number in digits or written out: 2 for "zwei", 1 for "einem"."""
+    if word.isdecimal():
+        return int(word)
+    return 1 if re.fullmatch("eine[mnrs]?", word) else _value(word.lower())
+
+
 def ungrounded(text: str, given: set[str]) -> list[str]:
     """Return the numbers of `text` that are not among those that `numbers_in` found elsewhere.
 
     "1,2 Millionen" may stand for 1.200.000, but not for 1,2. It is returned with its scale.
     A year may stand before a scale that is not its own: "will 2026 Millionen sparen".
     """
-    return sorted(
-        {
-            f"{number} {scale}".rstrip()
-            for number, scaled, scale in _written(text)
-            if (scaled or number) not in given and not (number in given and _YEAR.fullmatch(number))
-        }
-    )
+    decades = {_decade_names(m)[0] for m in _DECADE.finditer(text) if not m.group("word")}
+    numbers = {
+        f"{number} {scale}".rstrip()
+        for number, scaled, scale in _written(_DECADE.sub(" ; ", text))
+        if (scaled or number) not in given and not (number in given and _YEAR.fullmatch(number))
+    }
+    return sorted(numbers | (decades - given))
+
+
+def _decade_names(match: re.Match[str]) -> list[str]:
+    """Return the names of a decade, first the one that is written: 1990er and 90er."""
+    if century := match.group("century"):
+        return [f"{century}{match.group('of')}er", f"{match.group('of')}er"]
+    decade = int(match.group("short") or _TENS[match.group("word").lower()])
+    centuries = (19, 20) if decade <= _RECENT_DECADES else (19,)
+    return [f"{decade}er", *(f"{century}{decade}er" for century in centuries)]
 
 
 def _written(text: str) -> list[tuple[str, str | None, str]]:
     """Return the numbers in digits, each with its value and scale if "Millionen" or so follows."""
     text = _TIME.sub(_time, _NAMES.sub(" ", text))
     text = _YEARS.sub(_both_years, text)
+    if "Dutzend" in text:
+        text = _DOZENS_COUNTED.sub(lambda match: str(12 * int(match.group())), text)
     if any(sign in text for sign in _FRACTIONS):
         text = _FRACTION.sub(_decimals, text)
     found: list[tuple[str, str | None, str]] = []
@@ -199,15 +230,16 @@ def _scaled_words(text: str) -> Iterator[str]:
 
 def _in_words(text: str) -> Iterator[str]:
     """Yield the values of number words, in small letters: zwölf, anderthalb, zwei Dutzend."""
+    if "dutzend" in text:
+        for match in _DOZENS.finditer(text):
+            yield from _dozens(match)
+        text = _DOZENS.sub(" ; ", text)
     for word in set(_WORD.findall(text)):
         value = _value(word)
         if value is not None:
             yield str(value)
         elif "halb" in word and (half := _half(word)):
             yield half
-    if "dutzend" in text:
-        for match in _DOZENS.finditer(text):
-            yield from _dozens(match)
     if "hundert" in text or "tausend" in text:
         firsts = (_value("".join(match.groups())) for match in _SHARED_END.finditer(text))
         yield from (str(value) for value in firsts if value is not None)
@@ -232,6 +264,8 @@ def _dozens(match: re.Match[str]) -> Iterator[str]:
     for count in (match.group("from"), match.group("count")):
         if count == "anderthalb":
             yield "18"
+        elif count in _ONE_DOZEN:
+            yield "12"
         elif count and (value := int(count) if count.isdecimal() else _value(count)):
             yield str(12 * value)
 

@@ -47,14 +47,23 @@ ORGANISATIONS = (
 """Nouns that the name of an organisation or a place follows."""
 
 ASSOCIATIONS = {
-    "AWO": ("awo", "arbeiterwohlfahrt"),
-    "Caritas": ("caritas",),
-    "Diakonie": ("diakon",),
-    "DRK": ("drk", "rotes kreuz", "roten kreuz", "rote kreuz", "rotkreuz"),
-    "Der Paritätische": ("paritätische", "parität"),
-    "Jüdische Gemeinde": ("jüdische gemeinde", "jüdischen gemeinde", "jüdischer gemeinde"),
+    "AWO": r"\bawos?\b|arbeiterwohlfahrt",
+    "Caritas": r"caritas",
+    "Diakonie": r"diakonie|diakonisch|(?-i:\bInnere[nr]? Mission\b)",
+    "DRK": r"\bdrks?\b|rote[nrs]? kreuz(?!en?\b)|rotkreuz|\bred cross\b",
+    "Der Paritätische": (
+        r"\bdpwv\b|\bparit(?:ä|ae)tische[nrs]? (?:wohlfahrt|gesamt|landes|kreis)verb[aä]nd"
+        r"|(?-i:\b(?:Parit(?:ä|ae)tische|PARITÄTISCHE))[nrs]?\b"
+        r"(?! (?:mitbestimmung|besetzung|finanzierung|beteiligung|verteilung|kommission|gremi))"
+    ),
+    "Jüdische Gemeinde": r"\bj(?:ü|ue)dische[nr]? gemeinde",
+    "ZWST": r"\bzwst\b|zentralwohlfahrtsstelle",
 }
-"""The Liga's associations with the ways to write them, in small letters."""
+"""The Liga's associations, and the umbrella of one, with the ways to write them.
+
+They are patterns to be searched for in any case. Where a word means something else as well
+("paritätische Mitbestimmung", ein Diakon), the pattern leaves that out.
+"""
 
 PLACES = word_set(
     """
@@ -80,10 +89,10 @@ KNOWN_ACRONYMS = word_set(
     """
     AK AK1 AK2 AK3 AK4 AK5 QAG SGB BTHG BGB GG StGB KiFöG HKJGB KJSG AWO DRK ARD ZDF EU BRD DDR
     USA UN UNO KI IT WG ÖPNV PKW LKW KFZ GmbH AG TV CSD NGO PDF TÜV BAföG ADHS HIV PTBS WC CO
-    SOS FAQ OK
+    SOS FAQ OK DPWV ZWST
     """
 )
-"""Known to any writer, or the task's own: no sign that something was invented."""
+"""Known to any writer, the task's own, or judged as an association."""
 
 NO_NAMES = word_set(
     """

@@ -2,8 +2,6 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
-from functools import cached_property
 
 from tasks.liga_relevance.words import folded
 
@@ -21,7 +19,6 @@ class Vocabulary:
         self._words = words
         self._sorted = sorted(words)
         self._initials = "".join(w[0] for w in _WORD.findall(text) if w[0].isupper()).lower()
-        self._text = text
 
     def has(self, name: str) -> bool:
         """Return whether a part of a name stands in the article, in whatever form.
@@ -38,14 +35,6 @@ class Vocabulary:
         """Return whether an acronym stands in the article, or the words that it may stand for."""
         letters = folded(acronym)
         return letters in self._words or acronym.lower() in self._initials or self._begins(letters)
-
-    def has_phrase(self, phrases: Iterable[str]) -> bool:
-        """Return whether one of the phrases stands in the article, as part of a word too."""
-        return any(folded(phrase) in self._folded for phrase in phrases)
-
-    @cached_property
-    def _folded(self) -> str:
-        return folded(self._text)
 
     def _has_word(self, word: str) -> bool:
         if word in self._words or self._begins(word):

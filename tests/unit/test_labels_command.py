@@ -246,26 +246,70 @@ def snapshot(workspace: Path, *rows: dict[str, Any]) -> None:
         ({"content": LONG["content"][:60]}, True),
         ({"content": LONG["content"] + "\n"}, True),
         ({"published_at": "15.06.2026 10:00"}, True),
-        ({"id": "other", "published_at": "15.06.2026 10:00"}, False),
+        ({"id": "other", "published_at": "15.06.2026 10:00"}, True),
+        ({"content": LONG["content"][:60], "published_at": "15.06.2026", "source": "DPA"}, True),
+        ({"id": None, "content": LONG["content"][:90] + "…", "published_at": "", "url": "x"}, True),
+        ({"id": "other", "content": LONG["content"][:90] + " [...]", "source": "Agentur"}, True),
         (CONTRADICTS, False),
         ({"title": "Fußball", "content": ""}, False),
+        ({"title": "Fußball", "id": "other", "content": LONG["content"][:90]}, False),
+        ({"id": "other", "content": LONG["content"][90:]}, False),
     ],
-    ids=["whole", "other id", "title", "cut", "newline", "date", "other id, date", "text", "name"],
 )
 def test_a_label_is_for_the_item_of_its_text_or_of_its_id(
     tmp_path: Path, changed: dict[str, Any], fits: bool
 ) -> None:
     """And what fits none is not passed off as taken."""
-    snapshot(tmp_path, LONG)
+    snapshot(tmp_path, LONG, {**LONG, "id": "i6", "title": "Eine andere Meldung", "content": ""})
     write_jsonl(tmp_path / "old.jsonl", [{**LONG, **changed, "label": label(None)}])
     found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
-    assert (found.labels, found.strangers) == (1, 0 if fits else 1)
+    assert (found.labels, found.strangers) == (1, {} if fits else {"no such text": 1})
     with LabelCache(tmp_path / CACHE_FILE) as cache:
         digest = TASK.item_digest(TASK.item.model_validate(LONG))
         assert bool(cache.imported([digest])) == fits
+    other = ": i5 has another text" if changed.get("id", LONG["id"]) == LONG["id"] else ""
+    place = f"{tmp_path / 'old.jsonl'}, line 1"
     assert found.examples == (
-        [] if fits else [f"{tmp_path / 'old.jsonl'}, line 1: fits no item of the last snapshot"]
+        [] if fits else [f"{place}: fits no item of the last snapshot{other}"]
     )
+
+
+CUT = {**LONG, "id": "other", "content": LONG["content"][:90], "published_at": "15.06.2026"}
+REPRINT = {**LONG, "id": "i6", "source": "epd", "published_at": "2026-06-16T10:00:00"}
+
+
+def test_a_text_that_could_be_two_items_is_nobodys(tmp_path: Path) -> None:
+    snapshot(tmp_path, LONG, REPRINT)
+    write_jsonl(tmp_path / "old.jsonl", [{**CUT, "source": "Agentur", "label": label(None)}])
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert found.strangers == {"several items": 1}
+    (example,) = found.examples
+    assert example.endswith("line 1: its text is that of 2 items of the last snapshot: i5, i6")
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        digests = [TASK.item_digest(TASK.item.model_validate(row)) for row in (LONG, REPRINT)]
+        assert cache.imported(digests) == {}
+
+
+@pytest.mark.parametrize("row", [LONG, REPRINT], ids=["the first", "the reprint"])
+def test_what_else_a_row_gives_decides_between_items_of_one_text(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    snapshot(tmp_path, LONG, REPRINT)
+    given = {**row, "id": None, "content": row["content"][:90], "published_at": ""}
+    write_jsonl(tmp_path / "old.jsonl", [{**given, "label": label(None)}])
+    assert labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"]).strangers == {}
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        assert cache.imported([TASK.item_digest(TASK.item.model_validate(row))])
+
+
+def test_a_short_text_without_an_id_of_ours_tells_nothing(tmp_path: Path) -> None:
+    snapshot(tmp_path, LONG)
+    row = {**CUT, "content": LONG["content"][:30], "label": label(None)}
+    write_jsonl(tmp_path / "old.jsonl", [row] * 7)
+    found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
+    assert found.strangers == {"text too short": 7}
+    assert len(found.examples) == 5
+    assert "too short to tell whether it is i5" in found.examples[0]
 
 
 def test_an_exported_label_is_judged_with_its_item_where_that_is_there(tmp_path: Path) -> None:
@@ -278,7 +322,8 @@ def test_an_exported_label_is_judged_with_its_item_where_that_is_there(tmp_path:
     ]
     write_jsonl(tmp_path / "old.jsonl", rows)
     found = labels.take(tmp_path, TASK, [tmp_path / "old.jsonl"])
-    assert (found.labels, found.strangers, set(found.refused)) == (1, 1, {"placeholder"})
+    assert (found.labels, found.strangers) == (1, {"no such text": 1})
+    assert set(found.refused) == {"placeholder"}
 
 
 @pytest.mark.parametrize(

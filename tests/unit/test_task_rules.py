@@ -155,7 +155,8 @@ def test_the_reference_lists_the_rules() -> None:
 HOSTILE = (
     "„", "“", "`", "A. ", "1. ", "3. Mai ", "Petra ", "Liga könnte Ansicht der ", "könnte sich ",
     "Kinder leiden sehr oft hier. ", "[…] ", "\n", "'a ", "‚a‘ ", "“, sagte Petra ",
-    "Leiter Petra ", "keine weitere ", "The Kinder ",
+    "Leiter Petra ", "keine weitere ", "The Kinder ", "könnte - ", "Liga hat ",
+    "Eltern könnten droht. ", "ende des ",
 )  # fmt: skip
 
 

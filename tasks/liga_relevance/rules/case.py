@@ -57,7 +57,7 @@ class Case:
     @cached_property
     def weighed(self) -> Weighed:
         """What of title and content is a guess, a fear or a plan."""
-        return Weighed([self.article.title, *self.content_sentences])
+        return Weighed(self.article.title, self.content_sentences)
 
     @cached_property
     def summary(self) -> list[str]:

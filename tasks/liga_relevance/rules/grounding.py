@@ -4,13 +4,22 @@ Only what the model is shown of the article counts, with its source and date. We
 like "gestern" are not judged.
 """
 
+import re
 from collections.abc import Iterable
 from functools import cache
 
-from tasks.liga_relevance.dates import dates_given, dates_in, grounded, without_dates
+from tasks.liga_relevance.dates import (
+    dates_given,
+    dates_in,
+    grounded,
+    without_dates,
+    years_meant,
+)
 from tasks.liga_relevance.numbers import numbers_in, ungrounded
 from tasks.liga_relevance.output import Urgency
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
+
+_YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 def _ungrounded_number(case: Case) -> Findings:
@@ -37,7 +46,14 @@ def _numbers(case: Case, texts: Iterable[tuple[str, str]], own: set[str]) -> Fin
     given = case.numbers | own
     for name, text in texts:
         for number in ungrounded(without_dates(text), given):
+            if _YEAR.fullmatch(number) and int(number) in _years(case):
+                continue
             yield f"{name} nennt {number.replace('.', ',')}"
+
+
+def _years(case: Case) -> frozenset[int]:
+    """Return the years that the article gives as "im kommenden Jahr" and the like."""
+    return years_meant(case.shown, case.article.published_at)
 
 
 def _ungrounded_date(case: Case) -> Findings:

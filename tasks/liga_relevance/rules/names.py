@@ -25,14 +25,8 @@ _HYPHENATED = re.compile(rf"(?<![\w-])(?P<name>[\w-]{{1,60}})-(?:{ORGANISATIONS}
 _ACRONYM = re.compile(r"(?<![\w-])[A-ZÄÖÜ][A-Za-zäöü]{0,4}[A-ZÄÖÜ](?![\w])")
 _ROMAN = re.compile(r"[IVXLCDM]+")
 _WORD = re.compile(r"\w+(?:[-’']\w+)*")
-
-
 _ASSOCIATION = re.compile(
-    r"\b(?:"
-    + "|".join(
-        f"(?P<_{number}>{'|'.join(forms)})" for number, forms in enumerate(ASSOCIATIONS.values())
-    )
-    + ")",
+    "|".join(f"(?P<_{number}>{forms})" for number, forms in enumerate(ASSOCIATIONS.values())),
     re.IGNORECASE,
 )
 _JEWISH = "Jüdische Gemeinde"
@@ -45,9 +39,8 @@ def _ungrounded_name(case: Case) -> Findings:
         for person in sorted(told):
             yield f"{name} nennt {excerpt(person)}"
     for name, text in case.prose:
-        for association in _associations(text):
-            if not known.has_phrase(ASSOCIATIONS[association]):
-                yield f"{name} nennt {excerpt(association)}"
+        for association in _unknown_associations(case, text):
+            yield f"{name} nennt {excerpt(association)}"
     for argument, association, sure in _argued(case):
         if sure:
             yield f"argumentationskette nennt {excerpt(association)} in {excerpt(argument)}"
@@ -68,13 +61,20 @@ def _unsure_name(case: Case) -> Findings:
 def _associations(text: str, *, capital: bool = False) -> list[str]:
     """Return the associations in a text, each once; with `capital` only those written so.
 
-    "Paritätisch besetzt" and "jüdische Gemeinden" can be meant otherwise.
+    "Diakonisches Handeln" and "jüdische Gemeinden" can be meant otherwise.
     """
     names = tuple(ASSOCIATIONS)
     found = (
         match for match in _ASSOCIATION.finditer(text) if match.group()[0].isupper() or not capital
     )
     return list(dict.fromkeys(names[int((match.lastgroup or "_0")[1:])] for match in found))
+
+
+def _unknown_associations(case: Case, text: str, *, capital: bool = False) -> list[str]:
+    """Return the associations in a text that the article names in none of their forms."""
+    told = _associations(text, capital=capital)
+    known = _associations(case.shown) if told else []
+    return [association for association in told if association not in known]
 
 
 def _argued(case: Case) -> Iterator[tuple[str, str, bool]]:
@@ -85,9 +85,8 @@ def _argued(case: Case) -> Iterator[tuple[str, str, bool]]:
     """
     for argument in case.answer.argumentationskette:
         named = _associations(argument, capital=True)
-        for association in named:
-            if not case.vocabulary.has_phrase(ASSOCIATIONS[association]):
-                yield argument, association, len(named) == 1 and association != _JEWISH
+        for association in _unknown_associations(case, argument, capital=True):
+            yield argument, association, len(named) == 1 and association != _JEWISH
 
 
 def _half_known(text: str, known: Vocabulary) -> Iterator[str]:

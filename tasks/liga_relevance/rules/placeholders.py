@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
 
-_PART = r"(?:argument|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword)"
+_PART = (
+    r"(?:(?:(?:pro|kontra|contra|gegen)-?|haupt|neben)?argument|grund|these|aspekt|begründung"
+    r"|schlagwort|schlüsselwort|stichwort|satz|punkt|beispiel|tag|keyword)"
+)
 # Whole texts that say nothing.
 _EMPTY_WORDS = re.compile(
     r"(?:n/?a|k\.? ?a\.?|n\.? ?n\.?|n\.? ?v\.?|o\.? ?a\.?|null|none|nan|undefined|leer|unbekannt"
@@ -22,13 +25,17 @@ _EMPTY_WORDS = re.compile(
     r"|(?:der )?(?:text|inhalt|analyse|zusammenfassung|rest)? ?folgt(?: in kürze| noch| später)?"
     r"|(?:noch )?(?:in (?:arbeit|bearbeitung|vorbereitung)|offen|zu ergänzen|ausstehend)"
     r"|(?:s\.|siehe|wie) ?(?:o\.|u\.|oben|unten)|coming soon|to be (?:done|added|determined)"
-    rf"|{_PART}(?: ?[\dx]| (?:[a-z]|eins|zwei|drei|vier|fünf|sechs))?"
-    rf"|(?:erst|zweit|dritt|viert|fünft|sechst|letzt|weiter)e[rsn]? {_PART}"
+    rf"|{_PART}(?: (?:nr\.?|nummer))?(?: ?#?[\dx]| (?:[a-z]|eins|zwei|drei|vier|fünf|sechs))?"
+    rf"|(?:(?:der|die|das|eine?|mein) )?"
+    rf"(?:erst|zweit|dritt|viert|fünft|sechst|nächst|letzt|weiter)e[rsn]? {_PART}"
+    r"|(?:erst|zweit|dritt|viert)ens"
     r"|summary|detailed[_ ]analysis|argumentationskette|reasoning|tags"
     r"|[-–—.?_*]+|\[?[-–.…]+\]?|[\[<{]{1,2}[^\[\]<>{}]{0,80}[\]>}]{1,2})[.!:]?"
 )
 # A tag of one word like these can be a subject.
-_SUBJECTS = re.compile(r"text|test|offen|unklar|unbekannt|leer|tag|argument|beispiel|in arbeit")
+_SUBJECTS = re.compile(
+    r"text|test|offen|unklar|unbekannt|leer|tag|argument|these|begründung|beispiel|in arbeit"
+)
 _META = (
     r"(?:kurz|detail|text)?(?:zusammenfassung|analyse|begründung|inhaltsangabe|bewertung|text"
     r"|einordnung|einschätzung|auswertung|argumentation|argument|schlagwort|schlagwörter)(?:en?|s)?"
@@ -52,7 +59,7 @@ _ABOUT = (
 )
 _STATE = (
     r"(?:verfügbar|vorhanden|möglich|bekannt|erforderlich|notwendig|nötig|enthalten|gegeben|vor"
-    r"|zu entnehmen|ersichtlich|vorliegend|zur verfügung(?: gestellt)?|angegeben"
+    r"|zu entnehmen|ersichtlich|vorliegend|zur verfügung(?: gestellt)?|angegeben|genannt|erwähnt"
     r"|(?:erstellt|gefunden|erzeugt|ermittelt|abgeleitet|generiert|durchgeführt|vorgenommen)"
     r"(?: werden)?)"
 )
@@ -96,16 +103,25 @@ _LACKS = (
     r"(?:weitere|nähere|genauere|zusätzliche|detaillierte|ausführliche|konkretere) "
     rf"{_NOUN} ?{_ABOUT}{_ADVERBS}(?:fehlen|fehlt)(?: {_ADVERBS})?"
 )
+# Hier Begründung einfügen. Bitte noch den Text ergänzen.
+_TO_FILL_IN = (
+    rf"(?:(?:bitte|hier|noch|nun|kurz|selbst|{_ARTICLE.strip()}|de[nmr]|ihre?n?|deine?n?) ){{0,4}}"
+    rf"(?:(?:{_META}|text|inhalt|{_FACTS}) )?(?:(?:bitte|hier|noch|selbst) ){{0,2}}"
+    r"(?:(?:ein|nach)(?:zu)?(?:fügen|setzen|tragen)|ergänzen|ausfüllen|formulieren|schreiben)"
+)
 _ENGLISH = (
     r"no (?:\w{1,20} )?(?:summary|analysis|information|details?|data|text|content)(?: (?:is|was))?"
     r"(?: (?:available|provided|given|found|possible))?|not (?:available|applicable|provided|given)"
 )
 # Whole sentences, in small letters and without marks around.
 _EMPTY_PATTERNS = (_NONE, _THERE_IS_NONE, _IS_NOT, _NOT_IS, _FOLLOWS, _SEE, _HERE_STANDS, _LACKS)
-_EMPTY_SENTENCES = tuple(re.compile(pattern) for pattern in (*_EMPTY_PATTERNS, _ENGLISH))
+_EMPTY_SENTENCES = tuple(
+    re.compile(pattern) for pattern in (*_EMPTY_PATTERNS, _TO_FILL_IN, _ENGLISH)
+)
 _MISSING = re.compile(
     r"\b(?:kein|nicht|siehe|vgl|wie|wird|werden|folg|hier|no|not|fehl|behandel|themati|befass"
-    r"|beschäftig|handel|geht es|es geht)",
+    r"|beschäftig|handel|geht es|es geht|offen)"
+    r"|(?:füg|setz|trag|ergänz|füll|schreib|formulier)en\b",
     re.IGNORECASE,
 )
 # The article's own words about itself: filler in a summary, a reason in the reasoning.
@@ -114,9 +130,16 @@ _ARTICLE_LACKS = re.compile(
     r"(?:enthält|nennt|liefert|bietet|gibt|macht|umfasst|sind|werden|lassen sich) "
     rf"{_ADVERBS}keine? {_ADJECTIVES}(?:{_FACTS}) ?{_ABOUT}"
     r"(?:enthalten|genannt|gemacht|her|preis|an|zu entnehmen|entnehmen)?"
+    # Weitere Einzelheiten nennt der Artikel nicht.
+    rf"|(?:mehr|weitere|nähere|genauere|genaue|zusätzliche|konkrete|andere) (?:{_FACTS}) "
+    rf"(?:nennt|macht|enthält|liefert|bietet|gibt|lässt) (?:der|die|das|diese[rs]?) {_REPORT} "
+    rf"{_ADVERBS}(?:nicht(?: (?:her|preis|an))?|offen)"
+    rf"|(?:weitere|nähere|genauere|genaue|zusätzliche|konkrete) (?:{_FACTS}) gehen aus "
+    rf"(?:de[mr]|diese[mr]) {_REPORT} nicht hervor"
     # Mehr ist dem Text nicht zu entnehmen. Mehr gibt der Artikel nicht her.
-    r"|(?=.*\bnicht\b)(?:mehr|weiteres|näheres) (?:ist|lässt sich|geht|steht|sagt|nennt|gibt) "
-    rf"(?:nicht )?(?:(?:aus|in) )?(?:de[mr]|die|im|diese[mr]) {_REPORT}(?: hier)?(?: nicht)?"
+    r"|(?=.*\bnicht\b)(?:mehr|weiteres|näheres) (?:dazu )?"
+    r"(?:ist|lässt sich|geht|steht|sagt|nennt|gibt) (?:nicht )?(?:(?:aus|in) )?"
+    rf"(?:de[mr]|die|im|diese[mr]) {_REPORT}(?: hier)?(?: nicht)?"
     r"(?: (?:zu )?entnehmen| hervor| her)?"
     # Der Artikel behandelt ein wichtiges Thema.
     rf"|(?:(?:der|die|dieser|diese|dieses|das) {_REPORT} (?:behandelt|thematisiert|beleuchtet"
