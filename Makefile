@@ -1,7 +1,7 @@
 # make demo    retrain a small model on the sample data: no GPU, no Docker, no account
 #              (TASK=support_messages: on the second task's)
-# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1: skips for
-#              lack of an engine, of Chromium, fail)
+# make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1,
+#              REQUIRE_TOOLS=1: skips for lack of an engine, of Chromium, of node or PostgreSQL, fail)
 # make lint    ruff and mypy
 # make bench   the side-by-side figures of benchmarks/
 # make faults  kill the driver 200 times, and all else that tests/faults does (hours; needs Docker)
@@ -66,4 +66,11 @@ $(VENV)/.installed: pyproject.toml Makefile
 	 $(PY) -m pip install -q torch==2.13.0
 	@echo "Installing the driver and what its stages need ..."
 	$(PY) -m pip install -q -e '.[local,dev]'
+	touch $@
+
+# The compilers that rendered TypeScript and Vue files are checked with (tests/rendered).
+.cache/node/.installed: tests/rendered/node/package.json tests/rendered/node/package-lock.json
+	mkdir -p .cache/node
+	cp tests/rendered/node/package.json tests/rendered/node/package-lock.json .cache/node
+	cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=5
 	touch $@

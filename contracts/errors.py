@@ -266,7 +266,7 @@ class LineageBroken(RetrainError):
 class TaskUnrenderable(RetrainError):
     """The task's definition says something that cannot be written in another language."""
 
-    exit_code = 40
+    exit_code = 42
     hint = "docs/reference/task.md says what a definition may hold."
 
 

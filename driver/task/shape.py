@@ -75,12 +75,11 @@ class Shape:
         return {Kind.FLAG: "true or false", Kind.DATE: "date, YYYY-MM-DD"}[self.kind]
 
     def _range(self, unit: str, unlimited: str) -> str:
-        if self.least is None and self.most is None:
-            return unlimited
-        if self.least is None or self.most is None:
-            word, bound = ("up to", self.most) if self.least is None else ("from", self.least)
-            return f"{word} {bound:g}{unit}"
-        return f"{self.least:g} to {self.most:g}{unit}"
+        if self.least is not None and self.most is not None:
+            return f"{figure(self.least)} to {figure(self.most)}{unit}"
+        if self.most is not None:
+            return f"up to {figure(self.most)}{unit}"
+        return f"from {figure(self.least)}{unit}" if self.least is not None else unlimited
 
     def within(self) -> Iterator[Shape]:
         """Yield this shape and all that are inside of it, the outer ones first."""
@@ -101,6 +100,11 @@ class Field:
     meaning: str
     """What the task says of it; "" where it does not."""
     shape: Shape
+
+
+def figure(bound: float) -> str:
+    """Return a bound as every rendered language writes it, whole numbers without a point."""
+    return str(int(bound)) if bound == int(bound) else repr(bound)
 
 
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from driver.report.display import LastingConsole
 from driver.settings import Settings
 from driver.store import Run, Store
 from driver.task import noted
@@ -59,19 +59,27 @@ class Glance:
 def show(settings: Settings, *, as_json: bool) -> int:
     """Print tables on a terminal, plain lines elsewhere, or one JSON object; change nothing."""
     found = _glance(settings)
-    console = Console(highlight=False, soft_wrap=True)
+    console = LastingConsole(highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(_as_object(found), ensure_ascii=False, indent=2))
+        _say(console, json.dumps(_as_object(found), ensure_ascii=False, indent=2))
         return 0
     task = found.source.task
     console.print(f"[bold]{escape(task.name)}[/bold], version {escape(task.version)}")
     console.print(escape(found.source.about))
     for title, heads, rows in _tables(found):
         if console.is_terminal:
-            _print_table(title, heads, rows)
+            console.print(_table(title, heads, rows), soft_wrap=False)
         else:
-            _print_plain(title, heads, rows)
+            _say(console, _lines(title, heads, rows))
     return 0
+
+
+def _say(console: LastingConsole, text: str) -> None:
+    """Write a text as it is: rich would turn its tabs into blanks."""
+    try:
+        console.file.write(f"{text}\n")
+    except OSError:
+        console.on_broken_pipe()
 
 
 def _glance(settings: Settings) -> Glance:
@@ -119,6 +127,8 @@ def _tables(found: Glance) -> Iterable[_Shown]:
 
 
 def _kept(source: Source, field: Field) -> str:
+    if source.task.storage is None:
+        return "-"
     if field.name in source.storage.columns:
         length = source.storage.columns[field.name].length
         return f"column, {length} characters" if length is not None else "column"
@@ -131,19 +141,18 @@ def _then(digest: Digest, last_run: str) -> str:
     return f"{digest.then[:16]}, changed since" if digest.changed else "the same"
 
 
-def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for at, head in enumerate(heads):
         table.add_column(head, no_wrap=at == 0 and len(heads) > 1)
     for row in rows:
         table.add_row(*(escape(each) for each in row))
-    Console(highlight=False).print(table)
+    return table
 
 
-def _print_plain(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(f"\n# {title}")
-    for row in [heads, *rows]:
-        print("\t".join(" ".join(each.split()) for each in row))
+def _lines(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = ["\t".join(" ".join(each.split()) for each in row) for row in (heads, *rows)]
+    return "\n".join([f"\n# {title}", *cells])
 
 
 def _as_object(found: Glance) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from contracts.errors import SettingsInvalid, TaskUnrenderable
-from driver.task.shape import Field, Kind, Shape, fields_of, named
+from driver.task.shape import Field, Kind, Shape, fields_of, figure, named
 from tasks import Column, Storage, Task, UnknownTask, load_task
 
 MADE_BY = "Made by `driver task render` from tasks/"
 """How the line begins by which a file is known as a rendered one."""
+_TAKEN = frozenset({"metadata", "registry"})
+"""Attributes that a declarative model of SQLAlchemy's has already."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,15 @@ class Source:
     def storage(self) -> Storage:
         """Where a backend keeps an answer; without a word of the task, in one JSON value.
 
-        Raises `TaskUnrenderable` for a column that is no field, or too short for its field.
+        Raises `TaskUnrenderable` for a column that is no field, or cannot hold its field.
         """
         storage = self.task.storage or Storage(table="items")
         by_name = {each.name: each.shape for each in self.fields}
         for name, column in storage.columns.items():
             if name not in by_name:
                 raise _misfit(name, "the answer has no such field")
+            if name in _TAKEN:
+                raise _misfit(name, "SQLAlchemy keeps this name for itself")
             if column.length is not None:
                 _require_room(name, column, column.length, by_name[name])
         return storage
@@ -118,7 +122,7 @@ def _require_room(name: str, column: Column, length: int, shape: Shape) -> None:
         raise _misfit(name, f"a length is for texts, and the field is a {shape.kind.value}")
     longest = None if longest is None else max(longest, len(column.null or ""))
     if longest is None or longest > length:
-        needed = "a text of any length" if longest is None else f"{longest:g} characters"
+        needed = "a text of any length" if longest is None else f"{figure(longest)} characters"
         raise _misfit(name, f"it holds {length} characters, and the field may have {needed}")
 
 

@@ -113,6 +113,11 @@ def test_the_run_folder_tells_the_story(host: Host) -> None:
     run = Run.last(host.workspace)
     assert run is not None
     assert {noted.state for noted in run.read_state().stages.values()} == {"done"}
+    defined = json.loads((run.folder / "task.json").read_text(encoding="utf-8"))
+    assert (defined["name"], set(defined["prompts"])) == (
+        "liga_relevance",
+        {"system", "label", "correction"},
+    )
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]
     assert trained[-1]["done"] == trained[-1]["total"] == 70

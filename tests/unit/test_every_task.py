@@ -19,10 +19,12 @@ from pydantic import BaseModel
 from contracts.files import ROOT, read_jsonl
 from contracts.pace import CHARACTERS_PER_TOKEN
 from driver.settings import load
+from driver.task.render import render
 from driver.task.source import Source
 from images.labeler.fields import choices
 from images.labeler.measures import measure_names
 from tasks import InvalidAnswer, Task, known_tasks, load_task
+from tests.rendered.loaded import taken
 from tests.samples import sample_of
 
 LEAST_OF_A_CLASS = 15
@@ -139,6 +141,15 @@ def test_every_rule_is_told_once(shipped: Shipped) -> None:
 def test_the_storage_holds_what_the_task_answers(shipped: Shipped) -> None:
     storage, fields = Source(shipped.task).storage, set(shipped.task.output.model_fields)
     assert set(storage.columns) | set(storage.answered) | set(storage.textless) <= fields
+
+
+def test_what_is_rendered_reads_the_answers(shipped: Shipped, tmp_path: Path) -> None:
+    texts = render(Source(shipped.task))
+    (tmp_path / "parser.py").write_text(texts["parser.py"], encoding="utf-8")
+    parser = taken(tmp_path, "parser")
+    for label in list(shipped.labels.values())[:20]:
+        assert parser.parse(json.dumps(label)).model_dump(mode="json") == label
+    assert all(name in texts["types.ts"] for name in shipped.task.output.model_fields)
 
 
 def test_every_item_of_the_sample_has_one_good_label(shipped: Shipped) -> None:

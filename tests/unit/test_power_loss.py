@@ -5,6 +5,7 @@ The disk is a MODEL (power_cut.py): strict, and cut at every single change. FAUL
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -24,6 +25,9 @@ from contracts.test_set import TestSet, path_of
 from driver import taken_back
 from driver.settings import BackendSettings
 from driver.store import Run, Store
+from driver.task import publish
+from driver.task.render import render
+from driver.task.source import Source
 from driver.window import Window
 from driver.window_record import RECORD_FILE
 from tests.jobs import job_of
@@ -65,6 +69,23 @@ def test_a_published_file_is_there_and_whole(workspace: Path, cut: Cut) -> None:
         for number in range(3):
             files.write_json(workspace / "a/b/value.json", {"number": number, "fill": "x" * 99})
             done.append(number)
+
+
+def test_a_rendered_task_is_of_before_or_of_now_file_by_file(workspace: Path, cut: Cut) -> None:
+    first = Source.of("liga_relevance")
+    second = Source(dataclasses.replace(first.task, version="2"))
+    texts = [render(source) for source in (first, second)]
+    done = False
+    publish.publish(first, workspace / "out")
+
+    def check(found: Path) -> None:
+        for name, now in texts[1].items():
+            text = (found / "out" / name).read_text(encoding="utf-8")
+            assert text == now if done else text in {texts[0][name], now}
+
+    with cut(check):
+        publish.publish(second, workspace / "out")
+        done = True
 
 
 @pytest.mark.parametrize("forgets", ["the file", "its folder"])

@@ -1,8 +1,10 @@
 """A task is one definition: what it asks, what it accepts, and when it counts as changed."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,6 +120,28 @@ def test_schema_of_nested_models_has_no_references() -> None:
     assert schema["properties"]["level"] == {"enum": ["a", "b"], "type": "string"}
     assert schema["properties"]["count"] == {"type": "integer", "minimum": 1, "maximum": 9}
     assert schema["required"] == ["one", "many", "level", "short", "count"]
+
+
+class Dated(BaseModel):
+    due: date | None
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("2026-12-31", True), ("2026-13-01", False), ("2026-00-01", False), ("2026-1-1", False)],
+)
+def test_a_date_is_a_pattern_since_the_grammar_knows_no_format(text: str, fits: bool) -> None:
+    option, null = servable_schema(Dated)["properties"]["due"]["anyOf"]
+    assert null == {"type": "null"}
+    assert option.keys() == {"type", "pattern", "maxLength"}
+    assert bool(re.fullmatch(option["pattern"], text)) == fits
+    answer = json.dumps({"due": text})
+    try:
+        Dated.model_validate_json(answer, strict=True)
+    except ValueError:
+        assert not fits
+    else:
+        assert fits
 
 
 class FreeText(BaseModel):

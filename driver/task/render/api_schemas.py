@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from driver.task.render import python
 from driver.task.render.python import literal
-from driver.task.shape import Field, Kind, Shape
+from driver.task.shape import Field, Kind, Shape, figure
 from driver.task.source import Source
 
 _READ = '''
@@ -92,7 +92,7 @@ def _limits(shape: Shape) -> str:
     number = shape.kind in {Kind.NUMBER, Kind.INTEGER}
     least, most = ("ge", "le") if number else ("min_length", "max_length")
     said = [(least, shape.least), (most, shape.most)]
-    words = [f"{word}={bound:g}" for word, bound in said if bound is not None]
+    words = [f"{word}={figure(bound)}" for word, bound in said if bound is not None]
     return ", ".join(words + ([f"pattern={literal(shape.pattern)}"] if shape.pattern else []))
 
 

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from driver.task.render import columns, types
 from driver.task.render.tables import cell, table
-from driver.task.shape import Field
+from driver.task.shape import Field, Kind
 from driver.task.source import Source
+
+_JSON = {
+    Kind.TEXT: "string",
+    Kind.DATE: "string",
+    Kind.CHOICE: "string",
+    Kind.NUMBER: "number",
+    Kind.INTEGER: "number, whole",
+    Kind.FLAG: "boolean",
+    Kind.LIST: "array",
+    Kind.OBJECT: "object",
+}
 
 
 def render(source: Source) -> str:
@@ -26,7 +37,7 @@ def render(source: Source) -> str:
 def _field(source: Source, field: Field) -> str:
     rows = [
         ("values", field.shape.limits()),
-        ("JSON", _nullable(field.shape.kind.value, nullable=field.shape.nullable)),
+        ("JSON", _JSON[field.shape.kind] + (" or null" if field.shape.nullable else "")),
         ("TypeScript", f"`{types.typed(field.shape)}`"),
         ("kept in", _place(source, field)),
     ]
@@ -34,11 +45,9 @@ def _field(source: Source, field: Field) -> str:
     return "\n\n".join(part for part in said if part)
 
 
-def _nullable(word: str, *, nullable: bool) -> str:
-    return f"{word} or null" if nullable else word
-
-
 def _place(source: Source, field: Field) -> str:
+    if source.task.storage is None:
+        return "no backend"
     column = source.storage.columns.get(field.name)
     if column is None:
         return f"`{'.'.join((*source.storage.analysis, field.name))}`, JSON"

@@ -11,13 +11,13 @@ _FORM = (
     "Refuse text around the JSON object, a key that comes twice, a field too many or too few, a "
     "value of another type or beyond its limits."
 )
-_HEADING = re.compile(r"^(#{1,5} )", re.MULTILINE)
+_HEADING = re.compile(r"^(#{1,4} )", re.MULTILINE)
 
 
 def render(source: Source) -> str:
     """Return the guide; what the teacher is told stands in it word for word."""
     task = source.task
-    told = _HEADING.sub(r"#\1", task.label_prompt)
+    told = _HEADING.sub(r"##\1", task.label_prompt)
     fields = table(
         ("field", "what it is called", "values", "meaning"),
         [(f"`{f.name}`", f.title, f.shape.limits(), f.meaning) for f in source.fields],
