@@ -25,9 +25,9 @@ def storage_of(task: Task) -> Storage:
     return task.storage
 
 
-def has_text(item: dict[str, Any]) -> bool:
+def has_text(item: dict[str, Any], task: Task) -> bool:
     """Return whether there is anything in the item to analyse."""
-    return any(str(item.get(name) or "").strip() for name in ("title", "content"))
+    return any(str(item.get(name) or "").strip() for name in task.text_fields)
 
 
 def stored_answer(item: dict[str, Any], fields: Iterable[str], storage: Storage) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Asked, Outcomes, Record
 from driver.host_stages.telling import say
-from tasks import Storage, load_task
+from tasks import Task, load_task
 
 _FEWEST = 10  # items before a share of failures means anything
 _TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
@@ -61,13 +61,14 @@ def work(
     """
     if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
-    storage = storage_of(load_task(context.job.task))
+    task = load_task(context.job.task)
+    storage = storage_of(task)
     backend = Backend(backend_url)
     outage = Outage(backend, context.params.patience_s, partial(_objection, backend, alias))
     outage.ready()
     model = context.job.inputs[GGUF.name].digest
     record = Record.of_model(context.root, context.job.run, model, backend.url)
-    found = _look(context, backend, storage, outage, everything=everything)
+    found = _look(context, backend, task, outage, everything=everything)
     states = {i: reanalysis.state_of(item, storage) | _named(item) for i, item in found.now.items()}
     record.begin(context.job.run, model, backend.url, states, len(found.rows))
     outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
@@ -136,7 +137,7 @@ class _Found:
 def _look(
     context: StageContext[ReprocessParams],
     backend: Backend,
-    storage: Storage,
+    task: Task,
     outage: Outage,
     *,
     everything: bool,
@@ -151,8 +152,8 @@ def _look(
     rows = list(by_id.values())
     while True:
         try:
-            wanted = has_text if everything else None
-            listed, shown = reanalysis.look_at(backend, storage, by_id, wanted)
+            wanted = partial(has_text, task=task) if everything else None
+            listed, shown = reanalysis.look_at(backend, storage_of(task), by_id, wanted)
             break
         except BackendUnavailable as error:
             outage.sit_out(error)

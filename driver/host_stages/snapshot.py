@@ -36,7 +36,8 @@ from tasks import InvalidAnswer, Storage, Task, load_task
 
 Row = dict[str, Any]
 
-_ORIGIN = ("source", "source_name", "published_at", "url")
+_ALIASES = ("source_name",)
+"""Other names that fields of an item may have."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def source_digest(params: SnapshotParams, task_name: str, cwd: Path, backend_url
     if params.source == "files":
         parts["items"] = [files.digest_path(path) for path in _matched(params.items, cwd)]
     else:
-        storage = storage_of(load_task(task_name))
-        parts["items"] = [_kept(item, storage) for item in _backend(backend_url).items()]
+        task = load_task(task_name)
+        storage = storage_of(task)
+        parts["items"] = [_kept(item, task, storage) for item in _backend(backend_url).items()]
     return files.digest_text(files.canonical_json(parts))
 
 
@@ -203,20 +205,20 @@ def _backend(url: str) -> Backend:
     return Backend(url)
 
 
-def _kept(item: Row, storage: Storage) -> Row:
+def _kept(item: Row, task: Task, storage: Storage) -> Row:
     """Return what of an item can change a snapshot: the article, and a review's label."""
     reviewed = item.get("is_manually_reviewed") is True
     label = stored_answer(item, storage.edited, storage) if reviewed else {}
-    kept = {name: item.get(name) for name in ("id", "title", "content", *_ORIGIN)}
+    kept = {name: item.get(name) for name in (*task.item.model_fields, *_ALIASES)}
     analysis = analysis_of(item, storage) if reviewed else {}
     return {**kept, "label": label, "analysis": analysis}
 
 
 def _take_backend(task: Task, backend: Backend) -> _Snapshot:
     listed = backend.items()
-    usable = [item for item in listed if has_text(item)]
+    usable = [item for item in listed if has_text(item, task)]
     if len(usable) < len(listed):
-        say(f"{len(listed) - len(usable)} items without title and content left out")
+        say(f"{len(listed) - len(usable)} items without a text left out")
     items = [_item(task, item, f"{backend.url}/api/items/{item['id']}") for item in usable]
     return _Snapshot(items, _reviewed_there(task, usable))
 

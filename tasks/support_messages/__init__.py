@@ -70,6 +70,7 @@ TASK = Task(
     chat=QWEN3,
     # About 400 tokens of system prompt, 1,200 of the longest message, 200 of the longest answer.
     serving=Serving(temperature=0.1, num_ctx=4096, num_predict=512, repeat_penalty=1.0),
+    text_fields=("subject", "body"),
     facets=facets,
     time_of=time_of,
     ordinal={"urgency": (None, Urgency.LOW, Urgency.NORMAL, Urgency.URGENT)},

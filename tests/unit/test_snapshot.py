@@ -243,7 +243,7 @@ def test_backend(
     ]
     assert result.metrics == {"items": 9, "reviewed": 3, "unusable_reviews": 5}
     told = capsys.readouterr().err
-    assert "1 items without title and content" in told
+    assert "1 items without a text" in told
     assert "5 reviewed items are no valid label, and go to the quarantine" in told
     assert "item 4" in told
 

@@ -1,6 +1,6 @@
 """Write the sample: `items.jsonl` and `labels.jsonl`, the same bytes on every run.
 
-    python examples/support-sample/generate.py [folder]
+    python examples/support-sample/generate_messages.py [folder]
 
 Every message is put together from the hand-written texts of `bank.yaml`: a case with one or two
 of its facts, and sentences that fit any message. Its label is that of the case, with the same
