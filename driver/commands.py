@@ -328,6 +328,13 @@ def render_task(arguments: argparse.Namespace) -> int:
     return publish.render_all(_settings(arguments), arguments.out, arguments.after)
 
 
+def new_task(arguments: argparse.Namespace) -> int:
+    """Begin a task of one's own."""
+    from driver.task import begin
+
+    return begin.begin(arguments.name, arguments.field, arguments.language)
+
+
 def show_settings(arguments: argparse.Namespace) -> int:
     """Print every setting with its meaning, or as in effect."""
     from driver import settings

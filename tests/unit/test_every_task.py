@@ -155,7 +155,7 @@ def test_what_is_rendered_reads_the_answers(shipped: Shipped, tmp_path: Path) ->
 def test_every_item_of_the_sample_has_one_good_label(shipped: Shipped) -> None:
     task = shipped.task
     assert [row["id"] for row in shipped.items] == list(shipped.labels)
-    assert len(shipped.labels) >= 250
+    assert len(shipped.labels) >= 100
     for row in shipped.items:
         found = task.check(task.item.model_validate(row), shipped.answers[row["id"]])
         assert found == [], row["id"]
@@ -165,19 +165,19 @@ def test_every_class_of_the_sample_can_be_split(shipped: Shipped) -> None:
     strata = Counter(map(shipped.task.stratum, shipped.answers.values()))
     assert min(strata.values()) >= LEAST_OF_A_CLASS
     dates = [shipped.task.time_of(shipped.task.item.model_validate(row)) for row in shipped.items]
-    assert None not in dates
+    assert None not in dates or set(dates) == {None}
 
 
 def test_the_generator_writes_the_same_bytes(shipped: Shipped, tmp_path: Path) -> None:
-    (generator,) = shipped.folder.glob("generate*.py")
-    subprocess.run(
-        [sys.executable, str(generator), str(tmp_path)],
-        check=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"},
-    )
-    for name in ("items.jsonl", "labels.jsonl"):
-        assert (tmp_path / name).read_bytes() == (shipped.folder / name).read_bytes()
+    for generator in shipped.folder.glob("generate*.py"):  # a task of one's own may have none
+        subprocess.run(
+            [sys.executable, str(generator), str(tmp_path)],
+            check=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"},
+        )
+        for name in ("items.jsonl", "labels.jsonl"):
+            assert (tmp_path / name).read_bytes() == (shipped.folder / name).read_bytes()
 
 
 def test_the_demo_is_that_of_the_task(shipped: Shipped) -> None:

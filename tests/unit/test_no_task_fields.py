@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from contracts.files import ROOT
-from tasks import known_tasks, load_task
+from tasks import load_task
 
 ROOMS = ("benchmarks", "contracts", "driver", "images", "serving")
-FIELDS = frozenset(name for each in known_tasks() for name in load_task(each).output.model_fields)
+SHIPPED = ("liga_relevance", "support_messages")
+"""Not whatever else stands in tasks/: a field of one's own may well be called `name`."""
+FIELDS = frozenset(name for each in SHIPPED for name in load_task(each).output.model_fields)
 OWN_KEYS = {
     # What a stage says of its result, as run.json keeps it.
     ("driver/session.py", "summary"),
