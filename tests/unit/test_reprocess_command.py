@@ -52,7 +52,7 @@ def _reprocess(root: Path, url: str) -> int:
         "engine": "llamacpp",
         "runner": "process",
         "deploy": {"name": "news"},
-        "backend": {"url": url},
+        "backend": {"url": url, "container": "news"},
     }
     files.write_json(settings, asked)  # YAML too
     return cli.main(["reprocess", "-c", str(settings), "-w", str(root)])

@@ -129,7 +129,7 @@ def _driver(it: ReprocessStage, *arguments: str) -> int:
     settings = it.root / "retrain.yaml"
     asked = {
         "snapshot": {"source": "backend"},
-        "backend": {"url": it.backend_url},
+        "backend": {"url": it.backend_url, "container": "news"},
         "fetch": {"path": "base"},
     }
     files.write_json(settings, asked)  # YAML too
