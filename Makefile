@@ -36,7 +36,7 @@ lint: $(VENV)/.installed
 	$(PY) -m mypy .
 
 bench: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
-	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
+	@for file in benchmarks/[a-z]*.py benchmarks/gpu; do $(PY) -m benchmarks.$$(basename $$file .py) --quick; done
 
 faults: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
 	FAULTS=200 REQUIRE_DOCKER=1 $(PY) -m pytest tests/faults

@@ -3,11 +3,13 @@
     python -m benchmarks.gate [--quick]
 
 Models are simulated by what the gate sees of them: on each row and in each of four measures right
-or wrong, with a chance of 0.8 for the champion and the base model. Rows are hard or easy for all
-models alike (a latent normal with correlation 0.6, between models and between measures), which is
-how two models of one family behave. The gate itself is the real one. Each line gives the share of
-simulated candidates that go live, `ours` by the gate and `other` where the mean
-score decides (not below the champion's, above the base model's).
+or wrong, with a chance of 0.8 for the champion, and 0.1 less for the base model. One of the four is
+`rules`; 35 % of the rows are positive, and by their texts alone it is measured once more. An answer
+is valid with a chance of 0.9995. Rows are hard or easy for all models alike (a latent normal with
+correlation 0.6, between models and between measures), which is how two models of one family behave.
+The gate itself is the real one, but for the rule on constant answers. Each line gives the share of
+simulated candidates that go live, `ours` by the gate and `other` where the mean score decides (not
+below the champion's, above the base model's).
 
 For a candidate that is worse, or no better than the base model, fewer is better; for a better one,
 more is.
@@ -19,17 +21,23 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from contracts.params import EvaluateParams
-from images.labeler.gate import judge
+from images.labeler.gate import GUARDED, judge
 from images.labeler.measures import Floats, Measure
 from images.labeler.resampling import Difference, differences
 
-MEASURES = ("m1", "m2", "m3", "m4")
+MEASURES = ("m1", "m2", "m3", "rules")
 ACCURACY = 0.8
+VALID = 0.9995
+POSITIVE = 0.35
+"""Share of the rows that have long texts; the labels of the shipped sample have as many."""
+OTHER_TEXTS = 0.98
+"""Chance that an answer without long texts breaks no label rule, where `Case.texts` is given."""
 CORRELATION = 0.6
 _SEED = 11
 
@@ -46,10 +54,21 @@ class Case:
     over_base: float
     good: bool
     champion: bool = True
+    rules: float | None = None
+    """Points over the base model in the label rules, where they differ from the rest."""
+    texts: float | None = None
+    """Chance that a long text breaks no label rule, the candidate's and the base model's alike."""
 
 
 CASES = (
     Case("as the base model, nothing live", 0, 0, good=False, champion=False),
+    Case("10 over it, 10 under it in the rules", 0, 10, good=False, champion=False, rules=-10),
+    Case("10 over it, 5 under it in the rules", 0, 10, good=False, champion=False, rules=-5),
+    Case("10 over it, every text breaks a rule", 0, 10, good=False, champion=False, texts=0),
+    Case("10 over it, 70 % of the texts do", 0, 10, good=False, champion=False, texts=0.3),
+    Case("10 over it, 40 % of the texts do", 0, 10, good=True, champion=False, texts=0.6),
+    Case("10 over it, 30 % of the texts do", 0, 10, good=True, champion=False, texts=0.7),
+    Case("10 over it, as good in the rules", 0, 10, good=True, champion=False, rules=0),
     Case("10 points worse than the champion", -10, 10, good=False),
     Case("5 points worse than the champion", -5, 10, good=False),
     Case("2 points worse than the champion", -2, 10, good=False),
@@ -63,7 +82,7 @@ CASES = (
 def main() -> None:
     """Print one JSON line for each case."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer simulations, under 50 s")
+    parser.add_argument("--quick", action="store_true", help="fewer simulations, under 60 s")
     simulations = 20 if parser.parse_args().quick else 1000
     for rows in (150, 250):
         for case in CASES:
@@ -82,16 +101,15 @@ def main() -> None:
 def promoted(case: Case, rows: int, simulations: int) -> tuple[float, float]:
     """Return the shares of candidates that the gate, and the mean score, let go live."""
     source = np.random.default_rng(_SEED)
-    level = ACCURACY + case.points / 100
-    chances = {"candidate": level, "champion": ACCURACY, "baseline": level - case.over_base / 100}
+    chances = chances_of(case, rows)
+    others = ("champion", "baseline") if case.champion else ("baseline",)
     by_gate = by_score = 0
     for _ in range(simulations):
-        models = simulate(source, chances, rows)
+        models = simulate(source, chances)
         ours = models["candidate"]
-        others = ("champion", "baseline") if case.champion else ("baseline",)
-        found = {each: differences(ours, models[each], MEASURES, rows) for each in others}
-        measured = {"valid": _share(np.ones(rows)), **ours}
-        by_gate += all(each.passed for each in judge(measured, found, EvaluateParams()))
+        compared = (*MEASURES, *GUARDED)
+        found = {each: differences(ours, models[each], compared, rows) for each in others}
+        by_gate += all(each.passed for each in judge(ours, found, EvaluateParams()))
         by_score += (
             all(_mean(each) >= 0 for each in found.values()) and _mean(found["baseline"]) > 0
         )
@@ -99,22 +117,50 @@ def promoted(case: Case, rows: int, simulations: int) -> tuple[float, float]:
 
 
 def _mean(found: Sequence[Difference]) -> float:
-    return sum(each.value for each in found) / len(found)
+    values = [each.value for each in found if each.name in MEASURES]
+    return sum(values) / len(values)
+
+
+def chances_of(case: Case, rows: int) -> dict[str, Floats]:
+    """Return each model's chances to be right, [rows, measures]; the first rows are positive."""
+    level = ACCURACY + case.points / 100
+    base = level - case.over_base / 100
+    found = {
+        model: np.full((rows, len(MEASURES)), chance)
+        for model, chance in (("candidate", level), ("champion", ACCURACY), ("baseline", base))
+    }
+    rules = MEASURES.index("rules")
+    if case.rules is not None:
+        found["baseline"][:, rules] = level - case.rules / 100
+    if case.texts is not None:
+        for chances in found.values():
+            chances[:, rules] = np.where(_positive(rows) > 0, case.texts, OTHER_TEXTS)
+    return found
 
 
 def simulate(
-    source: np.random.Generator, chances: dict[str, float], rows: int
+    source: np.random.Generator, chances: dict[str, Floats]
 ) -> dict[str, dict[str, Measure]]:
     """Return every model's measures on rows that all of them have in common."""
+    rows = len(next(iter(chances.values())))
     common = source.standard_normal((rows, 1))
     return {
-        model: {
-            name: _share((latent[:, number] < NormalDist().inv_cdf(chance)).astype(float))
-            for number, name in enumerate(MEASURES)
-        }
+        model: _measures(_latent(source, common, rows) < ndtri(chance), source)
         for model, chance in chances.items()
-        for latent in [_latent(source, common, rows)]
     }
+
+
+def _measures(right: NDArray[np.bool_], source: np.random.Generator) -> dict[str, Measure]:
+    rows = len(right)
+    flags = right.astype(np.float64)
+    found = {name: _share(flags[:, number]) for number, name in enumerate(MEASURES)}
+    found["valid"] = _share((source.random(rows) < VALID).astype(np.float64))
+    found["rules.positive"] = _share(flags[:, MEASURES.index("rules")], _positive(rows))
+    return found
+
+
+def _positive(rows: int) -> Floats:
+    return (np.arange(rows) < POSITIVE * rows).astype(np.float64)
 
 
 def _latent(source: np.random.Generator, common: Floats, rows: int) -> Floats:
@@ -123,8 +169,10 @@ def _latent(source: np.random.Generator, common: Floats, rows: int) -> Floats:
     return latent
 
 
-def _share(flags: Floats) -> Measure:
-    counts = np.stack([flags, np.ones_like(flags)], axis=1)
+def _share(flags: Floats, among: Floats | None = None) -> Measure:
+    """Return the share of rows, or of those `among` them, with the flag."""
+    counted = np.ones_like(flags) if among is None else among
+    counts = np.stack([flags * counted, counted], axis=1)
     return Measure(counts, lambda sums: sums[..., 0] / sums[..., 1])
 
 

@@ -22,7 +22,7 @@ import torch
 from transformers import AutoTokenizer, Trainer, TrainerCallback
 
 from benchmarks.comparison import show
-from contracts import files
+from benchmarks.sample import TASK, conversations
 from contracts.params import TrainParams
 from examples import tiny_qwen3
 from images.trainer.backends import load_model
@@ -32,7 +32,6 @@ from images.trainer.rows import Row, encode
 from images.trainer.sft import Collator, make_trainer
 from tasks import load_task
 
-SAMPLE = files.ROOT / "examples" / "liga-sample"
 OURS, THEIRS = 4, 2
 """Rows of a step."""
 STEPS, QUICK_STEPS = 30, 2
@@ -79,15 +78,9 @@ def main() -> None:
 
 def sample(tokenizer: Any) -> tuple[list[Row], list[Messages]]:
     """Return the sample's rows within the limit, tokenized and as messages."""
-    task = load_task("liga_relevance")
-    labels = {row["id"]: row["label"] for row in files.read_jsonl(SAMPLE / "labels.jsonl")}
-    found = []
-    for read in files.read_jsonl(SAMPLE / "items.jsonl"):
-        item = task.item.model_validate(read)
-        messages = task.training_messages(item, task.output.model_validate(labels[item.id]))
-        row = encode({"id": item.id, "messages": messages}, tokenizer, task.chat)
-        if len(row.ids) <= PARAMS.max_length:
-            found.append((row, messages))
+    chat = load_task(TASK).chat
+    both = [(encode(given, tokenizer, chat), given["messages"]) for given in conversations()]
+    found = [(row, messages) for row, messages in both if len(row.ids) <= PARAMS.max_length]
     return [row for row, _ in found], [messages for _, messages in found]
 
 

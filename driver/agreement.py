@@ -61,7 +61,8 @@ def _split(session: Session, result: Result) -> str:
 def _evaluate(session: Session, result: Result) -> str:
     """Another model may be live than the candidate was compared with, or than itself.
 
-    And under the name of an adapter's base there may be another model.
+    A live model that was silent then is asked once more, unless the candidate is forced. And under
+    the name of an adapter's base there may be another model.
     """
     evaluated, deployed = EvaluateMetrics.model_validate(result.metrics), session.settings.deploy
     try:
@@ -71,6 +72,8 @@ def _evaluate(session: Session, result: Result) -> str:
     live, on = models.get(full_tag(deployed.name)), deployed.served_on
     if on and (base := models.get(full_tag(on))) and base.digest != evaluated.models.get("base"):
         return f"{on} is another model now"
+    if evaluated.silent and live and live.digest == evaluated.silent and not deployed.force:
+        return "the live model gave too few answers to compare with"
     known = {digest for role, digest in evaluated.models.items() if role != "baseline"}
     return "another model is live now" if live and live.digest not in known else ""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import Interrupted, RetrainError, Unforeseen
-from driver.store import Run
+from contracts.stages import DEPLOY
+from driver.store import Run, Served
+from serving.engine import Engine
 
 _TIMES = {"running": "started_at", "done": "ended_at", "failed": "ended_at"}
 """What is noted with a stage's change of state."""
@@ -43,10 +46,12 @@ class Notes:
         away: Sequence[tuple[float, float]],
         warn: Callable[[str], None],
         error: BaseException | None = None,
+        served: Callable[[], Served] | None = None,
     ) -> Path | None:
         """Note how the run has ended, write its report and return the path of it.
 
-        `away` says from when until when the service was away. A report that cannot be written is
+        `away` says from when until when the service was away; `served` asks the engine what is
+        served by now, where a deployment had begun. A report that cannot be written is
         told to `warn`: the run is none the worse for it.
         """
         from driver.report import html
@@ -55,7 +60,11 @@ class Notes:
         if error is not None:
             self._facts["failure"] = _failure(error)
         try:
-            self._write()
+            self._write()  # before anybody is asked, who may hang
+            if served and self.stages.get(DEPLOY.name, {}).get("state") not in (None, "planned"):
+                with suppress(RetrainError):
+                    self._facts["served"] = served().model_dump()
+                self._write()
             return html.write(workspace, self._run)
         except Exception as failed:  # noqa: BLE001  # must not hide how the run itself has ended
             warn(f"the report could not be written: {type(failed).__name__}: {failed}")
@@ -63,6 +72,15 @@ class Notes:
 
     def _write(self) -> None:
         self._run.write_state({**self._facts, "stages": self.stages})
+
+
+def named_by(engine: Engine, alias: str) -> Served:
+    """Return what a name names in a serving engine."""
+    models = engine.models()
+    digest = models[alias].digest if alias in models else ""
+    same = (tag for tag, model in models.items() if tag != alias and model.digest == digest)
+    own = (tag for tag in same if tag.startswith(f"{alias.partition(':')[0]}:"))
+    return Served(alias=alias, digest=digest, version=max(own, default=""))
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

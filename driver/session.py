@@ -16,18 +16,18 @@ from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, request, verification
 from driver.host_stages import deploy, fetch, reprocess, snapshot, verify
-from driver.notes import Notes
+from driver.notes import Notes, named_by
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.retry import retried
 from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
-from driver.store import Run, Store
+from driver.store import Run, Served, Store
 from driver.task import noted
 from driver.window import Window
 from serving import connect, ollama_address
-from serving.engine import Engine
+from serving.engine import Engine, full_tag
 from tasks import load_task
 
 if TYPE_CHECKING:
@@ -164,16 +164,23 @@ class Session:
 
     def end(self, results: dict[str, Result]) -> None:
         """Write the report and show the final table."""
-        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn)
+        report = self._report()
         seconds = time.monotonic() - self._started
         self.display.end(self.notes.stages, results, self.run, report, seconds)
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""
-        report = self.notes.end(self.workspace, self.window.absences(), self.display.warn, error)
+        report = self._report(error)
         if report:
             self.display.note(f"Report: {report}")
         verification.remind(self.workspace, self.display.warn)
+
+    def _report(self, error: BaseException | None = None) -> Path | None:
+        def served() -> Served:  # asked at need, and only then connected
+            return named_by(self.engine, full_tag(self.settings.deploy.name))
+
+        away, warn = self.window.absences(), self.display.warn
+        return self.notes.end(self.workspace, away, warn, error, served)
 
     @staticmethod
     def summary(result: Result) -> str:

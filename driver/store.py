@@ -181,6 +181,18 @@ class Failure(BaseModel):
     todo: str = ""
 
 
+class Served(BaseModel):
+    """What the served name named when a run ended that had begun a deployment."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    alias: str
+    digest: str
+    """Of the model; "" where it named none."""
+    version: str
+    """Another name of the same model, "" for none."""
+
+
 class RunState(BaseModel):
     """What a run has noted: run.json."""
 
@@ -196,6 +208,8 @@ class RunState(BaseModel):
     away: tuple[tuple[float, float], ...] = ()
     """When the backend was away for this run: from and until."""
     failure: Failure | None = None
+    served: Served | None = None
+    """None where no deployment had begun, or the engine could not be asked."""
     stages: dict[str, StageState] = {}
 
 

@@ -16,6 +16,8 @@ ERRORS = (".brier", ".ece")
 """How the names of measures end that are errors: 0 is best, where 1 is of all others."""
 MEASURES = ("", ".precision", ".recall", ".f1", ".macro_f1", ".exact", ".kappa", *ERRORS)
 """How the names of measures end, after that of a field (images/labeler/measures.py)."""
+RULES_OF_POSITIVE = "rules.positive"
+"""The one measure that is named otherwise."""
 
 
 # --- evaluate -------------------------------------------------------------------------------------
@@ -35,16 +37,23 @@ class EvaluateParams(Params):
     patience_s: float = Field(120, ge=0)
     """How long the engine may answer nothing, a restart included, before the stage gives up."""
     max_unanswered: float = Field(0.02, ge=0, le=0.5)
-    """Share of the rows that may be left out because the engine had no answer of the champion's or
-    base model's, asked again as well; with more the evaluation fails, and nobody is judged."""
+    """Share of the rows that no comparison may be made on because the engine had no answer of the
+    champion's or base model's, asked again as well. With more of the base model's the evaluation
+    fails; a champion that leaves out more, while the engine answers others, cannot be compared
+    with, so the candidate is refused unless it is forced."""
     min_valid: float = Field(0.99, ge=0, le=1)
     """Least share of answers that must be valid."""
+    min_rules: float = Field(0.5, ge=0, le=1)
+    """Least share of answers that must break no label rule of severity error (`rules`), and least
+    share of the positive ones by themselves (`rules.positive`), which have the long texts. 0 asks
+    for nothing, which suits a trial with a tiny model only."""
     min_scores: dict[str, float] = {}
     """Least value by measure, e.g. `{relevant: 0.9}`; see scores.json for the names. Not for an
     error (`.brier`, `.ece`), of which less is better."""
     above_constant: bool = True
-    """Demand that in each measure compared, but `valid` and `rules`, the candidate is better than
-    the same answer to every row would be. Off, a useless model can pass where nothing is live."""
+    """Demand that in each measure compared the candidate is better than the same answer to every
+    row would be; not in `valid` and `rules`, nor where even the labels could not be shown to be.
+    Off, a useless model can pass where nothing is live."""
     baseline: str = ""
     """The base model as the serving engine names it, e.g. `qwen3:14b-q8_0`: asked the same, it is
     what the training has to beat. "" leaves the comparison out."""
@@ -80,7 +89,7 @@ class EvaluateParams(Params):
         """Refuse an unknown kind of measure hours before it is asked for."""
         for name in asked:
             field, dot, kind = name.partition(".")
-            if dot + kind not in MEASURES or not field:
+            if name != RULES_OF_POSITIVE and (dot + kind not in MEASURES or not field):
                 kinds = ", ".join(each for each in MEASURES if each)
                 raise ValueError(f"{name} is no measure: one is FIELD, or ends with {kinds}")
         return asked
@@ -95,6 +104,8 @@ class EvaluateMetrics(Metrics):
     scores: dict[str, float]
     """By measure, those first by which models are compared; `ERRORS` among them."""
     reasons: tuple[str, ...] = ()
+    silent: str = ""
+    """Digest of a champion that left too many rows without an answer to be compared with."""
     models: dict[str, str] = {}
     """Digest of each model that was asked, by its role: candidate, champion, baseline; and under
     `base` that of the model that the candidate is an adapter on."""

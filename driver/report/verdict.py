@@ -8,18 +8,16 @@ from html import escape
 from typing import Any
 
 from contracts import stages
-from contracts.errors import CandidateRefused, Interrupted, RetrainError, Unforeseen
+from contracts.errors import CandidateRefused, Interrupted, RetrainError
 from contracts.params import VerifyMetrics
 from driver import locks, taken_back
+from driver.report import after_deploy
+from driver.report.after_deploy import Line, Told
 from driver.report.display import duration
 from driver.report.finished import ENDED_WELL, Finished
 from driver.store import Failure, Run, StageState
 
-_Said = tuple[str, str, tuple[str, ...]]
-"""Tone, verdict, and what there is to add."""
 _CARDS = 4
-_NOT_BACK = "NOT ROLLED BACK"
-"""How the driver begins to tell that a deployment is not undone (verification.py)."""
 _FORCE = "To let this one go live all the same: python -m driver run --force REASON."
 
 
@@ -30,34 +28,36 @@ def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
     text = (*text, _took(found))
     return (
         f'<div class="verdict {tone}"><strong>{escape(said)}</strong>'
-        f"{''.join(f'<p>{escape(each)}</p>' for each in text if each)}</div>"
+        f"{''.join(map(_paragraph, text))}</div>"
         f"{_findings(verdict)}{_cards(scores)}"
     )
 
 
-def _said(found: Finished, verdict: Mapping[str, Any] | None) -> _Said:
+def _said(found: Finished, verdict: Mapping[str, Any] | None) -> Told:
     """Return tone, verdict and what there is to add."""
     failure = found.state.failure
     if failure is None:
         return _ended(found)
     if failure.kind == CandidateRefused.__name__:
-        return _refused(failure, verdict)
+        return _refused(found, failure, verdict)
     return _failed(found, failure)
 
 
-def _refused(failure: Failure, verdict: Mapping[str, Any] | None) -> _Said:
+def _refused(found: Finished, failure: Failure, verdict: Mapping[str, Any] | None) -> Told:
     """Say who has refused the candidate: the gate is not the only one who does."""
     by_gate = (
         [each["text"] for each in verdict["findings"] if not each["passed"]] if verdict else ()
     )
     if by_gate and failure.why == "; ".join(by_gate):  # (host_stages/deploy.py: require_promoted)
-        text = f"What was live stays live. {_FORCE}"
-        return "bad", "Refused: the candidate does not go live", (text,)
+        said = "Refused: the candidate does not go live"
+        if found.metrics(stages.EVALUATE).get("silent"):
+            said += ", and the live model is broken"
+        return "bad", said, (f"What was live stays live. {_FORCE}",)
     told = (f"{failure.why}." if failure.why else "", failure.todo, "What was live stays live.")
     return "bad", f"Refused: {failure.what}", told
 
 
-def _ended(found: Finished) -> _Said:
+def _ended(found: Finished) -> Told:
     left = {n: each for n, each in found.state.stages.items() if each.state not in ENDED_WELL}
     if left or not found.state.stages:
         return _cut_off(found, left)
@@ -66,7 +66,12 @@ def _ended(found: Finished) -> _Said:
         names = ", ".join(found.state.stages)
         return "note", f"Come to its end without a deployment: {names}", ()
     if _was_taken_back(found, str(deployed["tag"]), str(deployed["digest"])):
-        return "bad", f"Was live, and was taken back since: {deployed['tag']}", ()
+        return after_deploy.taken_back_since(found, str(deployed["tag"]))
+    return after_deploy.moved(found) or _live(found, deployed)
+
+
+def _live(found: Finished, deployed: Mapping[str, Any]) -> Told:
+    """Say with how much confidence a model is live."""
     kept = deployed.get("previous", "")
     text = f"The version before is kept as {kept}." if kept else ""
     if forced := deployed.get("forced", ""):
@@ -85,7 +90,7 @@ def _was_taken_back(found: Finished, *names: str) -> bool:
         return False
 
 
-def _cut_off(found: Finished, left: Mapping[str, StageState]) -> _Said:
+def _cut_off(found: Finished, left: Mapping[str, StageState]) -> Told:
     """Say what is known of a run that could not note its end, or has not come to it yet."""
     for name, each in left.items():
         if each.state == "failed":  # of a stage run alone, whose failure only the stage notes
@@ -101,6 +106,8 @@ def _cut_off(found: Finished, left: Mapping[str, StageState]) -> _Said:
 
 def _named(found: Finished) -> str:
     """Return what the alias named when a run ended before its end."""
+    if said := after_deploy.stopped(found):
+        return said
     deployed, verify = found.metrics(stages.DEPLOY), found.noted(stages.VERIFY)
     if deployed:
         said = f"{deployed['alias']} named {deployed['tag']} then"
@@ -111,7 +118,7 @@ def _named(found: Finished) -> str:
             f"{said}, which nobody had verified: the next run verifies it{begun}. "
             "`driver models` shows what is live now."
         )
-    if found.noted(stages.DEPLOY).state == "running":
+    if found.noted(stages.DEPLOY).state in ("running", "failed"):
         return (
             "Whether the candidate was live for a moment is not noted; the next start finishes the "
             "switch or undoes it. `driver models` shows what is live now."
@@ -121,23 +128,22 @@ def _named(found: Finished) -> str:
     return f"It had deployed nothing: what was live{digest} was not touched."
 
 
-def _failed(found: Finished, failure: Failure) -> _Said:
+def _failed(found: Finished, failure: Failure) -> Told:
     told = (f"{failure.what}.", failure.why, failure.todo)
     at = (name for name, each in found.state.stages.items() if each.state == "failed")
     stage = next((f" in the stage {name}" for name in at), "")
     if failure.kind == Interrupted.__name__:
         return "note", f"Stopped by a signal{stage}", (failure.todo, _named(found))
-    deployed = found.metrics(stages.DEPLOY)
-    verification = found.noted(stages.VERIFY)
-    if verification.state == "failed":
-        lines = tuple(verification.error.splitlines())
-        if _NOT_BACK in verification.error:
-            return "bad", f"Not verified, and not taken back: {deployed.get('tag')}", lines
-        if failure.kind == Unforeseen.__name__:  # of which no deployment is taken back at once
-            return "bad", "Not verified, and not taken back yet", (*lines, _named(found))
-        return "bad", "Not verified: the deployed model does not stay live", lines
-    live = f"{deployed['tag']} is live all the same." if deployed else "What was live stays live."
-    return "bad", f"Failed{stage}", (*told, live)
+    if said := after_deploy.told(found, failure):
+        return said
+    return "bad", f"Failed{stage}", (*told, "What was live stays live.")
+
+
+def _paragraph(line: Line) -> str:
+    if isinstance(line, tuple):
+        label, text = line
+        return f"<p><b>{escape(label)}:</b> {escape(text)}</p>"
+    return f"<p>{escape(line)}</p>" if line else ""
 
 
 def _took(found: Finished) -> str:

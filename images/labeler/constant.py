@@ -7,27 +7,44 @@ does best is found on the very rows it is measured on, which favours it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from images.labeler.fields import Kind, kinds
 from images.labeler.measures import Judged, Measure, measures
+from images.labeler.resampling import Lead, leads
 from tasks.definition import Task
 
 OF_FORM = frozenset({"valid", "rules"})
-"""Measures in which a constant answer can be perfect: they are not about being right."""
+"""Measures, by the word before the point, that are not about being right: a constant answer can be
+perfect in them. They have least values of their own."""
+CALIBRATION = ".ece"
+"""How the name of a measure ends in which whoever states the same share for all is perfect too."""
+
+
+def leads_over_constants(
+    task: Task, rows: Sequence[Judged], ours: Mapping[str, Measure], names: Sequence[str]
+) -> list[Lead]:
+    """Return how a model's measures of these rows stand to the best constant answer's, in each
+    measure named that is neither `OF_FORM` nor of calibration."""
+    labels = measures(task, [Judged(row.expected, row.expected) for row in rows])
+    return leads(ours, best_constants(task, rows, names), labels, len(rows))
 
 
 def best_constants(task: Task, rows: Sequence[Judged], names: Sequence[str]) -> dict[str, Measure]:
-    """Return, for each measure named that is not `OF_FORM`, the measure of the constant best in it.
+    """Return, for each measure named that is neither `OF_FORM` nor of calibration, the measure of
+    the constant best in it.
 
     Every measure of a field is a function of that field's answers, so the constants are tried field
-    by field: each value that was expected and, of several to choose, also the most frequent ones.
+    by field: each value that was expected; of a number also the mean; of several to choose also the
+    most frequent ones.
     """
     of_field: dict[str, list[str]] = {}
     for name in names:
-        if name not in OF_FORM:
-            of_field.setdefault(name.partition(".")[0], []).append(name)
+        field = name.partition(".")[0]
+        if field not in OF_FORM and not name.endswith(CALIBRATION):
+            of_field.setdefault(field, []).append(name)
     found = {}
     for field, own in of_field.items():
         tried = [
@@ -50,6 +67,8 @@ def _values(kind: Kind, expected: Sequence[Any]) -> list[Any]:
     """Return the values to try."""
     if kind is Kind.TEXT:
         return list({bool(value): value for value in expected}.values())
+    if kind is Kind.NUMBER and (numbers := [value for value in expected if value is not None]):
+        return list(dict.fromkeys([*expected, fmean(numbers)]))
     if kind is not Kind.CHOICES:
         return list(dict.fromkeys(expected))
     frequent = [value for value, _ in Counter(v for each in expected for v in each).most_common()]

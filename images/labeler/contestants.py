@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from contracts.stages import GGUF
 from images.labeler.asking import CUT_OFF, Request, server_for
 from images.labeler.measures import Judged
 from images.labeler.pool import Pool
-from serving.engine import Answer, Engine, full_tag
+from serving.engine import Answer, AnswerCutOff, Engine, full_tag
 from tasks.definition import InvalidAnswer, Item, Task
 
 Role = Literal["candidate", "champion", "baseline"]
@@ -153,7 +153,10 @@ def ask(
 ) -> list[Reply]:
     """Return a model's replies in the order of the questions; only what is new to it is asked.
 
-    What gets no answer is asked again, and told as such if it never gets one.
+    What gets no answer is asked again, and told as such if it never gets one. A champion that the
+    engine gives up leaves the rest of the questions without one: whether it is the champion or the
+    engine that is broken is asked next (`images/labeler/unanswered.py`). With any other model
+    raises `EngineUnavailable` or `ModelMissing`.
     """
     options = dict(task.modelfile().parameters)
     keys = {question.id: _key(who, question, options) for question in questions}
@@ -165,16 +168,47 @@ def ask(
     asked = rest = [question for question in questions if question.id not in replies]
     for _ in range(_ROUNDS):
         known = next((q for q in questions if q.id in replies and replies[q.id].answered), None)
-        for question, answer in _answers(context, engine, who, options, rest, known):
-            if isinstance(answer, Answer) and answer.reason != CUT_OFF:
-                cache.put(keys[question.id], asdict(answer))
-            replies[question.id] = _reply(task, question, answer)
-            valid = sum(reply.output is not None for reply in replies.values())
-            context.progress(len(replies), len(questions), "items", model=who.role, valid=valid)
+        try:
+            for question, answer in _answers(context, engine, who, options, rest, known):
+                if isinstance(answer, Answer) and answer.reason != CUT_OFF:
+                    cache.put(keys[question.id], asdict(answer))
+                replies[question.id] = _reply(task, question, answer)
+                valid = sum(reply.output is not None for reply in replies.values())
+                context.progress(len(replies), len(questions), "items", model=who.role, valid=valid)
+        except (EngineUnavailable, ModelMissing) as error:
+            if who.role != "champion":
+                raise
+            silent = EngineUnavailable(error.what, why=error.why)
+            replies |= {q.id: _reply(task, q, silent) for q in rest if q.id not in replies}
+            break
         rest = [question for question in rest if not replies[question.id].answered]
     if asked:
-        engine.unload(who.tag)  # the next one needs the memory
+        # The next one needs the memory; a broken champion may be past unloading.
+        with suppress(*((RetrainError,) if who.role == "champion" else ())):
+            engine.unload(who.tag)
     return [replies[question.id] for question in questions]
+
+
+def require_well(
+    context: StageContext[EvaluateParams],
+    engine: Engine,
+    candidate: Contestant,
+    task: Task,
+    said: Sequence[Reply],
+) -> None:
+    """Raise `EngineUnavailable` unless the candidate answers now what it has answered before.
+
+    The cache is not asked: this is about the engine.
+    """
+    known = next((reply.question for reply in said if reply.answered), None)
+    if known is None:
+        raise EngineUnavailable("the engine had no answer of the candidate's either")
+    options = dict(task.modelfile().parameters)
+    with suppress(AnswerCutOff):  # also an answer
+        engine.chat(
+            candidate.tag, known.messages, options=options, timeout_s=context.params.timeout_s
+        )
+    engine.unload(candidate.tag)
 
 
 def _answers(

@@ -18,17 +18,25 @@ from typing import Any
 from contracts import files
 from contracts.answer_cache import ANSWERS_FILE, AnswerCache
 from contracts.entrypoint import StageContext
-from contracts.errors import SettingsInvalid
+from contracts.errors import EngineUnavailable, SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
 from images.labeler import parity, unanswered
-from images.labeler.constant import best_constants
-from images.labeler.contestants import Contestant, Question, Reply, ask, contestants, read_questions
+from images.labeler.constant import leads_over_constants
+from images.labeler.contestants import (
+    Contestant,
+    Question,
+    Reply,
+    ask,
+    contestants,
+    read_questions,
+    require_well,
+)
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
-from images.labeler.gate import Finding, judge
+from images.labeler.gate import GUARDED, Finding, judge
 from images.labeler.measures import Measure, measure_names, measures
-from images.labeler.resampling import Difference, differences, intervals, leads
+from images.labeler.resampling import Difference, differences, intervals
 from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
 from tasks import load_task
@@ -42,7 +50,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
 
     Raises `SettingsInvalid` for an unknown measure, before anything is created, `SentinelTripped`
     for a candidate that would read other prompts than it was trained on, or is another model,
-    `EngineUnavailable` where it leaves too many rows without an answer.
+    `EngineUnavailable` where the engine leaves too many rows without an answer.
     """
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
@@ -56,59 +64,100 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
             base = _base(engine, params.base)
             parity.check(context, engine, who[0].tag, task, questions)
             drift = check_candidate(context, engine, who[0].tag, task)
-            replies = {each: ask(context, engine, each, task, questions, cache) for each in who}
+            replies, silent = _ask_all(context, engine, who, task, questions, cache)
     finally:
         engine.close()
 
     gone = unanswered.left_out(replies, params.max_unanswered)
-    replies = unanswered.without(replies, gone)
-    questions = [question for question in questions if question not in gone]
+    own, shared = unanswered.own(replies, who[0]), unanswered.without(replies, gone)
     measured: dict[str, Measured] = {
         each.role: measures(task, [reply.judged() for reply in said])
-        for each, said in replies.items()
+        for each, said in shared.items()
     }
     digests: dict[str, str] = {each.role: each.digest for each in who}
-    compared = {
-        role: differences(measured["candidate"], other, matters, len(questions))
-        for role, other in measured.items()
-        if role != "candidate" and digests[role] != digests["candidate"]
-    }
-    constants = best_constants(task, [r.judged() for r in replies[who[0]]], matters)
-    above = leads(measured["candidate"], constants, len(questions))
+    compared = _compare(measured, digests, matters, len(questions) - len(gone))
+    judged = [reply.judged() for reply in own]
+    by_itself = measures(task, judged)
+    above = leads_over_constants(task, judged, by_itself, matters)
     findings = [
-        *judge(measured["candidate"], compared, params, above),
-        *unanswered.findings(replies, gone),
+        *judge(by_itself, compared, params, above, silent=silent),
+        *unanswered.findings(own, gone),
     ]
     _write_answers(context, questions, replies)
-    _write_scores(context, task, replies, measured, compared, matters)
-    verdict = _write_verdict(context, digests["candidate"], findings, questions, gone)
-    scores = {name: round(m.observed, 4) for name, m in measured["candidate"].items()}
+    _write_scores(context, task, shared, measured, compared, matters)
+    verdict = _write_verdict(context, digests["candidate"], findings, len(own), gone)
+    scores = {name: round(m.observed, 4) for name, m in by_itself.items()}
     first = dict.fromkeys((*matters, *scores))
     return EvaluateMetrics(
-        rows=len(questions),
-        valid=sum(reply.output is not None for reply in replies[who[0]]),
+        rows=len(own),
+        valid=sum(reply.output is not None for reply in own),
         promote=verdict["promote"],
         scores={name: scores[name] for name in first if name != "valid"},
         reasons=tuple(verdict["reasons"]),
+        silent=digests["champion"] if silent else "",
         models=digests | base,
         drift=drift.divergence if drift else None,
         agreement=drift.agreement if drift else None,
     )
 
 
+def _ask_all(
+    context: StageContext[EvaluateParams],
+    engine: Engine,
+    who: Sequence[Contestant],
+    task: Task,
+    questions: Sequence[Question],
+    cache: AnswerCache,
+) -> tuple[dict[Contestant, list[Reply]], str]:
+    """Return every model's replies, and why the champion is not among them, "" where it is.
+
+    Raises `EngineUnavailable` where a champion leaves too much without an answer, and the candidate
+    gets none either when it is asked once more: then it is the engine.
+    """
+    replies: dict[Contestant, list[Reply]] = {}
+    silent = ""
+    for each in who:
+        said = replies[each] = ask(context, engine, each, task, questions, cache)
+        if each.role != "champion" or not unanswered.is_silent(said, context.params.max_unanswered):
+            continue
+        try:
+            require_well(context, engine, who[0], task, replies[who[0]])
+        except EngineUnavailable as error:
+            raise unanswered.engine_failed(replies) from error
+        silent = unanswered.broken_champion(each, replies.pop(each))
+    return replies, silent
+
+
+def _compare(
+    measured: Mapping[str, Measured],
+    digests: Mapping[str, str],
+    matters: Sequence[str],
+    rows: int,
+) -> dict[str, list[Difference]]:
+    """Return how the candidate stands to each other model, by its role; to itself under another
+    name it does not stand at all.
+    """
+    names = list(dict.fromkeys((*matters, *GUARDED)))
+    return {
+        role: differences(measured["candidate"], other, names, rows)
+        for role, other in measured.items()
+        if role != "candidate" and digests[role] != digests["candidate"]
+    }
+
+
 def _write_verdict(
     context: StageContext[EvaluateParams],
     candidate: str,
     findings: Sequence[Finding],
-    questions: Sequence[Question],
+    rows: int,
     gone: Sequence[Question],
 ) -> dict[str, Any]:
-    """Write verdict.json and return it; `gone` are the rows that were left out."""
+    """Write verdict.json and return it; `gone` are the rows that no comparison is made on."""
     verdict = {
         "promote": all(each.passed for each in findings),
         "candidate": candidate,
         "reasons": _reasons(findings),
-        "rows": len(questions),
+        "rows": rows,
         "left_out": [question.id for question in gone],
         "findings": [asdict(each) for each in findings],
     }

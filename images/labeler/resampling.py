@@ -59,6 +59,9 @@ class Lead:
     """By the best constant answer."""
     least: float
     """One-sided: the model is better by more than this with 95 % confidence."""
+    attainable: float
+    """The same of the labels themselves; where it is not above 0, no model could be shown to be
+    better on these rows."""
 
 
 def intervals(measures: Mapping[str, Measure], rows: int) -> dict[str, Interval]:
@@ -88,16 +91,33 @@ def differences(
     return [_difference(name, ours[name], other[name], weights, swaps) for name in names]
 
 
-def leads(ours: Mapping[str, Measure], constants: Mapping[str, Measure], rows: int) -> list[Lead]:
-    """Compare a model with the best constant answer to the same rows, in each measure of these."""
-    weights, found = _bootstraps(rows), []
-    for name, other in constants.items():
-        own = ours[name]
+def leads(
+    ours: Mapping[str, Measure],
+    constants: Mapping[str, Measure],
+    labels: Mapping[str, Measure],
+    rows: int,
+) -> list[Lead]:
+    """Compare a model with the best constant answer to the same rows, in each measure of these.
+
+    `labels` are the measures of what was expected, given as the answer.
+    """
+    weights = _bootstraps(rows)
+
+    def least(own: Measure, other: Measure) -> float:
         sign = 1.0 if own.higher_is_better else -1.0
         drawn = sign * (own.of(weights @ own.counts) - other.of(weights @ other.counts))
-        least = float(np.percentile(drawn, 5.0))
-        found.append(Lead(name, own.observed, other.observed, least))
-    return found
+        return float(np.percentile(drawn, 5.0))
+
+    return [
+        Lead(
+            name,
+            ours[name].observed,
+            other.observed,
+            least(ours[name], other),
+            least(labels[name], other),
+        )
+        for name, other in constants.items()
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -75,7 +75,7 @@ class Host:
                 "micro_batch_size": 4,
                 "eval_steps": 35,
             },
-            "evaluate": {"limit": 2, "min_valid": 0, "above_constant": False},
+            "evaluate": {"limit": 2, "min_valid": 0, "min_rules": 0, "above_constant": False},
             "deploy": {"name": ALIAS},
             "reprocess": {"max_error_share": 1.0},
             "verify": {"constrained": True, "max_error_share": 1.0, "max_broken_share": 1.0},

@@ -123,6 +123,7 @@ class Drivers:
             "train.eval_steps=10",
             "evaluate.limit=1",
             "evaluate.min_valid=0",
+            "evaluate.min_rules=0",
             "verify.constrained=true",
         )
         self._demo = SmallDemo.make(place, base, workspace, *settings)

@@ -200,3 +200,11 @@ def test_people_change_what_they_may(
     except ValueError:
         found = None
     assert found == taken_as
+
+
+def test_limits_inside_of_an_object_hold_for_people_too(rendered_kinds: Path) -> None:
+    edit = taken(rendered_kinds, "api_schemas").KindsEdit
+    assert edit.model_validate({"parts": KINDS["parts"]}).model_dump(mode="json")["parts"]
+    too_long = KINDS["parts"][0] | {"name": "x" * 13}
+    with pytest.raises(ValueError, match=r"parts\.0\.name"):
+        edit.model_validate({"parts": [too_long]})

@@ -42,6 +42,8 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     assert verdict["promote"] is True
     assert verdict["reasons"] == [
         "valid is 1, at least 0.99 as demanded",
+        "rules is 1, at least 0.5 as demanded",
+        "rules.positive is 1, at least 0.5 as demanded",
         "relevant is 1, at least 1 as demanded",
         "priority.macro_f1 is 1, at least 0.9 as demanded",
         "no other model is live, so nothing can get worse",
@@ -74,6 +76,10 @@ def test_no_least_value_is_taken_for_an_error() -> None:
         ({"min_scores": {"relevant.f1": 5}}, r"relevant\.f1: 5: no measure is above 1"),
         ({"min_scores": {"relevant.f2": 0.5}}, r"relevant\.f2 is no measure: .*\.f1, \.macro_f1"),
         ({"measures": ("valid", "relevant.fl")}, r"relevant\.fl is no measure"),
+        (
+            {"measures": ("rules.positive", "relevant.positive")},
+            r"relevant\.positive is no measure",
+        ),
     ],
 )
 def test_what_no_model_can_reach_is_no_setting(given: dict[str, Any], why: str) -> None:
@@ -126,8 +132,9 @@ def test_a_refusal_is_a_result_that_names_what_was_missed(
     metrics = stage.evaluate(min_valid=0.9, min_scores={"relevant": 0.3, "assigned_aks": 0.8})
     assert metrics.promote is False
     assert metrics.valid == 2
-    assert stage.read("verdict")["reasons"][:3] == [
+    assert stage.read("verdict")["reasons"][:4] == [
         "valid is 0.3333, under the 0.9 demanded",
+        "rules is 0.3333, under the 0.5 demanded",
         "relevant is 0.1667, under the 0.3 demanded",
         "assigned_aks is 0, under the 0.8 demanded",
     ]
@@ -217,5 +224,5 @@ def test_broken_label_rules_are_told_and_measured(
 
     engine.script = invented
     metrics = stage.evaluate()
-    assert metrics.scores["rules"] == 0.5
+    assert (metrics.scores["rules"], metrics.scores["rules.positive"]) == (0.5, 0.0)
     assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3

@@ -1,15 +1,14 @@
-"""Evaluation: the candidate against the live model, the base model, and one constant answer."""
+"""Evaluation: the candidate against the live model, the base model, and the label rules."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.errors import ModelMissing
 from tests.unit.evaluation import TASK, Evaluation, by_tag, engine, live, right, rows, stage, wrong
-from tests.unit.labeler_stage import label, read_jsonl, write_jsonl
+from tests.unit.labeler_stage import write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine
 
 __all__ = ["engine", "stage"]
@@ -30,7 +29,8 @@ def test_champion_and_base_model_are_asked_the_same_and_only_once(
         assert asked == [row["messages"][:-1] for row in rows(6)]
     scores = stage.read("scores")
     assert scores["models"]["baseline"]["measures"]["relevant.f1"]["value"] == 0.0
-    assert {each["name"] for each in scores["compared"]["champion"]} == set(TASK.matters)
+    compared = {each["name"] for each in scores["compared"]["champion"]}
+    assert compared == {*TASK.matters, "valid"}
     # Nothing is asked a second time, the candidate included: an evaluation goes on after a kill.
     engine.asked.clear()
     assert stage.evaluate(**given) == metrics
@@ -71,88 +71,39 @@ def test_a_base_model_that_is_not_there_is_named(stage: Evaluation, engine: Scri
         stage.evaluate(baseline="base")
 
 
-def silent_at(*numbers: int, tag: str = "liga", otherwise: Any = right) -> Any:
-    """Let a model give no answer to some rows; the candidate is wrong on every fifth row."""
-
-    def script(messages: list[dict[str, str]], number: int, asked: str) -> Any:
-        row = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
-        if asked.startswith(tag) and row in numbers:
-            return EngineUnavailable("no answer within 300 s")
-        candidate = asked.startswith("retrain-candidate")
-        return (wrong if candidate and row % 5 == 0 else otherwise)(messages, number)
-
-    return script
+def without_texts(messages: list[dict[str, str]], number: int) -> str:
+    """Right in every field, and no text that a label rule would let pass."""
+    told = json.loads(str(right(messages, number)))
+    summary = "Das Land zahlt 4711 Euro."
+    return json.dumps(told | ({"summary": summary} if told["relevant"] else {}))
 
 
-def test_no_answer_of_the_champion_is_no_wrong_answer(
+def test_a_first_model_all_of_whose_texts_break_a_rule_is_refused(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:
-    """Else a worse candidate looks better, the more often the engine fails for the champion."""
-    write_jsonl(stage.folder / "test.jsonl", rows(60))
-    live(engine, "liga:latest", "d8")
-    engine.tag_script = silent_at(*range(1, 60, 3))
-    with pytest.raises(EngineUnavailable, match="20 of 60 test rows got no answer") as caught:
-        stage.evaluate(champion="liga:latest")
-    assert "the champion (liga:latest) has none to 20" in str(caught.value)
-    assert not (stage.out / "verdict.json").exists()
-
-
-def test_a_few_rows_without_an_answer_are_left_out_for_all(
-    stage: Evaluation, engine: ScriptedEngine
-) -> None:
-    write_jsonl(stage.folder / "test.jsonl", rows(60))
-    live(engine, "liga:latest", "d8")
-    engine.tag_script = silent_at(7)
-    assert stage.evaluate(champion="liga:latest").rows == 59
-    silent = rows(8)[7]["messages"][:-1]
-    assert sum(e["tag"] == "liga:latest" and e["messages"] == silent for e in engine.asked) >= 3
-    verdict = stage.read("verdict")
-    assert (verdict["promote"], verdict["rows"], verdict["left_out"]) == (False, 59, ["i7"])
-    assert any("model's: 1 row (i7)" in reason for reason in verdict["reasons"])
-    assert "i7" not in [row["id"] for row in read_jsonl(stage.out / "answers.jsonl")]
-
-
-def test_a_candidate_that_hangs_where_the_champion_answers_is_at_fault(
-    stage: Evaluation, engine: ScriptedEngine
-) -> None:
-    live(engine, "liga:latest", "d8")
-    engine.tag_script = silent_at(3, tag="retrain-candidate")
-    metrics = stage.evaluate(champion="liga:latest")
-    assert (metrics.rows, metrics.valid, metrics.promote) == (6, 5, False)
-    assert "the candidate gave no answer, asked again: 1 row (i3)" in metrics.reasons[-1]
-
-
-@pytest.mark.parametrize("priority", [None, "high"])
-def test_the_same_answer_to_every_row_is_refused_though_nothing_is_live(
-    stage: Evaluation, engine: ScriptedEngine, priority: str | None
-) -> None:
-    write_jsonl(stage.folder / "test.jsonl", rows(40))
-    engine.script = lambda _messages, _number: json.dumps(label(priority))
+    """Most rows are irrelevant, so that over all of them it is the better half of the answers."""
+    every = rows(40)
+    write_jsonl(stage.folder / "test.jsonl", [row for n, row in enumerate(every) if n % 8 != 1])
+    engine.script = without_texts
     metrics = stage.evaluate()
-    assert (metrics.valid, metrics.promote) == (40, False)
+    assert (metrics.valid, metrics.promote) == (35, False)
+    assert metrics.scores["rules"] > 0.5
     refused = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
-    assert {each["rule"] for each in refused} == {"constant"}
-    assert "priority.kappa is 0, and the same answer to every row reaches 0 as well" in str(refused)
-    assert stage.evaluate(above_constant=False).promote is True
+    assert [each["text"] for each in refused] == ["rules.positive is 0, under the 0.5 demanded"]
 
 
-def test_a_guess_is_not_shown_to_be_better_than_a_constant_answer(
+def test_better_fields_do_not_make_up_for_worse_texts(
     stage: Evaluation, engine: ScriptedEngine
 ) -> None:
     write_jsonl(stage.folder / "test.jsonl", rows(40))
-    half = {row["messages"][1]["content"] for n, row in enumerate(rows(40)) if n % 4 < 2}
-    engine.script = lambda messages, number: (right if messages[1]["content"] in half else wrong)(
-        messages, number
-    )
-    metrics = stage.evaluate()
+    live(engine, "base:latest", "d9")
+
+    def wordy(messages: list[dict[str, str]], number: int) -> str:
+        told = json.loads(str(right(messages, number)))
+        return json.dumps(told | ({"priority": "low"} if told["relevant"] else {}))
+
+    engine.tag_script = by_tag(retrain_candidate=without_texts, base=wordy)
+    metrics = stage.evaluate(baseline="base", min_rules=0.0)
     assert metrics.promote is False
-    assert any("not shown to be better than a constant" in told for told in metrics.reasons)
-
-
-def test_an_error_is_held_against_the_constant_with_the_least(
-    stage: Evaluation, engine: ScriptedEngine
-) -> None:
-    stage.evaluate(measures=("valid", "relevance_score.brier", "summary"))
-    told = [r for r in stage.read("verdict")["reasons"] if "every row" in r]
-    assert len(told) == 2
-    assert told[0].startswith("relevance_score.brier is 0.01; the same answer to every row reaches")
+    (told,) = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert told["text"].startswith("rules is significantly worse than the base model's: -0.500")

@@ -82,14 +82,20 @@ def test_holm_is_the_textbooks() -> None:
 
 
 # --- the gate ------------------------------------------------------------------------------------
-MEASURED = {"valid": share(flags(150, 150)), "rules": share(flags(140, 150))}
+MEASURED = {
+    "valid": share(flags(150, 150)),
+    "rules": share(flags(140, 150)),
+    "rules.positive": share(flags(40, 50)),
+}
 PARAMS = EvaluateParams()
 Made = Callable[..., Difference]
 
 
-def difference(value: float = 0.0, least: float = -0.03, **p: float) -> Difference:
+def difference(
+    value: float = 0.0, least: float = -0.03, name: str = "relevant.f1", **p: float
+) -> Difference:
     worse, better = p.get("p_worse", 0.5), p.get("p_better", 0.5)
-    return Difference("relevant.f1", value, value - 0.05, value + 0.05, least, worse, better)
+    return Difference(name, value, value - 0.05, value + 0.05, least, worse, better)
 
 
 def refused(findings: list[Finding]) -> list[str]:
@@ -100,6 +106,35 @@ def test_a_first_model_needs_the_thresholds_only() -> None:
     assert refused(judge(MEASURED, {}, PARAMS)) == []
     demanding = PARAMS.model_copy(update={"min_scores": {"rules": 0.95}})
     assert refused(judge(MEASURED, {}, demanding)) == ["rules is 0.9333, under the 0.95 demanded"]
+
+
+@pytest.mark.parametrize("name", ["rules", "rules.positive"])
+def test_there_is_a_floor_for_the_texts_whatever_else_is_good(name: str) -> None:
+    poor = MEASURED | {name: share(flags(20, 50))}
+    assert refused(judge(poor, {}, PARAMS)) == [f"{name} is 0.4, under the 0.5 demanded"]
+    assert refused(judge(poor, {}, PARAMS.model_copy(update={"min_rules": 0.4}))) == []
+
+
+@pytest.mark.parametrize("name", ["rules", "relevant.f1", "valid"])
+def test_what_is_worse_than_the_base_model_is_made_up_for_by_nothing(name: str) -> None:
+    gain = difference(0.3, p_better=0.0001, p_worse=1.0, name="priority.kappa")
+    loss = difference(-0.08, p_worse=0.02, p_better=0.99, name=name)
+    (told,) = refused(judge(MEASURED, {"baseline": [gain, loss]}, PARAMS))
+    assert told.startswith(f"{name} is significantly worse than the base model's: -0.080")
+    chance = difference(-0.08, p_worse=0.2, p_better=0.9, name=name)
+    assert refused(judge(MEASURED, {"baseline": [gain, chance]}, PARAMS)) == []
+
+
+def test_more_valid_answers_are_no_reason_to_go_live() -> None:
+    alike, form = difference(), difference(0.3, p_better=0.0001, name="valid")
+    (told,) = refused(judge(MEASURED, {"baseline": [alike, form]}, PARAMS))
+    assert "in no measure significantly better" in told
+
+
+def test_a_champion_that_could_not_be_compared_with_passes_nobody() -> None:
+    findings = judge(MEASURED, {}, PARAMS, silent="the live model is broken")
+    assert refused(findings) == ["the live model is broken"]
+    assert not any("no other model is live" in each.text for each in findings)
 
 
 def test_significantly_worse_in_one_measure_is_refused() -> None:

@@ -35,6 +35,7 @@ class Output(BaseModel):
 TASK = replace(
     load_task("liga_relevance"),
     output=Output,
+    positive=lambda answer: answer.flag,
     ordinal={"size": ("s", "m", "l")},
     calibrated={"share": "flag"},
     matters=("flag.f1",),
@@ -68,6 +69,7 @@ ROWS = [
 def test_values_of_hand_counted_answers() -> None:
     found = values(ROWS)
     assert (found["valid"], found["rules"]) == (0.75, 0.5)
+    assert found["rules.positive"] == 1.0, "of rows 1 and 3; row 2 is not answered as positive"
     # Detected: rows 1 and 3; expected: rows 1 and 2; the invalid one detects nothing.
     assert found["flag"] == 0.25
     assert found["flag.precision"] == found["flag.recall"] == found["flag.f1"] == 0.5
@@ -90,9 +92,22 @@ def test_all_right_is_best_and_all_invalid_is_worst() -> None:
     best = values([Judged(made(share=1.0), made(share=1.0))] * 3)
     assert {name: v for name, v in best.items() if v != 1.0} == {"share.brier": 0, "share.ece": 0}
     worst = values([Judged(made(), None)] * 3)
-    expected = {"share.brier": 1.0, "size.kappa": 0.0}
-    assert {name: v for name, v in worst.items() if v != 0.0} == {"share.brier": 1.0}
-    assert worst["size.kappa"] == expected["size.kappa"]
+    nothing_to_break_a_rule = {"rules.positive": 1.0}
+    found = {name: v for name, v in worst.items() if v != 0.0}
+    assert found == {"share.brier": 1.0} | nothing_to_break_a_rule
+    assert worst["size.kappa"] == 0.0
+
+
+def test_rules_are_counted_by_themselves_where_the_answer_is_positive() -> None:
+    rows = [
+        Judged(made(), made(), ("invented",)),
+        Judged(made(), made()),
+        Judged(made(), made(flag=False), ("invented",)),
+        *[Judged(made(flag=False), made(flag=False))] * 6,
+        Judged(made(), None),
+    ]
+    found = values(rows)
+    assert (found["rules"], found["rules.positive"]) == (0.7, 0.5)
 
 
 def test_kappa_is_cohens_with_quadratic_weights() -> None:
@@ -163,7 +178,7 @@ def test_many_sums_at_once_give_each_its_value() -> None:
 
 def test_names_need_no_rows_and_sums_have_the_same_places_for_every_model() -> None:
     names = measure_names(TASK)
-    assert names[:3] == ["valid", "rules", "flag"]
+    assert names[:4] == ["valid", "rules", "rules.positive", "flag"]
     assert {"size.kappa", "share.brier", "colours.macro_f1"} <= set(names)
     few, many = measures(TASK, ROWS[:1]), measures(TASK, ROWS)
     for name in names:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,35 +15,9 @@ from driver.notes import Notes
 from driver.report import html
 from driver.store import Run
 from tests.unit.finished_run import FinishedRun
+from tests.unit.reported import copied, failure, head, report, run
 
-
-@pytest.fixture
-def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """Return a copy of the run whose notes and results may be changed."""
-    workspace = tmp_path / "workspace"
-    shutil.copytree(finished_run.workspace, workspace)
-    return replace(finished_run, workspace=workspace, run=Run(workspace, finished_run.run.id))
-
-
-def report(run: FinishedRun, **changed: Any) -> str:
-    """Return the report after a change of the run's notes: `stage={…}`, or a key of run.json."""
-    path = run.run.folder / "run.json"
-    noted = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in changed.items():
-        if key in noted["stages"]:
-            noted["stages"][key] |= value
-        else:
-            noted[key] = value
-    files.write_json(path, noted)
-    return html.write(run.workspace, run.run).read_text(encoding="utf-8")
-
-
-def head(text: str) -> str:
-    return text.split("<section", maxsplit=1)[0]
-
-
-def failure(kind: str, what: str) -> dict[str, Any]:
-    return {"kind": kind, "exit_code": 1, "what": what, "why": "because", "todo": "mend it"}
+__all__ = ["run"]
 
 
 def test_a_run_that_ended_well_says_what_is_live(run: FinishedRun) -> None:
@@ -86,6 +57,18 @@ def test_a_refusal_names_the_rule_first(refused_run: FinishedRun) -> None:
     assert 'id="service"' not in text
 
 
+def test_a_refusal_says_in_its_verdict_that_the_live_model_is_broken(
+    refused_run: FinishedRun, tmp_path: Path
+) -> None:
+    refused_run = copied(refused_run, tmp_path)
+    (kept,) = refused_run.workspace.glob("store/evaluate/*/result.json")
+    noted = json.loads(kept.read_text(encoding="utf-8"))["metrics"]
+    changed = {"metrics": noted | {"silent": noted["models"]["champion"]}}
+    said = "Refused: the candidate does not go live, and the live model is broken"
+    assert said in head(report(refused_run, evaluate=changed))
+    assert said not in head(report(refused_run, evaluate={"metrics": noted}))
+
+
 def test_a_model_that_was_taken_back_is_not_called_live(run: FinishedRun) -> None:
     text = report(
         run,
@@ -111,7 +94,7 @@ def test_an_unforeseen_failure_takes_nothing_back(run: FinishedRun) -> None:
     failed = failure("Unforeseen", "unforeseen TypeError")
     text = head(report(run, verify={"state": "failed", "error": "x"}, failure=failed))
     assert "Not verified, and not taken back yet" in text
-    assert f"named liga-relevance:{run.run.id} then" in text
+    assert f"was made to name liga-relevance:{run.run.id}. Nobody could ask" in text
 
 
 def test_a_run_killed_in_the_verification_is_not_called_live(run: FinishedRun) -> None:
@@ -229,7 +212,7 @@ def test_scores_of_an_older_version_show_what_they_have(run: FinishedRun) -> Non
     result["outputs"]["scores"] |= found
     files.write_json(kept, result)
     text = report(run)
-    assert "20 more measures" in text
+    assert "21 more measures" in text
     assert 'id="answers"' not in text
 
 

@@ -107,7 +107,7 @@ def _aliases(source: Source) -> str:
 
 def _object(name: str, shape: Shape) -> str:
     lines = [
-        _line(each, annotation(each.shape, bounded=False), default=False) for each in shape.fields
+        _line(each, annotation(each.shape, bounded=True), default=False) for each in shape.fields
     ]
     return _class(name, shape.about or f"{name}, inside of an answer.", "", lines)
 
