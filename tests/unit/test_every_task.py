@@ -183,6 +183,7 @@ def test_the_generator_writes_the_same_bytes(shipped: Shipped, tmp_path: Path) -
 def test_the_demo_is_that_of_the_task(shipped: Shipped) -> None:
     settings = load(shipped.folder / "demo.yaml", (), {})
     assert settings.task == shipped.task.name
+    assert settings.evaluate.min_rules == 0  # a tiny model learns the form, and writes no texts
     places = [ROOT / path for path in (*settings.snapshot.items, *settings.snapshot.reviewed)]
     assert [path.parent for path in places] == [shipped.folder] * 2
     readme = (shipped.folder / "README.md").read_text(encoding="utf-8")
