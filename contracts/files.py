@@ -19,6 +19,8 @@ from typing import Any
 
 from contracts.errors import ItemsInvalid
 
+PRIVATE = 0o600
+"""The mode of a file that may hold secrets: settings, or addresses with a password in them."""
 UNFINISHED = ".unfinished"
 """How the name of a file ends that is not published yet."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +120,11 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Publish bytes under `path` atomically and durably; by default everybody may read them."""
+    """Publish bytes under `path` atomically and durably; by default everybody may read them.
+
+    It has its mode before it has its name. One that only its owner may read belongs to whom the
+    folder belongs to: root's would keep the workspace's owner from recovering.
+    """
     make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
@@ -128,6 +134,9 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
             stream.write(content)
             stream.flush()
             os.fchmod(stream.fileno(), mode)  # mkstemp's 0600 would lock other users out
+            if mode == PRIVATE and os.geteuid() == 0:
+                folder = path.parent.stat()
+                os.fchown(stream.fileno(), folder.st_uid, folder.st_gid)
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
     except BaseException:

@@ -71,7 +71,11 @@ SNAPSHOT = Stage(
     ),
 )
 FETCH = Stage(
-    "fetch", FetchParams, FetchMetrics, outputs=(BASE,), code=("driver/host_stages/fetch.py",)
+    "fetch",
+    FetchParams,
+    FetchMetrics,
+    outputs=(BASE,),
+    code=("driver/host_stages/fetch.py", "contracts/base_model.py"),
 )
 LABEL = Stage(
     "label",
@@ -143,7 +147,7 @@ DEPLOY = Stage(
     DeployMetrics,
     inputs=(GGUF, VERDICT),
     task="all",
-    code=("driver/host_stages/deploy.py", "driver/promotion.py", "serving"),
+    code=("driver/host_stages/deploy.py", "driver/promotion.py", "driver/served.py", "serving"),
     gpu=GpuMode.SERVING,
     effect=True,
 )

@@ -122,6 +122,11 @@ def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--yes", action="store_true", help="with --restore: write it back, as far as possible"
     )
     again.add_argument("--out", type=Path, metavar="FILE", help="with --restore: as JSON lines")
+    again.add_argument(
+        "--unverified",
+        action="store_true",
+        help="take the live model's answers although it is not verified, or was taken back",
+    )
     again.set_defaults(command=commands.reprocess)
 
 
@@ -129,7 +134,7 @@ def _add_logs(subparsers: Any, common: argparse.ArgumentParser) -> None:
     text = "show what the stages of a run have said"
     logs = subparsers.add_parser("logs", help=text, description=text, parents=[common])
     logs.add_argument("stage", nargs="?", default="", metavar="STAGE", help="only this one")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     logs.add_argument("--run", default="", metavar="RUN", help="another run than the last")
     logs.set_defaults(command=commands.logs)
 

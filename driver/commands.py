@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import (
     FileUnusable,
     GpuUnavailable,
+    Interrupted,
     LabelsMissing,
     OutOfMemory,
     SettingsInvalid,
@@ -65,6 +67,8 @@ def reprocess(arguments: argparse.Namespace) -> int:
         raise SettingsInvalid("--yes and --out belong to --restore")
     from driver import pipeline
 
+    if arguments.unverified:
+        arguments.set.append("reprocess.unverified=true")
     with _at_work(arguments) as session:
         pipeline.reprocess(session)
     return 0
@@ -205,14 +209,22 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show what the stages of a run have said."""
+    """Show what the stages of a run have said; Ctrl-C, the usual end of -f, needs no words."""
     from driver.report import logs
+    from driver.signals import SIGNALS
 
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
 
+    def note(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    SIGNALS.be_quiet()
     place = _workspace(arguments), arguments.stage, arguments.run
-    logs.show(*place, follow=arguments.follow, say=say)
+    try:
+        logs.show(*place, follow=arguments.follow, say=say, note=note)
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
     return 0
 
 
@@ -380,14 +392,16 @@ def _take_over(session: Session) -> None:
 
     Raises `FileUnusable` where it cannot be known which models are good.
     """
-    from driver import candidates, promotion, taken_back, verification
+    from driver import candidates, damaged, promotion, records, verification
 
+    damaged.settle(session.workspace, session.display.warn)
     if said := promotion.settle(session.workspace):
         session.display.warn(said)
-    _bring_back_first(session)
-    verification.read(session.workspace)
-    taken_back.rejected(session.workspace)
-    verification.settle(session.workspace, session.display.warn, unfinished=False)
+    try:
+        _bring_back_first(session)
+    finally:  # a service that does not come back must find no bad model when it does
+        verification.settle(session.workspace, session.display.warn, unfinished=False)
+    records.require_whole(session.workspace)
     candidates.drop(
         session.workspace,
         session.engine,

@@ -120,6 +120,14 @@ def run_one(session: Session, name: str) -> Result:
 
     Raises `SettingsInvalid` for an unknown name, `InputMissing` where an earlier stage is due.
     """
+    step = _reprocess_step(session) if name == REPROCESS.name else _planned(session, name)
+    step = replace(step, action=Action.RUN, reason="asked for", result=None)
+    session.drop_leftovers([step])
+    return _alone(session, step)
+
+
+def _planned(session: Session, name: str) -> Step:
+    """Return what the plan says of one stage."""
     plan = make(session)
     step = next((step for step in plan if step.stage.name == name), None)
     if step is None:
@@ -129,17 +137,28 @@ def run_one(session: Session, name: str) -> Result:
         )
     if step.inputs is None:
         raise InputMissing(f"{name} cannot run on its own yet", why=step.reason)
-    step = replace(step, action=Action.RUN, reason="asked for")
-    session.drop_leftovers([step])
-    return _alone(session, step)
+    return step
 
 
 def reprocess(session: Session) -> Result:
     """Give the items the answers of the model that is live, by the newest snapshot.
 
     Whatever the settings would make now: a reprocess that was stopped can be gone on with days
-    later, and a rollback followed by one. Raises `InputMissing` where no deployment of this
-    workspace is live.
+    later, and a rollback followed by one.
+    """
+    step = _reprocess_step(session)
+    if step.result:
+        session.nothing_to_do([step])
+        return step.result
+    return _alone(session, step)
+
+
+def _reprocess_step(session: Session) -> Step:
+    """Return the step that gives the items the answers of the model that is live.
+
+    What has no verdict is taken back before, as it would be before the stage: planned earlier, the
+    step would name another model than the one that answers. Raises `InputMissing` where no
+    deployment of this workspace is live.
     """
     verification.settle(session.workspace, session.display.warn, unfinished=True)
     store, request = session.store, session.request(REPROCESS)
@@ -155,20 +174,22 @@ def reprocess(session: Session) -> Result:
         )
     made = {**snapshot[1].outputs}
     made |= {name: OutputRef(**ref.model_dump()) for name, ref in live[0].inputs.items()}
-    step = plan_stage(request, made, {}, store.result, store.latest, session.still_true)
-    if step.result:
-        session.nothing_to_do([step])
-        return step.result
-    return _alone(session, step)
+    return plan_stage(request, made, {}, store.result, store.latest, session.still_true)
 
 
 def _alone(session: Session, step: Step) -> Result:
-    """Make one stage a run of its own."""
+    """Let one stage be a run of its own; the service comes back as after any other."""
     session.begin([step])
     try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+        try:
+            result = _do(session, step)
+        finally:
+            session.bring_back()
+    except BaseException as error:
+        session.note_end(error)
+        raise
+    session.note_end()
+    return result
 
 
 def make(session: Session) -> list[Step]:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from contracts import files
 from contracts.errors import EngineUnavailable, FileUnusable, RetrainError
 from contracts.stage import Frozen
-from driver import taken_back
+from driver import records, served, taken_back
 from serving import connect
 from serving.engine import Engine
 
-R = TypeVar("R", bound=Frozen)
-RECORD = "promotion.json"
+RECORD = records.PROMOTION
 """Below the workspace, while an alias is being switched."""
 
 
@@ -40,6 +36,8 @@ class Switch(Frozen):
     """All names of what that rollback takes back."""
     left: str = ""
     """Its version."""
+    digest: str = ""
+    """Of `version`, if a rollback to it was asked for."""
 
     @property
     def rollback(self) -> bool:
@@ -63,13 +61,16 @@ def switch(
 
     For a rollback `good` are the names of what may be live again, `bad` those of what is taken
     back, `left` its version. Raises `EngineUnavailable` where the alias does not show the version's
-    digest afterwards.
+    digest afterwards. Called again for the same switch it knows what the alias named before the
+    first call: by now it may name anything.
     """
-    before = engine.models()
+    before, known = engine.models(), _cut_off(workspace)
     previous = ""
-    if alias in before and before[alias].digest != before[version].digest:
+    if known and (known.alias, known.version) == (alias, version):
+        previous = known.previous
+    elif alias in before and before[alias].digest != before[version].digest:
         same = (t for t, m in before.items() if t != alias and m.digest == before[alias].digest)
-        previous = max(same, default="")
+        previous = served.version_of(before, alias, before[alias].digest) or max(same, default="")
     record = Switch(
         alias=alias,
         version=version,
@@ -78,11 +79,21 @@ def switch(
         good=tuple(good),
         bad=tuple(bad),
         left=left,
+        digest=before[version].digest if good else "",
     )
-    files.write_json(workspace / RECORD, record.model_dump())
+    files.write_json(workspace / RECORD, record.model_dump(), files.PRIVATE)
     _copy(engine, version, alias)
     _mark(workspace, record)
     _drop(workspace)
+
+
+def _cut_off(workspace: Path) -> Switch | None:
+    """Return the switch that was begun and not ended; a damaged record is kept aside."""
+    try:
+        return read(workspace)
+    except FileUnusable:
+        records.keep(workspace / RECORD)
+        return None
 
 
 def _copy(engine: Engine, version: str, alias: str) -> None:
@@ -100,6 +111,9 @@ def _copy(engine: Engine, version: str, alias: str) -> None:
 def _mark(workspace: Path, record: Switch) -> None:
     if record.rollback:
         taken_back.reinstate(workspace, *record.good)
+    if record.digest:
+        asked = record.alias, record.digest, served.ASKED_FOR
+        served.accept(workspace, record.engine, *asked)
     if record.bad:
         taken_back.reject(workspace, *record.bad)
 
@@ -146,24 +160,7 @@ def _settled(engine: Engine, record: Switch) -> str:
 
 def read(workspace: Path) -> Switch | None:
     """Return the switch that is under way or was cut off; `FileUnusable` if damaged."""
-    return read_record(workspace / RECORD, Switch)
-
-
-def read_record(path: Path, kind: type[R]) -> R | None:
-    """Return what is written down about the served model, None for nothing.
-
-    Raises `FileUnusable` if it is damaged.
-    """
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise FileUnusable(
-            f"{path} is damaged",
-            why=f"{error.error_count()} errors",
-            todo="See by `driver models` which model is live, then remove the file.",
-        ) from error
+    return records.read(workspace / RECORD, Switch)
 
 
 def environment(engine: Engine) -> dict[str, str]:

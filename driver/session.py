@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages
 from contracts.entrypoint import StageContext, execute
-from contracts.errors import DockerUnavailable, OutputMissing, RetrainError, VerifyFailed
+from contracts.errors import DockerUnavailable, OutputMissing, RetrainError
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, request, verification
@@ -105,7 +105,8 @@ class Session:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
-        files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
+        said = self.settings.model_dump_json(indent=2)  # compose's variables, too
+        files.write_text(self.run.folder / "settings.json", said, files.PRIVATE)
         noted.note(self.task, self.run.folder)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
@@ -151,7 +152,7 @@ class Session:
             stopped = isinstance(error, KeyboardInterrupt)
             told = "stopped by a signal" if stopped else str(error) or type(error).__name__
             if stage is stages.VERIFY and isinstance(error, RetrainError):
-                told = "\n".join([told, *self._take_back(error)])
+                told = "\n".join([told, *self._not_verified(error)])
             self._note(stage, state="failed", error=told)
             self.display.failed(stage)
             raise
@@ -167,6 +168,13 @@ class Session:
         report = self._report()
         seconds = time.monotonic() - self._started
         self.display.end(self.notes.stages, results, self.run, report, seconds)
+
+    def note_end(self, error: BaseException | None = None) -> None:
+        """Note that the run of one stage has ended: of that there is no report."""
+        try:
+            self.notes.close(self.window.absences(), error)
+        except OSError as failed:
+            self.display.warn(f"the end of the run could not be noted: {failed}")
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""
@@ -237,11 +245,10 @@ class Session:
         self.tell_warnings()
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
-    def _take_back(self, error: RetrainError) -> list[str]:
-        """Undo the deployment of a model that was not verified; return what was done, in words."""
+    def _not_verified(self, error: RetrainError) -> list[str]:
+        """Do what follows from a verification that failed; return what was done, in words."""
         said: list[str] = []
-        bad = isinstance(error, VerifyFailed)
-        verification.take_back(self.workspace, self.engine, said.append, bad=bad)
+        verification.failed(self.workspace, self.engine, error, said.append)
         for line in said:
             self.display.warn(line)
         return said

@@ -8,15 +8,19 @@ makes another of the same file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from contracts import files
 from contracts.errors import FileUnusable
+from driver import records
 from serving.engine import Model
 
-_RECORD = "rejected.json"
+_RECORD = records.REJECTED
 """Below the workspace."""
+_NAME = re.compile(r'"([^"\\]+)"')
+"""A version or a digest as the file holds it: neither needs an escape."""
 
 
 def reject(workspace: Path, *names: str) -> None:
@@ -46,6 +50,25 @@ def rejected(workspace: Path) -> list[str]:
             todo="Restore it, or remove it: what was taken back may then go live again.",
         )
     return [str(each) for each in found]
+
+
+def rescue(workspace: Path, say: Callable[[str], None]) -> None:
+    """Where the record is damaged, keep it aside and go on with every name that it still shows.
+
+    What it does not show any more may go live again, so that a person has to look; but no model is
+    to stay live because of it. `say` is told.
+    """
+    path = workspace / _RECORD
+    try:
+        rejected(workspace)
+    except FileUnusable:
+        aside = records.keep(path)
+        shown = sorted({*_NAME.findall(path.read_text(encoding="utf-8", errors="replace"))})
+        files.write_json(path, shown)
+        say(
+            f"{path} is damaged; it is kept as {aside.name}. The {len(shown)} names that can still "
+            "be read in it stay taken back"
+        )
 
 
 def digests(workspace: Path, models: Mapping[str, Model]) -> frozenset[str]:

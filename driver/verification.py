@@ -9,26 +9,31 @@ asks, and whatever else comes next (`recover`, a stage that has to run) takes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from contracts import files, stages
-from contracts.errors import FileUnusable, ModelMissing, RetrainError
+from contracts import files
+from contracts.errors import (
+    FileUnusable,
+    ModelMissing,
+    RetrainError,
+    VerifyFailed,
+    VerifyUnanswered,
+)
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
-from driver import promotion, taken_back, versions
+from driver import promotion, records, served, taken_back, versions
 from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis, reprocess
 from driver.host_stages.canaries import Witness
 from driver.host_stages.reanalysis import Outcome
-from driver.store import Store
 from serving import connect
 from serving.engine import Engine, Model
 from tasks import load_task
 
-RECORD = "verification.json"
+RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
 _HEALTHY_S = 60.0
 _SHOWN = 12  # digits of a digest
@@ -110,7 +115,7 @@ def begin(
         return _written(root, known.model_copy(update={"undo": False}))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
-    deployed = _deployed(root, live.digest)
+    deployed = served.deployed(root, live.digest)
     return _written(
         root,
         Record(
@@ -129,20 +134,37 @@ def begin(
 
 def passed(root: Path, engine: Engine, record: Record) -> None:
     """Say that the model is verified: it stays, and may go live again whatever was before."""
+    served.accept(root, record.engine, record.alias, record.digest, served.VERIFIED)
     taken_back.reinstate(root, *versions.names(root, engine.models(), record.digest))
     _drop(root)
+
+
+def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
+    """Do what follows from the failure of a verification; `say` is told what was done.
+
+    A wrong answer takes the model back for good. No answer at all says nothing about it: it waits
+    for the next run. What else keeps it from being verified takes it back until a later run.
+    """
+    if isinstance(error, VerifyUnanswered):
+        _wait(root, say)
+    else:
+        take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
 
 
 def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
     """Undo the deployment of a model that was not verified; `say` is told what was done.
 
     With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it has
-    given none, and may be tried again. Raises nothing, since the failure of the verification is the
-    one to tell: what cannot be done now the next start does.
+    given none, and may be tried again, and one that was accepted before stays. Raises nothing,
+    since the failure of the verification is the one to tell: what cannot be done now the next start
+    does.
     """
     try:
+        taken_back.rescue(root, say)
         record = read(root)
         if record is None:
+            return
+        if not bad and _stays(root, record, say):
             return
         if bad:
             named = {record.version} - {record.alias}
@@ -156,11 +178,14 @@ def settle(root: Path, say: Say, *, unfinished: bool) -> None:
     """Finish what `take_back` has begun before a kill; with `unfinished` take back too what a kill
     has left without a verdict.
 
-    Needs nothing but the workspace. Raises nothing: it must not keep the service away.
+    A model that was accepted, by an earlier verification or by a person since, stays. Needs nothing
+    but the workspace. Raises nothing: it must not keep the service away.
     """
     try:
         record = read(root)
         if record is None or not (record.undo or unfinished):
+            return
+        if _stays(root, record, say):
             return
         record = _written(root, record.model_copy(update={"undo": True}))
         engine = connect(record.engine, root)
@@ -170,6 +195,33 @@ def settle(root: Path, say: Say, *, unfinished: bool) -> None:
             engine.close()
     except RetrainError as error:
         say(f"a verification was interrupted, and what it left cannot be undone now: {error}")
+
+
+def _stays(root: Path, record: Record, say: Say) -> bool:
+    """Return whether a model without a verdict stays live, since it was accepted before."""
+    if not served.is_accepted(root, record.alias, record.digest):
+        return False
+    _drop(root)
+    say(
+        f"NOT ROLLED BACK: this verification of {record.version} has not come to its end, but it "
+        "had passed one before, or `driver rollback` has asked for it: it stays as it is."
+    )
+    return True
+
+
+def _wait(root: Path, say: Say) -> None:
+    """Let a model that nobody could ask stay live until the next run."""
+    try:
+        record = read(root)
+        if record is None or _stays(root, record, say):
+            return
+        say(
+            f"NOT ROLLED BACK: nothing has shown that {record.version} is bad. The next run "
+            "verifies it again, or takes it back before it does anything else; no item gets its "
+            "answers before that. `driver recover` takes it back now."
+        )
+    except RetrainError as error:
+        say(f"NOT ROLLED BACK: {error}")
 
 
 def remind(root: Path, say: Say) -> None:
@@ -185,7 +237,7 @@ def remind(root: Path, say: Say) -> None:
 
 def read(root: Path) -> Record | None:
     """Return the verification that is under way or was cut off; `FileUnusable` if damaged."""
-    return promotion.read_record(root / RECORD, Record)
+    return records.read(root / RECORD, Record)
 
 
 def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
@@ -193,12 +245,13 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
     models = engine.models()
     live = models.get(record.alias)
     if live is None or live.digest == record.digest:
-        good = _way_back(root, models, record)
-        if not good:
+        older = versions.way_back(root, models, record.alias, record.digest, record.previous)
+        if not older:
             if live is not None:
                 say(_no_way_back(root, record))
             _drop(root)
             return
+        good = older[0]
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
         never = record.digest in taken_back.digests(root, models)
@@ -210,17 +263,6 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
     if record.backend:
         _answer_again(root, engine, record, live, say)
     _drop(root)
-
-
-def _way_back(root: Path, models: Mapping[str, Model], record: Record) -> str:
-    """Return the newest version before that was not taken back itself, "" for none."""
-    name = record.alias.partition(":")[0]
-    older = sorted(t for t in models if t.startswith(f"{name}:") and t < record.version)
-    bad = {record.digest, *taken_back.digests(root, models)}
-    for tag in (record.previous, *reversed(older)):
-        if tag in models and tag != record.alias and models[tag].digest not in bad:
-            return tag
-    return ""
 
 
 def _no_way_back(root: Path, record: Record) -> str:
@@ -261,17 +303,8 @@ def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: 
     say(asked)
 
 
-def _deployed(root: Path, digest: str) -> DeployMetrics | None:
-    """Return this workspace's last deployment of that model."""
-    for _, result in Store(root).executions(stages.DEPLOY.name):
-        metrics = DeployMetrics.model_validate(result.metrics)
-        if metrics.digest == digest:
-            return metrics
-    return None
-
-
 def _written(root: Path, record: Record) -> Record:
-    files.write_json(root / RECORD, record.model_dump())
+    files.write_json(root / RECORD, record.model_dump(), files.PRIVATE)
     return record
 
 

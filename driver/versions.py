@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import FileUnusable, ModelMissing
+from contracts.errors import ModelMissing
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
-from driver import promotion, taken_back
+from driver import promotion, records, served, taken_back
 from driver.host_stages.record import Record
 from driver.store import Store
 from serving.engine import Engine, Model, full_tag
@@ -75,12 +75,17 @@ def roll_back(
 ) -> tuple[Version, str]:
     """Let the alias name an older version; return it, and the tag of the one taken back.
 
-    Without `wanted` that is the newest one older than what is live that was not taken back. What
-    was live is taken back: the next run does not let it go live again, but makes a better one.
-    Asked for by name, a version that was taken back itself may be live again. A switch that was
-    interrupted is settled first, which `say` is told; if it was this rollback, that is all there is
-    to do. Raises `ModelMissing` where there is no such version.
+    Without `wanted` that is what `way_back` finds. What was live is taken back: the next run does
+    not let it go live again, but makes a better one. Asked for by name, a version that was taken
+    back itself may be live again, and no verification that failed before has a say any more. A
+    switch that was interrupted is settled first, which `say` is told; if it was this rollback, that
+    is all there is to do. A damaged record is kept aside: a person decides here. Raises
+    `ModelMissing` where there is no such version.
     """
+    taken_back.rescue(workspace, say)
+    for file, kind in ((records.SERVED, served.Book), (records.PROMOTION, promotion.Switch)):
+        if records.is_damaged(workspace / file, kind):
+            records.set_aside(workspace / file, say)
     begun = _begun(workspace)
     if said := promotion.settle(workspace):
         say(said)
@@ -90,12 +95,13 @@ def roll_back(
         finished = next((each for each in found if each.live and each.tag == begun.version), None)
         if finished and (not wanted or _named(found, name, wanted).digest == finished.digest):
             return finished, begun.left
-    target = _named(found, name, wanted) if wanted else _before(found, now, name)
+    alias = full_tag(name)
+    target = _named(found, name, wanted) if wanted else _before(workspace, models, found, name)
     leaves = now is not None and now.digest != target.digest
     promotion.switch(
         workspace,
         engine,
-        full_tag(name),
+        alias,
         target.tag,
         good=names(workspace, models, target.digest),
         bad=names(workspace, models, now.digest) if now and leaves else (),
@@ -106,10 +112,7 @@ def roll_back(
 
 def _begun(workspace: Path) -> promotion.Switch | None:
     """Return the rollback that was interrupted."""
-    try:
-        record = promotion.read(workspace)
-    except FileUnusable:
-        return None  # which `promotion.settle` says
+    record = promotion.read(workspace)
     return record if record and record.rollback else None
 
 
@@ -124,11 +127,37 @@ def _named(found: Sequence[Version], name: str, wanted: str) -> Version:
     )
 
 
-def _before(found: Sequence[Version], now: Version | None, name: str) -> Version:
-    older = found[found.index(now) + 1 :] if now else found
-    for each in older:
-        if not each.rejected and not each.live:
-            return each
+def way_back(
+    workspace: Path, models: Mapping[str, Model], alias: str, digest: str, noted: str = ""
+) -> list[str]:
+    """Return the versions to go back to from the model `digest`, the one to take first.
+
+    What was served before it, and before that; `noted`, which an older driver has written down; and
+    then every other one that was verified, or served until another took its place, the newest
+    first. Never one that was taken back, or that nobody has been served.
+    """
+    bad = {digest, *taken_back.digests(workspace, models)}
+    first = [*served.all_before(workspace, models, alias, digest)]
+    if noted in models and noted != alias:
+        first.append(models[noted].digest)
+    others = served.proven(workspace, models, alias)
+    tags = [served.version_of(models, alias, each) for each in first]
+    tags += sorted(
+        (served.version_of(models, alias, each) for each in others), key=served.age, reverse=True
+    )
+    return [tag for tag in dict.fromkeys(tags) if tag and models[tag].digest not in bad]
+
+
+def _before(
+    workspace: Path, models: Mapping[str, Model], found: Sequence[Version], name: str
+) -> Version:
+    """Return the version before the one that is live, in the order of time."""
+    alias = full_tag(name)
+    now = next((each for each in found if each.live), None)
+    digest = models[alias].digest if alias in models else ""
+    for tag in way_back(workspace, models, alias, digest):
+        if now is None or served.age(tag) < served.age(now.tag):
+            return next(each for each in found if each.tag == tag)
     raise ModelMissing(
         f"there is no version of {name} to go back to",
         why=f"live is {now.tag}" if now else "nothing is live",

@@ -198,13 +198,19 @@ class ReprocessParams(Params):
     """How the backend's items get the new model's answers."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset(
-        {"mode", "concurrency", "timeout_s", "bulk_timeout_s", "patience_s", "max_error_share"}
+        {
+            *("mode", "concurrency", "timeout_s", "bulk_timeout_s", "patience_s"),
+            *("max_error_share", "unverified"),
+        }
     )
 
     enabled: bool = True
     """False leaves the items as they are; without a backend there are none."""
     reviewed: bool = False
     """Reprocess manually reviewed items too: the backend overwrites what people have written."""
+    unverified: bool = False
+    """Take the answers of a live model that is not verified, or was taken back;
+    `driver reprocess --unverified` sets it."""
     mode: Literal["item", "channel"] = "item"
     """`item`: one request an item, each with its own commit. `channel`: one request a channel where
     that loses nothing (docs/how-to/reprocess.md), else item by item."""

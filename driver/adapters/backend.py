@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import BackendUnavailable
+from serving.http import may_pass
 
 PAGE_SIZE = 100
 """The most rows a page may have; 101 is answered with 422."""
@@ -25,6 +26,10 @@ _CONNECT_TIMEOUT_S = 5.0
 _TODO = "Check backend.url and that the backend runs (`docker ps`, `docker logs NAME`)."
 # Without these a listed item says too little for a snapshot, and is read one by one.
 _LISTED = ("content", "is_manually_reviewed", "metadata")
+
+
+class ModelNotAsked(BackendUnavailable):
+    """The backend answers, but it does not ask the model that it should, or none at all."""
 
 
 class ItemUnavailable(LookupError):
@@ -348,7 +353,10 @@ class Backend:
                 "page fail. Correct that row; a part of the items is never exported."
             )
         return BackendUnavailable(
-            f"the backend refuses {method} {url}", why=f"status {status}: {answer}", todo=todo
+            f"the backend refuses {method} {url}",
+            why=f"status {status}: {answer}",
+            todo=todo,
+            passing=may_pass(status),
         )
 
     def _unexpected(self, path: str, answer: Any) -> BackendUnavailable:

@@ -10,16 +10,18 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import BackendUnavailable, RetrainError
+from contracts.errors import EngineUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
-from driver.adapters.backend import Backend, ItemUnavailable
+from driver.adapters.backend import Backend, ItemUnavailable, ModelNotAsked
 from driver.adapters.items import (
     analysed,
     analysis_of,
@@ -32,8 +34,9 @@ from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
 from driver.host_stages.telling import say
-from serving.engine import Engine
+from serving.engine import Answer, AnswerCutOff, Engine
 from tasks import InvalidAnswer, Storage, Task, load_task
+from tasks.definition import Item
 
 _ATTEMPTS = 2
 """At one item without a valid answer: no good model is taken back for a hiccup of the engine."""
@@ -49,6 +52,8 @@ class Canary:
     """Why no valid answer is stored, "" where one is."""
     broken: tuple[str, ...] = ()
     """The label rules of severity error that the answer breaks."""
+    unanswered: bool = False
+    """Whether the model has not answered at all, which need not be its fault."""
 
 
 def ask(
@@ -57,8 +62,9 @@ def ask(
     """Have `context.params.items` items analysed anew, and judge what the backend then holds.
 
     `kept` gets the fields of each item from before, in front of its first analysis; what it holds
-    already stays, as it is from before a kill. Raises `BackendUnavailable` where another model than
-    `alias` has answered, or the backend does not answer at all.
+    already stays, as it is from before a kill. It ends early where more items than allowed have got
+    no answer: none of the rest would get one. Raises `ModelNotAsked` where another model than
+    `alias` has answered, `BackendUnavailable` where the backend does not answer at all.
     """
     task, wanted = load_task(context.job.task), context.params.items
     storage = storage_of(task)
@@ -84,8 +90,12 @@ def ask(
         # Without an answer and a model at work, the engine may have failed to load it.
         if not shown and (witness.tags or not found.failure):
             raise _another_model(engine, witness, alias, expected, backend)
+        if found.unanswered:
+            found = _asked_directly(context, engine, task, row, alias, found)
         seen.append(found)
         context.progress(1 + len(seen), 1 + wanted, "answers")
+        if sum(each.unanswered for each in seen) > context.params.max_error_share * wanted:
+            return seen
     if len(seen) < wanted:
         say(f"only {len(seen)} items of the snapshot can be asked through the backend")
     return seen
@@ -181,13 +191,71 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
         if seen.outcome in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
             return None
         if seen.outcome is Outcome.FAILED:
-            found = Canary(row["id"], seen.reason)
+            found = Canary(row["id"], seen.reason, unanswered=seen.unanswered)
         else:
             found = _read_back(backend, task, row, before)
         if not found.failure:
             break
         say(f"item {row['id']}: {found.failure}")
     return found
+
+
+def _asked_directly(
+    context: StageContext[VerifyParams],
+    engine: Engine,
+    task: Task,
+    row: Row,
+    alias: str,
+    found: Canary,
+) -> Canary:
+    """Return what an item without an answer shows of the model, by asking the engine itself.
+
+    A model that does not come to an end looks from outside like an engine that does not answer. Of
+    any other one the silence says nothing: then it is `found`.
+    """
+    try:
+        said = whole_answer(
+            engine, alias, task, task.item.model_validate(row), timeout_s=context.params.timeout_s
+        )
+        if not said.finished:
+            raise InvalidAnswer(f"cut off after {said.answer_tokens} tokens")
+        task.parse(said.text)
+    except EngineUnavailable:
+        return found
+    except InvalidAnswer as error:
+        return Canary(row["id"], f"{found.failure}; asked directly: {error}")
+    return found
+
+
+def whole_answer(
+    engine: Engine,
+    alias: str,
+    task: Task,
+    item: Item,
+    *,
+    timeout_s: float,
+    schema: dict[str, Any] | None = None,
+) -> Answer:
+    """Return the engine's answer about an item; raises `InvalidAnswer` if it is cut off twice.
+
+    Once may be a runner that has ended; twice it is a model that repeats itself.
+    """
+    ask = partial(
+        engine.chat,
+        alias,
+        task.messages(item),
+        schema=schema,
+        options={**task.modelfile().parameters},
+        timeout_s=timeout_s,
+    )
+    with suppress(AnswerCutOff):
+        return ask()
+    try:
+        return ask()
+    except AnswerCutOff as error:
+        raise InvalidAnswer(
+            f"{engine.name} has cut it off twice, as it does where a model repeats itself"
+        ) from error
 
 
 def _read_back(backend: Backend, task: Task, row: Row, before: Row) -> Canary:
@@ -199,10 +267,10 @@ def _read_back(backend: Backend, task: Task, row: Row, before: Row) -> Canary:
 
 def _another_model(
     engine: Engine, witness: Witness, alias: str, digest: str, backend: Backend
-) -> BackendUnavailable:
+) -> ModelNotAsked:
     """Return the failure that another model, or one in another engine, has answered."""
     loaded = ", ".join(f"{tag} ({each[:12]})" for each, tag in witness.tags.items())
-    return BackendUnavailable(
+    return ModelNotAsked(
         f"the backend's analysis was not made by {alias} (digest {digest[:12]})",
         why=f"loaded in {engine.name} meanwhile: {loaded or 'nothing'}",
         todo=f"Set OLLAMA_URL in the environment of {backend.url} to the {engine.name} that the "

@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import json
 import os
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from contracts.stages import (
     GGUF,
     VERDICT,
 )
-from driver import promotion, taken_back
+from driver import promotion, served
 from serving.engine import Engine, full_tag
 from tasks import load_task
 
-_RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
-"""A run's name (driver/store.py: Run.create)."""
 _PROBE_TOKENS, _PROBE_S = 16, 600.0
 
 
@@ -97,6 +94,7 @@ def _probe(context: StageContext[DeployParams], engine: Engine, version: str, di
             raise EngineUnavailable(
                 f"{version} answers nothing",
                 todo="Look at the engine's log; what was live stays live.",
+                passing=False,
             )
     except RetrainError:
         with contextlib.suppress(RetrainError):  # the first failure is the one to tell
@@ -112,7 +110,7 @@ def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> Non
     A version that somebody has made by hand has another form of name, and stays.
     """
     own = sorted(tag for tag in engine.models() if tag.startswith(f"{name}:"))
-    made = [tag for tag in own if _RUN.fullmatch(tag.partition(":")[2]) and tag not in needed]
+    made = [tag for tag in own if served.RUN.fullmatch(tag.partition(":")[2]) and tag not in needed]
     for tag in made[: max(0, len(made) - keep)]:
         engine.unload(tag)
         engine.delete(tag)
@@ -152,22 +150,21 @@ def disagreement(metrics: DeployMetrics, engine: Engine) -> str:
 
 
 def _keep_previous(root: Path, engine: Engine, alias: str, candidate: str) -> str:
-    """Return a version that is what the alias shows now, made if it has none; "" for a new name.
+    """Return a version of what was served before the candidate; "" for nothing.
 
-    Overwriting an alias whose model has no other name would delete it.
+    That is written down by digest before anything is changed; an attempt after the switch, or after
+    one that was cut off, finds it there. A version is made where the model that is live has none:
+    overwriting an alias whose model has no other name would delete it.
     """
-    models, name = engine.models(), alias.partition(":")[0]
-    if alias not in models:
-        return ""
-    digest = models[alias].digest
-    if digest == candidate:  # switched by an attempt that was killed: look further back
-        bad = {candidate, *taken_back.digests(root, models)}
-        older = [tag for tag, model in models.items() if model.digest not in bad]
-        return max((tag for tag in older if tag.startswith(f"{name}:")), default="")
-    versions = [tag for tag, model in models.items() if model.digest == digest and tag != alias]
-    own = [tag for tag in versions if tag.startswith(f"{name}:")]
-    if own:
-        return max(own)  # names sort by time
-    kept = f"{name}:before-{digest[:12]}"
-    engine.copy(alias, kept)
-    return kept
+    models = engine.models()
+    live = models.get(alias)
+    if live is not None and live.digest != candidate:
+        before = live.digest
+    else:
+        before = served.before(root, models, alias, candidate)
+    served.replaces(root, promotion.environment(engine), alias, candidate, before)
+    version = served.version_of(models, alias, before)
+    if before and not version and live is not None and live.digest == before:
+        version = f"{alias.partition(':')[0]}:before-{before[:12]}"
+        engine.copy(alias, version)
+    return version

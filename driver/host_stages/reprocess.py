@@ -31,7 +31,7 @@ from contracts.stages import (
     GGUF,
     ITEMS,
 )
-from driver.adapters.backend import Backend
+from driver.adapters.backend import Backend, ModelNotAsked
 from driver.adapters.items import has_text, storage_of
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
@@ -87,7 +87,7 @@ def work(
 
 
 def check(backend_url: str, alias: str, will_ask: str = "") -> None:
-    """Raise `BackendUnavailable` where the items' new analyses would not be the new model's.
+    """Raise `ModelNotAsked` where the items' new analyses would not be the new model's.
 
     The backend must ask `alias`, now or once its container has been made anew (`will_ask`), and
     its analyses must be switched on.
@@ -99,7 +99,7 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
 def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
     asked = backend.llm_status().model
     if _with_tag(alias) not in {_with_tag(asked), _with_tag(will_ask)}:
-        return BackendUnavailable(
+        return ModelNotAsked(
             f"the backend asks {asked}, not the deployed model {alias}",
             why="only OLLAMA_MODEL in its container's environment counts; a model name stored "
             "through its API is never used",
@@ -108,7 +108,7 @@ def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnava
             "backend.compose.environment, with which a run recreates it.",
         )
     if not backend.admin_health().llm_enabled:
-        return BackendUnavailable(
+        return ModelNotAsked(
             f"the analyses of {backend.url} are switched off",
             why="the backend would say that it started, and then fail every item",
             todo=f"curl -X POST '{backend.url}/api/llm/enable?auto_reprocess=false'",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from contracts.entrypoint import StageContext
-from contracts.errors import VerifyFailed
+from contracts.errors import (
+    BackendUnavailable,
+    EngineUnavailable,
+    VerifyFailed,
+    VerifyUnanswered,
+)
 from contracts.params import VerifyMetrics, VerifyParams
 from driver import verification
-from driver.adapters.backend import Backend
+from driver.adapters.backend import Backend, ModelNotAsked
 from driver.host_stages import canaries, reprocess
 from driver.host_stages.canaries import Canary
-from serving.engine import Answer, AnswerCutOff, Engine, full_tag
+from serving.engine import Engine, full_tag
 from tasks import Task, load_task
 from tasks.definition import InvalidAnswer
 
@@ -26,10 +29,24 @@ def work(
 ) -> VerifyMetrics:
     """Ask the alias the task's canary, then have a few real items analysed by the backend.
 
-    Raises `VerifyFailed` for answers that are not what the task demands, `BackendUnavailable` where
-    the backend does not ask this model. The caller takes the model back; what that needs has been
-    written down before the first question.
+    Raises `VerifyFailed` for answers that are not what the task demands, `ModelNotAsked` where the
+    backend does not ask this model, and `VerifyUnanswered` where the backend or the engine does not
+    answer, which says nothing about it. What taking the model back needs has been written down
+    before the first question.
     """
+    try:
+        return _verified(context, engine, name, backend_url)
+    except ModelNotAsked:
+        raise
+    except (BackendUnavailable, EngineUnavailable) as error:
+        raise VerifyUnanswered(
+            f"{full_tag(name)} could not be verified: {error.what}", why=error.why
+        ) from error
+
+
+def _verified(
+    context: StageContext[VerifyParams], engine: Engine, name: str, backend_url: str
+) -> VerifyMetrics:
     task, alias = load_task(context.job.task), full_tag(name)
     through = backend_url if context.params.items else ""
     kept = context.work / "canaries.jsonl"
@@ -67,11 +84,23 @@ def _ask(
     """
     engine.unload(alias)
     context.progress(0, 1 + context.params.items, "answers")
-    answer = _whole_answer(context, engine, task, alias)
+    try:
+        answer = canaries.whole_answer(
+            engine,
+            alias,
+            task,
+            task.canary,
+            timeout_s=context.params.timeout_s,
+            schema=task.schema() if context.params.constrained else None,
+        )
+    except InvalidAnswer as error:
+        raise VerifyFailed(
+            f"{alias} does not come to the end of its answer to the canary", why=str(error)
+        ) from error
     shown = next((model for model in engine.loaded() if model.tag == alias), None)
     if shown is None or shown.digest != expected:
-        raise VerifyFailed(
-            f"the canary was not answered by {alias}",
+        raise VerifyUnanswered(
+            f"who has answered the canary cannot be seen, so {alias} is not verified",
             why=f"loaded is {shown.tag if shown else 'nothing'}, not digest {expected[:12]}",
         )
     try:
@@ -87,43 +116,33 @@ def _ask(
     return output.model_dump(mode="json")
 
 
-def _whole_answer(
-    context: StageContext[VerifyParams], engine: Engine, task: Task, alias: str
-) -> Answer:
-    """Return the answer to the canary; raises `VerifyFailed` if the engine cuts it off twice.
-
-    Once may be a runner that has ended; twice it is a model that repeats itself.
-    """
-    ask = partial(
-        engine.chat,
-        alias,
-        task.messages(task.canary),
-        schema=task.schema() if context.params.constrained else None,
-        options={**task.modelfile().parameters},
-        timeout_s=context.params.timeout_s,
-    )
-    with suppress(AnswerCutOff):
-        return ask()
-    try:
-        return ask()
-    except AnswerCutOff as error:
-        raise VerifyFailed(
-            f"{alias} does not come to the end of its answer to the canary",
-            why=f"{engine.name} has cut it off twice, as it does where a model repeats itself",
-        ) from error
-
-
 def _require_good(
     params: VerifyParams, seen: Sequence[Canary], record: verification.Record
 ) -> None:
-    """Raise `VerifyFailed` where more items than allowed have no valid answer, or a bad one."""
-    failed = [f"item {each.id}: {each.failure}" for each in seen if each.failure]
+    """Raise `VerifyFailed` where more items than allowed have no valid answer, or a bad one.
+
+    `VerifyUnanswered` where that hangs on items that the model has not answered at all.
+    """
+    silent = [f"item {each.id}: {each.failure}" for each in seen if each.unanswered]
+    ended_early = len(silent) > params.max_error_share * params.items
+    asked = params.items if ended_early else len(seen)
+    failed = [
+        f"item {each.id}: {each.failure}" for each in seen if each.failure and not each.unanswered
+    ]
     broken = [f"item {each.id} breaks {', '.join(each.broken)}" for each in seen if each.broken]
-    if len(failed) <= params.max_error_share * len(seen):
+    most_failed = params.max_error_share * asked
+    unanswered = len(failed) + len(silent) > most_failed
+    if len(failed) <= most_failed:
         failed = []
-    if len(broken) <= params.max_broken_share * len(seen):
+    if len(broken) <= params.max_broken_share * asked:
         broken = []
     if not failed and not broken:
+        if unanswered:
+            raise VerifyUnanswered(
+                f"{record.version} could not be verified: {len(silent)} of {len(seen)} items got "
+                "no answer through the backend",
+                why="; ".join(silent[:_MOST_NAMED]),
+            )
         return
     raise VerifyFailed(
         f"{record.version} does not answer through the backend as the task demands: "

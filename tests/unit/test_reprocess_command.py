@@ -10,11 +10,11 @@ import pytest
 
 from contracts import files
 from contracts.entrypoint import execute
-from contracts.errors import InputMissing
-from contracts.params import SnapshotParams
+from contracts.errors import InputMissing, NotVerified
+from contracts.params import DeployMetrics, SnapshotParams
 from contracts.stages import REPROCESS, SNAPSHOT
 from driver import __main__ as cli
-from driver import locks
+from driver import locks, promotion, served, taken_back, verification
 from driver.host_stages import snapshot
 from driver.host_stages.record import Record
 from driver.store import Store
@@ -32,7 +32,7 @@ Start = Callable[..., RunningBackend]
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Return the engine of the workspace; no other run of this host is in the way."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDER", tmp_path)
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path,))
     made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
     yield made
     made.close()
@@ -44,7 +44,7 @@ def _snapshot(root: Path, url: str) -> None:
     execute(SNAPSHOT, job, root, folder, partial(snapshot.work, backend_url=url), lambda _: None)
 
 
-def _reprocess(root: Path, url: str) -> int:
+def _reprocess(root: Path, url: str, *command: str) -> int:
     settings = root / "retrain.yaml"
     asked = {
         "snapshot": {"source": "backend"},
@@ -55,7 +55,16 @@ def _reprocess(root: Path, url: str) -> int:
         "backend": {"url": url, "container": "news"},
     }
     files.write_json(settings, asked)  # YAML too
-    return cli.main(["reprocess", "-c", str(settings), "-w", str(root)])
+    command = command or ("reprocess",)
+    return cli.main([*command, "-c", str(settings), "-w", str(root)])
+
+
+def _verified(root: Path, engine: Engine, run: str) -> DeployMetrics:
+    """Deploy a model, and note that it has passed its verification."""
+    made = released(root, engine, run)
+    environment = promotion.environment(engine)
+    served.accept(root, environment, made.alias, made.digest, served.VERIFIED)
+    return made
 
 
 def _roll_back(root: Path, *version: str) -> int:
@@ -73,7 +82,7 @@ def test_the_live_model_answers_also_after_a_rollback(
     service = start_backend([news(1, **OLD), news(2, **OLD)], OLLAMA_MODEL="news:latest")
     _snapshot(tmp_path, service.url)
     for run in RUNS[:2]:
-        released(tmp_path, engine, run)
+        _verified(tmp_path, engine, run)
         assert _reprocess(tmp_path, service.url) == 0
     assert sorted(titles(ollama)) == ["Titel 1"] * 2 + ["Titel 2"] * 2
     assert _reprocess(tmp_path, service.url) == 0
@@ -98,3 +107,48 @@ def test_without_a_deployment_there_is_nothing_to_do_it_with(
     service = start_backend([news(1)])
     assert _reprocess(tmp_path, service.url) == InputMissing.exit_code
     assert "no model that this workspace has deployed is live" in capsys.readouterr().err
+
+
+def test_nobody_gets_the_answers_of_a_model_without_a_verdict(
+    tmp_path: Path,
+    start_backend: Start,
+    ollama: OllamaDouble,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first deployment has no version before, and stays live when it is taken back."""
+    service = start_backend([news(1, **OLD)], OLLAMA_MODEL="news:latest")
+    _snapshot(tmp_path, service.url)
+    made = released(tmp_path, engine, RUNS[0])
+    assert _reprocess(tmp_path, service.url) == NotVerified.exit_code
+    assert "nobody has verified it" in capsys.readouterr().err
+    taken_back.reject(tmp_path, made.digest)
+    for command in ("reprocess",), ("stage", "reprocess"):
+        assert _reprocess(tmp_path, service.url, *command) == NotVerified.exit_code
+        assert "it was taken back" in capsys.readouterr().err
+    assert ollama.asked == []
+    assert _reprocess(tmp_path, service.url, "reprocess", "--unverified") == 0
+    assert titles(ollama) == ["Titel 1"]
+
+
+@pytest.mark.parametrize("command", [("reprocess",), ("stage", "reprocess")])
+def test_what_was_taken_back_before_it_is_not_what_is_recorded(
+    tmp_path: Path,
+    start_backend: Start,
+    engine: Engine,
+    command: tuple[str, ...],
+) -> None:
+    """A kill has left the second model live without a verdict: the first answers, and is named."""
+    service = start_backend([news(1, **OLD)], OLLAMA_MODEL="news:latest")
+    _snapshot(tmp_path, service.url)
+    first = _verified(tmp_path, engine, RUNS[0])
+    second = released(tmp_path, engine, RUNS[1])
+    record = verification.Record(
+        alias=second.alias, version=second.tag, digest=second.digest, previous=first.tag,
+        backend="", canaries="", timeout_s=1, engine=promotion.environment(engine), begun=False,
+    )  # fmt: skip
+    files.write_json(tmp_path / verification.RECORD, record.model_dump())
+    assert _reprocess(tmp_path, service.url, *command) == 0
+    assert engine.models()["news:latest"].digest == first.digest
+    (newest,) = Record.every(tmp_path)
+    assert newest.about().model == files.digest_path(tmp_path / f"{RUNS[0]}.gguf")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts import files, stages
-from contracts.errors import FileUnusable
+from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
 from contracts.stage import InputRef, Stage
-from driver import commands, preflight, promotion, recover, taken_back, verification
+from driver import commands, preflight, promotion, records, recover, taken_back, verification
 from driver.host_stages import deploy
 from driver.plan import Action, Step
 from driver.report.display import Display
@@ -118,6 +118,57 @@ def test_recover_takes_back_what_was_not_verified_yet(
     assert len(said) == 1
 
 
+def test_a_service_that_stays_away_keeps_no_bad_model_live_in_a_run_either(
+    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = released(session.workspace, engine, RUNS[0])
+    session.execute(_begun(session, monkeypatch, stages.VERIFY))
+    record = verification.read(session.workspace)
+    assert record is not None
+    undo = record.model_copy(update={"undo": True})
+    files.write_json(session.workspace / verification.RECORD, undo.model_dump())
+
+    def away(_: Session) -> None:
+        raise BackendUnavailable("the backend is away")
+
+    monkeypatch.setattr(commands, "_bring_back_first", away)
+    with pytest.raises(BackendUnavailable):
+        commands._take_over(session)
+    assert live(engine) == first.digest
+
+
+@pytest.mark.parametrize("place", [(LlamaCpp, "unload"), (deploy, "_prune")])
+def test_an_attempt_after_the_switch_knows_what_was_served_before(
+    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
+) -> None:
+    """Not what sorts last: a name made by hand, or a version that never went live."""
+    first = released(session.workspace, engine, RUNS[0])
+    for tag in ("news:try", "news:before-0815", f"news:{RUNS[1]}"):
+        (session.workspace / "other.gguf").write_text(tag)
+        engine.create(tag, session.workspace / "other.gguf", TASK.modelfile())
+    step = _begun(session, monkeypatch, stages.VERIFY)
+    real, owner = getattr(*place), place[0]
+    failures = [EngineUnavailable("the engine is away for a moment")]
+
+    def once(*given: Any, **named: Any) -> Any:
+        switched = live(engine) != first.digest
+        if failures and switched:
+            raise failures.pop()
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, place[1], once)
+    changed = {"retry": session.settings.retry.model_copy(update={"times": 1, "pause_s": 0.01})}
+    session.settings = session.settings.model_copy(update=changed)
+    result = session.execute(step)
+    assert not failures
+    assert result.metrics["previous"] == first.tag
+    record = verification.read(session.workspace)
+    assert record is not None
+    assert record.previous == first.tag
+    recover.recover(session.workspace, lambda _: None)
+    assert live(engine) == first.digest
+
+
 def test_the_next_run_verifies_what_has_gone_live(
     session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -178,14 +229,14 @@ def _kill(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "read"),
-    [(verification.RECORD, verification.read), ("rejected.json", taken_back.rejected)],
+    "file", [records.PROMOTION, records.VERIFICATION, records.REJECTED, records.SERVED]
 )
-def test_what_is_damaged_is_named_before_anything_is_done(
-    session: Session, file: str, read: Callable[[Path], object]
+def test_no_run_begins_while_a_damaged_record_waits_for_somebody(
+    session: Session, file: str
 ) -> None:
     (session.workspace / file).write_text("{")
-    with pytest.raises(FileUnusable, match=file):
-        commands._take_over(session)
-    with pytest.raises(FileUnusable, match=file):
-        read(session.workspace)
+    for _ in range(2):
+        with pytest.raises(FileUnusable, match=rf"{file}\.damaged-1"):
+            commands._take_over(session)
+    (session.workspace / f"{file}.damaged-1").unlink()
+    commands._take_over(session)

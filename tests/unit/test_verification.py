@@ -11,9 +11,23 @@ import pytest
 
 import serving.ollama
 from contracts import files, stages
-from contracts.errors import BackendUnavailable, CandidateRefused, FileUnusable, VerifyFailed
+from contracts.errors import (
+    BackendUnavailable,
+    CandidateRefused,
+    FileUnusable,
+    NotVerified,
+    VerifyFailed,
+    VerifyUnanswered,
+)
 from contracts.stage import InputRef
-from driver import preflight, promotion, recover, taken_back, verification
+from driver import (
+    preflight,
+    promotion,
+    recover,
+    served,
+    taken_back,
+    verification,
+)
 from driver.adapters.backend import Backend
 from driver.host_stages import canaries, reanalysis
 from driver.plan import Action, Request, Step
@@ -32,8 +46,11 @@ from tests.unit.verification_world import (
     OLD,
     OLD_DIGEST,
     ROWS,
+    Killed,
     World,
+    bad_by_model,
     by_label,
+    kill,
 )
 
 Start = Callable[..., RunningBackend]
@@ -49,27 +66,12 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch, ollama: OllamaDouble) -> None
 @pytest.fixture
 def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
     """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
-    ollama.script = _by_model(ollama)
+    ollama.script = bad_by_model(ollama)
     return World(tmp_path / "workspace", ollama, start_backend(ROWS))
 
 
-def _by_model(ollama: OllamaDouble) -> Callable[[str], str]:
-    def script(message: str) -> str:
-        bad = ollama.asked[-1]["digest"] == NEW_DIGEST and "Titel: Titel" in message
-        return "kein JSON" if bad else by_label(message)
-
-    return script
-
-
-def _failed(world: World) -> tuple[str, ...]:
-    """Let the verification fail at one item, and return the items asked."""
-    with pytest.raises(VerifyFailed):
-        world.verify(items=1)
-    return tuple(world.kept())
-
-
 def test_the_version_before_is_live_again_and_answers_the_items(world: World) -> None:
-    (asked,) = _failed(world)
+    (asked,) = world.failed()
     world.take_back()
     assert world.live() == OLD_DIGEST
     assert world.ollama.loaded == {OLD_DIGEST: ALIAS}, "the new model's runner is gone"
@@ -88,14 +90,14 @@ def test_the_version_before_is_live_again_and_answers_the_items(world: World) ->
 
 def test_what_gave_no_answer_may_be_tried_again(world: World) -> None:
     """The engine or the backend went away: the model is not to blame."""
-    _failed(world)
+    world.failed()
     world.take_back(bad=False)
     assert world.live() == OLD_DIGEST
     assert taken_back.rejected(world.root) == []
 
 
 def test_what_was_taken_back_is_not_promoted_again(world: World) -> None:
-    _failed(world)
+    world.failed()
     world.take_back()
     files.write_json(world.root / "verdict.json", {"promote": True, "findings": []})
     given = {
@@ -115,34 +117,14 @@ def test_without_a_good_version_before_nothing_is_taken_away(world: World, reaso
         taken_back.reject(world.root, OLD)
     else:
         world.ollama.models.remove(OLD)
-    (asked,) = _failed(world)
+    (asked,) = world.failed()
     world.take_back()
     assert world.live() == NEW_DIGEST
     (said,) = world.said
     assert said.startswith(f"NOT ROLLED BACK: there is no good version before {NEW}")
     assert "canaries.jsonl" in said
     assert GGUF in taken_back.rejected(world.root)
-    assert asked == _failed(world)[0], "it goes on failing"
-
-
-def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
-    older = "liga-relevance:20251231-120000"
-    world.ollama.models.append(older)
-    taken_back.reject(world.root, OLD)
-    _failed(world)
-    world.take_back()
-    assert world.live() == f"digest of {older}"
-
-
-def test_a_twin_of_what_was_taken_back_is_no_way_back(world: World) -> None:
-    twin, older = "liga-relevance:20260101-130000", "liga-relevance:20251231-120000"
-    world.ollama.models += [older, twin]
-    world.engine.copy(OLD, twin)
-    taken_back.reject(world.root, OLD)
-    world.deployed(previous=twin)
-    _failed(world)
-    world.take_back()
-    assert world.live() == f"digest of {older}"
+    assert asked == world.failed()[0], "it goes on failing"
 
 
 def test_a_model_whose_deployment_was_killed_is_known_by_its_digest(world: World) -> None:
@@ -165,10 +147,6 @@ def test_a_model_that_passes_after_all_may_go_live_again(world: World) -> None:
     assert taken_back.rejected(world.root) == ["another"]
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the program runs after it."""
-
-
 def _places() -> list[tuple[Any, str]]:
     """Return every call of the taking back that changes something outside."""
     return [
@@ -188,7 +166,7 @@ def _places() -> list[tuple[Any, str]]:
 def test_the_next_start_finishes_what_a_kill_has_left(
     world: World, monkeypatch: pytest.MonkeyPatch, place: int, *, after: bool
 ) -> None:
-    (asked,) = _failed(world)
+    (asked,) = world.failed()
     owner, name = _places()[place]
     real = getattr(owner, name)
 
@@ -221,7 +199,7 @@ def test_recover_takes_back_what_has_no_verdict(
     """Killed between two questions; the items that were asked get the old model's answers."""
     world.ollama.script = by_label
     with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", _kill)
+        patched.setattr(canaries, "judge", kill)
         with pytest.raises(Killed):
             world.verify()
     said: list[str] = []
@@ -232,12 +210,8 @@ def test_recover_takes_back_what_has_no_verdict(
     assert taken_back.rejected(world.root) == [], "it may be tried again"
 
 
-def _kill(*_: object) -> None:
-    raise Killed
-
-
 def test_a_name_that_somebody_has_moved_meanwhile_stays_where_it_is(world: World) -> None:
-    _failed(world)
+    world.failed()
     world.ollama.models.append("liga-relevance:mine")
     world.engine.copy("liga-relevance:mine", ALIAS)
     world.take_back()
@@ -249,10 +223,10 @@ def test_a_backend_that_is_away_keeps_nothing_from_going_back(
     tmp_path: Path, ollama: OllamaDouble, start_process: Callable[..., BackendProcess]
 ) -> None:
     """The name is back at once; the items follow at a later start."""
-    ollama.script = _by_model(ollama)
+    ollama.script = bad_by_model(ollama)
     backend = start_process(ROWS)
     world = World(tmp_path / "workspace", ollama, backend)
-    (asked,) = _failed(world)
+    (asked,) = world.failed()
     backend.kill()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(verification, "_HEALTHY_S", 0.1)
@@ -266,7 +240,7 @@ def test_a_backend_that_is_away_keeps_nothing_from_going_back(
 
 
 def test_an_engine_that_is_away_is_told_and_tried_again(world: World) -> None:
-    _failed(world)
+    world.failed()
     away = Ollama("http://127.0.0.1:9")
     verification.take_back(world.root, away, world.said.append, bad=True)
     assert "NOT ROLLED BACK to its end: Ollama at" in world.said[0]
@@ -321,7 +295,7 @@ def test_what_a_kill_has_left_is_verified_next_or_not_live_meanwhile(
     session = _session(world)
     world.ollama.script = by_label
     with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", _kill)
+        patched.setattr(canaries, "judge", kill)
         with pytest.raises(Killed):
             world.verify(items=1)
     session.prepare(_step(world, session))
@@ -332,11 +306,28 @@ def test_what_a_kill_has_left_is_verified_next_or_not_live_meanwhile(
     assert session.still_true(stages.VERIFY, result) == ""
     assert result.metrics.items() >= {k: v for k, v in metrics.items() if k != "answer"}.items()
     with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", _kill)
+        patched.setattr(canaries, "judge", kill)
         with pytest.raises(Killed):
             world.verify(items=1)
     assert session.still_true(stages.VERIFY, result) == "its last start was interrupted"
     session.prepare(Step(session.request(stages.REPROCESS), Action.RUN, "", "r", world.inputs()))
+    assert world.live() == NEW_DIGEST, "it has passed one before"
+    assert verification.read(world.root) is None
+
+
+def test_what_a_kill_has_left_without_a_verdict_is_not_live_while_another_stage_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _session(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(canaries, "judge", kill)
+        world.ollama.script = by_label
+        with pytest.raises(Killed):
+            world.verify(items=1)
+    with pytest.raises(NotVerified):  # nobody has verified the older one here either
+        session.prepare(
+            Step(session.request(stages.REPROCESS), Action.RUN, "", "r", world.inputs())
+        )
     assert world.live() == OLD_DIGEST
 
 
@@ -363,6 +354,27 @@ def test_another_backend_is_another_verification(world: World, start_backend: St
     assert first.startswith(f"{ALIAS} by ")
     assert first != second
     assert world.url not in second
+
+
+def test_silence_takes_nothing_back_and_the_next_run_verifies(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 40 and no verdict; the model is not marked, and another start asks it again."""
+    session = _session(world)
+    changed = {"retry": session.settings.retry.model_copy(update={"times": 0})}
+    session.settings = session.settings.model_copy(update=changed)
+    session._take_down(Run.create(world.root))
+    world.ollama.script = lambda message: 500 if "Titel: Titel" in message else by_label(message)
+    with pytest.raises(VerifyUnanswered) as caught:
+        session.execute(_step(world, session))
+    assert caught.value.exit_code == 40
+    assert (world.live(), taken_back.rejected(world.root)) == (NEW_DIGEST, [])
+    assert "NOT ROLLED BACK: nothing has shown" in capsys.readouterr().out
+    assert verification.read(world.root) is not None
+    world.ollama.script = by_label
+    session.execute(_step(world, session))
+    assert verification.read(world.root) is None
+    assert served.is_accepted(world.root, ALIAS, NEW_DIGEST)
 
 
 def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 import serving.ollama
 from contracts import files
-from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
+from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed, VerifyUnanswered
 from contracts.params import VerifyMetrics
 from driver import verification
+from driver.adapters.backend import Backend
 from driver.adapters.items import analysis_of, storage_of
 from driver.host_stages import canaries, reanalysis, verify
 from driver.host_stages.record import Record
@@ -103,7 +104,6 @@ def test_where_no_item_can_be_asked_the_result_warns(
     ("said", "reason"),
     [
         ("Das weiß ich nicht.", "could not be read"),
-        (500, "still the old one"),
         (json.dumps({k: v for k, v in json.loads(good_answer()).items() if k != "tags"}), "tags"),
         (good_answer("sehr wichtig"), "the answer is not valid: priority"),
         (good_answer(relevance_score=7), "the answer is not valid: relevance_score"),
@@ -112,7 +112,7 @@ def test_where_no_item_can_be_asked_the_result_warns(
     ],
 )
 def test_an_item_without_a_valid_answer_fails_the_model(
-    world: World, said: str | int, reason: str
+    world: World, said: str, reason: str
 ) -> None:
     world.ollama.script = lambda message: said if "Titel 1" in message else by_label(message)
     with pytest.raises(VerifyFailed, match=r"1 of 3 items have no valid answer") as caught:
@@ -122,6 +122,68 @@ def test_an_item_without_a_valid_answer_fails_the_model(
     assert NEW.rpartition(":")[2] in caught.value.todo
     assert verification.read(world.root) is not None, "the caller is to take it back"
     assert world.verify(max_error_share=0.4).failed == 1
+
+
+@pytest.mark.parametrize("silent", ["Titel 1", "Titel: Titel"], ids=["one item", "all items"])
+def test_an_item_without_any_answer_is_no_verdict(world: World, silent: str) -> None:
+    """The engine fails it, also when it is asked directly: so may it with a good model."""
+    world.ollama.script = lambda message: 500 if silent in message else by_label(message)
+    with pytest.raises(VerifyUnanswered, match="got no answer through the backend") as caught:
+        world.verify()
+    assert "item 1: the stored analysis is still the old one" in caught.value.why
+    assert len(world.kept()) == 1, "no further item is touched"
+    assert verification.read(world.root) is not None
+
+
+def test_a_share_of_the_items_may_stay_without_an_answer(world: World) -> None:
+    world.ollama.script = lambda message: 500 if "Titel 1" in message else by_label(message)
+    assert world.verify(max_error_share=0.4).failed == 1
+
+
+def test_a_bad_answer_is_a_verdict_beside_silence(world: World) -> None:
+    answers: dict[str, str | int] = {"1": "kein JSON", "2": "kein JSON", "3": 500, "4": 500}
+    world.ollama.script = lambda message: (
+        answers[message.splitlines()[0][-1]] if "Titel: Titel" in message else by_label(message)
+    )
+    with pytest.raises(VerifyFailed, match="have no valid answer"):
+        world.verify(max_error_share=0.4)
+
+
+def test_a_model_that_does_not_come_to_an_end_is_not_taken_for_a_silent_engine(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend waits in vain for either; asked directly, the engine says which it is."""
+    monkeypatch.setattr(Backend, "reprocess_item", lambda *_: None)
+    world.ollama.script = lambda message: (
+        "Ja, ja, ja," if "Titel: Titel" in message else by_label(message)
+    )
+    with pytest.raises(VerifyFailed, match="3 of 3 items have no valid answer") as caught:
+        world.verify(timeout_s=0.5)
+    assert "asked directly" in caught.value.why
+
+
+def test_a_backend_that_does_nothing_is_no_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it has started, and no analysis ever comes; the model answers well."""
+    monkeypatch.setattr(Backend, "reprocess_item", lambda *_: None)
+    with pytest.raises(VerifyUnanswered):
+        world.verify(timeout_s=0.5)
+
+
+@pytest.mark.parametrize("away", ["backend", "engine"])
+def test_who_is_away_is_no_verdict(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Start, away: str
+) -> None:
+    ollama.script = by_label
+    service = start_backend(ROWS)
+    world = World(tmp_path / "w", ollama, service)
+    if away == "backend":
+        service.kill()
+    else:
+        ollama.script = lambda _: 500
+    with pytest.raises(VerifyUnanswered, match="could not be verified"):
+        world.verify()
 
 
 @pytest.mark.parametrize(("times", "ends"), [(1, True), (2, False)])

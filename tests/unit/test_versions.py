@@ -17,7 +17,7 @@ from contracts.errors import EngineUnavailable, FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, DeployParams, EvaluateMetrics
 from contracts.stage import InputRef, OutputRef, Result
 from contracts.stages import DEPLOY, EVALUATE
-from driver import promotion, taken_back, versions
+from driver import promotion, records, taken_back, versions
 from driver.host_stages import deploy
 from driver.report import models
 from driver.store import Store
@@ -178,6 +178,38 @@ def test_what_an_older_driver_has_taken_back_by_name_is_so_by_digest(
     assert versions.roll_back(tmp_path, engine, "news")[0].tag == first.tag
 
 
+def test_going_back_skips_what_nobody_was_served(tmp_path: Path, engine: Engine) -> None:
+    """A deployment that was killed before the switch leaves a version; so does a person."""
+    first = released(tmp_path, engine, RUNS[0])
+    for tag in (f"news:{RUNS[1]}", "news:mine"):
+        (tmp_path / "other.gguf").write_text(tag)
+        engine.create(tag, tmp_path / "other.gguf", TASK.modelfile())
+    released(tmp_path, engine, RUNS[2])
+    assert versions.roll_back(tmp_path, engine, "news")[0].tag == first.tag
+
+
+def test_a_way_back_goes_to_nothing_newer(tmp_path: Path, engine: Engine) -> None:
+    """The first version, asked for by name, has none before it."""
+    for run in RUNS[:3]:
+        released(tmp_path, engine, run)
+    versions.roll_back(tmp_path, engine, "news", RUNS[0])
+    with pytest.raises(ModelMissing, match="no version of news to go back to"):
+        versions.roll_back(tmp_path, engine, "news")
+
+
+@pytest.mark.parametrize("file", [records.PROMOTION, records.REJECTED, records.SERVED])
+def test_a_damaged_record_keeps_nobody_from_going_back(
+    tmp_path: Path, engine: Engine, file: str
+) -> None:
+    first = released(tmp_path, engine, RUNS[0])
+    released(tmp_path, engine, RUNS[1])
+    (tmp_path / file).write_text("{")
+    said: list[str] = []
+    versions.roll_back(tmp_path, engine, "news", RUNS[0], said.append)
+    assert live(engine) == first.digest
+    assert f"kept as {file}.damaged-1" in said[0]
+
+
 def test_there_may_be_no_way_back(tmp_path: Path, engine: Engine) -> None:
     released(tmp_path, engine, RUNS[0])
     with pytest.raises(ModelMissing, match="no version of news to go back to"):
@@ -295,6 +327,30 @@ def test_a_switch_that_was_interrupted_is_finished_or_undone(
     assert ("finished" if after else "again") in said
     assert live(engine) == (made.digest if after else first.digest)
     assert promotion.settle(tmp_path) == ""
+
+
+def test_a_second_attempt_at_a_switch_knows_what_the_name_was_before_the_first(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has switched and then failed; the second is killed while it writes the name."""
+    first = released(tmp_path, engine, RUNS[0])
+    second = tmp_path / "second.gguf"
+    second.write_text("second")
+    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "unload", _away)
+        with pytest.raises(EngineUnavailable):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+        broken(engine, patched, after=False)
+        with pytest.raises(Killed):
+            promotion.switch(tmp_path, engine, "news:latest", made.tag)
+    engine.delete("news:latest")
+    assert f"news:latest is {first.tag} again" in promotion.settle(tmp_path)
+    assert live(engine) == first.digest
+
+
+def _away(_: str) -> None:
+    raise EngineUnavailable("the engine is away for a moment")
 
 
 def test_an_alias_that_the_interruption_has_lost_comes_back(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from contracts import files
 from contracts.entrypoint import StageContext
+from contracts.errors import VerifyFailed
 from contracts.params import VerifyMetrics, VerifyParams
 from contracts.stage import InputRef, Result
 from contracts.stages import DEPLOY, ITEMS, LABELS, VERIFY
-from driver import verification
+from driver import promotion, served, verification
 from driver.host_stages import verify
 from driver.store import Store
 from serving.ollama import Ollama
@@ -92,6 +96,10 @@ class World:
         place = Store(self.root).prepare(job).parent
         files.write_json(place / "result.json", result.model_dump(mode="json"))
 
+    def came_after(self, digest: str, before: str) -> None:
+        """Note what was served before a model, as its deployment does."""
+        served.replaces(self.root, promotion.environment(self.engine), ALIAS, digest, before)
+
     @property
     def url(self) -> str:
         """Where the backend answers."""
@@ -118,6 +126,12 @@ class World:
         context = StageContext(VERIFY, job, parsed, self.root, folder, lambda _: None)
         return verify.work(context, self.engine, "liga-relevance", self.url)
 
+    def failed(self) -> tuple[str, ...]:
+        """Let the verification fail at one item, and return the items asked."""
+        with pytest.raises(VerifyFailed):
+            self.verify(items=1)
+        return tuple(self.kept())
+
     def settle(self, *, unfinished: bool = True) -> None:
         """Do what the next start does."""
         verification.settle(self.root, self.said.append, unfinished=unfinished)
@@ -143,6 +157,25 @@ class World:
             if "Titel: Titel" in request["messages"][1]["content"]
             for digest in [request["digest"][:3]]
         ]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the program runs after it."""
+
+
+def kill(*_: object) -> None:
+    """Be the last thing that happens."""
+    raise Killed
+
+
+def bad_by_model(ollama: OllamaDouble) -> Callable[[str], str]:
+    """Return answers that nobody can read where the new model is asked about an item."""
+
+    def script(message: str) -> str:
+        bad = ollama.asked[-1]["digest"] == NEW_DIGEST and "Titel: Titel" in message
+        return "kein JSON" if bad else by_label(message)
+
+    return script
 
 
 def by_label(message: str) -> str:

@@ -1,0 +1,81 @@
+"""Damaged records of the served model: nothing bad stays live because of them.
+
+Without promotion.json nobody knows what the name was about to name, and without verification.json
+not what still waits for a verdict. So what is live has to be known to be good, or a version that is
+takes its place. rejected.json and served.json are gone on without, as far as they cannot be read.
+Each is kept aside, and no run begins until a person has looked (`records.require_whole`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts import files
+from contracts.errors import RetrainError
+from driver import promotion, records, served, taken_back, verification, versions
+from serving import connect
+from serving.engine import Engine
+
+Say = Callable[[str], None]
+
+
+def settle(workspace: Path, say: Say) -> None:
+    """Make safe what damaged records leave open, then keep them aside; `say` is told what was done.
+
+    Raises nothing, as it must not keep the service away: where the engine does not answer, the
+    records stay as they are, and the next start tries again.
+    """
+    taken_back.rescue(workspace, say)
+    if records.is_damaged(workspace / records.SERVED, served.Book):
+        records.set_aside(workspace / records.SERVED, say)
+    lost = [
+        file
+        for file, kind in (
+            (records.PROMOTION, promotion.Switch),
+            (records.VERIFICATION, verification.Record),
+        )
+        if records.is_damaged(workspace / file, kind)
+    ]
+    if not lost:
+        return
+    kept = {file: records.keep(workspace / file) for file in lost}
+    said = [f"{workspace / file} is damaged; it is kept as {kept[file].name}" for file in lost]
+    say("\n".join(said))
+    try:
+        _secure(workspace, say)
+    except RetrainError as error:
+        say(f"what is live cannot be made sure of now: {error}")
+        return
+    for file in lost:
+        files.remove(workspace / file)
+
+
+def _secure(workspace: Path, say: Say) -> None:
+    """Let each served name name a model that is known to be good, where there is one."""
+    for alias, name in served.read(workspace).items():
+        engine = connect(dict(name.engine), workspace)
+        try:
+            _secure_name(workspace, engine, alias, say)
+        finally:
+            engine.close()
+
+
+def _secure_name(workspace: Path, engine: Engine, alias: str, say: Say) -> None:
+    models = engine.models()
+    live = models.get(alias)
+    if live is not None and served.is_accepted(workspace, alias, live.digest):
+        return
+    older = versions.way_back(workspace, models, alias, live.digest if live else "")
+    if not older:
+        if live is not None:
+            say(
+                f"NOT ROLLED BACK: nothing says that what {alias} names (digest "
+                f"{live.digest[:12]}) is good, and there is no version to go back to"
+            )
+        return
+    promotion.switch(workspace, engine, alias, older[0])
+    say(
+        f"ROLLED BACK: {alias} is {older[0]} now, since a record was damaged and nothing says that "
+        "what it named was verified. Name another version to `driver rollback` if that is wrong."
+    )

@@ -1,0 +1,78 @@
+"""What is written down about the served model, read from its files; a damaged one is kept aside.
+
+A damaged record must not keep a good model from coming back, and must not be forgotten either. So
+whoever has to act at once moves it to `NAME.damaged-1` beside it and goes by the rest, and no run
+begins until a person has looked at that file and removed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from contracts import files
+from contracts.errors import FileUnusable
+from contracts.stage import Frozen
+
+R = TypeVar("R", bound=Frozen)
+PROMOTION, VERIFICATION = "promotion.json", "verification.json"
+REJECTED, SERVED = "rejected.json", "served.json"
+"""Below the workspace; each has a module of its own."""
+_ALL = (PROMOTION, VERIFICATION, REJECTED, SERVED)
+
+
+def read(path: Path, kind: type[R]) -> R | None:
+    """Return a record, None where there is none; raises `FileUnusable` if it is damaged."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise FileUnusable(
+            f"{path} is damaged",
+            why=f"{error.error_count()} errors",
+            todo="`python -m driver recover` sees to it that no bad model stays live, and keeps it "
+            "aside; `driver models` shows which one is live.",
+        ) from error
+
+
+def is_damaged(path: Path, kind: type[Frozen]) -> bool:
+    """Return whether there is a record that cannot be read."""
+    try:
+        read(path, kind)
+    except FileUnusable:
+        return True
+    return False
+
+
+def set_aside(path: Path, say: Callable[[str], None]) -> None:
+    """Keep a damaged record aside, and remove it from its place."""
+    aside = keep(path)
+    files.remove(path)
+    say(f"{path} is damaged; it is kept as {aside.name}")
+
+
+def keep(path: Path) -> Path:
+    """Return the copy of a damaged record that `require_whole` finds; made if there is none."""
+    content, number = path.read_bytes(), 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        if aside.read_bytes() == content:
+            return aside
+        number += 1
+    files.write_bytes(aside, content)
+    return aside
+
+
+def require_whole(workspace: Path) -> None:
+    """Raise `FileUnusable` while a damaged record is there that no person has dealt with."""
+    found = [str(path) for name in _ALL for path in sorted(workspace.glob(f"{name}.damaged-*"))]
+    if found:
+        raise FileUnusable(
+            f"a record of the served model was damaged: {', '.join(found)}",
+            why="which models are good is not certain before somebody has looked",
+            todo="See by `driver models` what is live and what was taken back, put right what is "
+            "not (`driver rollback VERSION`), then remove the file.",
+        )

@@ -1,0 +1,190 @@
+"""What the served name has named, and which models may be served: served.json.
+
+Models are known by digest, since a tag can be made to name another. What was served before a model
+is written once, before anything of its deployment is changed, and an attempt that is made again
+keeps it: by then the name shows the new model. A model is *accepted* once it has passed a
+verification, or a person has asked for it (`driver rollback`); from then on only a wrong answer
+takes it back, and no interruption or silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import files, stages
+from contracts.errors import NotVerified
+from contracts.params import DeployMetrics, VerifyMetrics
+from contracts.stage import Frozen
+from driver import records, taken_back
+from driver.store import Store
+from serving.engine import Engine, Model, full_tag
+
+if TYPE_CHECKING:
+    from driver.settings import Settings
+
+VERIFIED, ASKED_FOR = "verified", "asked for"
+"""Why a model is accepted."""
+RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
+"""A run's name (driver/store.py: Run.create)."""
+
+
+class Served(Frozen):
+    """What is known of one model under one name."""
+
+    before: str = ""
+    """Digest of what was served before it; "" for nothing."""
+    accepted: str = ""
+    """Why it may be served, "" where nobody has said so."""
+
+
+class Name(Frozen):
+    """A served name: its models by digest."""
+
+    engine: dict[str, str]
+    """The environment that names the serving engine."""
+    models: dict[str, Served] = {}
+
+
+class Book(Frozen):
+    """All of served.json, by alias."""
+
+    names: dict[str, Name] = {}
+
+
+def read(workspace: Path) -> Mapping[str, Name]:
+    """Return the served names; raises `FileUnusable` if the record is damaged."""
+    found = records.read(workspace / records.SERVED, Book)
+    return found.names if found else {}
+
+
+def replaces(
+    workspace: Path, environment: Mapping[str, str], alias: str, digest: str, before: str
+) -> None:
+    """Write down that a model is about to take the place of `before`, if that is not known yet."""
+    known = _known(workspace, alias, digest)
+    _write(workspace, environment, alias, digest, known.model_copy(update={"before": before}))
+
+
+def accept(
+    workspace: Path, environment: Mapping[str, str], alias: str, digest: str, why: str
+) -> None:
+    """Write down that a model may be served."""
+    known = _known(workspace, alias, digest)
+    _write(workspace, environment, alias, digest, known.model_copy(update={"accepted": why}))
+
+
+def is_accepted(workspace: Path, alias: str, digest: str) -> bool:
+    """Return whether a model may be served: accepted, and not taken back since."""
+    if digest in taken_back.rejected(workspace):
+        return False
+    return bool(_known(workspace, alias, digest).accepted)
+
+
+def check(workspace: Path, engine: Engine, settings: Settings) -> None:
+    """Raise `NotVerified` where the items would get the answers of a model that nobody accepted."""
+    if settings.reprocess.unverified or settings.backend is None:
+        return
+    alias, models = full_tag(settings.deploy.name), engine.models()
+    live = models.get(alias)
+    bad = live is not None and live.digest in taken_back.digests(workspace, models)
+    if live is None or (not bad and is_accepted(workspace, alias, live.digest)):
+        return
+    raise NotVerified(
+        f"the items do not get the answers of what {alias} names (digest {live.digest[:12]})",
+        why="it was taken back" if bad else "nobody has verified it",
+    )
+
+
+def before(workspace: Path, models: Mapping[str, Model], alias: str, digest: str) -> str:
+    """Return the digest of what was served before a model, "" where that is nothing or unknown.
+
+    Older drivers have noted no more than a version, with the deployment.
+    """
+    names = read(workspace)
+    if alias in names and digest in names[alias].models:
+        return names[alias].models[digest].before
+    made = deployed(workspace, digest)
+    return models[made.previous].digest if made and made.previous in models else ""
+
+
+def all_before(
+    workspace: Path, models: Mapping[str, Model], alias: str, digest: str
+) -> tuple[str, ...]:
+    """Return the digests of what was served before a model, the last one first."""
+    found: list[str] = []
+    while (digest := before(workspace, models, alias, digest)) and digest not in found:
+        found.append(digest)
+    return tuple(found)
+
+
+def proven(workspace: Path, models: Mapping[str, Model], alias: str) -> frozenset[str]:
+    """Return the digests of models that were accepted, or served until another took their place.
+
+    A version that never went live is none, nor one that somebody has only given a name.
+    """
+    store, names = Store(workspace), read(workspace)
+    known = names[alias].models.values() if alias in names else ()
+    found = {each.before for each in known}
+    if alias in names:
+        found |= {digest for digest, each in names[alias].models.items() if each.accepted}
+    for _, result in store.executions(stages.DEPLOY.name):
+        metrics = DeployMetrics.model_validate(result.metrics)
+        if metrics.alias == alias and metrics.previous in models:
+            found.add(models[metrics.previous].digest)
+    return frozenset((found | _verified(store, alias)) - {""})
+
+
+def version_of(models: Mapping[str, Model], alias: str, digest: str) -> str:
+    """Return the version that is this model, "" for none: a run's own, the newest, before others.
+
+    A name that somebody has made by hand may be another model tomorrow.
+    """
+    name = alias.partition(":")[0]
+    own = [
+        tag
+        for tag, model in models.items()
+        if model.digest == digest and tag != alias and tag.startswith(f"{name}:")
+    ]
+    return max(own, key=age, default="")
+
+
+def age(tag: str) -> tuple[bool, str]:
+    """Return what versions are sorted by: those of runs by time, behind those made by hand."""
+    return RUN.fullmatch(tag.partition(":")[2]) is not None, tag
+
+
+def deployed(workspace: Path, digest: str) -> DeployMetrics | None:
+    """Return this workspace's last deployment of a model."""
+    for _, result in Store(workspace).executions(stages.DEPLOY.name):
+        metrics = DeployMetrics.model_validate(result.metrics)
+        if metrics.digest == digest:
+            return metrics
+    return None
+
+
+def _known(workspace: Path, alias: str, digest: str) -> Served:
+    """Return what is known of a model; of one from before this record, by its verifications."""
+    names = read(workspace)
+    if alias in names and digest in names[alias].models:
+        return names[alias].models[digest]
+    return Served(accepted=VERIFIED if digest in _verified(Store(workspace), alias) else "")
+
+
+def _verified(store: Store, alias: str) -> set[str]:
+    found = [
+        VerifyMetrics.model_validate(result.metrics)
+        for _, result in store.executions(stages.VERIFY.name)
+    ]
+    return {metrics.digest for metrics in found if metrics.model == alias}
+
+
+def _write(
+    workspace: Path, environment: Mapping[str, str], alias: str, digest: str, entry: Served
+) -> None:
+    names = dict(read(workspace))
+    models = {**(names[alias].models if alias in names else {}), digest: entry}
+    names[alias] = Name(engine=dict(environment), models=models)
+    files.write_json(workspace / records.SERVED, Book(names=names).model_dump())

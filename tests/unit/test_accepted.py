@@ -1,0 +1,214 @@
+"""What may be served: accepted models, versions before, and what damaged records leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import serving.ollama
+from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
+from driver import damaged, records, recover, taken_back, verification, versions
+from driver.host_stages import canaries
+from serving.ollama import Ollama
+from tests.services.ollama_double import OllamaDouble
+from tests.services.running_backend import RunningBackend
+from tests.unit.verification_world import (
+    NEW,
+    NEW_DIGEST,
+    OLD,
+    OLD_DIGEST,
+    ROWS,
+    Killed,
+    World,
+    bad_by_model,
+    by_label,
+    kill,
+)
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    ollama: OllamaDouble,
+    start_backend: Callable[..., RunningBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)  # the record has it, for the next start
+    ollama.script = bad_by_model(ollama)
+    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+
+
+# --- accepted before -----------------------------------------------------------------------------
+def _accepted(world: World) -> None:
+    """Let the live model pass one verification."""
+    bad, world.ollama.script = world.ollama.script, by_label
+    world.verify(items=1)
+    world.ollama.script = bad
+
+
+def test_an_interruption_takes_no_model_back_that_has_passed_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _accepted(world)
+    world.ollama.script = by_label
+    with monkeypatch.context() as patched:
+        patched.setattr(canaries, "judge", kill)
+        with pytest.raises(Killed):
+            world.verify()
+    said: list[str] = []
+    recover.recover(world.root, said.append)
+    assert world.live() == NEW_DIGEST
+    assert any(f"this verification of {NEW} has not come to its end" in line for line in said)
+    assert verification.read(world.root) is None
+
+
+def test_nor_does_what_is_no_fault_of_it(world: World) -> None:
+    """The backend asks another model by now, say."""
+    _accepted(world)
+    world.failed()
+    world.take_back(bad=False)
+    assert world.live() == NEW_DIGEST
+    assert verification.read(world.root) is None
+
+
+def test_a_wrong_answer_takes_it_back_all_the_same(world: World) -> None:
+    _accepted(world)
+    world.failed()
+    world.take_back()
+    assert world.live() == OLD_DIGEST
+    world.settle()
+    assert world.live() == OLD_DIGEST
+
+
+def test_a_person_overrules_a_taking_back_that_waits(world: World) -> None:
+    """The items could not be asked again yet, so the next start would go on with it."""
+    world.failed()
+    assert world.backend is not None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verification, "_answer_again", _away)
+        world.take_back()
+    assert (world.live(), _pending(world)) == (OLD_DIGEST, True)
+    versions.roll_back(world.root, world.engine, "liga-relevance", NEW.partition(":")[2])
+    world.settle()
+    assert world.live() == NEW_DIGEST
+    assert not _pending(world)
+    assert NEW_DIGEST not in taken_back.rejected(world.root)
+
+
+def _away(*_: object) -> None:
+    raise BackendUnavailable("the backend is away")
+
+
+def _pending(world: World) -> bool:
+    return verification.read(world.root) is not None
+
+
+# --- damaged records -----------------------------------------------------------------------------
+@pytest.mark.parametrize("file", [records.VERIFICATION, records.PROMOTION])
+def test_what_nobody_has_verified_does_not_stay_live_behind_a_damaged_record(
+    world: World, file: str
+) -> None:
+    """It is kept aside, and named until a person has dealt with it."""
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    (world.root / file).write_text('{"alias": "liga')
+    for _ in range(2):
+        with pytest.raises(FileUnusable, match=rf"{file}\.damaged-1"):
+            recover.recover(world.root, world.said.append)
+    assert world.live() == OLD_DIGEST
+    assert (world.root / f"{file}.damaged-1").read_text() == '{"alias": "liga'
+    assert not (world.root / file).exists()
+    assert sum("ROLLED BACK" in said for said in world.said) == 1
+    (world.root / f"{file}.damaged-1").unlink()
+    recover.recover(world.root, world.said.append)
+
+
+def test_what_is_accepted_stays_live_behind_a_damaged_record(world: World) -> None:
+    _accepted(world)
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    (world.root / records.VERIFICATION).write_text("{")
+    damaged.settle(world.root, world.said.append)
+    assert world.live() == NEW_DIGEST
+
+
+def test_a_damaged_record_waits_for_an_engine_that_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    (world.root / records.VERIFICATION).write_text("{")
+    with monkeypatch.context() as patched:
+        patched.setattr(Ollama, "models", _no_engine)
+        damaged.settle(world.root, world.said.append)
+    assert "cannot be made sure of now" in world.said[-1]
+    damaged.settle(world.root, world.said.append)
+    assert world.live() == OLD_DIGEST
+    assert len(list(world.root.glob("*.damaged-*"))) == 1
+
+
+def _no_engine(_: object) -> None:
+    raise EngineUnavailable("Ollama is away")
+
+
+def test_a_bad_model_does_not_stay_live_behind_a_damaged_list(world: World) -> None:
+    """Every name that can still be read stays taken back; the rest is for a person to say."""
+    older, twin = "liga-relevance:20251231-120000", "liga-relevance:20251230-120000"
+    world.ollama.models += [older, twin]
+    world.came_after(OLD_DIGEST, f"digest of {older}")
+    world.came_after(f"digest of {older}", f"digest of {twin}")
+    (world.root / records.REJECTED).write_text(f'["{OLD_DIGEST}", "digest of {older}", "cut')
+    world.failed()
+    world.take_back()
+    assert world.live() == f"digest of {twin}"
+    assert {OLD_DIGEST, NEW_DIGEST} <= {*taken_back.rejected(world.root)}
+    assert "kept as rejected.json.damaged-1" in world.said[0]
+    with pytest.raises(FileUnusable, match=r"rejected\.json\.damaged-1"):
+        records.require_whole(world.root)
+
+
+def test_a_service_that_stays_away_keeps_no_bad_model_live(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failed()
+    monkeypatch.setattr(recover, "_restore", _away)
+    monkeypatch.setattr(verification, "_HEALTHY_S", 0.1)
+    with pytest.raises(BackendUnavailable):
+        recover.recover(world.root, world.said.append)
+    assert world.live() == OLD_DIGEST
+
+
+# --- which version before ------------------------------------------------------------------------
+def test_no_version_that_nobody_was_served_is_gone_back_to(world: World) -> None:
+    """One of a deployment that was killed, and one that a person has made to try something."""
+    world.ollama.models += ["liga-relevance:20260101-130000", "liga-relevance:try"]
+    world.deployed(previous="")
+    world.came_after(NEW_DIGEST, "")
+    world.failed()
+    world.take_back()
+    assert world.live() == NEW_DIGEST
+    assert world.said[0].startswith("NOT ROLLED BACK: there is no good version")
+
+
+def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
+    older = "liga-relevance:20251231-120000"
+    world.ollama.models.append(older)
+    world.came_after(OLD_DIGEST, f"digest of {older}")
+    taken_back.reject(world.root, OLD)
+    world.failed()
+    world.take_back()
+    assert world.live() == f"digest of {older}"
+
+
+def test_a_twin_of_what_was_taken_back_is_no_way_back(world: World) -> None:
+    twin, older = "liga-relevance:20260101-130000", "liga-relevance:20251231-120000"
+    world.ollama.models += [older, twin]
+    world.engine.copy(OLD, twin)
+    world.came_after(OLD_DIGEST, f"digest of {older}")
+    taken_back.reject(world.root, OLD)
+    world.deployed(previous=twin)
+    world.failed()
+    world.take_back()
+    assert world.live() == f"digest of {older}"
