@@ -80,24 +80,28 @@ def _restore(arguments: argparse.Namespace) -> int:
     from driver import locks, restoration
     from driver.adapters import backend_edits
     from driver.adapters.backend import Backend
+    from driver.adapters.items import storage_of
     from driver.host_stages.record import Record
     from driver.report import reprocess as shown
+    from tasks import load_task
 
     settings = _settings(arguments)
     record = Record.find(settings.workspace, arguments.restore)
     url = settings.backend.url if settings.backend else record.about().backend
+    storage = storage_of(load_task(settings.task))
     backend = Backend(url)
     edits = backend_edits.find(backend)
     with ExitStack() as held:
         if arguments.yes:
             held.enter_context(locks.workspace(settings.workspace))
-        found = restoration.differences(backend, record)
-        shown.differences(found, restoration.writable(edits))
+        found = restoration.differences(backend, storage, record)
+        shown.differences(found, restoration.writable(edits, storage))
         if arguments.out:
             written = files.write_jsonl(arguments.out, restoration.lines(found))
             print(f"{written} items to give back written to {arguments.out}")
         if arguments.yes:
-            print(restoration.require(restoration.write_back(backend, record, found, edits)))
+            done = restoration.write_back(backend, storage, record, found, edits)
+            print(restoration.require(done))
         else:
             print("Nothing was changed; --yes writes back what can be written.")
     return 0
@@ -334,6 +338,13 @@ def render_task(arguments: argparse.Namespace) -> int:
     from driver.task import publish
 
     return publish.render_all(_settings(arguments), arguments.out, arguments.after)
+
+
+def new_task(arguments: argparse.Namespace) -> int:
+    """Begin a task of one's own."""
+    from driver.task import begin
+
+    return begin.begin(arguments.name, arguments.field, arguments.language)
 
 
 def show_settings(arguments: argparse.Namespace) -> int:

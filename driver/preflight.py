@@ -27,6 +27,7 @@ from contracts.params.model import IMATRIX_LEAST_TOKENS, too_little_text
 from contracts.stage import GpuMode, InputRef, Stage
 from driver import served, taken_back
 from driver.adapters import addresses
+from driver.adapters.items import storage_of
 from driver.disk import check_disk, check_engine_disk
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -81,8 +82,17 @@ def _asks_backend(session: Session, running: Sequence[Stage]) -> bool:
     return verifies or (stages.REPROCESS in running and session.settings.reprocess.enabled)
 
 
+def _reads_backend(session: Session, running: Sequence[Stage]) -> bool:
+    """Return whether the items are the backend's."""
+    return stages.SNAPSHOT in running and session.settings.snapshot.source == "backend"
+
+
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
     """Raise what is wrong with the files and settings that the user gave."""
+    if _reads_backend(session, running) or (
+        session.backend_url and _asks_backend(session, running)
+    ):
+        storage_of(session.task)
     if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
         snapshot.check(session.settings.snapshot, session.settings.task)
     if stages.FETCH in running:

@@ -53,8 +53,8 @@ class BackendSettings(Params):
 
     url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://[^\s]+$")
     """Where it answers."""
-    container: str = Field("liga-news-backend", pattern=r"^\S+$")
-    """Name of its container, which is stopped for the GPU window."""
+    container: str = Field("", pattern=r"^\S*$")
+    """Name of its container, which is stopped for the GPU window; or `compose`."""
     compose: ComposeSettings | None = None
     """In place of `container`, a service of a compose project: {folder, service, files: [],
     environment: {}}. With another OLLAMA_MODEL there the container is made anew."""
@@ -189,6 +189,18 @@ class Settings(Params):
             raise ValueError("a server is named twice, and would get twice its requests")
         return teachers
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_model(cls, values: Any) -> Any:
+        """Name the model after the task, where the settings give it no name."""
+        if not isinstance(values, dict):
+            return values
+        deploy = values.get("deploy", {})
+        if not isinstance(deploy, dict) or deploy.get("name"):
+            return values
+        task = str(values.get("task", cls.model_fields["task"].default))
+        return {**values, "deploy": {**deploy, "name": task.replace("_", "-")}}
+
     @model_validator(mode="after")
     def _names_stages(self) -> Settings:
         unknown = {*self.retry.stages, *self.limits.hours} - stages.BY_NAME.keys()
@@ -205,6 +217,8 @@ class Settings(Params):
             )
         if self.snapshot.source == "backend" and self.backend is None:
             raise ValueError("snapshot.source=backend needs the section backend")
+        if self.backend and not self.backend.container and self.backend.compose is None:
+            raise ValueError("backend.container names no container, and backend.compose no service")
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
         self._fits_an_adapter()

@@ -52,7 +52,7 @@ def _reprocess(root: Path, url: str, *command: str) -> int:
         "engine": "llamacpp",
         "runner": "process",
         "deploy": {"name": "news"},
-        "backend": {"url": url},
+        "backend": {"url": url, "container": "news"},
     }
     files.write_json(settings, asked)  # YAML too
     command = command or ("reprocess",)

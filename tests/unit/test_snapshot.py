@@ -191,7 +191,7 @@ def test_source_digest_follows_the_contents(here: Path) -> None:
     path = _write(here / "a.jsonl", _item(1))
 
     def digest(**params: Any) -> str:
-        return snapshot.source_digest(SnapshotParams(**params), here)
+        return snapshot.source_digest(SnapshotParams(**params), "liga_relevance", here)
 
     first = digest(items=["*.jsonl"])
     path = path.rename(here / "renamed.jsonl")
@@ -267,7 +267,7 @@ def test_backend(
     ]
     assert result.metrics == {"items": 9, "reviewed": 3, "unusable_reviews": 5}
     told = capsys.readouterr().err
-    assert "1 items without title and content" in told
+    assert "1 items without a text" in told
     assert "5 reviewed items are no valid label, and go to the quarantine" in told
     assert "item 4" in told
 
@@ -287,13 +287,13 @@ def test_backend_digest_ignores_analyses(start_backend: Start, here: Path) -> No
     """A reprocess run must not make the next run start from the beginning."""
     service = start_backend([_news(1), _news(2, **LABEL, is_manually_reviewed=True)])
     params = SnapshotParams(source="backend")
-    first = snapshot.source_digest(params, here, service.url)
+    first = snapshot.source_digest(params, "liga_relevance", here, service.url)
     service.post("/api/items/1/reprocess")
     deadline = time.monotonic() + 20
     while "llm_analysis" not in service.get("/api/items/1")["metadata"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert snapshot.source_digest(params, here, service.url) == first
+    assert snapshot.source_digest(params, "liga_relevance", here, service.url) == first
 
 
 def test_backend_that_is_not_there() -> None:
