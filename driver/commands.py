@@ -111,6 +111,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
     """Hold what only one run may have; whatever happens inside, the service comes back."""
     from driver import locks
+    from driver.takeover import take_over
 
     session = _session(arguments)
     with ExitStack() as held:
@@ -119,7 +120,7 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
         try:
-            _take_over(session)
+            take_over(session)
             yield session
         finally:
             session.bring_back()
@@ -384,50 +385,3 @@ def _session(arguments: argparse.Namespace) -> Session:
         raise SettingsInvalid(
             "the settings name no task of this checkout", why=str(error)
         ) from error
-
-
-def _take_over(session: Session) -> None:
-    """Deal with what a driver that died has left: a served name, the service, a verdict, a
-    candidate.
-
-    Raises `FileUnusable` where it cannot be known which models are good.
-    """
-    from driver import candidates, damaged, promotion, records, verification
-
-    damaged.settle(session.workspace, session.display.warn)
-    if said := promotion.settle(session.workspace):
-        session.display.warn(said)
-    try:
-        _bring_back_first(session)
-    finally:  # a service that does not come back must find no bad model when it does
-        verification.settle(session.workspace, session.display.warn, unfinished=False)
-    records.require_whole(session.workspace)
-    candidates.drop(
-        session.workspace,
-        session.engine,
-        lambda: session.containers.at_work() if session.containers else [],
-        session.display.warn,
-    )
-
-
-def _bring_back_first(session: Session) -> None:
-    """Bring back the service that a driver that died has left stopped.
-
-    If its stage still works in a container, the service stays away and the run goes on with it:
-    brought back now, the two would fight for the GPU.
-    """
-    from driver import recover
-
-    if not session.window.is_open:
-        return
-    # On another engine this run could not go on with it, and no later start would know of it.
-    recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
-    at_work = session.containers.at_work() if session.containers else []
-    if at_work:
-        session.display.warn(
-            f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
-            "this run goes on with both"
-        )
-        return
-    session.display.warn("a run that died has left the service stopped; bringing it back first")
-    session.close_window()

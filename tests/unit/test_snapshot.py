@@ -102,7 +102,10 @@ def test_a_file_under_several_names_is_read_once(here: Path) -> None:
     once = ["in/a.jsonl"]
     names = ["./in/a.jsonl", "in/../in/*.jsonl", "link.jsonl", "folder/a.jsonl", f"{here}/in/*"]
     assert _check(items=[*once, *names]).items == 1
-    digests = {snapshot.source_digest(SnapshotParams(items=given), here) for given in (once, names)}
+    digests = {
+        snapshot.source_digest(SnapshotParams(items=given), "liga_relevance", here)
+        for given in (once, names)
+    }
     assert len(digests) == 1
     _write(here / "seen.jsonl", {"id": "a1", "label": LABEL})
     assert _check(items=once, reviewed=["seen.jsonl", "in/../seen.jsonl"]).reviewed == 1
