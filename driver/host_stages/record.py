@@ -155,6 +155,12 @@ class Record:
         about = About(runs=runs, model=model, backend=backend, items=items, kept=len(kept))
         self._note(about)
 
+    def add(self, now: Mapping[str, Row]) -> None:
+        """Publish the states of further items, by id; what is kept already stays."""
+        kept = {**now, **self.before()}
+        files.write_jsonl(self.folder / _BEFORE, kept.values())
+        self._note(self.about().model_copy(update={"kept": len(kept)}))
+
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
