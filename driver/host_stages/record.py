@@ -174,9 +174,18 @@ class Record:
         return list(_whole_lines(self.folder / _OUTCOMES))
 
     def answers(self) -> dict[str, str]:
-        """Return the digest of the answer that each item was given, as far as that is known."""
-        lines = [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]
-        return {line["id"]: line["answer"] for line in lines if line.get("answer")}
+        """Return the digest of what each item was given, "" where it may have been given something.
+
+        An item that was not asked about, or turned out to be left out, is not in it. Of what only a
+        verification has kept, all was asked about.
+        """
+        found = {} if self.begun else dict.fromkeys(self.before(), "")
+        for line in [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]:
+            if "until" in line or line.get("answer"):
+                found[line["id"]] = line.get("answer", "")
+            elif line.get("outcome") in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
+                found.pop(line["id"], None)
+        return found
 
 
 def _line(row: Any) -> Row:
