@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from driver.versions import Version
@@ -16,18 +17,18 @@ def show(found: Sequence[Version], name: str) -> None:
     """Print the versions, the newest first."""
     console = Console()
     if not found:
-        console.print(f"There is no version of {name} in the serving engine yet.")
+        console.print(f"There is no version of {escape(name)} in the serving engine yet.")
         return
     heads = ("version", "", "GB", "digest", "scores", "errors (less is better)")
-    table = Table(*heads, title=name, title_justify="left")
+    table = Table(*heads, title=escape(name), title_justify="left")
     for each in found:
         table.add_row(
-            each.tag,
-            _state(each),
+            escape(each.tag),
+            escape(_state(each)),
             f"{each.size_bytes / 1e9:.2f}",
             each.digest[:12],
-            _figures(list(each.scores.items())[:_SHOWN_SCORES]) or "not known here",
-            _figures(each.errors.items()),
+            escape(_figures(list(each.scores.items())[:_SHOWN_SCORES])) or "not known here",
+            escape(_figures(each.errors.items())),
         )
     console.print(table)
 
