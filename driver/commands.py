@@ -179,7 +179,8 @@ def models(arguments: argparse.Namespace) -> int:
     session = _session(arguments)
     name = session.settings.deploy.name
     try:
-        models.show(versions.versions(session.workspace, session.engine, name), name)
+        found = versions.versions(session.workspace, session.engine, name)
+        models.show(found, name, versions.live_digest(session.engine, name))
     finally:
         session.close()
     return 0

@@ -66,6 +66,12 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     return sorted(found, key=lambda each: (each.tag[len(prefix) :][:1].isdigit(), each.tag))[::-1]
 
 
+def live_digest(engine: Engine, name: str) -> str:
+    """Return the digest of what the alias names, "" for nothing; it need not be a version."""
+    live = engine.models().get(full_tag(name))
+    return live.digest if live else ""
+
+
 def roll_back(
     workspace: Path,
     engine: Engine,

@@ -9,16 +9,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from driver.versions import Version
+from serving.engine import full_tag
 
 _SHOWN_SCORES = 4
 
 
-def show(found: Sequence[Version], name: str) -> None:
-    """Print the versions, the newest first."""
+def show(found: Sequence[Version], name: str, live: str) -> None:
+    """Print the versions, the newest first; `live` is the digest that the alias names, or ""."""
     console = Console()
-    if not found:
+    if found:
+        console.print(_table(found, name))
+    else:
         console.print(f"There is no version of {escape(name)} in the serving engine yet.")
-        return
+    if live and not any(each.live for each in found):
+        console.print(
+            f"Live is none of these: {escape(full_tag(name))} names digest {escape(live[:12])}, "
+            "which is no version here. `driver rollback` goes back, and keeps it a name."
+        )
+
+
+def _table(found: Sequence[Version], name: str) -> Table:
     heads = ("version", "", "GB", "digest", "scores", "errors (less is better)")
     table = Table(*heads, title=escape(name), title_justify="left")
     for each in found:
@@ -30,7 +40,7 @@ def show(found: Sequence[Version], name: str) -> None:
             escape(_figures(list(each.scores.items())[:_SHOWN_SCORES])) or "not known here",
             escape(_figures(each.errors.items())),
         )
-    console.print(table)
+    return table
 
 
 def _figures(found: Iterable[tuple[str, float]]) -> str:
