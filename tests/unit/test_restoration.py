@@ -15,6 +15,8 @@ from driver import restoration
 from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
 from driver.adapters.items import analysis_of, storage_of
+from driver.host_stages import reanalysis
+from driver.host_stages.reanalysis import Outcome
 from driver.host_stages.record import Record
 from driver.restoration import Standing
 from tasks import load_task
@@ -91,6 +93,20 @@ def test_what_a_request_that_was_cut_off_has_brought_is_given_back(stage: Make) 
     it.run()
     path = it.folder / "outcomes.jsonl"
     files.write_jsonl(path, [line for line in files.read_jsonl(path) if "until" in line])
+    assert _given_back(it).items == 1
+    assert service.get("/api/items/1")["summary"] == "Alt."
+
+
+def test_what_only_a_verification_has_asked_about_is_given_back(stage: Make) -> None:
+    """The reprocess was cut off before it came to that item."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    state = reanalysis.state_of(service.get("/api/items/1"), STORAGE)
+    kept = {"1": state | {"id": "1", "title": "Titel 1"}}
+    record = Record.of_model(it.root, "r", it.model, service.url)
+    record.begin("r", it.model, service.url, kept, 1, canaries=["1"])
+    seen = reanalysis.reprocess(Backend(service.url), STORAGE, {"id": "1"}, 10)
+    assert seen.outcome is Outcome.PROCESSED
+    (record.folder / "outcomes.jsonl").touch()
     assert _given_back(it).items == 1
     assert service.get("/api/items/1")["summary"] == "Alt."
 
