@@ -38,6 +38,7 @@ _WEIGHS = re.compile(
     r"|sorg(?:e|en|t|te|ten) sich\b|vor de[mr] (?:Aus|Ende|Schließung|Insolvenz|Pleite|Kollaps)\b"
     r"|[Ww]arn(?:e|en|t|te|ten|end\w{0,2}|ung|ungen)\b|[Vv]erd(?:acht|ächtig)|deute(?:t|n)\b"
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
+    r"|[Pp]otenziell|abzuwarten|abwarten|zeichne(?:t|n) sich\b|schein(?:t|en)\b"
     r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
