@@ -63,8 +63,8 @@ _TO_BE_SEEN = (
 )
 # The writer's own guess, unless somebody is said to have made it.
 _OWN_GUESS = re.compile(
-    # "dürften nicht" and "könnten nicht" in reported speech are no guesses
-    rf"\b{_MAY}\b(?![^.!?,;:]{{0,80}}\b(?:nicht|nie|nur|niemand|niemals|kein\w{{0,2}})\b)"
+    # "könnten nicht" is reported speech as a rule, and no guess
+    r"\bdürfte(?:n|t|st)?\b|\bkönnte(?:n|t|st)?\b(?![^.!?,;:]{0,80}\b(?:nicht|nie|nur|niemand|niemals|kein\w{0,2})\b)"
     rf"|\bkönnte(?:n|st|t)?\b[^.!?]{{0,120}}?\b{_HARM}\b"
     rf"|\b{LIKELY}\b|\b(?:wird|werden)\b[^.!?,;:]{{0,60}}?{WOHL}|{_FEARED}|{_OPEN}"
     rf"|{_WOULD}|{_TO_BE_SEEN}",
