@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from tasks.liga_relevance.article import CONTENT_LIMIT, Article, user_message
 from tasks.liga_relevance.hedges import Weighed
+from tasks.liga_relevance.namesakes import Namesakes
 from tasks.liga_relevance.numbers import numbers_in
 from tasks.liga_relevance.output import LigaRelevance
 from tasks.liga_relevance.sentences import sentences
@@ -41,6 +42,11 @@ class Case:
     def vocabulary(self) -> Vocabulary:
         """The same in whatever form a name has."""
         return Vocabulary(self.shown)
+
+    @cached_property
+    def namesakes(self) -> Namesakes:
+        """The people of `shown` by their surnames."""
+        return Namesakes(self.shown)
 
     @cached_property
     def numbers(self) -> set[str]:
