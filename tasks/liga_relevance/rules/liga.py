@@ -160,10 +160,10 @@ def _of_liga(case: Case, found: re.Match[str]) -> bool:
     sentence = _sentence_of(case, found)
     if _SAYS_GUESS.search(found.group()):
         return not case.weighed.says(sentence, _LIGA_TOLD)
-    if found.re is _LIGA_WILL_ACT:
-        return not case.weighed.says(sentence, _LIGA_TOLD, _WILL_TOLD)
     demand = next(told for said, told in _DEMANDS if said.search(found.group()))
-    told_so = found.re is _LIGA_MUST_ACT and case.weighed.tells(sentence)
+    if found.re is _LIGA_WILL_ACT:
+        demand = _WILL_TOLD
+    told_so = found.re in (_LIGA_MUST_ACT, _LIGA_WILL_ACT) and case.weighed.tells(sentence)
     return not told_so and not case.weighed.says(sentence, _LIGA_TOLD, demand)
 
 
