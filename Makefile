@@ -1,4 +1,5 @@
 # make demo    retrain a small model on the sample data: no GPU, no Docker, no account
+#              (TASK=support_messages: on the second task's)
 # make test    run every test that this machine allows (REQUIRE_DOCKER=1, REQUIRE_BROWSER=1,
 #              REQUIRE_TOOLS=1: skips for lack of an engine, of Chromium, of node or PostgreSQL, fail)
 # make lint    ruff and mypy
@@ -14,12 +15,17 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 # llama.cpp's unmodified converter, from the sdist of llama-cpp-python.
 export LLAMA_CPP_DIR ?= $(CURDIR)/.cache/llama.cpp
 
+# Each sample names its task.
+TASK ?= liga_relevance
+DEMO  = $(firstword $(shell grep -lx 'task: $(TASK)' examples/*/demo.yaml))
+
 .PHONY: demo test lint bench faults images
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py
-	$(PY) -m examples.tiny_qwen3 .cache/tiny-qwen3
-	$(PY) -m driver run --config examples/liga-sample/$(if $(TASK),$(TASK),demo).yaml
+	@test -n "$(DEMO)" || { echo "no examples/*/demo.yaml has the line 'task: $(TASK)'"; exit 1; }
+	$(PY) -m examples.tiny_qwen3 $(shell sed -n 's/^  path: //p' $(DEMO)) --sample $(dir $(DEMO))
+	$(PY) -m driver run --config $(DEMO)
 
 test: $(VENV)/.installed $(LLAMA_CPP_DIR)/convert_lora_to_gguf.py lint
 	$(PY) -m pytest

@@ -29,6 +29,7 @@ from images.labeler.groups import near_duplicates
 from images.labeler.shingles import ShingleSets, shingles
 from tests.jobs import inputs_in, job_of
 
+LABELS = files.ROOT / "examples" / "liga-sample" / "labels.jsonl"
 THRESHOLD = 0.7
 ALL_PAIRS_UP_TO = 1_000
 
@@ -68,15 +69,17 @@ def by_title(given: list[Text]) -> Groups:
 
 
 def stage(given: list[Text]) -> Groups:
-    """Run the whole stage on the articles with made-up labels; there are no groups to compare."""
+    """Run the whole stage with labels of the sample; there are no groups to compare."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folder = root / "store" / "split" / "f"
         folder.mkdir(parents=True)
         items = ({"id": f"i{n}", **_article(text, n)} for n, text in enumerate(given))
         files.write_jsonl(root / "items.jsonl", items)
+        known = [row["label"] for row in files.read_jsonl(LABELS)]
         labels = (
-            {"id": f"i{n}", "label": _label(n), "origin": "teacher"} for n in range(len(given))
+            {"id": f"i{n}", "label": known[n % len(known)], "origin": "teacher"}
+            for n in range(len(given))
         )
         files.write_jsonl(root / "labels.jsonl", labels)
         job = job_of(SPLIT, SplitParams(), inputs_in(root, SPLIT))
@@ -89,21 +92,6 @@ def stage(given: list[Text]) -> Groups:
 def _article(text: Text, number: int) -> dict[str, str]:
     day = f"2026-{number % 12 + 1:02}-{number % 28 + 1:02}"
     return {"title": text.title, "content": text.content, "published_at": day}
-
-
-def _label(number: int) -> dict[str, Any]:
-    relevant = number % 3 == 0
-    return {
-        "summary": "Das Land kürzt die Mittel." if relevant else None,
-        "detailed_analysis": "Die Mittel der Beratung enden im Herbst." if relevant else None,
-        "argumentationskette": [],
-        "relevant": relevant,
-        "relevance_score": 0.9 if relevant else 0.1,
-        "priority": ("high", "medium", "low")[number // 3 % 3] if relevant else None,
-        "assigned_aks": [f"AK{number % 5 + 1}"] if relevant else [],
-        "tags": [],
-        "reasoning": "Die Kürzung trifft die Verbände.",
-    }
 
 
 # --- measuring -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from contracts.errors import (
     OutputMissing,
     RetrainError,
     StageFailed,
+    from_full_disk,
     from_os_error,
 )
 from contracts.stage import Artifact, Event, Job, Metrics, OutputRef, Params, Result, Stage
@@ -99,7 +100,8 @@ def execute(
     building, published = context.work / "out", folder / "out"
     building.mkdir(parents=True, exist_ok=True)
 
-    metrics = work(context)
+    with full_disk_named(folder):
+        metrics = work(context)
 
     for artifact in stage.outputs:
         if not context.output(artifact).exists():
@@ -129,6 +131,17 @@ def execute(
     )
     files.write_json(folder / RESULT_FILE, result.model_dump(mode="json"))
     return result
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Let a stage at work in `folder` fail by `DiskFull` of a full disk, whatever tells of it."""
+    try:
+        yield
+    except Exception as error:
+        if full := from_full_disk(error, folder):
+            raise full from error
+        raise
 
 
 def main(
@@ -189,6 +202,8 @@ def print_event(event: Event, stream: TextIO) -> None:
 def _report(stage: str, error: RetrainError, emit: Emit) -> None:
     """Tell the driver on stdout (as an event) and people on stderr."""
     told = {"what": error.what, "why": error.why, "todo": error.todo}
+    if type(error).passing and not error.passing:
+        told["passing"] = "no"
     emit(Event(stage=stage, error=told))
     print(error, file=sys.stderr)
 

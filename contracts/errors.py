@@ -8,7 +8,13 @@ never reuse one.
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+from pathlib import Path
 from typing import ClassVar
+
+_NO_SPACE = 2**20
+"""Bytes free below which a write has failed for want of space; what it wrote is still there."""
 
 
 class RetrainError(Exception):
@@ -20,14 +26,19 @@ class RetrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     hint: ClassVar[str] = ""
-    passing: ClassVar[bool] = False
+    passing: bool = False
     """Whether the same may well succeed a little later: such a stage is started again."""
 
-    def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
+    def __init__(
+        self, what: str, *, why: str = "", todo: str = "", passing: bool | None = None
+    ) -> None:
+        """Let `passing` differ from the class's: an engine that is too old stays so."""
         super().__init__(what)
         self.what = what
         self.why = why
         self.todo = todo or self.hint
+        if passing is not None:
+            self.passing = passing
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -97,7 +108,7 @@ class DiskFull(RetrainError):
 
 
 class WorkspaceBusy(RetrainError):
-    """Another driver works in this workspace."""
+    """Another driver works in this workspace or on this host, or what one that died has started."""
 
     exit_code = 18
     hint = "Wait for it, or stop it; the lock ends with its process."
@@ -197,7 +208,7 @@ class ReprocessFailed(RetrainError):
 
 
 class FileUnusable(RetrainError):
-    """A file or folder cannot be read or written."""
+    """A file or folder cannot be read or written, the lock file among them."""
 
     exit_code = 32
     hint = "Check the path and its permissions."
@@ -309,6 +320,32 @@ def from_os_error(error: OSError) -> RetrainError:
     if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
         return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
     return FileUnusable(f"{where}{error.strerror or error}")
+
+
+def from_full_disk(error: Exception, folder: Path) -> DiskFull | None:
+    """Return the failure if an error is one of a disk that is full, else None.
+
+    What is not written in Python has no OSError for it: safetensors and tokenizers name the
+    kernel's error in their text, torch.save and llama.cpp's programs may name none, but have left
+    `folder`'s disk without space. An OSError is `from_os_error`'s.
+    """
+    if isinstance(error, OSError | MemoryError | DiskFull):
+        return None
+    texts = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(text in str(cause) for text in texts):
+            return DiskFull("the disk is full", why=_last_line(cause))
+        cause = cause.__cause__ or cause.__context__
+    has_a_name = isinstance(error, RetrainError) and not isinstance(error, StageFailed)
+    if has_a_name or shutil.disk_usage(folder).free >= _NO_SPACE:
+        return None
+    return DiskFull("the disk is full", why=_last_line(error))
+
+
+def _last_line(error: BaseException) -> str:
+    text = error.what if isinstance(error, StageFailed) else str(error).strip()
+    return text.splitlines()[-1] if text else type(error).__name__
 
 
 def _subclasses(cls: type[RetrainError]) -> list[type[RetrainError]]:

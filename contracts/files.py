@@ -8,6 +8,7 @@ fsync of the file, its name by one of its folder (fsync(2)).
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 from contracts.errors import ItemsInvalid
 
+PRIVATE = 0o600
+"""The mode of a file that may hold secrets: settings, or addresses with a password in them."""
 UNFINISHED = ".unfinished"
 """How the name of a file ends that is not published yet."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +121,11 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Publish bytes under `path` atomically and durably; by default everybody may read them."""
+    """Publish bytes under `path` atomically and durably; by default everybody may read them.
+
+    It has its mode before it has its name. One that only its owner may read belongs to whom the
+    folder belongs to: root's would keep the workspace's owner from recovering.
+    """
     make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
@@ -128,6 +135,9 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
             stream.write(content)
             stream.flush()
             os.fchmod(stream.fileno(), mode)  # mkstemp's 0600 would lock other users out
+            if mode == PRIVATE and os.geteuid() == 0:
+                folder = path.parent.stat()
+                os.fchown(stream.fileno(), folder.st_uid, folder.st_gid)
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
     except BaseException:
@@ -161,29 +171,13 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSON lines file.
+    """Yield the rows of a JSON lines file. Blank lines and a byte order mark in front are no rows.
 
-    Raises `ItemsInvalid` naming file and line for a line that is empty, no JSON object, not UTF-8,
-    or gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
+    Raises `ItemsInvalid` naming file and line for a line that is no JSON object, not UTF-8, or
+    gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
     """
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                raise ItemsInvalid(f"{where} is empty", why="every line holds one JSON object")
-            try:
-                row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
-                if b"\\ud" in line.lower():  # half of a pair stands for no character
-                    json.dumps(row, ensure_ascii=False).encode()
-            except UnicodeDecodeError as error:
-                raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
-            except (ValueError, RecursionError) as error:
-                raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
-            if not isinstance(row, dict):
-                raise ItemsInvalid(
-                    f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}"
-                )
-            yield row
+    for _, row in _placed_rows(path):
+        yield row
 
 
 def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -192,10 +186,32 @@ def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises `ItemsInvalid` as `read_jsonl` does, and for a file that cannot be read.
     """
     try:
-        for number, row in enumerate(read_jsonl(path), 1):
-            yield f"{path}, line {number}", row
+        yield from _placed_rows(path)
     except OSError as error:
         raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
+
+
+def _placed_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if text.strip():
+                where = f"{path}, line {number}"
+                yield where, _row(text, where)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode(), object_pairs_hook=_each_key_once)
+        if b"\\ud" in line.lower():  # half of a pair stands for no character
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise ItemsInvalid(f"{where} is not UTF-8", why=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ItemsInvalid(f"{where} is not JSON", why=str(error)) from error
+    if not isinstance(row, dict):
+        raise ItemsInvalid(f"{where} is not a JSON object", why=f"it holds a {type(row).__name__}")
+    return row
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -134,3 +134,4 @@ class Event(BaseModel):
     unit: str = ""
     metrics: dict[str, float | int | str] = {}
     error: dict[str, str] | None = None
+    """what, why and todo; `passing: no` for one that would repeat, unlike others of its class."""

@@ -71,7 +71,11 @@ SNAPSHOT = Stage(
     ),
 )
 FETCH = Stage(
-    "fetch", FetchParams, FetchMetrics, outputs=(BASE,), code=("driver/host_stages/fetch.py",)
+    "fetch",
+    FetchParams,
+    FetchMetrics,
+    outputs=(BASE,),
+    code=("driver/host_stages/fetch.py", "contracts/base_model.py"),
 )
 LABEL = Stage(
     "label",

@@ -263,9 +263,9 @@ class Training:
         return self.shape.layers * sum(self.rank * (i + o) for i, o in self.shape.linears)
 
     def _optimizer_bytes(self) -> float:
-        """Count two moments a weight: in fp32, or in 8 bits (Dettmers et al. 2021,
-        arXiv:2110.02861)."""
-        if not (self.cuda and self._quantised):
+        """Count two moments a weight: in fp32, or on CUDA in 8 bits (Dettmers et al. 2021,
+        arXiv:2110.02861), unless the base is divided."""
+        if not self.cuda or self.shares > 1:
             return 8 * self._adapter_weights()
         tensors = [self.rank * side for pair in self.shape.linears for side in pair]
         eight = 2 * (1 + 4 / _ADAM8_BLOCK)

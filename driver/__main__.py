@@ -134,7 +134,7 @@ def _add_logs(subparsers: Any, common: argparse.ArgumentParser) -> None:
     text = "show what the stages of a run have said"
     logs = subparsers.add_parser("logs", help=text, description=text, parents=[common])
     logs.add_argument("stage", nargs="?", default="", metavar="STAGE", help="only this one")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
     logs.add_argument("--run", default="", metavar="RUN", help="another run than the last")
     logs.set_defaults(command=commands.logs)
 
@@ -195,7 +195,7 @@ def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
     task = subparsers.add_parser("task", help="show the task, or write what others need of it")
-    ways = task.add_subparsers(required=True, metavar="show|render")
+    ways = task.add_subparsers(required=True, metavar="show|render|new")
     text = "show fields, prompts, rules and digests, and what has changed since the last run"
     shown = ways.add_parser("show", help=text, description=text, parents=[common])
     shown.add_argument("--json", action="store_true", help="as one JSON object")
@@ -209,6 +209,19 @@ def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--after", default="", metavar="REVISION", help="the migration's down_revision in Alembic"
     )
     made.set_defaults(command=commands.render_task)
+    text = "begin a task of your own: a package below tasks/, and a sample that trains at once"
+    new = ways.add_parser("new", help=text, description=text)
+    new.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
+    new.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME:TYPE[:MEANING]",
+        help="a field of the answer, in order: text, flag, score, count, date, list or a|b|c; "
+        "? behind the type: may be null. Without any, they are asked for",
+    )
+    new.add_argument("--language", default="English", help="of the answers' texts")
+    new.set_defaults(command=commands.new_task)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import (
     FileUnusable,
     GpuUnavailable,
+    Interrupted,
     LabelsMissing,
     OutOfMemory,
     SettingsInvalid,
@@ -78,24 +80,28 @@ def _restore(arguments: argparse.Namespace) -> int:
     from driver import locks, restoration
     from driver.adapters import backend_edits
     from driver.adapters.backend import Backend
+    from driver.adapters.items import storage_of
     from driver.host_stages.record import Record
     from driver.report import reprocess as shown
+    from tasks import load_task
 
     settings = _settings(arguments)
     record = Record.find(settings.workspace, arguments.restore)
     url = settings.backend.url if settings.backend else record.about().backend
+    storage = storage_of(load_task(settings.task))
     backend = Backend(url)
     edits = backend_edits.find(backend)
     with ExitStack() as held:
         if arguments.yes:
             held.enter_context(locks.workspace(settings.workspace))
-        found = restoration.differences(backend, record)
-        shown.differences(found, restoration.writable(edits))
+        found = restoration.differences(backend, storage, record)
+        shown.differences(found, restoration.writable(edits, storage))
         if arguments.out:
             written = files.write_jsonl(arguments.out, restoration.lines(found))
             print(f"{written} items to give back written to {arguments.out}")
         if arguments.yes:
-            print(restoration.require(restoration.write_back(backend, record, found, edits)))
+            done = restoration.write_back(backend, storage, record, found, edits)
+            print(restoration.require(done))
         else:
             print("Nothing was changed; --yes writes back what can be written.")
     return 0
@@ -105,6 +111,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
     """Hold what only one run may have; whatever happens inside, the service comes back."""
     from driver import locks
+    from driver.takeover import take_over
 
     session = _session(arguments)
     with ExitStack() as held:
@@ -113,7 +120,7 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
         try:
-            _take_over(session)
+            take_over(session)
             yield session
         finally:
             session.bring_back()
@@ -203,14 +210,22 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show what the stages of a run have said."""
+    """Show what the stages of a run have said; Ctrl-C, the usual end of -f, needs no words."""
     from driver.report import logs
+    from driver.signals import SIGNALS
 
     def say(line: str) -> None:
         print(line, flush=arguments.follow)
 
+    def note(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    SIGNALS.be_quiet()
     place = _workspace(arguments), arguments.stage, arguments.run
-    logs.show(*place, follow=arguments.follow, say=say)
+    try:
+        logs.show(*place, follow=arguments.follow, say=say, note=note)
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
     return 0
 
 
@@ -326,6 +341,13 @@ def render_task(arguments: argparse.Namespace) -> int:
     return publish.render_all(_settings(arguments), arguments.out, arguments.after)
 
 
+def new_task(arguments: argparse.Namespace) -> int:
+    """Begin a task of one's own."""
+    from driver.task import begin
+
+    return begin.begin(arguments.name, arguments.field, arguments.language)
+
+
 def show_settings(arguments: argparse.Namespace) -> int:
     """Print every setting with its meaning, or as in effect."""
     from driver import settings
@@ -363,50 +385,3 @@ def _session(arguments: argparse.Namespace) -> Session:
         raise SettingsInvalid(
             "the settings name no task of this checkout", why=str(error)
         ) from error
-
-
-def _take_over(session: Session) -> None:
-    """Deal with what a driver that died has left: a served name, the service, a verdict, a
-    candidate.
-
-    Raises `FileUnusable` where it cannot be known which models are good.
-    """
-    from driver import candidates, damaged, promotion, records, verification
-
-    damaged.settle(session.workspace, session.display.warn)
-    if said := promotion.settle(session.workspace):
-        session.display.warn(said)
-    try:
-        _bring_back_first(session)
-    finally:  # a service that does not come back must find no bad model when it does
-        verification.settle(session.workspace, session.display.warn, unfinished=False)
-    records.require_whole(session.workspace)
-    candidates.drop(
-        session.workspace,
-        session.engine,
-        lambda: session.containers.at_work() if session.containers else [],
-        session.display.warn,
-    )
-
-
-def _bring_back_first(session: Session) -> None:
-    """Bring back the service that a driver that died has left stopped.
-
-    If its stage still works in a container, the service stays away and the run goes on with it:
-    brought back now, the two would fight for the GPU.
-    """
-    from driver import recover
-
-    if not session.window.is_open:
-        return
-    # On another engine this run could not go on with it, and no later start would know of it.
-    recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
-    at_work = session.containers.at_work() if session.containers else []
-    if at_work:
-        session.display.warn(
-            f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
-            "this run goes on with both"
-        )
-        return
-    session.display.warn("a run that died has left the service stopped; bringing it back first")
-    session.close_window()

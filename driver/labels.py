@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ Row = dict[str, Any]
 _LABEL_KEYS = ("label", "labels", "output", "answer")
 """Where the label of a row may stand; else its fields stand in the row itself."""
 _ITEM_KEYS = ("item", "article", "input")
+_CONTRADICTION = "contradiction"
 _NAMED = 5  # of each kind
+_PLACES = 4  # of one contradiction
 
 
 @dataclass
@@ -33,13 +35,15 @@ class Import:
     labels: int = 0
     """Of other tools, valid by today's rules."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Rule ids, `format`, `no label`, or `unknown item`."""
+    """Rule ids, `format`, `no label`, `unknown item`, or `contradiction`."""
     refused_rows: int = 0
+    contradictions: int = 0
+    """Items with different labels in one import; all their rows are refused."""
     strangers: Counter[str] = field(default_factory=Counter)
     """Labels that are kept, but surely for no item of the last snapshot, by why not: nothing uses
     them."""
     examples: list[str] = field(default_factory=list)
-    """The first refusals, and the first strangers of each kind, each with its place."""
+    """The first refusals, contradictions, and strangers of each kind, each with its place."""
 
     @property
     def taken(self) -> int:
@@ -58,11 +62,33 @@ class Import:
         self.refused_rows += 1
         self.refused.update(faults.keys())
 
+    def refuse_contradiction(self, places: Sequence[str]) -> None:
+        """Count rows that give one item different labels: nobody knows which one is meant."""
+        if self.contradictions < _NAMED:
+            named = ", ".join(places[:_PLACES]) + (", …" if len(places) > _PLACES else "")
+            self.examples.append(f"{named}: different labels for one item; none is taken")
+        self.contradictions += 1
+        self.refused_rows += len(places)
+        self.refused[_CONTRADICTION] += len(places)
+
     def keep_stranger(self, place: str, kind: str, detail: str) -> None:
         """Count a label that is for no item of the last snapshot, or not surely for one."""
         if self.strangers[kind] < _NAMED:
             self.examples.append(f"{place}: {detail}")
         self.strangers[kind] += 1
+
+
+@dataclass(frozen=True)
+class _Label:
+    """A label that keeps the rules, and whether it is for an item of the last snapshot."""
+
+    place: str
+    row: Imported
+    answer: str
+    """The row's as the task writes it, so that what says the same is the same."""
+    is_exported: bool = False
+    stranger: str = ""
+    detail: str = ""
 
 
 def export(workspace: Path, out: Path) -> tuple[int, int]:
@@ -86,26 +112,47 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
     A foreign row holds an item and its label: side by side (`{"id": …, "title": …, "label": {…}}`),
     or in one object. `KnownItems.match` says which item of the last snapshot it is for. A label
     that fits none is kept for a later snapshot, and counted. Only an answer that is whole and keeps
-    the task's rules is taken. Raises `ItemsInvalid` for a row that is no JSON object, and for
-    files without any, before anything is written.
+    the task's rules is taken, and none for an item that gets different ones. Raises `ItemsInvalid`
+    for a row that is no JSON object, and for files without any, before anything is written.
     """
-    found, exported, imported = Import(), [], []
+    found = Import()
+    answers: list[Row] = []
+    given: list[_Label] = []
     known = KnownItems.of_last_snapshot(workspace, task)
     for path in paths:
         for place, row in files.read_placed_jsonl(path):
             found.rows += 1
-            if _is_exported(row):
-                if "key" in row or _is_label(task, row, known, place, found):
-                    exported.append(row)
-            elif (each := _foreign(task, row, known, place, found)) is not None:
-                imported.append(each)
+            is_exported = _is_exported(row)
+            if is_exported and "key" in row:
+                answers.append(row)
+                continue
+            read = _exported if is_exported else _foreign
+            if (label := read(task, row, known, place, found)) is not None:
+                given.append(label)
     if not found.rows:
         raise ItemsInvalid(f"{', '.join(map(str, paths))} holds no rows")
+    labels = list(_agreeing(given, found))
+    exported = [each.row._asdict() for each in labels if each.is_exported]
     with LabelCache(workspace / CACHE_FILE) as cache:
-        found.answers = cache.put_exported(row for row in exported if "key" in row)
-        found.labels = cache.put_exported(row for row in exported if "key" not in row)
-        found.labels += cache.put_imported(imported)
+        found.answers = cache.put_exported(answers)
+        found.labels = cache.put_exported(exported)
+        found.labels += cache.put_imported(each.row for each in labels if not each.is_exported)
     return found
+
+
+def _agreeing(given: Iterable[_Label], found: Import) -> Iterator[_Label]:
+    """Yield one label for each item; none where they differ, since no row says which one counts."""
+    by_item: dict[str, list[_Label]] = defaultdict(list)
+    for each in given:
+        by_item[each.row.item].append(each)
+    for those in by_item.values():
+        if len({each.answer for each in those}) > 1:
+            found.refuse_contradiction([each.place for each in those])
+            continue
+        for each in those:
+            if each.stranger:
+                found.keep_stranger(each.place, each.stranger, each.detail)
+        yield those[0]
 
 
 def _is_exported(row: Row) -> bool:
@@ -115,14 +162,17 @@ def _is_exported(row: Row) -> bool:
     return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
 
 
-def _is_label(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> bool:
-    """Return whether an exported label is one; without its item only its form can be judged."""
+def _exported(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> _Label | None:
+    """Return an exported label as it is; without its item only its form can be judged."""
     item = known.by_digest.get(row["item"])
-    if _judged(task, item, row["answer"], place, found) is None:
-        return False
+    answer = _judged(task, item, row["answer"], place, found)
+    if answer is None:
+        return None
+    label = _Label(place, Imported(**row), answer, is_exported=True)
     if known.by_digest and item is None:
-        found.keep_stranger(place, "no such text", "fits no item of the last snapshot")
-    return True
+        why = "fits no item of the last snapshot"
+        return replace(label, stranger="no such text", detail=why)
+    return label
 
 
 def _judged(task: Task, item: Item | None, text: str, place: str, found: Import) -> str | None:
@@ -140,7 +190,7 @@ def _judged(task: Task, item: Item | None, text: str, place: str, found: Import)
     return task.answer_text(output)
 
 
-def _foreign(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> Imported | None:
+def _foreign(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> _Label | None:
     if row.keys() == {"key", "attempts"}:
         found.refuse(place, {"format": "its attempts are not as `labels export` writes them"})
         return None
@@ -159,6 +209,5 @@ def _foreign(task: Task, row: Row, known: KnownItems, place: str, found: Import)
     answer = _judged(task, match.item, text, place, found)
     if answer is None:
         return None
-    if match.stranger:
-        found.keep_stranger(place, match.stranger, match.detail)
-    return Imported(task.item_digest(match.item), answer, place.rpartition("/")[2])
+    imported = Imported(task.item_digest(match.item), answer, place.rpartition("/")[2])
+    return _Label(place, imported, answer, stranger=match.stranger, detail=match.detail)

@@ -1,32 +1,55 @@
 """One at a time: in a workspace, and on a host whose GPU is wanted.
 
-flock(2) ends with its process, so that a kill or a reboot leaves no stale lock behind.
+flock(2) ends with its process, so that a kill or a reboot leaves no stale lock behind. It ends with
+the last process that has it, to be exact: a child that must not be outrun is given it too
+(`descriptors`), and is waited for when its driver has died.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts.errors import WindowOpen, WorkspaceBusy
+from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
+from driver import users
 
 _HOST_LOCK = "retrain-driver.lock"
 _WORKSPACE = ", workspace "
 _HELD = Path("/proc/locks")
-_SHARED_FOLDER = Path("/run/lock")
-"""Where every user of a host may make lock files (Filesystem Hierarchy Standard 3.0, 3.15)."""
+_SHARED_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # noqa: S108  # named, and no link is followed
+"""Where every user of a host may make lock files: the first that all may write to, for root too.
+/run/lock (Filesystem Hierarchy Standard 3.0, 3.15) is root's alone on some distributions; what
+TMPDIR says is another folder for each user."""
+_EVERYBODY = 0o666
+_ORPHAN_S = 300.0
+"""How long what a driver that died has started is waited for: a compose that stops the backend."""
+_POLL_S = 0.2
+_GPU_TAKEN = "another driver uses the GPU of this host"
+_OURS: list[int] = []
+
+
+def descriptors() -> tuple[int, ...]:
+    """Return the locks that this process holds, for a child that has to end before the next driver.
+
+    Given to it (`pass_fds`), they are held until it ends, even if this process is killed.
+    """
+    return tuple(_OURS)
 
 
 @contextmanager
 def workspace(folder: Path) -> Iterator[None]:
     """Hold a workspace for this process; `WorkspaceBusy` names the holder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder / "lock", f"another driver works in {folder}", folder):
+    path = folder / "lock"
+    descriptor = _open(path)
+    with _locked(descriptor, path, f"another driver works in {folder}"):
+        _sign(descriptor, folder)
         yield
 
 
@@ -36,8 +59,12 @@ def is_held(folder: Path) -> bool:
     From /proc/locks (proc_locks(5)): a try to take the lock could make a driver that starts now
     fail.
     """
+    return _is_locked(folder / "lock")
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        file = _as_listed(folder / "lock")
+        file = _as_listed(path)
         held = _HELD.read_text(encoding="ascii").splitlines()
     except (OSError, LookupError, ValueError):  # no lock file, or no /proc as it is on Linux
         return False
@@ -50,7 +77,7 @@ def _as_listed(path: Path) -> str:
     The device is the file system's, by mountinfo (proc_pid_mountinfo(5)); stat(2) tells another
     one in a subvolume of Btrfs.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)  # whosever it is
     try:
         inode = os.fstat(descriptor).st_ino
         about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").split()
@@ -68,14 +95,20 @@ def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
     """Hold this host's GPU for a run in the workspace `folder`, whoever's other runs there are.
 
     `WindowOpen` where the last run has died in another workspace and left the service stopped: it
-    has to come back first, but for one that `recovers` its own, whom also no lock file that cannot
-    be made keeps from that.
+    has to come back first, but for one that `recovers` its own. `FileUnusable` for a lock file that
+    cannot be opened: no run goes without. One that recovers then only looks whether it is held.
     """
-    shared = _SHARED_FOLDER if _SHARED_FOLDER.is_dir() else Path(tempfile.gettempdir())
-    if recovers and not _can_open(shared / _HOST_LOCK):
+    path = _shared_folder() / _HOST_LOCK
+    try:
+        descriptor = _open(path, only_to_lock=recovers)
+    except (FileUnusable, OSError):
+        if not recovers:
+            raise
+        if _is_locked(path):
+            raise WorkspaceBusy(_GPU_TAKEN, why=f"the lock {path} is held") from None
         yield
         return
-    with _locked(shared / _HOST_LOCK, "another driver uses the GPU of this host") as descriptor:
+    with _locked(descriptor, path, _GPU_TAKEN):
         left = _open_window(_said(descriptor))
         if left is None or left == folder.resolve():
             _sign(descriptor, folder.resolve())
@@ -89,26 +122,66 @@ def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _held(path: Path, busy: str, folder: Path) -> Iterator[None]:
-    with _locked(path, busy) as descriptor:
-        _sign(descriptor, folder)
-        yield
+def _shared_folder() -> Path:
+    """Return where everybody looks for the host's lock; the last of them where none is for all."""
+    for folder in _SHARED_FOLDERS:
+        with suppress(OSError):
+            if folder.stat().st_mode & 0o003 == 0o003:
+                return folder
+    return _SHARED_FOLDERS[-1]
 
 
 @contextmanager
-def _locked(path: Path, busy: str) -> Iterator[int]:
-    """Yield a lock file that is locked; `WorkspaceBusy` says what its holder has written there."""
-    descriptor = _open(path)
+def _locked(descriptor: int, path: Path, busy: str) -> Iterator[None]:
+    """Hold an open lock file; `WorkspaceBusy` says what its holder has written there."""
     try:
+        _take(descriptor, path, busy)
+        _OURS.append(descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _said(descriptor) or "an unknown process"
-            raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
-        yield descriptor
+            yield
+        finally:
+            _OURS.remove(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, busy: str) -> None:
+    """Lock it; where its holder has died, a child of it has it still, and is waited for."""
+    deadline: float | None = None
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _said(descriptor) or "an unknown process"
+            if not _has_died(holder):
+                raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
+            left = f"what a driver that died has started ({holder})"
+            if deadline is None:
+                deadline = time.monotonic() + _ORPHAN_S
+                print(f"waiting for {left}", file=sys.stderr)
+            if time.monotonic() > deadline:
+                raise WorkspaceBusy(
+                    busy,
+                    why=f"the lock {path} is held by {left}, for {_ORPHAN_S:.0f} s by now",
+                    todo=f"`fuser -v {path}` names it; end it, then call again.",
+                ) from error
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+def _has_died(holder: str) -> bool:
+    """Return whether the process that has signed a lock is no more."""
+    number = holder.removeprefix("pid ").partition(" ")[0]
+    if not number.isdecimal():
+        return False
+    try:
+        said = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return Path("/proc/self/stat").exists()
+    except OSError:
+        return False
+    return said.rpartition(")")[2].split()[0] in "ZX"  # killed, and not yet waited for
 
 
 def _said(descriptor: int) -> str:
@@ -137,25 +210,50 @@ def _open_window(said: str) -> Path | None:
     return None
 
 
-def _can_open(path: Path) -> bool:
-    try:
-        os.close(_open(path))
-    except OSError:
-        return False
-    return True
-
-
-def _open(path: Path) -> int:
-    """Open a lock file, which may be another user's.
+def _open(path: Path, *, only_to_lock: bool = False) -> int:
+    """Open a lock file, which may be another user's; `FileUnusable` says whose, and what to do.
 
     Without O_CREAT where it exists: in a folder that all can write to, Linux refuses that for
-    files of others (fs.protected_regular).
+    files of others (fs.protected_regular). `only_to_lock` takes one that cannot be written to.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags)
-    except FileNotFoundError:
-        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            os.fchmod(descriptor, 0o666)  # the umask would lock others out
-        return descriptor
+        try:
+            descriptor = os.open(path, flags | os.O_RDWR)
+        except FileNotFoundError:
+            descriptor = _make(path, flags)
+        except PermissionError:
+            if not only_to_lock:
+                raise
+            return os.open(path, flags | os.O_RDONLY)
+    except PermissionError as error:
+        raise _closed_to_us(path, error) from error
+    if os.fstat(descriptor).st_mode & 0o777 != _EVERYBODY:  # of an older driver
+        with suppress(OSError):
+            os.fchmod(descriptor, _EVERYBODY)
+    return descriptor
+
+
+def _make(path: Path, flags: int) -> int:
+    """Make a lock file that everybody can open from the first moment."""
+    umask = os.umask(0)
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, _EVERYBODY)
+    finally:
+        os.umask(umask)
+
+
+def _closed_to_us(path: Path, error: OSError) -> FileUnusable:
+    """Say whose it is, or the folder that keeps us from it or from making it."""
+    places = (path, *path.absolute().parents)
+    there = next(each for each in places if os.access(each, os.F_OK, effective_ids=True))
+    owner, mode = users.owner_of(there), there.stat().st_mode & 0o7777
+    todo = f"Call as {owner}, or name a workspace of your own (--workspace DIR)."
+    if there == path:
+        todo = f"`sudo chmod a+rw {path}`, or as {owner}; then call again."
+    return FileUnusable(
+        f"the lock file {path} cannot be opened",
+        why=f"{error.strerror}: {there} is {owner}'s, mode {mode:04o}, and this is {users.me()}; "
+        "without the lock two drivers could be at work at once",
+        todo=todo,
+    )

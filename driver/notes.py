@@ -11,6 +11,7 @@ from typing import Any
 
 from contracts.errors import Interrupted, RetrainError, Unforeseen
 from contracts.stages import DEPLOY
+from driver.docker_tls import in_effect
 from driver.store import Run, Served
 from serving.engine import Engine
 
@@ -22,11 +23,13 @@ class Notes:
     """A run's notes, on the disk after every change, so that they outlive the driver."""
 
     def __init__(self, run: Run, docker_host: str) -> None:
+        tls = in_effect(docker_host)
         self._run = run
         self._facts: dict[str, Any] = {
             "run": run.id,
             "pid": os.getpid(),
             "docker_host": docker_host,
+            "docker_tls": tls.model_dump(mode="json") if tls else None,
             "started_at": time.time(),
         }
         self.stages: dict[str, dict[str, Any]] = {}
@@ -56,11 +59,8 @@ class Notes:
         """
         from driver.report import html
 
-        self._facts |= {"ended_at": time.time(), "away": list(away)}
-        if error is not None:
-            self._facts["failure"] = _failure(error)
         try:
-            self._write()  # before anybody is asked, who may hang
+            self.close(away, error)  # before anybody is asked, who may hang
             if served and self.stages.get(DEPLOY.name, {}).get("state") not in (None, "planned"):
                 with suppress(RetrainError):
                     self._facts["served"] = served().model_dump()
@@ -69,6 +69,15 @@ class Notes:
         except Exception as failed:  # noqa: BLE001  # must not hide how the run itself has ended
             warn(f"the report could not be written: {type(failed).__name__}: {failed}")
             return None
+
+    def close(
+        self, away: Sequence[tuple[float, float]], error: BaseException | None = None
+    ) -> None:
+        """Note that the run has ended, and with which error, as `end` does; write no report."""
+        self._facts |= {"ended_at": time.time(), "away": list(away)}
+        if error is not None:
+            self._facts["failure"] = _failure(error)
+        self._write()
 
     def _write(self) -> None:
         self._run.write_state({**self._facts, "stages": self.stages})

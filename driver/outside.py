@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from driver.docker_tls import DockerTls
 from driver.settings import BackendSettings
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
@@ -30,11 +31,11 @@ class World:
 
         return Backend(settings.url)
 
-    def containers(self, host: str) -> ContainerHost:
+    def containers(self, host: str, tls: DockerTls | None = None) -> ContainerHost:
         """Return an engine with containers of others."""
         from driver.adapters.containers import AWAY_S, ContainerHost
 
-        return ContainerHost(host, AWAY_S)
+        return ContainerHost(host, AWAY_S, tls)
 
     def default_engine(self) -> str:
         """Return the engine that is asked where the settings name none."""

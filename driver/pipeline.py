@@ -178,12 +178,18 @@ def _reprocess_step(session: Session) -> Step:
 
 
 def _alone(session: Session, step: Step) -> Result:
-    """Make one stage a run of its own."""
+    """Let one stage be a run of its own; the service comes back as after any other."""
     session.begin([step])
     try:
-        return _do(session, step)
-    finally:
-        session.bring_back()
+        try:
+            result = _do(session, step)
+        finally:
+            session.bring_back()
+    except BaseException as error:
+        session.note_end(error)
+        raise
+    session.note_end()
+    return result
 
 
 def make(session: Session) -> list[Step]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from contracts import files, stages
+from contracts import files, pace, stages
 from contracts.converter import LORA_CONVERTER, find_converter, find_program
 from contracts.errors import (
     CandidateRefused,
@@ -23,9 +23,11 @@ from contracts.errors import (
     WorkspaceBusy,
 )
 from contracts.label_cache import known_teachers
+from contracts.params.model import IMATRIX_LEAST_TOKENS, too_little_text
 from contracts.stage import GpuMode, InputRef, Stage
 from driver import served, taken_back
 from driver.adapters import addresses
+from driver.adapters.items import storage_of
 from driver.disk import check_disk, check_engine_disk
 from driver.host_stages import deploy, fetch, reprocess, snapshot
 from serving import ollama_address
@@ -42,6 +44,8 @@ NO_BASELINE = (
     "the one it was trained from. Set it to that one's name in the serving engine, as in "
     "evaluate.baseline: qwen3:14b-q8_0"
 )
+_MEASURED = (stages.TRAIN.name, stages.CONVERT.name)
+"""Stages that take the training rows; an importance matrix is made of them in the second."""
 _SERVING = (stages.EVALUATE, stages.DEPLOY, stages.VERIFY)
 
 
@@ -78,8 +82,17 @@ def _asks_backend(session: Session, running: Sequence[Stage]) -> bool:
     return verifies or (stages.REPROCESS in running and session.settings.reprocess.enabled)
 
 
+def _reads_backend(session: Session, running: Sequence[Stage]) -> bool:
+    """Return whether the items are the backend's."""
+    return stages.SNAPSHOT in running and session.settings.snapshot.source == "backend"
+
+
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
     """Raise what is wrong with the files and settings that the user gave."""
+    if _reads_backend(session, running) or (
+        session.backend_url and _asks_backend(session, running)
+    ):
+        storage_of(session.task)
     if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
         snapshot.check(session.settings.snapshot, session.settings.task)
     if stages.FETCH in running:
@@ -101,6 +114,8 @@ def check_stage(session: Session, step: Step) -> None:
     """Raise what keeps one stage from running, now that its inputs are there."""
     from driver import forecast
 
+    if session.settings.gguf.imatrix and step.stage.name in _MEASURED:
+        check_imatrix(session, step)
     if step.stage is stages.TRAIN:
         forecast.announce(session)
     if step.stage is stages.DEPLOY and step.inputs is not None:
@@ -109,6 +124,21 @@ def check_stage(session: Session, step: Step) -> None:
         served.check(session.workspace, session.engine, session.settings)
     if step.stage is stages.LABEL and asks_teacher(session, step):
         check_teacher(session)
+
+
+def check_imatrix(session: Session, step: Step) -> None:
+    """Raise `SettingsInvalid` where the training rows are too few for an importance matrix.
+
+    By an estimate from characters; so short a text would say nothing of the weights anyway.
+    """
+    split = (step.inputs or {}).get(stages.TRAIN_SPLIT.name)
+    if split is None:
+        return
+    rows = files.read_jsonl(session.workspace / split.path)
+    rendered = ("".join(session.task.chat.render_training(row["messages"])) for row in rows)
+    tokens = sum(map(len, rendered)) / pace.CHARACTERS_PER_TOKEN
+    if tokens < IMATRIX_LEAST_TOKENS:
+        raise too_little_text(f"the training rows have about {tokens:,.0f} tokens")
 
 
 def asks_teacher(session: Session, step: Step) -> bool:
@@ -123,7 +153,12 @@ def asks_teacher(session: Session, step: Step) -> bool:
 
 
 def doubts(session: Session, running: Sequence[Stage]) -> Iterator[str]:
-    """Yield what a run would be refused for, or warn of, in what the evaluation is to compare."""
+    """Yield what a run would be refused for, or warn of, in the base and in what is compared."""
+    if stages.FETCH in running:
+        try:
+            fetch.check(session.settings.fetch)
+        except RetrainError as error:
+            yield str(error)
     if stages.EVALUATE not in running:
         return
     if not session.settings.evaluate.baseline:

@@ -81,7 +81,7 @@ def switch(
         left=left,
         digest=before[version].digest if good else "",
     )
-    files.write_json(workspace / RECORD, record.model_dump())
+    files.write_json(workspace / RECORD, record.model_dump(), files.PRIVATE)
     _copy(engine, version, alias)
     _mark(workspace, record)
     _drop(workspace)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
 from driver import candidates, damaged, locks, promotion, records, verification
+from driver.docker_tls import DockerTls
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -94,7 +95,7 @@ def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
 
 def _at_work(workspace: Path) -> list[str]:
     """Return the stages that could not be stopped; `DockerUnavailable` where nobody knows."""
-    noted = _docker_host(workspace)
+    noted, tls = _engine(workspace)
     if noted == "":
         return []  # they were processes
 
@@ -102,7 +103,7 @@ def _at_work(workspace: Path) -> list[str]:
     from driver.runners.leftovers import StageContainers
 
     def ask() -> list[str]:
-        return StageContainers(workspace, host=noted or "").at_work()
+        return StageContainers(workspace, host=noted or "", tls=tls).at_work()
 
     return within(_STAGES_S, ask)
 
@@ -117,13 +118,14 @@ def stop_stages(
     """
     from driver.adapters.containers import LOCAL, within
 
-    noted, stopped = _docker_host(workspace), list[str]()
+    (noted, tls), stopped = _engine(workspace), list[str]()
     hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
     for host in hosts or ("",):
         if (host or LOCAL) == but:
             continue
         try:
-            dropped = within(_STAGES_S, partial(_drop, workspace, host))
+            known = tls if host == noted else None
+            dropped = within(_STAGES_S, partial(_drop, workspace, host, known))
         except DockerUnavailable as error:
             if noted != "":  # else its stages are processes, and no engine has to be here
                 say(_OLD_ENGINE.format(error))
@@ -134,18 +136,20 @@ def stop_stages(
     return stopped
 
 
-def _drop(workspace: Path, host: str) -> list[str]:
+def _drop(workspace: Path, host: str, tls: DockerTls | None) -> list[str]:
     from driver.runners.leftovers import StageContainers
 
-    return StageContainers(workspace, host=host).drop()
+    return StageContainers(workspace, host=host, tls=tls).drop()
 
 
-def _docker_host(workspace: Path) -> str | None:
-    """Return the engine of the last run's stages; "" for none, None where that is not known."""
+def _engine(workspace: Path) -> tuple[str | None, DockerTls | None]:
+    """Return the engine of the last run's stages, "" for none, None where that is not known; and
+    its certificates."""
     run = Run.last(workspace)
     if run is None:
-        return ""
+        return "", None
     try:
-        return run.read_state().docker_host
+        noted = run.read_state()
     except RunUnreadable:
-        return None
+        return None, None
+    return noted.docker_host, noted.docker_tls

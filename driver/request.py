@@ -51,7 +51,7 @@ def _snapshot_source(session: Session) -> str:
     # A backend that a dead run has stopped cannot be asked; that run's rows still count.
     if last and (age_h(last[1]) < params.max_age_h or session.window.is_open):
         return str(last[0].params.get("source_digest", ""))
-    return snapshot.source_digest(params, Path.cwd(), session.backend_url)
+    return snapshot.source_digest(params, session.settings.task, Path.cwd(), session.backend_url)
 
 
 def _environment(session: Session, stage: Stage) -> str:

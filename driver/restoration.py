@@ -16,11 +16,12 @@ from typing import Any
 from contracts.errors import RestoreFailed
 from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
-from driver.adapters.items import ANALYSIS, EDITED_FIELDS, analysis_of, edited
+from driver.adapters.items import analysis_of, edited, with_analysis
 from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
 from driver.host_stages.record import Record
+from tasks import Storage
 
-_FLAG, _METADATA = "is_manually_reviewed", "metadata"
+_FLAG = "is_manually_reviewed"
 
 
 class Standing(StrEnum):
@@ -54,23 +55,25 @@ class Restored:
     """Fields that differ and that the backend does not let be written."""
 
 
-def differences(backend: Backend, record: Record) -> list[Difference]:
+def differences(backend: Backend, storage: Storage, record: Record) -> list[Difference]:
     """Compare every kept item with how the backend shows it now; changes nothing."""
     kept, given = record.before(), record.answers()
-    _, shown = look_at(backend, kept)
-    return [_difference(state, shown.get(i), given.get(i, "")) for i, state in kept.items()]
+    _, shown = look_at(backend, storage, kept)
+    return [
+        _difference(storage, state, shown.get(i), given.get(i, "")) for i, state in kept.items()
+    ]
 
 
-def _difference(state: Row, now: Row | None, given: str) -> Difference:
+def _difference(storage: Storage, state: Row, now: Row | None, given: str) -> Difference:
     item_id, title = str(state["id"]), str(state.get("title") or "")
     if now is None or another_article(state, now):
         return Difference(item_id, title, Standing.GONE)
-    before, after = _values(state), _values(now)
+    before, after = _values(state, storage), _values(now, storage)
     differing = [name for name in before if before[name] != after[name]]
     if not differing:
         return Difference(item_id, title, Standing.SAME)
     reviewed_since = now.get(_FLAG) is True and not (
-        state[_FLAG] is True and given == answer_digest(now)
+        state[_FLAG] is True and given == answer_digest(now, storage)
     )
     return Difference(
         item_id,
@@ -81,8 +84,13 @@ def _difference(state: Row, now: Row | None, given: str) -> Difference:
     )
 
 
-def _values(item: Row) -> Row:
-    return {**edited(item), ANALYSIS: analysis_of(item)}
+def _values(item: Row, storage: Storage) -> Row:
+    return {**edited(item, storage), _analysis(storage): analysis_of(item, storage)}
+
+
+def _analysis(storage: Storage) -> str:
+    """Return what the analysis is called among the other fields."""
+    return storage.analysis[-1]
 
 
 def count(found: Sequence[Difference]) -> Counter[Standing]:
@@ -99,16 +107,17 @@ def lines(found: Sequence[Difference]) -> list[Row]:
     ]
 
 
-def writable(edits: ItemEdits | None) -> set[str]:
+def writable(edits: ItemEdits | None, storage: Storage) -> set[str]:
     """Return which of the fields that a reprocess changes can be written."""
     if edits is None:
         return set()
-    known = {name for name in EDITED_FIELDS if name in edits.fields}
-    return known | ({ANALYSIS} if _METADATA in edits.fields else set())
+    known = {name for name in storage.edited if name in edits.fields}
+    return known | ({_analysis(storage)} if storage.analysis[0] in edits.fields else set())
 
 
 def write_back(
     backend: Backend,
+    storage: Storage,
     record: Record,
     found: Sequence[Difference],
     edits: ItemEdits | None,
@@ -119,7 +128,7 @@ def write_back(
     written, and at the first item that counts as reviewed afterwards although it was not: the
     next ones would too, and no reprocess would touch them any more.
     """
-    fields, given, kept = writable(edits), record.answers(), record.before()
+    fields, given, kept = writable(edits, storage), record.answers(), record.before()
     if edits is None or not fields:
         raise RestoreFailed(
             f"{backend.url} lets no item be written, so nothing was given back",
@@ -131,10 +140,10 @@ def write_back(
     record.restored()  # before the first: what was done counts as undone from here on
     for each in due:
         item = backend.shown(each.item_id)
-        now = _difference(kept[each.item_id], item, given.get(each.item_id, ""))
+        now = _difference(storage, kept[each.item_id], item, given.get(each.item_id, ""))
         if item is None or now.standing is Standing.REVIEWED:
             problems.append(f"item {each.item_id}: {now.standing}")
-        elif problem := _write(backend, edits, item, _only(now.before, fields)):
+        elif problem := _write(backend, storage, edits, item, _only(now.before, fields)):
             problems.append(f"item {each.item_id}: {problem}")
         else:
             whole += 1
@@ -158,14 +167,14 @@ def _only(values: Mapping[str, Any], names: set[str]) -> Row:
     return {name: value for name, value in values.items() if name in names}
 
 
-def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
+def _write(backend: Backend, storage: Storage, edits: ItemEdits, item: Row, values: Row) -> str:
     """Write an item's fields and read them back; return what went wrong, "" if nothing did."""
     if not values:
         return ""
-    changed = {name: value for name, value in values.items() if name != ANALYSIS}
-    if ANALYSIS in values:
-        rest = {n: v for n, v in (item.get(_METADATA) or {}).items() if n != ANALYSIS}
-        changed[_METADATA] = rest | ({ANALYSIS: values[ANALYSIS]} if values[ANALYSIS] else {})
+    analysis = _analysis(storage)
+    changed = {name: value for name, value in values.items() if name != analysis}
+    if analysis in values:
+        changed[storage.analysis[0]] = with_analysis(item, values[analysis], storage)
     if _FLAG in edits.fields:
         changed[_FLAG] = item.get(_FLAG) is True  # or the edit might count as a review
     if refused := edits.write(backend, item, changed):
@@ -179,6 +188,6 @@ def _write(backend: Backend, edits: ItemEdits, item: Row, values: Row) -> str:
             why="the backend takes every edit for a review, and cannot be told otherwise",
             todo="Take the review back on its page. `--out FILE` writes down the rest.",
         )
-    read = _values(after)
+    read = _values(after, storage)
     unchanged = [name for name, value in values.items() if read[name] != value]
     return f"written, but not changed: {', '.join(unchanged)}" if unchanged else ""

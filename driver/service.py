@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from contracts.errors import BackendUnavailable, WindowOpen
+from driver import locks
 from driver.adapters.containers import ContainerHost, ContainerState, Stopped
 from driver.settings import BackendSettings, ComposeSettings
 
@@ -47,10 +47,10 @@ def service_for(settings: BackendSettings, patience_s: float = 0.0) -> Service:
 
     `patience_s` is how long one that is being restarted is waited for, now and in every call.
     """
+    engine = ContainerHost(settings.docker_host, patience_s, settings.docker_tls)
     if settings.compose:
-        stop_timeout_s = settings.stop_timeout_s
-        return ComposeService(settings.compose, settings.docker_host, patience_s, stop_timeout_s)
-    return ContainerService(settings.container, settings.docker_host, patience_s)
+        return ComposeService(settings.compose, engine, settings.stop_timeout_s)
+    return ContainerService(settings.container, engine)
 
 
 def check_returns(state: ContainerState) -> None:
@@ -68,8 +68,8 @@ def check_returns(state: ContainerState) -> None:
 class ContainerService:
     """A container by its name."""
 
-    def __init__(self, name: str, docker_host: str, patience_s: float = 0.0) -> None:
-        self._containers = ContainerHost(docker_host, patience_s)
+    def __init__(self, name: str, engine: ContainerHost) -> None:
+        self._containers = engine
         self._name = name
 
     def name(self) -> str:
@@ -116,14 +116,10 @@ class ComposeService(ContainerService):
     """A service of a compose project, which may have to be made anew for a new environment."""
 
     def __init__(
-        self,
-        settings: ComposeSettings,
-        docker_host: str,
-        patience_s: float = 0.0,
-        stop_timeout_s: int = 10,
+        self, settings: ComposeSettings, engine: ContainerHost, stop_timeout_s: int = 10
     ) -> None:
         """`stop_timeout_s` is what one that runs gets to end when it is made anew."""
-        super().__init__(settings.service, docker_host, patience_s)
+        super().__init__(settings.service, engine)
         self._settings = settings
         self._stop_timeout_s = stop_timeout_s
 
@@ -140,6 +136,7 @@ class ComposeService(ContainerService):
                 f"the compose service {self._settings.service} has no container",
                 why=f"in {self._settings.folder}",
                 todo="Check backend.compose, and start it once (`docker compose up -d`).",
+                passing=False,
             )
         return ids[0]
 
@@ -181,21 +178,26 @@ class ComposeService(ContainerService):
             done = subprocess.run(
                 [*command, *files, *arguments],
                 cwd=settings.folder,
-                env={**os.environ, **settings.environment},
+                env={**self._containers.environment(), **settings.environment},
                 capture_output=True,
                 text=True,
                 check=True,
                 timeout=_COMPOSE_TIMEOUT_S + self._stop_timeout_s,
                 start_new_session=True,  # a Ctrl-C in our terminal is not meant for it
+                # Killed in between, we leave it at work: `recover` waits for it by these.
+                pass_fds=locks.descriptors() if arguments[0] == "up" else (),
             )
         except subprocess.CalledProcessError as error:
             raise BackendUnavailable(
                 f"`docker compose {arguments[0]}` failed for {settings.service}",
                 why=error.stderr.strip()[-500:],
                 todo="Check backend.compose.",
+                passing=False,  # the engine answers: see _compose
             ) from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BackendUnavailable(
-                f"`docker compose` does not run for {settings.service}", why=str(error)
+                f"`docker compose` does not run for {settings.service}",
+                why=str(error),
+                passing=isinstance(error, subprocess.TimeoutExpired),
             ) from error
         return done.stdout

@@ -105,7 +105,8 @@ class Session:
         """Check everything that can be checked, then record the run."""
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
-        files.write_text(self.run.folder / "settings.json", self.settings.model_dump_json(indent=2))
+        said = self.settings.model_dump_json(indent=2)  # compose's variables, too
+        files.write_text(self.run.folder / "settings.json", said, files.PRIVATE)
         noted.note(self.task, self.run.folder)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")
@@ -167,6 +168,13 @@ class Session:
         report = self._report()
         seconds = time.monotonic() - self._started
         self.display.end(self.notes.stages, results, self.run, report, seconds)
+
+    def note_end(self, error: BaseException | None = None) -> None:
+        """Note that the run of one stage has ended: of that there is no report."""
+        try:
+            self.notes.close(self.window.absences(), error)
+        except OSError as failed:
+            self.display.warn(f"the end of the run could not be noted: {failed}")
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""

@@ -20,6 +20,7 @@ from contracts import params, stages
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
 from driver import yaml_text
+from driver.docker_tls import DockerTls
 
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
@@ -52,13 +53,15 @@ class BackendSettings(Params):
 
     url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://[^\s]+$")
     """Where it answers."""
-    container: str = Field("liga-news-backend", pattern=r"^\S+$")
-    """Name of its container, which is stopped for the GPU window."""
+    container: str = Field("", pattern=r"^\S*$")
+    """Name of its container, which is stopped for the GPU window; or `compose`."""
     compose: ComposeSettings | None = None
     """In place of `container`, a service of a compose project: {folder, service, files: [],
     environment: {}}. With another OLLAMA_MODEL there the container is made anew."""
     docker_host: str = Field("", pattern=r"^(ssh|unix|tcp|http|https|npipe)://\S+$|^$")
     """The engine that runs it, e.g. ssh://user@host; empty: the one that runs the stages."""
+    docker_tls: DockerTls | None = None
+    """For one at tcp://: {cert_path, verify}; None: as DOCKER_CERT_PATH and DOCKER_TLS_VERIFY."""
     stop_timeout_s: int = Field(120, ge=1)
     """Seconds it gets to finish its work; gunicorn itself gives up after 60."""
     healthy_timeout_s: float = Field(300, gt=0)
@@ -78,7 +81,7 @@ class WindowSettings(Params):
 
 
 class RetrySettings(Params):
-    """How often a stage is started again after a failure that may pass (a kill, a time-out)."""
+    """How often a stage is started again after a failure that may pass (a kill, a hang)."""
 
     times: int = Field(2, ge=0, le=10)
     """For every stage without a number of its own."""
@@ -94,7 +97,8 @@ class LimitSettings(Params):
     silence_s: float = Field(3600, gt=0)
     """Longest time without progress or a line in the log."""
     hours: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Longest time in all, by stage name, e.g. {train: 6}."""
+    """Longest time in all, by stage name, e.g. {train: 6}: from the start of its container, also
+    where another driver has gone on with that. A stage that reaches it is not started again."""
 
 
 class GpuSettings(Params):
@@ -185,6 +189,18 @@ class Settings(Params):
             raise ValueError("a server is named twice, and would get twice its requests")
         return teachers
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_model(cls, values: Any) -> Any:
+        """Name the model after the task, where the settings give it no name."""
+        if not isinstance(values, dict):
+            return values
+        deploy = values.get("deploy", {})
+        if not isinstance(deploy, dict) or deploy.get("name"):
+            return values
+        task = str(values.get("task", cls.model_fields["task"].default))
+        return {**values, "deploy": {**deploy, "name": task.replace("_", "-")}}
+
     @model_validator(mode="after")
     def _names_stages(self) -> Settings:
         unknown = {*self.retry.stages, *self.limits.hours} - stages.BY_NAME.keys()
@@ -201,6 +217,8 @@ class Settings(Params):
             )
         if self.snapshot.source == "backend" and self.backend is None:
             raise ValueError("snapshot.source=backend needs the section backend")
+        if self.backend and not self.backend.container and self.backend.compose is None:
+            raise ValueError("backend.container names no container, and backend.compose no service")
         if self.snapshot.source == "files" and not self.snapshot.items:
             raise ValueError("snapshot.items names no files")
         self._fits_an_adapter()

@@ -25,6 +25,7 @@ class Signals:
     def __init__(self) -> None:
         self._received = 0
         self._shields = 0
+        self._quiet = False
 
     def install(self) -> None:
         """Take over the signals that end a process; under nohup(1), a hang-up stays ignored."""
@@ -32,6 +33,10 @@ class Signals:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             signal.signal(number, self._handle)
+
+    def be_quiet(self) -> None:
+        """Say nothing when a signal comes: for a command that only looks, and stops nothing."""
+        self._quiet = True
 
     @contextmanager
     def shield(self) -> Iterator[None]:
@@ -53,17 +58,17 @@ class Signals:
         if self._received > 1:
             # Not an exception: whatever hangs must not be asked first. What is stopped is on the
             # record, a container runs on, and a process of ours dies with us.
-            _say(b"\nstopped at once; `python -m driver recover` brings the service back\n")
+            self._say(b"\nstopped at once; `python -m driver recover` brings the service back\n")
             os._exit(Interrupted.exit_code)
-        _say(b"\nending in order, and bringing the service back; again: at once\n")
+        self._say(b"\nending in order, and bringing the service back; again: at once\n")
         if not self._shields:
             raise KeyboardInterrupt
 
-
-def _say(text: bytes) -> None:
-    """Write to stderr, from a handler; a terminal that was lost (SIGHUP) is no reason to fail."""
-    with suppress(OSError):
-        os.write(2, text)
+    def _say(self, text: bytes) -> None:
+        """Write to stderr, from a handler; a terminal that was lost is no reason to fail."""
+        if not self._quiet:
+            with suppress(OSError):
+                os.write(2, text)
 
 
 SIGNALS = Signals()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contracts import files
-from contracts.errors import InputMissing, StageFailed
+from contracts.errors import FileUnusable, InputMissing, StageFailed
+from driver import promotion, users, verification
+from driver.window_record import RECORD_FILE
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
 _UNIT = """\
@@ -46,7 +49,8 @@ def unit_name(workspace: Path) -> str:
 def render(workspace: Path) -> str:
     """Return the unit; this interpreter and checkout are what it will call.
 
-    Raises `InputMissing` where there is no workspace yet: it is its owner's unit.
+    Raises `InputMissing` where there is no workspace yet: it is its owner's unit. `FileUnusable`
+    where that owner could not read what is to be recovered.
     """
     workspace = workspace.resolve()
     if not workspace.is_dir():
@@ -56,6 +60,7 @@ def render(workspace: Path) -> str:
             todo="Name the one of the run: --workspace DIR; or make it first, as who runs the "
             "driver (`mkdir`).",
         )
+    _check_readable(workspace)
     words = [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
     return _UNIT.format(
         name=unit_name(workspace),
@@ -70,10 +75,20 @@ def render(workspace: Path) -> str:
 def install(workspace: Path, folder: Path = SYSTEM_UNITS) -> tuple[Path, str]:
     """Write the unit and enable it; return its path and what is left to do by hand, "" if nothing.
 
-    Writing it again changes nothing. Raises `StageFailed` when systemd refuses it.
+    Writing it again changes nothing. Raises `StageFailed` when systemd refuses it, `FileUnusable`
+    for who may not write there.
     """
-    path = folder / unit_name(workspace)
-    files.write_text(path, render(workspace))
+    path, text = folder / unit_name(workspace), render(workspace)
+    try:
+        files.write_text(path, text)
+    except PermissionError as error:
+        words = [sys.executable, "-m", "driver", "install-unit", "-w", str(workspace.resolve())]
+        raise FileUnusable(
+            f"{path} cannot be written",
+            why=f"{error.strerror}: this is {users.me()}",
+            todo=f"`cd {shlex.quote(str(files.ROOT))} && sudo {shlex.join(words)}`; --print only "
+            "shows it, --folder DIR writes it elsewhere.",
+        ) from error
     by_hand = f"systemctl daemon-reload && systemctl enable {path.name}"
     if folder != SYSTEM_UNITS or not Path("/run/systemd/system").is_dir():
         return path, by_hand  # no systemd runs here (sd_booted(3))
@@ -89,13 +104,30 @@ def install(workspace: Path, folder: Path = SYSTEM_UNITS) -> tuple[Path, str]:
     return path, ""
 
 
+def _check_readable(workspace: Path) -> None:
+    """Raise `FileUnusable` for a record that the workspace's owner may not read.
+
+    A run under sudo by an older driver has left it, or somebody has copied it.
+    """
+    owner = workspace.stat().st_uid
+    for name in (RECORD_FILE, promotion.RECORD, verification.RECORD):
+        path = workspace / name
+        if owner == 0 or not path.exists() or path.stat().st_uid == owner:
+            continue
+        raise FileUnusable(
+            f"{path} is not the workspace owner's",
+            why=f"it is {users.owner_of(path)}'s, and the unit calls recover as "
+            f"{users.owner_of(workspace)}, who owns {workspace} and may not read it",
+            todo=f"`sudo chown {owner} {path}`, then call again.",
+        )
+
+
 def _as_now(workspace: Path) -> Iterator[str]:
     """Yield the settings by which it runs as a run does: for whom, and with which engine.
 
     The backend's engine is on the record; of an ssh:// one, the user's own keys are needed.
     """
-    if owner := workspace.stat().st_uid:
-        yield f"User={owner}"
+    yield f"User={workspace.stat().st_uid}"
     for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         if value := os.environ.get(name):
             yield f"Environment={_quoted(f'{name}={value}').replace('$$', '$')}"

@@ -25,11 +25,13 @@ from contracts.params import DeployMetrics
 from contracts.stage import Frozen
 from driver import promotion, records, served, taken_back, versions
 from driver.adapters.backend import Backend
+from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis, reprocess
 from driver.host_stages.canaries import Witness
 from driver.host_stages.reanalysis import Outcome
 from serving import connect
 from serving.engine import Engine, Model
+from tasks import load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
@@ -46,6 +48,8 @@ class Record(Frozen):
     digest: str
     previous: str
     """What the alias named before; "" for nothing, or where this workspace did not deploy it."""
+    task: str = ""
+    """Whose answers the items hold; "" where none has been asked."""
     backend: str
     """Where the application answers; "" where it is not asked."""
     canaries: str
@@ -90,7 +94,13 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
 
 
 def begin(
-    root: Path, engine: Engine, alias: str, backend: str, canaries: Path, timeout_s: float
+    root: Path,
+    engine: Engine,
+    alias: str,
+    task: str,
+    backend: str,
+    canaries: Path,
+    timeout_s: float,
 ) -> Record:
     """Write down that what `alias` names is being verified, and return the record.
 
@@ -113,6 +123,7 @@ def begin(
             version=deployed.tag if deployed else alias,
             digest=live.digest,
             previous=deployed.previous if deployed else "",
+            task=task,
             backend=backend,
             canaries=canaries.relative_to(root).as_posix(),
             timeout_s=timeout_s,
@@ -274,10 +285,11 @@ def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: 
     backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
     reprocess.check(record.backend, record.alias)
     path = root / record.canaries
-    rows = list(files.read_jsonl(path)) if path.exists() else []
+    rows = list(files.read_jsonl(path)) if path.exists() and record.task else []
     with Witness(engine) as witness:
         for row in rows:
-            seen = reanalysis.reprocess(backend, row, record.timeout_s)
+            storage = storage_of(load_task(record.task))
+            seen = reanalysis.reprocess(backend, storage, row, record.timeout_s)
             if seen.outcome is Outcome.FAILED:
                 say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
     asked = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
@@ -292,7 +304,7 @@ def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: 
 
 
 def _written(root: Path, record: Record) -> Record:
-    files.write_json(root / RECORD, record.model_dump())
+    files.write_json(root / RECORD, record.model_dump(), files.PRIVATE)
     return record
 
 

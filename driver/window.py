@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
+from driver import users
+from driver.docker_tls import in_effect
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window_record import RECORD_FILE, Other, Record
@@ -88,6 +90,13 @@ class Window:
         """Return what has to come back; `WindowOpen` for a record that cannot be read."""
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
+        except PermissionError as error:
+            owner = users.owner_of(self._path)
+            raise WindowOpen(
+                f"cannot read {self._path}",
+                why=f"it is {owner}'s, and this is {users.me()}",
+                todo=f"Call recover as {owner} (`sudo -u {owner} python -m driver recover …`).",
+            ) from error
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
             raise WindowOpen(
                 f"cannot read {self._path}",
@@ -137,7 +146,9 @@ class Window:
             return
         record = self.record() if self.is_open else Record(opened_at=time.time())
         begun = stopping(engine.state(container.id), timeout_s)
-        other = Other(id=container.id, name=container.name, host=host, stopping=begun)
+        other = Other(
+            id=container.id, name=container.name, host=host, tls=in_effect(host), stopping=begun
+        )
         known = [each for each in record.others if (each.id, each.host) != (other.id, other.host)]
         self._write(record.model_copy(update={"others": (*known, other)}))
         ended = engine.stop(container.id, timeout_s)
@@ -151,7 +162,8 @@ class Window:
         from driver.service import check_returns
 
         engine = settings.docker_host or self._world.default_engine()
-        settings = settings.model_copy(update={"docker_host": engine})
+        known = {"docker_host": engine, "docker_tls": settings.docker_tls or in_effect(engine)}
+        settings = settings.model_copy(update=known)
         state = self._world.service(settings).state()
         if not state.running:
             self._left_alone = True
@@ -334,4 +346,4 @@ class Window:
 
     def _write(self, record: Record) -> None:
         # Compose's variables are in it, and may hold secrets.
-        files.write_json(self._path, record.model_dump(mode="json"), mode=0o600)
+        files.write_json(self._path, record.model_dump(mode="json"), files.PRIVATE)

@@ -157,7 +157,7 @@ class Return:
     def _start_other(self, other: Other) -> None:
         """Start the very container, or the one that has its name by now."""
         try:
-            engine = self._world.containers(other.host)
+            engine = self._world.containers(other.host, other.tls)
             finish_stop(other.stopping, engine)
             known = next((name for name in (other.id, other.name) if engine.exists(name)), None)
             if known is None:

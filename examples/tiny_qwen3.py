@@ -86,8 +86,7 @@ _ROPE_THETA = 1_000_000
 
 _COMPLETE = "tiny_qwen3.json"
 SAMPLE = Path(__file__).parent / "liga-sample"
-TEXTS = (SAMPLE / "items.jsonl", SAMPLE / "labels.jsonl")
-"""Whose tokens are common."""
+"""Whose tokens are common, unless another folder is named."""
 
 
 def make(
@@ -96,14 +95,15 @@ def make(
     hidden: int = 64,
     layers: int = 4,
     seed: int = 17,
-    texts: tuple[Path, ...] = TEXTS,
+    sample: Path = SAMPLE,
 ) -> bool:
     """Write the model folder `out`; return False if it is there already, made alike.
 
     `hidden` is the width of the residual stream, a multiple of 32 because q8_0 works in blocks of
-    32 weights. A model made here with other arguments is replaced; for any other folder
-    `FileExistsError` is raised.
+    32 weights. The tokens of `sample`'s items.jsonl and labels.jsonl are the common ones. A model
+    made here with other arguments is replaced; for any other folder `FileExistsError` is raised.
     """
+    texts = (sample / "items.jsonl", sample / "labels.jsonl")
     if hidden < 32 or hidden % 32 or layers < 1:
         raise ValueError(f"hidden {hidden} must be a multiple of 32, layers {layers} at least 1")
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in texts]
@@ -380,8 +380,13 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64, help="width, a multiple of 32")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument(
+        "--sample", type=Path, default=SAMPLE, help="folder whose texts have the common tokens"
+    )
     args = parser.parse_args()
-    made = make(args.out, hidden=args.hidden, layers=args.layers, seed=args.seed)
+    made = make(
+        args.out, hidden=args.hidden, layers=args.layers, seed=args.seed, sample=args.sample
+    )
     size = sum(path.stat().st_size for path in args.out.iterdir())
     state = "made" if made else "kept, made with the same arguments before"
     print(f"{os.fspath(args.out)}: {state} ({size / 1e6:.0f} MB)")

@@ -28,6 +28,7 @@ _LONGEST_BYTES = 4 << 20
 because the other side may be anything."""
 _CHUNK = 1 << 16
 _BUSY = frozenset({429, 502, 503})
+_LATER = frozenset({408, 425, 429})
 """Statuses that speak of the server, whatever it was asked."""
 
 
@@ -103,7 +104,8 @@ class Connection:
         if response.status_code == 404 and model:
             raise ModelMissing(f"{self._server} has no model {model}", why=why)
         kind = EngineBusy if response.status_code in _BUSY else EngineUnavailable
-        raise kind(f"{self._kind} refused {method} {path}", why=why)
+        passing = may_pass(response.status_code)
+        raise kind(f"{self._kind} refused {method} {path}", why=why, passing=passing)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         """Return the whole body; a server that trickles is as late as a silent one."""
@@ -150,6 +152,14 @@ class Connection:
             raise EngineUnavailable(
                 f"{self._server} answers with something else", why=str(error)
             ) from error
+
+
+def may_pass(status: int) -> bool:
+    """Return whether the same request may succeed a little later, by the status that refused it.
+
+    The other 4xx blame the request (RFC 9110, 15.5), which would be the same again.
+    """
+    return status >= 500 or status in _LATER
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ from serving.engine import (
     full_tag,
     require_options,
 )
-from serving.http import NO_PROXIES, waited_s
+from serving.http import NO_PROXIES, may_pass, waited_s
 from serving.llamacpp_store import Manifest, ModelStore
 from tasks.chat import QWEN3, ChatFormat
 from tasks.definition import Modelfile
@@ -93,6 +93,7 @@ class LlamaCpp:
             raise EngineUnavailable(
                 "llama.cpp is not there: the package xllamacpp is not installed",
                 todo="`pip install '.[local]'`, or use Ollama (RETRAIN_ENGINE=ollama).",
+                passing=False,
             )
         from importlib.metadata import version
 
@@ -162,7 +163,7 @@ class LlamaCpp:
         As with Ollama, the model's own system text is used where the messages bring none.
         """
         if think:
-            raise EngineUnavailable(f"{tag} does not support thinking")
+            raise EngineUnavailable(f"{tag} does not support thinking", passing=False)
         return _render(tag, self._store.manifest(tag).modelfile, messages)
 
     def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
@@ -232,6 +233,7 @@ class LlamaCpp:
                 f"llama.cpp refused the request ({response.status_code})",
                 why=json.dumps(found.get("error", found))[:500],
                 todo="An input that is too long needs a larger num_ctx.",
+                passing=may_pass(response.status_code),
             )
         return found
 
@@ -305,6 +307,7 @@ def _chat_format(tag: str, modelfile: Modelfile) -> ChatFormat:
         f"llama.cpp cannot serve {tag}",
         why=f"its template is that of no chat format known here ({known})",
         todo="Add the format to tasks/chat.py, or use Ollama (RETRAIN_ENGINE=ollama).",
+        passing=False,
     )
 
 

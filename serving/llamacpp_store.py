@@ -84,6 +84,7 @@ class ModelStore:
                 f"the manifest of {full_tag(tag)} is damaged",
                 why=str(error),
                 todo=f"Remove {path}.",
+                passing=False,
             ) from error
 
     def blob(self, manifest: Manifest) -> Path:

@@ -70,6 +70,7 @@ class Ollama:
                 f"Ollama {version or '?'} at {self._address} is too old",
                 why="before 0.17.1 a GGUF file can read the server's memory (CVE-2026-7482)",
                 todo="Update Ollama to 0.17.1 or later.",
+                passing=False,
             )
         self._checked = True
         return version
@@ -244,7 +245,9 @@ class Ollama:
         try:
             return str(found["_debug_info"]["rendered_template"])
         except (KeyError, TypeError) as error:
-            raise EngineUnavailable("Ollama did not say how it renders a prompt") from error
+            raise EngineUnavailable(
+                "Ollama did not say how it renders a prompt", passing=False
+            ) from error
 
     def tokenize(self, tag: str, prompt: str, options: Options) -> list[int]:
         """Return the ids that the model reads, from the `context` of a generate call.
@@ -273,6 +276,7 @@ class Ollama:
                 "Ollama did not say what tokens it reads",
                 why="its answer holds no context",
                 todo="Use Ollama 0.33, or a later one that still tells it.",
+                passing=False,
             ) from error
 
     def next_token(self, tag: str, text: str, *, options: Options, timeout_s: float) -> NextToken:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,22 @@ class Storage:
     """The fields with a column of the same name in `table`; all others go into `analysis`."""
     analysis: tuple[str, ...] = ("metadata", "llm_analysis")
     """The way to the JSON object of the other fields: a column, then the keys in it."""
+    answered: tuple[str, ...] = ()
+    """Fields of that object without which nothing was answered; empty: any field will do."""
+    textless: Mapping[str, Any] = field(default_factory=dict)
+    """What an answer says that has nothing for the columns `left_over`; empty: none says so."""
+    fallback: str | None = None
+    """The text that the backend keeps for an answer that it could not read; None if it has none."""
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """The fields that people can change in the backend's pages."""
+        return tuple(name for name, column in self.columns.items() if column.edited)
+
+    @property
+    def left_over(self) -> tuple[str, ...]:
+        """The fields that stay as they were where a new answer has none."""
+        return tuple(name for name, column in self.columns.items() if column.left_over)
 
     def analysed(self, fields: Iterable[str]) -> tuple[str, ...]:
         """Return those of a task's fields that have no column of their own."""

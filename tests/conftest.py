@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from contracts.files import ROOT, digest_path
+from tests.samples import sample_of
 
 if TYPE_CHECKING:  # it imports much that few tests need
     from tests.unit.finished_run import FinishedRun
@@ -28,14 +30,23 @@ def wide_base(request: pytest.FixtureRequest) -> Path:
     return _tiny_base(request, hidden=64)
 
 
-def _tiny_base(request: pytest.FixtureRequest, hidden: int) -> Path:
+@pytest.fixture(scope="session")
+def base_for(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Return a function that gives the tiny base model that knows the words of a task's sample."""
+    return lambda task: _tiny_base(request, hidden=32, sample=sample_of(task))
+
+
+def _tiny_base(request: pytest.FixtureRequest, hidden: int, sample: Path | None = None) -> Path:
     from examples import tiny_qwen3
 
+    sample = sample or tiny_qwen3.SAMPLE
     source = digest_path(ROOT / "examples" / "tiny_qwen3.py")[:12]
     cache = request.config.cache
     assert cache is not None
-    out = cache.mkdir("tiny-qwen3") / (source if hidden == 32 else f"{source}-{hidden}")
-    tiny_qwen3.make(out, hidden=hidden, layers=2)
+    words = "" if sample == tiny_qwen3.SAMPLE else f"-{sample.name}"
+    width = "" if hidden == 32 else f"-{hidden}"
+    out = cache.mkdir("tiny-qwen3") / f"{source}{width}{words}"
+    tiny_qwen3.make(out, hidden=hidden, layers=2, sample=sample)
     return out
 
 

@@ -19,7 +19,8 @@ class SnapshotParams(Params):
     source: Literal["files", "backend"] = "files"
     """`files` reads JSONL files, `backend` the application's own items (backend.url)."""
     items: tuple[str, ...] = ()
-    """JSONL files or globs with the items, relative to the current directory."""
+    """JSONL files or globs with the items, relative to the current directory; a file that several
+    name is read once, and blank lines count for nothing."""
     reviewed: tuple[str, ...] = ()
     """JSONL files or globs with reviewed labels, `{"id": …, "label": {…}}`; they win over any
     teacher."""

@@ -255,6 +255,21 @@ class GgufParams(Params):
         return tuple(name for name, wanted in needed.items() if wanted)
 
 
+IMATRIX_CHUNK = 512
+"""Tokens in a block of an importance matrix's text, llama-imatrix's default."""
+IMATRIX_LEAST_TOKENS = 2 * IMATRIX_CHUNK
+"""Of text that it needs."""
+
+
+def too_little_text(why: str) -> SettingsInvalid:
+    """Return the error of training rows that no importance matrix can be made of."""
+    return SettingsInvalid(
+        "gguf.imatrix has too little text to measure on",
+        why=f"{why}; it takes {IMATRIX_LEAST_TOKENS:,}",
+        todo="Set gguf.imatrix=false, or train on more rows.",
+    )
+
+
 class GgufMetrics(Metrics):
     """What was written."""
 

@@ -133,9 +133,9 @@ class DeployParams(Params):
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"force", "keep"})
 
-    name: str = Field("liga-relevance", pattern=rf"^({_NAME}/)?{_NAME}$")
+    name: str = Field("", pattern=rf"^$|^({_NAME}/)?{_NAME}$")
     """Name of the model in the serving engine; versions are `name:RUN`, the alias
-    `name:latest`."""
+    `name:latest`. Empty: the task's, with dashes."""
     form: Literal["merged", "adapter"] = "merged"
     """`merged`: a whole model. `adapter`: the LoRA alone, served on `base`: quicker to make, and
     smaller (docs/how-to/adapter.md)."""
@@ -152,7 +152,7 @@ class DeployParams(Params):
     def _names_a_base(self) -> DeployParams:
         if self.form == "adapter" and not self.base:
             raise ValueError("form=adapter needs base, the model that it is served on")
-        if self.base.partition(":")[0] == self.name:
+        if self.base and self.base.partition(":")[0] == self.name:
             raise ValueError(f"base={self.base} is what is deployed: it would be trained twice")
         return self
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import BackendUnavailable
+from serving.http import may_pass
 
 PAGE_SIZE = 100
 """The most rows a page may have; 101 is answered with 422."""
@@ -352,7 +353,10 @@ class Backend:
                 "page fail. Correct that row; a part of the items is never exported."
             )
         return BackendUnavailable(
-            f"the backend refuses {method} {url}", why=f"status {status}: {answer}", todo=todo
+            f"the backend refuses {method} {url}",
+            why=f"status {status}: {answer}",
+            todo=todo,
+            passing=may_pass(status),
         )
 
     def _unexpected(self, path: str, answer: Any) -> BackendUnavailable:

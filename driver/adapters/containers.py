@@ -20,6 +20,7 @@ import urllib3.exceptions
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from contracts.stage import Frozen
+from driver.docker_tls import DockerTls, environment_for
 
 T = TypeVar("T")
 
@@ -94,17 +95,13 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def connect(host: str = "") -> docker.DockerClient:
+def connect(host: str = "", tls: DockerTls | None = None) -> docker.DockerClient:
     """Return a client for an engine (`ssh://user@host`, `unix://…`); "" means DOCKER_HOST.
 
-    DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count for `tcp://`. Raises `DockerUnavailable` when no
-    engine answers.
+    For `tcp://` without `tls`, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count. Raises
+    `DockerUnavailable` when no engine answers.
     """
-    environment = dict(os.environ)
-    if host:
-        environment["DOCKER_HOST"] = host
-        if not host.startswith("tcp://"):
-            environment |= {"DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}
+    environment = environment_for(host, tls)
     try:
         # The system's own ssh, for its config, agent and known hosts.
         client = docker.from_env(
@@ -125,12 +122,19 @@ class ContainerHost:
     Every call raises `DockerUnavailable` when the engine does not answer.
     """
 
-    def __init__(self, host: str = "", patience_s: float = 0.0) -> None:
+    def __init__(
+        self, host: str = "", patience_s: float = 0.0, tls: DockerTls | None = None
+    ) -> None:
         """`patience_s` is how long an engine that is away is waited for, at every call."""
         self.host = host or os.environ.get("DOCKER_HOST", "") or LOCAL
+        self._tls = tls
         self._patience_s = patience_s
         self._client: docker.DockerClient | None = None
         self.wait()
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which the command line reaches the engine."""
+        return environment_for(self.host, self._tls)
 
     def wait(self) -> None:
         """Return once the engine answers."""
@@ -139,7 +143,7 @@ class ContainerHost:
     def answers(self) -> bool:
         """Return whether the engine answers now."""
         try:
-            connect(self.host).close()
+            connect(self.host, self._tls).close()
         except DockerUnavailable:
             return False
         return True
@@ -150,7 +154,7 @@ class ContainerHost:
         while True:
             try:
                 if self._client is None:
-                    self._client = connect(self.host)
+                    self._client = connect(self.host, self._tls)
                     self._client.api.timeout = _ANSWER_S
                 return ask(self._client)
             except docker.errors.APIError:
@@ -249,4 +253,5 @@ def _missing(name: str) -> BackendUnavailable:
         f"there is no container {name}",
         why="backend.container names none on this engine",
         todo="`docker ps -a` lists them; set backend.container.",
+        passing=False,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +22,20 @@ from contracts.errors import EngineUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import Backend, ItemUnavailable, ModelNotAsked
-from driver.adapters.items import EDITED_FIELDS, LEFT_OVER, analysed, analysis_of, stored_answer
+from driver.adapters.items import (
+    analysed,
+    analysis_of,
+    storage_of,
+    stored_answer,
+    textless,
+    with_nulls,
+)
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
 from driver.host_stages.telling import say
 from serving.engine import Answer, AnswerCutOff, Engine
-from tasks import InvalidAnswer, Task, load_task
+from tasks import InvalidAnswer, Storage, Task, load_task
 from tasks.definition import Item
 
 _ATTEMPTS = 2
@@ -60,6 +67,7 @@ def ask(
     `alias` has answered, `BackendUnavailable` where the backend does not answer at all.
     """
     task, wanted = load_task(context.job.task), context.params.items
+    storage = storage_of(task)
     expected = engine.models()[alias].digest
     before = {row["id"]: row for row in files.read_jsonl(kept)} if kept.exists() else {}
     seen: list[Canary] = []
@@ -67,7 +75,7 @@ def ask(
     for row in candidates(task, context.input(ITEMS), context.input(LABELS)):
         if len(seen) == wanted:
             break
-        if (item := _usable(backend, row)) is None:
+        if (item := _usable(backend, storage, row)) is None:
             continue
         before.setdefault(row["id"], {"id": row["id"], "title": row.get("title"), "fields": item})
         files.write_jsonl(kept, before.values())
@@ -98,7 +106,8 @@ def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item:
     run, model = context.job.run, context.job.inputs[GGUF.name].digest
     named = {name: row[name] for name in ("id", "title") if name in row}
     record = Record.of_model(context.root, run, model, backend.url)
-    record.begin(run, model, backend.url, {row["id"]: reanalysis.state_of(item) | named}, 1)
+    state = reanalysis.state_of(item, storage_of(load_task(context.job.task)))
+    record.begin(run, model, backend.url, {row["id"]: state | named}, 1)
 
 
 def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
@@ -121,41 +130,41 @@ def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
     yield from by_kind[None]
 
 
-def answer_in(before: Row, after: Row, fields: Iterable[str]) -> Row:
+def answer_in(task: Task, before: Row, after: Row) -> Row:
     """Return the answer that the new analysis of an item has stored, as far as it is there.
 
     The analysis counts where it has fields of the item too: the item's own may still be the old
-    ones. Elsewhere the item counts, but for texts that an irrelevant answer has left as they were.
+    ones. Elsewhere the item counts, but for texts that an answer without any has left as they were.
     """
-    analysis = analysis_of(after)
-    if any(name in analysis for name in EDITED_FIELDS):
+    storage, fields = storage_of(task), task.output.model_fields
+    analysis = analysis_of(after, storage)
+    if any(name in analysis for name in storage.edited):
         answer = {name: analysis[name] for name in fields if name in analysis}
-        return answer if answer.get("priority") != "none" else {**answer, "priority": None}
-    answer = stored_answer(after, fields)
-    if answer.get("relevant") is False:
-        kept = [n for n in LEFT_OVER if after.get(n) == before.get(n)]
+        return with_nulls(answer, storage)
+    answer = stored_answer(after, fields, storage)
+    if textless(answer, storage):
+        kept = [n for n in storage.left_over if after.get(n) == before.get(n)]
         answer |= dict.fromkeys(kept)
     return answer
 
 
 def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
     """Return what the answer is worth that an item holds after its new analysis."""
-    fields = task.output.model_fields
-    answer = answer_in(before, after, fields)
-    if missing := [name for name in fields if name not in answer]:
+    answer = answer_in(task, before, after)
+    if missing := [name for name in task.output.model_fields if name not in answer]:
         return Canary(row["id"], f"the analysis has no {', '.join(missing)}")
     try:
         output = task.parse(json.dumps(answer))
     except InvalidAnswer as error:
         return Canary(row["id"], f"the answer is not valid: {error}")
-    if lost := [name for name in EDITED_FIELDS if answer.get(name) and not after.get(name)]:
+    if lost := [n for n in storage_of(task).edited if answer.get(n) and not after.get(n)]:
         return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
     found = task.check(task.item.model_validate(row), output)
     broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
     return Canary(row["id"], broken=tuple(broken))
 
 
-def _usable(backend: Backend, row: Row) -> Row | None:
+def _usable(backend: Backend, storage: Storage, row: Row) -> Row | None:
     """Return what a new analysis of the item changes, in the item's own form.
 
     None for one that is not to be asked.
@@ -165,7 +174,7 @@ def _usable(backend: Backend, row: Row) -> Row | None:
         return None
     if item.get("is_manually_reviewed") is True:
         return None
-    return analysed(item)
+    return analysed(item, storage)
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:
@@ -178,7 +187,7 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
             if error.unknown:
                 return None
             before = {}  # the attempt before has stored what cannot be shown
-        seen = reanalysis.reprocess(backend, row, timeout_s)
+        seen = reanalysis.reprocess(backend, storage_of(task), row, timeout_s)
         if seen.outcome in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
             return None
         if seen.outcome is Outcome.FAILED:

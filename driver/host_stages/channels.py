@@ -21,6 +21,7 @@ from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Outcomes
 from driver.host_stages.telling import say
+from tasks import Storage
 
 _POLL_S = 1.0
 Channel = dict[str, Row]
@@ -31,9 +32,15 @@ class Bulk:
     """Bulk runs of the channels that allow them."""
 
     def __init__(
-        self, backend: Backend, outcomes: Outcomes, params: ReprocessParams, outage: Outage
+        self,
+        backend: Backend,
+        storage: Storage,
+        outcomes: Outcomes,
+        params: ReprocessParams,
+        outage: Outage,
     ) -> None:
         self._backend = backend
+        self._storage = storage
         self._outcomes = outcomes
         self._params = params
         self._outage = outage
@@ -97,7 +104,7 @@ class Bulk:
         if len(there) < len(items) or self._objection(there):
             say(f"channel {channel_id} goes item by item: it has changed meanwhile")
             return
-        before = {item_id: reanalysis.state_of(item) for item_id, item in there.items()}
+        before = {i: reanalysis.state_of(item, self._storage) for i, item in there.items()}
         wait_s = min(self._params.bulk_timeout_s, self._params.timeout_s * len(before))
         self._outcomes.intend(before, wait_s)
         count = self._backend.reprocess_channel(channel_id)
@@ -127,7 +134,7 @@ class Bulk:
         self._give_up(before, "they have not changed with their channel")
 
     def _seen(self, item_id: str, before: Row) -> Seen | None:
-        return reanalysis.settle(self._backend, item_id, before, 0)
+        return reanalysis.settle(self._backend, self._storage, item_id, before, 0)
 
     def _give_up(self, items: Mapping[str, Row], why: str) -> None:
         """Leave items to be done by themselves, behind all others."""

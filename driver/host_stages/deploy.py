@@ -94,6 +94,7 @@ def _probe(context: StageContext[DeployParams], engine: Engine, version: str, di
             raise EngineUnavailable(
                 f"{version} answers nothing",
                 todo="Look at the engine's log; what was live stays live.",
+                passing=False,
             )
     except RetrainError:
         with contextlib.suppress(RetrainError):  # the first failure is the one to tell

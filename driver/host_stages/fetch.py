@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import files
+from contracts.base_model import Stored, check_base, check_unquantised
 from contracts.entrypoint import StageContext
 from contracts.errors import BaseModelMissing
 from contracts.params import (
@@ -40,7 +41,10 @@ def source_digest(params: FetchParams) -> str:
 
 
 def check(params: FetchParams) -> None:
-    """Raise `BaseModelMissing` when the local folder is no complete model; changes nothing."""
+    """Raise `BaseModelMissing` when the local folder is no complete model; changes nothing.
+
+    `SentinelTripped` for one that nothing can be trained on.
+    """
     if not params.path:
         return
     folder = Path(params.path)
@@ -54,14 +58,17 @@ def check(params: FetchParams) -> None:
         )
     _check_json(folder / "config.json", "model_type")
     _check_json(folder / "tokenizer.json", "model")
+    tensors: dict[str, Stored] = {}
     for name, indexed in weights.items():
         found = _check_safetensors(folder / name)
-        if indexed and (odd := found ^ indexed):
+        tensors |= found
+        if indexed and (odd := set(found) ^ indexed):
             raise BaseModelMissing(
                 f"{folder / name} does not hold the tensors that {_INDEX} has in it",
                 why=", ".join(sorted(odd)[:5]),
                 todo="Fetch index and weights anew, from one version of the model.",
             )
+    check_base(json.loads((folder / "config.json").read_text(encoding="utf-8")), tensors)
 
 
 def work(context: StageContext[FetchParams]) -> FetchMetrics:
@@ -106,8 +113,8 @@ def _check_json(path: Path, key: str) -> Any:
         ) from error
 
 
-def _check_safetensors(path: Path) -> set[str]:
-    """Return the names of a file's tensors, its size held to its own header.
+def _check_safetensors(path: Path) -> dict[str, Stored]:
+    """Return a file's tensors, its size held to its own header.
 
     A cut copy would be found out only in training.
 
@@ -120,13 +127,17 @@ def _check_safetensors(path: Path) -> set[str]:
                 raise ValueError("it is shorter than its header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        end = max(each["data_offsets"][1] for each in header.values())
-        wanted, found = 8 + length + end, path.stat().st_size
+        start, tensors = 8 + length, {}
+        for name, told in header.items():
+            begin, end = (start + offset for offset in told["data_offsets"])
+            tensors[name] = Stored(str(told["dtype"]), tuple(told["shape"]), path, begin, end)
+        wanted = max(each.end for each in tensors.values())
+        found = path.stat().st_size
         if wanted != found:
             raise ValueError(f"it has {found} bytes, and its header speaks of {wanted}")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise BaseModelMissing(f"{path} is damaged", why=str(error)) from error
-    return set(header)
+    return tensors
 
 
 def _take(source: Path, target: Path) -> None:
@@ -154,13 +165,17 @@ def _download(params: FetchParams, target: Path) -> None:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
-    try:
+    def download(patterns: list[str]) -> None:
         huggingface_hub.snapshot_download(
-            params.model,
-            revision=params.revision,
-            local_dir=target,
-            allow_patterns=_PATTERNS,
+            params.model, revision=params.revision, local_dir=target, allow_patterns=patterns
         )
+
+    try:
+        download(["config.json"])
+        if (target / "config.json").is_file():  # gigabytes before it is said that they are no use
+            told = json.loads((target / "config.json").read_text(encoding="utf-8"))
+            check_unquantised(told if isinstance(told, dict) else {}, {})
+        download(_PATTERNS)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BaseModelMissing(
             f"cannot fetch {params.model} at {params.revision[:8]} from the hub",

@@ -1,7 +1,7 @@
 """Times at which the backend, or the serving engine behind it, is away: waited for, not counted.
 
 An item that could not be analysed because Ollama was restarted is no failed item. For the backend
-it is: it stores no priority and calls that done. So after an item without an answer it is asked
+it is: it stores an empty answer and calls that done. So after an item without an answer it is asked
 whether it reaches its engine.
 """
 

@@ -1,7 +1,7 @@
 """One item's new analysis by the backend, looked at before and after.
 
-The backend never says that an analysis failed: it stores no priority, or a fixed text, and calls
-that done.
+The backend never says that an analysis failed: it stores an empty answer, or a fixed text, and
+calls that done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from contracts import files
 from contracts.errors import BackendUnavailable
 from driver.adapters.backend import Backend, ItemUnavailable
-from driver.adapters.items import EDITED_FIELDS, FALLBACK_TEXT, analysed, analysis_of, edited
+from driver.adapters.items import analysed, analysis_of, edited, unread
+from tasks import Storage
 
 Row = dict[str, Any]
 Pause = Callable[[float], None]
@@ -51,6 +52,7 @@ class Seen:
 
 def reprocess(
     backend: Backend,
+    storage: Storage,
     row: Row,
     timeout_s: float,
     *,
@@ -76,7 +78,7 @@ def reprocess(
             return Seen(Outcome.LEFT_OUT)
         if another_article(row, item):
             return Seen(Outcome.NOT_THERE, "another article has this id")
-    before = None if item is None else state_of(item)
+    before = None if item is None else state_of(item, storage)
     intend(before)
     try:
         backend.reprocess_item(row["id"])
@@ -84,7 +86,7 @@ def reprocess(
         gone = Outcome.NOT_THERE if error.unknown else Outcome.FAILED
         return Seen(gone, f"the backend answers {error.status}")
     pause(_FIRST_PAUSE_S)
-    seen = settle(backend, row["id"], before, timeout_s, pause=pause)
+    seen = settle(backend, storage, row["id"], before, timeout_s, pause=pause)
     if seen is None:
         reason = f"the analysis did not change within {timeout_s:.0f} s"
         return Seen(Outcome.FAILED, reason, unanswered=True)
@@ -93,6 +95,7 @@ def reprocess(
 
 def settle(
     backend: Backend,
+    storage: Storage,
     item_id: str,
     before: Row | None,
     wait_s: float,
@@ -103,23 +106,26 @@ def settle(
 
     Waits for up to `wait_s`, and looks at least once. None: nothing has come of it.
     """
-    after = _changed(backend, item_id, before, wait_s, pause)
-    return None if after is None else judge(before, after)
+    after = _changed(backend, storage, item_id, before, wait_s, pause)
+    return None if after is None else judge(storage, before, after)
 
 
-def judge(before: Row | None, after: Row) -> Seen:
+def judge(storage: Storage, before: Row | None, after: Row) -> Seen:
     """Say what a change of an item's state means; `before` is None where it could not be shown."""
     was_reviewed = before is None or before.get("is_manually_reviewed") is True
     if after.get("is_manually_reviewed") is True and not was_reviewed:
         return Seen(Outcome.LEFT_OUT, "a person reviewed it while its analysis was under way")
-    problem, unanswered = _hidden_failure(before or {}, after)
+    problem, unanswered = _hidden_failure(storage, before or {}, after)
     if problem:
         return Seen(Outcome.FAILED, problem, unanswered=unanswered)
-    return Seen(Outcome.PROCESSED, answer=answer_digest(after))
+    return Seen(Outcome.PROCESSED, answer=answer_digest(after, storage))
 
 
 def look_at(
-    backend: Backend, ids: Iterable[str], also: Callable[[Row], bool] | None = None
+    backend: Backend,
+    storage: Storage,
+    ids: Iterable[str],
+    also: Callable[[Row], bool] | None = None,
 ) -> tuple[dict[str, Row], dict[str, Row]]:
     """Return all items that the backend lists, and whole those with these ids, each by id.
 
@@ -135,9 +141,10 @@ def look_at(
         listed = {}
     more = [i for i, item in listed.items() if also and also(item)]
     shown: dict[str, Row] = {}
+    needed = (*storage.edited, "is_manually_reviewed", storage.analysis[0])
     for item_id in dict.fromkeys([*ids, *more]):
         item = listed.get(item_id, {})
-        whole = all(name in item for name in (*EDITED_FIELDS, "is_manually_reviewed", "metadata"))
+        whole = all(name in item for name in needed)
         with contextlib.suppress(ItemUnavailable):
             shown[item_id] = item if whole else backend.item(item_id)
     return listed, shown
@@ -148,7 +155,7 @@ def another_article(row: Row, item: Row) -> bool:
     return "title" in row and (item.get("title") or "") != row["title"]
 
 
-def state_of(item: Row) -> Row:
+def state_of(item: Row, storage: Storage) -> Row:
     """Return what a new analysis can change: the answer, and every time but those of the news.
 
     Which of the times the backend keeps is not certain, so each that looks like one counts. The
@@ -157,18 +164,24 @@ def state_of(item: Row) -> Row:
     times = {n: v for n, v in item.items() if n.endswith("_at") and n not in _NOT_OURS}
     return {
         **times,
-        **analysed(item),
+        **analysed(item, storage),
         "is_manually_reviewed": item.get("is_manually_reviewed") is True,
     }
 
 
-def answer_digest(item: Row) -> str:
+def answer_digest(item: Row, storage: Storage) -> str:
     """Return a digest of the answer that an item, or its state, holds."""
-    return files.digest_text(files.canonical_json({**edited(item), "analysis": analysis_of(item)}))
+    answer = {**edited(item, storage), "analysis": analysis_of(item, storage)}
+    return files.digest_text(files.canonical_json(answer))
 
 
 def _changed(
-    backend: Backend, item_id: str, before: Row | None, wait_s: float, pause: Pause
+    backend: Backend,
+    storage: Storage,
+    item_id: str,
+    before: Row | None,
+    wait_s: float,
+    pause: Pause,
 ) -> Row | None:
     """Return the item once its state differs from `before`; None on time-out."""
     deadline, pause_s = time.monotonic() + wait_s, _FIRST_PAUSE_S
@@ -178,7 +191,7 @@ def _changed(
         except ItemUnavailable:
             pass  # it may be readable again when the analysis is stored
         else:
-            if state_of(after) != before:
+            if state_of(after, storage) != before:
                 return after
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -187,23 +200,21 @@ def _changed(
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
-def _hidden_failure(before: Row, after: Row) -> tuple[str, bool]:
+def _hidden_failure(storage: Storage, before: Row, after: Row) -> tuple[str, bool]:
     """Return why the item has no real answer although the backend calls it done; "" if it has.
 
     With it: whether the model has not answered at all.
     """
-    analysis = analysis_of(after)
-    if all(analysis.get(name) is None for name in ("relevant", "relevance_score", "reasoning")):
+    analysis = analysis_of(after, storage)
+    answered = storage.answered or tuple(analysis)
+    if all(analysis.get(name) is None for name in answered):
         return "no analysis is stored", True
-    if analysis == analysis_of(before):
+    if analysis == analysis_of(before, storage):
         return "the stored analysis is still the old one", True
-    unreadable = f"the model's answer could not be read ({FALLBACK_TEXT})"
-    if FALLBACK_TEXT in json.dumps(analysis, ensure_ascii=False):
+    unreadable = f"the model's answer could not be read ({storage.fallback})"
+    if storage.fallback and storage.fallback in json.dumps(analysis, ensure_ascii=False):
         return unreadable, False
     # An old fallback stays where a new answer has no text, as that of an irrelevant article.
-    fresh = [
-        n for n in EDITED_FIELDS if after.get(n) != before.get(n) or not analysis.get("reasoning")
-    ]
-    if any(after.get(name) == FALLBACK_TEXT for name in fresh):
-        return unreadable, False
-    return "", False
+    whole = all(analysis.get(name) not in (None, "") for name in answered)
+    fresh = {n: after.get(n) for n in storage.edited if after.get(n) != before.get(n) or not whole}
+    return (unreadable, False) if unread(fresh, storage) else ("", False)

@@ -161,7 +161,7 @@ class Record:
         self._note(self.about().model_copy(update={"restored_at": at}))
 
     def _note(self, about: About) -> None:
-        files.write_json(self.folder / _ABOUT, about.model_dump(mode="json"))
+        files.write_json(self.folder / _ABOUT, about.model_dump(mode="json"), files.PRIVATE)
 
     def lines(self) -> list[Row]:
         """Return the whole lines of outcomes.jsonl; changes nothing."""

@@ -1,7 +1,7 @@
 """Gives the backend's items the new model's answers, and looks at each of them.
 
 By default item by item: each has its own commit, which shows at once. What the backend never says
-is that an analysis failed: it stores no priority, or a fixed text, and calls that done. So each
+is that an analysis failed: it stores an empty answer, or a fixed text, and calls that done. So each
 item is read before and after. The backend's bulk call takes the newest 100 by default, shows
 nothing before it ends, loses everything when it is stopped, and overwrites reviewed items;
 channels.py uses it, where it is asked for, for those channels where it loses nothing.
@@ -32,12 +32,13 @@ from contracts.stages import (
     ITEMS,
 )
 from driver.adapters.backend import Backend, ModelNotAsked
-from driver.adapters.items import has_text
+from driver.adapters.items import has_text, storage_of
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Asked, Outcomes, Record
 from driver.host_stages.telling import say
+from tasks import Task, load_task
 
 _FEWEST = 10  # items before a share of failures means anything
 _TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
@@ -60,13 +61,15 @@ def work(
     """
     if not context.params.enabled or not backend_url:
         return ReprocessMetrics(processed=0, failed=0, left_out=0)
+    task = load_task(context.job.task)
+    storage = storage_of(task)
     backend = Backend(backend_url)
     outage = Outage(backend, context.params.patience_s, partial(_objection, backend, alias))
     outage.ready()
     model = context.job.inputs[GGUF.name].digest
     record = Record.of_model(context.root, context.job.run, model, backend.url)
-    found = _look(context, backend, outage, everything=everything)
-    states = {i: reanalysis.state_of(item) | _named(item) for i, item in found.now.items()}
+    found = _look(context, backend, task, outage, everything=everything)
+    states = {i: reanalysis.state_of(item, storage) | _named(item) for i, item in found.now.items()}
     record.begin(context.job.run, model, backend.url, states, len(found.rows))
     outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
     reprocessing = _Reprocessing(context, backend, outcomes, outage)
@@ -132,7 +135,12 @@ class _Found:
 
 
 def _look(
-    context: StageContext[ReprocessParams], backend: Backend, outage: Outage, *, everything: bool
+    context: StageContext[ReprocessParams],
+    backend: Backend,
+    task: Task,
+    outage: Outage,
+    *,
+    everything: bool,
 ) -> _Found:
     """Return what there is to do; waits for a backend that is away."""
     known = list(files.read_jsonl(context.input(ITEMS)))
@@ -144,8 +152,8 @@ def _look(
     rows = list(by_id.values())
     while True:
         try:
-            wanted = has_text if everything else None
-            listed, shown = reanalysis.look_at(backend, by_id, wanted)
+            wanted = partial(has_text, task=task) if everything else None
+            listed, shown = reanalysis.look_at(backend, storage_of(task), by_id, wanted)
             break
         except BackendUnavailable as error:
             outage.sit_out(error)
@@ -186,6 +194,7 @@ class _Reprocessing:
         self._context = context
         self._params = context.params
         self._backend = backend
+        self._storage = storage_of(load_task(context.job.task))
         self._outcomes = outcomes
         self._outage = outage
         self._here: Counter[Outcome] = Counter()
@@ -197,7 +206,9 @@ class _Reprocessing:
         self._total = len(found.rows)
         self._progress()
         if self._params.mode == "channel":
-            bulk = channels.Bulk(self._backend, self._outcomes, self._params, self._outage)
+            bulk = channels.Bulk(
+                self._backend, self._storage, self._outcomes, self._params, self._outage
+            )
             for item_id, outcome in bulk.run(found.now, found.others):
                 self._keep(item_id, outcome)
         known, asked = self._outcomes.by_id, self._outcomes.asked
@@ -272,7 +283,12 @@ class _Reprocessing:
             return None
         wait_s = min(max(task.asked.until - time.time(), 0), self._longest_wait_s())
         seen = reanalysis.settle(
-            self._backend, task.row["id"], task.asked.before, wait_s, pause=self._outage.pause
+            self._backend,
+            self._storage,
+            task.row["id"],
+            task.asked.before,
+            wait_s,
+            pause=self._outage.pause,
         )
         task.asked = None
         return None if seen is None or seen.outcome is Outcome.FAILED else seen
@@ -286,6 +302,7 @@ class _Reprocessing:
         for _ in range(_TRIES):
             seen = reanalysis.reprocess(
                 self._backend,
+                self._storage,
                 task.row,
                 self._params.timeout_s,
                 reviewed=self._params.reviewed,

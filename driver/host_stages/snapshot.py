@@ -24,19 +24,20 @@ from contracts.stages import (
 )
 from driver.adapters.backend import Backend
 from driver.adapters.items import (
-    EDITED_FIELDS,
-    FALLBACK_TEXT,
     analysis_of,
     has_text,
     reviewed_answer,
+    storage_of,
     stored_answer,
+    unread,
 )
 from driver.host_stages.telling import say
-from tasks import InvalidAnswer, Task, load_task
+from tasks import InvalidAnswer, Storage, Task, load_task
 
 Row = dict[str, Any]
 
-_ORIGIN = ("source", "source_name", "published_at", "url")
+_ALIASES = ("source_name",)
+"""Other names that fields of an item may have."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def check(params: SnapshotParams, task_name: str, backend_url: str = "") -> Snap
     )
 
 
-def source_digest(params: SnapshotParams, cwd: Path, backend_url: str = "") -> str:
+def source_digest(params: SnapshotParams, task_name: str, cwd: Path, backend_url: str = "") -> str:
     """Return a digest of what the source holds now.
 
     Of files it covers the contents, not the names. Of the backend it covers what a snapshot
@@ -89,7 +90,9 @@ def source_digest(params: SnapshotParams, cwd: Path, backend_url: str = "") -> s
     if params.source == "files":
         parts["items"] = [files.digest_path(path) for path in _matched(params.items, cwd)]
     else:
-        parts["items"] = [_kept(item) for item in _backend(backend_url).items()]
+        task = load_task(task_name)
+        storage = storage_of(task)
+        parts["items"] = [_kept(item, task, storage) for item in _backend(backend_url).items()]
     return files.digest_text(files.canonical_json(parts))
 
 
@@ -113,7 +116,7 @@ def _take(params: SnapshotParams, task: Task, cwd: Path, backend_url: str) -> _S
 
 # --- from files ----------------------------------------------------------------------------------
 def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
-    """Return the files that the patterns match, each once, sorted."""
+    """Return the files that the patterns match, each once however it is named, sorted."""
     found: set[Path] = set()
     for pattern in patterns:
         # pathlib's glob refuses absolute patterns.
@@ -125,7 +128,7 @@ def _matched(patterns: Sequence[str], cwd: Path) -> list[Path]:
                 why=f"looked in {cwd}",
                 todo="Correct the path or glob in snapshot.items or snapshot.reviewed.",
             )
-        found.update(paths)
+        found.update(path.resolve() for path in paths)
     return sorted(found)
 
 
@@ -202,19 +205,20 @@ def _backend(url: str) -> Backend:
     return Backend(url)
 
 
-def _kept(item: Row) -> Row:
+def _kept(item: Row, task: Task, storage: Storage) -> Row:
     """Return what of an item can change a snapshot: the article, and a review's label."""
     reviewed = item.get("is_manually_reviewed") is True
-    label = stored_answer(item, EDITED_FIELDS) if reviewed else {}
-    kept = {name: item.get(name) for name in ("id", "title", "content", *_ORIGIN)}
-    return {**kept, "label": label, "analysis": analysis_of(item) if reviewed else {}}
+    label = stored_answer(item, storage.edited, storage) if reviewed else {}
+    kept = {name: item.get(name) for name in (*task.item.model_fields, *_ALIASES)}
+    analysis = analysis_of(item, storage) if reviewed else {}
+    return {**kept, "label": label, "analysis": analysis}
 
 
 def _take_backend(task: Task, backend: Backend) -> _Snapshot:
     listed = backend.items()
-    usable = [item for item in listed if has_text(item)]
+    usable = [item for item in listed if has_text(item, task)]
     if len(usable) < len(listed):
-        say(f"{len(listed) - len(usable)} items without title and content left out")
+        say(f"{len(listed) - len(usable)} items without a text left out")
     items = [_item(task, item, f"{backend.url}/api/items/{item['id']}") for item in usable]
     return _Snapshot(items, _reviewed_there(task, usable))
 
@@ -233,9 +237,10 @@ def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
 
 
 def _review(task: Task, item: Row) -> Row:
-    answer = reviewed_answer(item, task.output.model_fields)
+    storage = storage_of(task)
+    answer = reviewed_answer(item, task.output.model_fields, storage)
     row = {"id": str(item["id"]), "label": answer}
-    if FALLBACK_TEXT in answer.values():
+    if unread(answer, storage):
         return {**row, "unusable": "it holds the text of a failed analysis"}
     try:
         return {**row, "label": _label(task, answer)}

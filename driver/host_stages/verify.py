@@ -51,7 +51,7 @@ def _verified(
     through = backend_url if context.params.items else ""
     kept = context.work / "canaries.jsonl"
     record = verification.begin(
-        context.root, engine, alias, through, kept, context.params.timeout_s
+        context.root, engine, alias, task.name, through, kept, context.params.timeout_s
     )
     if through:
         reprocess.check(through, alias)

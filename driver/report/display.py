@@ -230,7 +230,7 @@ class Display:
         self.console.print()
         self.console.print(table)
         if answer := results["verify"].metrics.get("answer"):
-            self.console.print("\nThe model's answer to the canary article (validated):")
+            self.console.print("\nThe model's answer to the canary (validated):")
             self.console.out(json.dumps(answer, ensure_ascii=False, indent=2), highlight=False)
         where = f" Report: {escape(str(report))}" if report else ""
         self.console.print(f"\nDone in {duration(seconds)}.{where}")

@@ -103,7 +103,8 @@ def _rules(report: _Report) -> str:
             rule["rule"],
             rule["severity"],
             rule.get("before_retry", "–"),
-            rule["after_retry"],
+            # Earlier versions wrote null for a warning that one answer had.
+            "–" if rule["after_retry"] is None else rule["after_retry"],
         )
         for rule in report["rules"]
     ]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
 from driver.adapters.containers import connect
 from driver.runners import compose, torch_cuda
-from driver.runners.follow import BROKEN, follow, open_anew
+from driver.runners.follow import BROKEN, follow, is_running, open_anew
 from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
@@ -125,7 +126,8 @@ class DockerRunner:
             open_anew(log, container.id, self._log_begins) as output,
             log.open("a", encoding="utf-8") as errors,  # written from a thread of its own
         ):
-            watchdog = Watchdog(stage, limits, log, partial(_kill, container))
+            age_s = running_s(container, self._client)
+            watchdog = Watchdog(stage, limits, log, partial(_kill, container), age_s)
             listener = Listener(stage, watchdog.listening(emit), output)
             with watchdog.watching():
                 exit_code = follow(container, listener, errors)
@@ -202,6 +204,20 @@ def _usable(container: Any, published: bool) -> bool:
     """
     ended = container.status in {"exited", "dead", "removing"}
     return container.status != "created" and not (published and ended)
+
+
+def running_s(container: Any, client: Any) -> float:
+    """Return for how long a container has run, in seconds; 0 for one that has ended.
+
+    By the engine's own clock, where it tells: the host of DOCKER_HOST may have another time than
+    this one. Raises as `is_running` does.
+    """
+    if not is_running(container):
+        return 0.0
+    began, now = datetime.fromisoformat(container.attrs["State"]["StartedAt"]), datetime.now(UTC)
+    with suppress(*BROKEN):
+        now = datetime.fromisoformat(client.info()["SystemTime"])
+    return max(0.0, (now - began).total_seconds())
 
 
 def _kill(container: Any) -> str:

@@ -14,6 +14,7 @@ import docker.errors
 from contracts.errors import DockerUnavailable
 from contracts.stage import Stage
 from driver.adapters.containers import connect
+from driver.docker_tls import DockerTls
 from driver.runners.follow import patiently
 
 LABEL_STAGE = "retrain.stage"
@@ -33,13 +34,15 @@ _PAUSE_S = 0.5
 class StageContainers:
     """The stage containers of one workspace; a workspace is its absolute path."""
 
-    def __init__(self, workspace: Path, client: Any = None, host: str = "") -> None:
+    def __init__(
+        self, workspace: Path, client: Any = None, host: str = "", tls: DockerTls | None = None
+    ) -> None:
         """Connect, unless a client is given; `DockerUnavailable` when no engine answers.
 
         `host` is the engine; "" means DOCKER_HOST.
         """
         self._workspace = str(workspace.resolve())
-        self._client = client or connect(host)
+        self._client = client or connect(host, tls)
 
     def labels(self, stage: Stage, fingerprint: str) -> dict[str, str]:
         """Return the labels by which a job's container is found again."""

@@ -113,6 +113,7 @@ def failure(
             f"stage {stage.name}: {told.get('what', '')}",
             why=told.get("why", ""),
             todo=f"{told.get('todo', '')} {where}".strip(),
+            passing=False if told.get("passing") == "no" else None,
         )
     return kind(
         f"stage {stage.name} failed with exit code {exit_code}", why=_last_words(log), todo=where

@@ -18,16 +18,23 @@ _POLL_S = 1.0
 class Watchdog:
     """Watches one execution of a stage: its events, and its log."""
 
-    def __init__(self, stage: Stage, limits: Limits, log: Path, end: Callable[[], str]) -> None:
-        """`end` kills the stage, from a thread of the watchdog's, and may say why it hung."""
+    def __init__(
+        self, stage: Stage, limits: Limits, log: Path, end: Callable[[], str], age_s: float = 0.0
+    ) -> None:
+        """`end` kills the stage, from a thread of the watchdog's, and may say why it hung.
+
+        `age_s` is how long the stage has run already, under a driver that has died.
+        """
         self._stage = stage
         self._limits = limits
         self._log = log
         self._size = -1
         self._end = end
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._began = self._last - age_s
         self._done = threading.Event()
         self._why = ""
+        self._too_slow = False
 
     def listening(self, emit: Emit) -> Emit:
         """Return `emit`, which counts as a sign of life from now on."""
@@ -67,9 +74,13 @@ class Watchdog:
                 self._why = f"it said nothing for {self._limits.silence_s:g} s"
             elif self._limits.whole_s is not None and now - self._began > self._limits.whole_s:
                 self._why = f"it took longer than {self._limits.whole_s:g} s"
+                self._too_slow = True
             if self._why:
                 self._why += self._end()
                 return
 
     def _timed_out(self) -> StageTimedOut:
-        return StageTimedOut(f"stage {self._stage.name} was stopped", why=self._why)
+        # One that hangs may not hang again; one that is too slow for its limit stays that.
+        return StageTimedOut(
+            f"stage {self._stage.name} was stopped", why=self._why, passing=not self._too_slow
+        )

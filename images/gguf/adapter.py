@@ -22,8 +22,9 @@ from contracts.params import GgufParams
 from contracts.stages import BASE, LORA_ADAPTER, REFERENCE
 from images.gguf.programs import Tell, run_converter
 from images.gguf.trained import read_back
+from images.weights.adapter_config import CONFIG, read_config
 from images.weights.checks import Pair, check_pair
-from images.weights.lora import CONFIG, WEIGHTS, Lora, NotCovered, read_config
+from images.weights.lora import WEIGHTS, Lora, NotCovered
 from images.weights.model_files import base_config
 from images.weights.tokenizer import check_tokenizer
 

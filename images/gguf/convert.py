@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.entrypoint import StageContext
-from contracts.errors import DiskFull, SentinelTripped, StageFailed
+from contracts.errors import SentinelTripped
 from contracts.gguf_header import (
     FILE_TYPES,
     Header,
@@ -42,13 +42,11 @@ from images.gguf.programs import Parts, Tell
 from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
 from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
-from images.weights.shards import model_shards
+from images.weights.shards import is_recomputed, model_shards
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting. Each of
 these has a tensor in the GGUF for each in its files; others may be split or joined."""
-_NO_SPACE = 2**20
-"""Bytes free below which a program has failed for want of space; what it wrote is still there."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def work(context: StageContext[GgufParams]) -> GgufMetrics:
     for product in products:
         if not finished.digest(product.target):
             written = context.work / f"{product.target.name}.partial"
-            _make(product, written, parts.tell)
+            product.make(written, parts.tell)
             product.check(written)
             finished.publish(written, product.target)
         parts.finish_one()
@@ -100,16 +98,6 @@ def _products_of(context: StageContext[GgufParams], finished: Finished) -> Itera
         return
     make, check = partial(adapter.convert, context), partial(adapter.check, context)
     yield _Product(context.output(GGUF), make, check)
-
-
-def _make(product: _Product, written: Path, tell: Tell) -> None:
-    """Make a file; raise `DiskFull` for a failure that has left no space, whatever it was told."""
-    try:
-        product.make(written, tell)
-    except StageFailed as error:
-        if shutil.disk_usage(written.parent).free < _NO_SPACE:
-            raise DiskFull("the disk is full", why=error.what) from error
-        raise
 
 
 def _others(context: StageContext[GgufParams]) -> list[Path]:
@@ -213,7 +201,8 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
     _same("number of layers", layers, config["num_hidden_layers"])
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
     if architecture in _PRE_TOKENIZER:
-        _check_tensors(header, sum(map(len, model_shards(source.folder).values())))
+        entries = [e for found in model_shards(source.folder).values() for e in found]
+        _check_tensors(header, sum(not is_recomputed(each.name) for each in entries))
     _check_types(header, outtype)
     check_metadata(header, source.trained)
     check_vocabulary(header, source.folder, source.trained)

@@ -179,7 +179,7 @@ def _check_merged(merging: Merging, updates: Mapping[str, Update], pair: Pair) -
             f"sentinel merged_tensors: {len(lost)} updates of the adapter are not in the GGUF",
             why=", ".join(sorted(lost)[:5]),
         )
-    check_changed(merging.changed, pair.touched)
+    check_changed(merging.changed, pair)
 
 
 if __name__ == "__main__":

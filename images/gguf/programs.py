@@ -22,6 +22,7 @@ from contracts.entrypoint import StageContext
 from contracts.errors import OutOfMemory, RetrainError, StageFailed, error_for
 from contracts.orphans import die_with
 from contracts.params import GgufParams
+from contracts.params.model import IMATRIX_CHUNK, too_little_text
 from images.gguf.source import Source
 from tasks import load_task
 
@@ -33,8 +34,8 @@ _TENSOR = re.compile(r"\[\s*(?P<done>\d+)/\s*(?P<total>\d+)\]")
 _ERROR = '{"code": '
 _LAST_LINES = 20
 _KILLED = -9
-_CHUNK = 512
-"""Tokens in a block of the importance matrix's text, llama-imatrix's default."""
+_TOO_SHORT = "tokenizes to only"
+"""Of llama-imatrix's line about a text with fewer tokens than it needs."""
 
 
 class Parts:
@@ -96,7 +97,9 @@ def measure(model: Path, rows: Path, task: str, chunks: int, out: Path, tell: Te
     """Measure how much each column of the weights matters for the training rows.
 
     The text is what training showed the model. Rows come in the order of their digests, so that a
-    few chunks have something of every kind; the file is the same for the same rows.
+    few chunks have something of every kind; the file is the same for the same rows. Raises
+    `SettingsInvalid` for too little text: what llama-imatrix counts is more exact than what the
+    driver has estimated.
     """
     chat = load_task(task).chat
     texts = ["".join(chat.render_training(row["messages"])) for row in files.read_jsonl(rows)]
@@ -104,17 +107,26 @@ def measure(model: Path, rows: Path, task: str, chunks: int, out: Path, tell: Te
     files.write_text(text, "\n".join(sorted(texts, key=files.digest_text)) + "\n")
     command = [
         *(find_program("llama-imatrix"), "-m", str(model), "-f", text.name, "-o", str(out)),
-        *("--parse-special", "--no-ppl", "-c", str(_CHUNK), "--chunks", str(chunks)),
+        *("--parse-special", "--no-ppl", "-c", str(IMATRIX_CHUNK), "--chunks", str(chunks)),
         *("-ngl", "0", "-t", str(_threads())),
     ]
+
+    short: list[str] = []
 
     def heard(line: str) -> bool:
         done = re.findall(r"\[(\d+)\]", line)
         if done:
             tell(min(1.0, int(done[-1]) / chunks))
+        elif _TOO_SHORT in line:
+            short.append(line.rpartition("compute_imatrix: ")[2])
         return bool(done)
 
-    _run("llama-imatrix", command, text.parent, heard, os.environ)
+    try:
+        _run("llama-imatrix", command, text.parent, heard, os.environ)
+    except StageFailed as error:
+        if short:
+            raise too_little_text(short[0]) from error
+        raise
     text.unlink()
 
 

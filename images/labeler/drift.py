@@ -61,6 +61,7 @@ def check_candidate(
         raise EngineUnavailable(
             f"{engine.name} tells probabilities at {len(pairs)} of {len(places)} positions",
             todo="Ollama tells them from 0.12.11 on; evaluate.drift_positions=0 leaves them out.",
+            passing=False,
         )
     measured, base = drift.measure(pairs), context.params.base
     _log.warning("served against base and adapter: %s", measured)

@@ -84,8 +84,7 @@ def _rules(asked: list[Decision]) -> list[dict[str, Any]]:
             continue
         first.update(each.judgements[0].faults)
         last.update(each.deciding.faults)
-        warned = (v.rule for v in each.deciding.violations if v.severity == "warning")
-        warnings.update(dict.fromkeys(warned))
+        warnings.update(each.deciding.warnings)
     errors = [
         {"rule": rule, "severity": "error", "before_retry": count, "after_retry": last[rule]}
         for rule, count in (first | last).most_common()

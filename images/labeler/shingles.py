@@ -9,6 +9,7 @@ so an index is exact for all that matters; `shingles` says in plain Python what 
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 import unicodedata
 from array import array
@@ -19,6 +20,15 @@ import numpy.typing as npt
 from scipy import sparse
 
 _WORD = re.compile(r"\w+")
+_WRAP = re.compile(
+    r"[-\u2010\u00ad](?<=[^\W\d_].)[^\S\n]*\n\s*(?=[a-zß-ÿ])(?!(?:und|oder|bzw|sowie|wie)\b)"
+)
+"""A word that is divided at the end of a line. One that goes on with a capital (Bund-Länder) keeps
+its hyphen in the middle of a line too, and so does the first of two (Kinder- und Jugendhilfe)."""
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+"""Soft hyphens, joiners, blanks of no width, marks of direction and of order, of variants."""
 SIZE = 3
 _PACKED = np.dtype("<u8")
 """How digests are kept, on whatever machine."""
@@ -32,10 +42,13 @@ Floats = npt.NDArray[np.float64]
 def words(text: str) -> list[str]:
     """Return the words of a text, without case, punctuation and Unicode forms.
 
-    A text without a word (a post of one emoji, say) is its own only word, so that copies of it are
-    found too; an empty text has none.
+    Nor is there what a page or a PDF adds to the same words: HTML's character references,
+    characters that nobody sees, and hyphens at the end of a line. A text without a word (a post of
+    one emoji, say) is its own only word, so that copies of it are found too; an empty text has
+    none.
     """
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", html.unescape(text))
+    plain = _INVISIBLE.sub("", _WRAP.sub("", plain)).casefold()
     return _WORD.findall(plain) or (plain.split()[:1] and ["".join(plain.split())])
 
 

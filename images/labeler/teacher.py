@@ -86,6 +86,11 @@ class Judgement:
         """What bars the answer: rule ids, `format`, or `cut-off`, each once."""
         return tuple(dict.fromkeys(reason.partition(":")[0] for reason in self.reasons))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The ids of the rules that only warn of it, each once."""
+        return tuple(dict.fromkeys(v.rule for v in self.violations if v.severity == "warning"))
+
 
 @dataclass(frozen=True)
 class Question:

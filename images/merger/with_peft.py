@@ -6,19 +6,23 @@ It needs the model's size in memory, and starts from the beginning after a kill.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from contracts.errors import SentinelTripped
-from images.weights.lora import lora_modules, read_config
+from images.weights.adapter_config import read_config
+from images.weights.lora import WEIGHTS, lora_modules
 from images.weights.model_files import base_config
 from images.weights.shards import NAMES, model_shards
 
 _SHARD_SIZE = "4GB"
 _PARTS = 4
+_LINES = 3  # of an error of PEFT, which has one for each tensor
 
 
 def merge_with_peft(
@@ -44,11 +48,14 @@ def merge_with_peft(
         base, dtype=_merged_in(base, dtype), device_map="cpu", local_files_only=True
     )
     tell(1, _PARTS)
-    with_adapter = PeftModel.from_pretrained(model, str(adapter))
+    with _named("place", "Take both files of the adapter from one training on this base."):
+        with_adapter = PeftModel.from_pretrained(model, str(adapter))
     _check_attached(with_adapter, touched, lora_modules(adapter))
+    _check_tensors(with_adapter, adapter)
     tell(2, _PARTS)
     # safe_merge would round twice: the update to bf16, and then the sum
-    merged = _merged(with_adapter).to(dtype)
+    with _named("merge", "Train it on this base, with what the base's modules have."):
+        merged = with_adapter.merge_and_unload(safe_merge=False).to(dtype)
     tell(3, _PARTS)
     shutil.rmtree(out, ignore_errors=True)  # of an attempt that was killed
     out.mkdir(parents=True)
@@ -74,17 +81,18 @@ def _check_head(base: Path, adapter: Path) -> None:
         )
 
 
-def _merged(model: Any) -> Any:
-    """Return the merged model; what PEFT cannot merge has a name."""
+@contextmanager
+def _named(does: str, todo: str) -> Iterator[None]:
+    """Give what PEFT cannot do with this adapter a name."""
     try:
-        return model.merge_and_unload(safe_merge=False)
-    except (RuntimeError, ValueError) as error:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         if "memory" in str(error):  # PyTorch has no other sign of it on a CPU
             raise
         raise SentinelTripped(
-            "sentinel adapter_modules: PEFT cannot merge this adapter into the base",
-            why=str(error),
-            todo="Train the adapter on this base, with what the base's modules have.",
+            f"sentinel adapter_modules: PEFT cannot {does} this adapter",
+            why=" ".join(f"{type(error).__name__}: {error}".splitlines()[:_LINES]),
+            todo=todo,
         ) from error
 
 
@@ -110,3 +118,30 @@ def _check_attached(model: Any, touched: set[str], with_lora: set[str]) -> None:
             "the base model",
             why=", ".join(difference[:5]),
         )
+
+
+def _check_tensors(model: Any, adapter: Path) -> None:
+    """Raise unless the adapter holds each tensor that its config stands for, and no other.
+
+    What it lacks PEFT has drawn at random, and only warns of; what nobody knows it leaves out, or
+    puts in the place of the base's own tensor of that name. Known are those that PEFT would save,
+    the base's embeddings among them, which it keeps beside an adapter on them.
+    """
+    from peft import get_peft_model_state_dict
+
+    with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
+        held = set(tensors.keys())
+    needed, known = (
+        set(get_peft_model_state_dict(model, save_embedding_layers=embeddings))
+        for embeddings in (False, True)
+    )
+    for names, fault in (
+        (needed - held, "are missing, which its config stands for"),
+        (held - known, "are unknown to a LoRA of its config"),
+    ):
+        if names:
+            raise SentinelTripped(
+                f"sentinel adapter_tensors: {len(names)} tensors of the adapter {fault}",
+                why=", ".join(sorted(names)[:5]),
+                todo="Take both files of the adapter from one training, or train it again.",
+            )

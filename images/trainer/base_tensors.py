@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contracts.base_model import check_base
 from contracts.errors import SentinelTripped
+from images.weights.checks import stored_tensors
+from images.weights.model_files import base_config
+from images.weights.shards import model_shards
 
 
 def check_complete(base: Path) -> None:
     """Raise `SentinelTripped` unless the files hold each tensor of the model, and no other.
 
-    By transformers' own report of a load onto the meta device, which reads no weights.
+    First by their headers: `BaseModelMissing` for files that are not whole, and what makes any
+    training on this base worthless. Then by transformers' own report of a load onto the meta
+    device, which reads no weights; an unquantised base is the same to it for each train.load_in.
     """
+    check_base(base_config(base), stored_tensors(base, model_shards(base)))
     from transformers import AutoModelForCausalLM
 
     _, found = AutoModelForCausalLM.from_pretrained(

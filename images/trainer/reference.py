@@ -31,6 +31,7 @@ from images.weights.forward import FromFiles, predict, tokens_in
 from images.weights.lora import WEIGHTS, NotCovered, plan_updates
 from images.weights.predictions import Predicted, compare, likeliest, packed_rows
 from images.weights.shards import model_shards
+from images.weights.tokenizer import template_digest
 from tasks import ChatFormat
 
 MOST_ROWS = 16
@@ -220,10 +221,10 @@ def check_held(found: Drift, load_in: str) -> None:
 def what_was_trained(base: Path, tokenizer: Any, chat: ChatFormat, load_in: str) -> Trained:
     """Return what serving has to keep."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    template, known = tokenizer.chat_template, base / "tokenizer.json"
+    known = base / "tokenizer.json"
     return Trained(
         chat_format=chat.name,
-        chat_template=files.digest_text(template) if isinstance(template, str) else "",
+        chat_template=template_digest(tokenizer.chat_template),
         turn_end=chat.turn_end,
         control_tokens={
             text: tokenizer.convert_tokens_to_ids(text) for text in chat.control_tokens

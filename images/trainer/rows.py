@@ -113,9 +113,16 @@ def _check_template(
 ) -> None:
     """Refuse to train on another prompt than the served model will be shown."""
     normal = [{**m, "content": chat.normalise(m["content"])} for m in messages]
-    theirs = tokenizer.apply_chat_template(
-        normal, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    try:
+        theirs = tokenizer.apply_chat_template(
+            normal, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+    except ValueError as error:  # there is none, or several and none of them is the default
+        raise SentinelTripped(
+            "sentinel chat_template: the base model has no chat template that would be used",
+            why=str(error).splitlines()[0],
+            todo="Use a base model of this chat format, an instruct model.",
+        ) from error
     if theirs == prompt:
         return
     at = next(

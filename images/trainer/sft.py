@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from images.trainer.loss import answer_loss
 from images.trainer.packing import packs
 from images.trainer.rows import IGNORED, Row
 from images.trainer.sentinels import check_packing, check_untrained
+from images.trainer.sharding import is_divided
 from images.trainer.world import World
 
 LOG_POINTS = 200
@@ -122,7 +124,13 @@ def make_trainer(
     by_length = sorted(validation, key=lambda row: len(row.ids))  # neighbours pad little
     trainer = trainer_class(
         model=model,
-        args=config(backend, params, steps=len(train) // params.batch_size, folder=checkpoints),
+        args=config(
+            backend,
+            params,
+            steps=len(train) // params.batch_size,
+            folder=checkpoints,
+            divided=is_divided(model),
+        ),
         data_collator=Collator(tokenizer.pad_token_id),
         train_dataset=_dataset(train),
         eval_dataset=_dataset(by_length),
@@ -152,10 +160,20 @@ def run_training(trainer: SFTTrainer, resumed: Path | None, params: TrainParams)
     return TrainingRun(trainer.state, untrained)
 
 
-def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -> SFTConfig:
+def optimizer(params: TrainParams, *, divided: bool) -> str:
+    """Return the optimizer by transformers' name: 8-bit AdamW on CUDA, whatever the base is in.
+
+    It is bitsandbytes', which knows nothing of the shares of a divided adapter.
+    """
+    eight_bit = params.device == "cuda" and not divided and find_spec("bitsandbytes") is not None
+    return "adamw_8bit" if eight_bit else "adamw_torch"
+
+
+def config(
+    backend: Backend, params: TrainParams, *, steps: int, folder: Path, divided: bool = False
+) -> SFTConfig:
     """Return the settings of the run in TRL's words."""
     cuda, processes = params.device == "cuda", World.here().size
-    quantised = params.load_in in {"8bit", "4bit"}
     more: dict[str, Any] = {}
     if backend == "transformers" or not params.checkpointing:  # Unsloth has its own, on by then
         more["gradient_checkpointing"] = params.checkpointing
@@ -169,7 +187,7 @@ def config(backend: Backend, params: TrainParams, *, steps: int, folder: Path) -
         lr_scheduler_type="cosine",
         warmup_steps=params.warmup_ratio,  # below 1 it is a share of the steps
         weight_decay=params.weight_decay,
-        optim="adamw_8bit" if cuda and quantised else "adamw_torch",
+        optim=optimizer(params, divided=divided),
         bf16=cuda and params.load_in != "fp32",
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,

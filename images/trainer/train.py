@@ -97,7 +97,7 @@ def work(context: StageContext[TrainParams]) -> TrainMetrics:
 
 def _prepare(context: StageContext[TrainParams]) -> _Plan:
     params, base, world = context.params, context.input(BASE), World.here()
-    backend = choose_backend(params)
+    backend = choose_backend(params)  # imports Unsloth, which has to come before transformers
     world.decided(lambda: check_complete(base))
     # Rows first: an over-long one should be named before minutes are spent on loading the base.
     tokenizer = _tokenizer(base)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contracts.base_model import Stored, check_base
 from contracts.errors import SentinelTripped
+from images.weights.adapter_config import read_config
 from images.weights.lora import (
     NotCovered,
     Update,
     plan_updates,
-    read_config,
     touched_modules,
+    without_effect,
 )
 from images.weights.model_files import base_config
 from images.weights.shards import FLOATS, Entry, model_shards
@@ -22,7 +24,6 @@ from images.weights.shards import FLOATS, Entry, model_shards
 BASE_BY_DIGEST = "base@sha256:"
 """What the trainer writes in front of the digest of its base, as the adapter's base model."""
 
-_SMALL = ("I8", "U8", "I4", "U4", "F8", "F6", "F4")  # types of quantised matrices
 _log = logging.getLogger(__name__)
 
 
@@ -55,24 +56,23 @@ class Pair:
 def check_pair(base: Path, adapter: Path, digest: str) -> Pair:
     """Return base and adapter as far as a merge has to know them; `digest` is the base's.
 
-    Raises `BaseModelMissing`, and `SentinelTripped` for a quantised base, an adapter of another
+    Raises `BaseModelMissing`, and `SentinelTripped` for a base that is quantised or has a head that
+    it should not have, an adapter of another
     base, and one that holds nothing, NaN or infinity.
     """
     config, shards = base_config(base), model_shards(base)
-    check_unquantised(config, {entry.name: entry for found in shards.values() for entry in found})
+    check_base(config, stored_tensors(base, shards))
     check_commit(adapter, digest)
     return Pair(adapter, config, shards, touched_modules(adapter))
 
 
-def check_unquantised(config: Mapping[str, Any], tensors: Mapping[str, Entry]) -> None:
-    """Raise for a base that says so, or whose matrices are in a small type."""
-    small = [e.name for e in tensors.values() if e.dtype.startswith(_SMALL) and len(e.shape) > 1]
-    if "quantization_config" in config or small:
-        raise SentinelTripped(
-            "sentinel unquantised_base: the base model is quantised",
-            why="a merge into quantised weights rounds the training away",
-            todo="Set fetch.model to the original model in bf16.",
-        )
+def stored_tensors(base: Path, shards: Mapping[str, Sequence[Entry]]) -> dict[str, Stored]:
+    """Return the tensors of `model_shards` by name, with their places in the folder's files."""
+    return {
+        entry.name: Stored(entry.dtype, entry.shape, base / file, entry.begin, entry.end)
+        for file, entries in shards.items()
+        for entry in entries
+    }
 
 
 def check_commit(adapter: Path, digest: str) -> None:
@@ -88,8 +88,9 @@ def check_commit(adapter: Path, digest: str) -> None:
         )
 
 
-def check_changed(changed: set[str], touched: set[str]) -> None:
+def check_changed(changed: set[str], pair: Pair) -> None:
     """Raise unless there are changes, and only in modules that the adapter has something for."""
+    touched = pair.touched
     of_adapter = {
         name: module for name in changed for module in _and_parents(name) if module in touched
     }
@@ -101,7 +102,13 @@ def check_changed(changed: set[str], touched: set[str]) -> None:
     if not changed:
         raise SentinelTripped("sentinel weights_changed: the merge has changed no weight")
     if same := touched - set(of_adapter.values()):
-        _log.warning("%d modules are unchanged: their update is below one rounding", len(same))
+        zero = without_effect(pair.adapter, same)
+        for modules, reason in (
+            (zero, "A or B of their LoRA is zero throughout"),
+            (same - zero, "their update is below one rounding"),
+        ):
+            if modules:
+                _log.warning("%d modules are unchanged: %s", len(modules), reason)
 
 
 def _and_parents(name: str) -> list[str]:

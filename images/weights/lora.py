@@ -6,10 +6,9 @@ known here for certain is not guessed: `NotCovered` says what it is, and PEFT me
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from contracts.errors import InputMissing, SentinelTripped
+from images.weights.adapter_config import read_config
 from images.weights.shards import FLOATS, Entry
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _TENSOR = re.compile(
     r"(?P<module>.+?)\.(?:lora_(?P<part>[AB])\.(?P<kind>weight|bias)"
     r"|(?:base_layer\.)?bias)"
 )
+_FACTOR = re.compile(r"\.lora_(?:embedding_)?[AB](?:\.weight)?$")
 _OWN_PARTS = re.compile(r"\.(?:(?:lora_|base_layer\.|token_adapter\.).*|[^.]+)$")
 """What follows a module's name in the adapter file: PEFT's parts of a layer, or one parameter."""
+
+_TRAINED_IN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 _READ = {
     "peft_type",
@@ -122,28 +125,24 @@ class Trained:
 Update = Lora | LoraBias | Trained
 
 
-def read_config(adapter: Path) -> dict[str, Any]:
-    """Return adapter_config.json; raise `InputMissing` for one that cannot be read."""
-    try:
-        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputMissing(f"the adapter's {CONFIG} is damaged", why=str(error)) from error
-    if not isinstance(config, dict):
-        raise InputMissing(f"the adapter's {CONFIG} is damaged", why="it holds no object")
-    return config
-
-
 def touched_modules(adapter: Path) -> set[str]:
     """Return the modules (`model.layers.0.mlp.up_proj`, …) that the adapter file holds tensors for.
 
-    Raises `SentinelTripped` for an adapter that holds nothing, or NaN or infinity, `InputMissing`
-    for a file that cannot be read.
+    Raises `SentinelTripped` for an adapter that holds nothing, numbers of another kind than those
+    that are trained, or NaN or infinity; `InputMissing` for a file that cannot be read.
     """
     modules = set()
     try:
         with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
-                if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
+                tensor = tensors.get_tensor(name)
+                if tensor.dtype not in _TRAINED_IN:
+                    raise SentinelTripped(
+                        f"sentinel adapter_tensors: {name} is {str(tensor.dtype)[6:]}",
+                        why="an adapter is trained in floating point, and merged as it is",
+                        todo="Take the adapter as it was trained: it was converted or damaged.",
+                    )
+                if not bool(torch.isfinite(tensor).all()):
                     raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
                 modules.add(_OWN_PARTS.sub("", name.removeprefix(_PREFIX)))
     except (OSError, SafetensorError) as error:
@@ -151,6 +150,19 @@ def touched_modules(adapter: Path) -> set[str]:
     if not modules:
         raise SentinelTripped("sentinel adapter_modules: the adapter holds no LoRA")
     return modules
+
+
+def without_effect(adapter: Path, modules: Collection[str]) -> set[str]:
+    """Return those of these modules whose A or B is zero throughout, and so their product."""
+    with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
+        named = ((name, _OWN_PARTS.sub("", name.removeprefix(_PREFIX))) for name in tensors.keys())  # noqa: SIM118
+        return {
+            module
+            for name, module in named
+            if module in modules
+            and _FACTOR.search(name)
+            and not bool(tensors.get_tensor(name).any())
+        }
 
 
 def lora_modules(adapter: Path) -> set[str]:
@@ -197,6 +209,8 @@ def plan_updates(
             shape = (a[1], b[0]) if turned else (b[0], a[1])
             _add(updates, f"{module}.weight", lora, shape, base)
             modules.add(module)
+        elif name.replace(".lora_B.", ".lora_A.") not in shapes:
+            raise NotCovered(f"the LoRA of {module} has no A")
     if model.get("tie_word_embeddings") and "lm_head" in modules:
         raise NotCovered("the adapted lm_head is tied to the embedding")
     if odd := modules ^ _targets(config, base):

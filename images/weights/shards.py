@@ -158,6 +158,15 @@ def _weight_map(path: Path) -> dict[str, str]:
         ) from error
 
 
+def is_recomputed(name: str) -> bool:
+    """Return whether a tensor is the table of a rotary embedding, as old Llamas' files have it.
+
+    It follows from config.json, and every tool computes it anew: transformers does not read it,
+    nor write it again, and llama.cpp's converter drops it.
+    """
+    return name.endswith(".rotary_emb.inv_freq")
+
+
 def index_of(shards: Mapping[str, list[Entry]]) -> dict[str, object]:
     """Return the content of the index file of a model in several files."""
     total = sum(entry.bytes for entries in shards.values() for entry in entries)

@@ -49,5 +49,17 @@ def chat_template_digest(folder: Path) -> str:
         return files.digest_text(own.read_text(encoding="utf-8"))  # line ends as it reads them
     if not config.is_file():
         return ""
-    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    return template_digest(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def template_digest(template: object) -> str:
+    """Return the SHA-256 of a template; of several with names, of the one named default; else "".
+
+    Several are a list of objects in tokenizer_config.json, and a dict once transformers has read
+    them. The default is what is rendered with, and what llama.cpp's converter writes.
+    """
+    if isinstance(template, list):
+        template = {each.get("name"): each.get("template") for each in template}
+    if isinstance(template, dict):
+        template = template.get("default")
     return files.digest_text(template) if isinstance(template, str) else ""

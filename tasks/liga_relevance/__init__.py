@@ -106,5 +106,8 @@ TASK = Task(
             "priority": Column(length=20, null="none", edited=True),
             "assigned_aks": Column(edited=True),
         },
+        answered=("relevant", "relevance_score", "reasoning"),
+        textless={"relevant": False, "priority": None, "assigned_aks": []},
+        fallback="Automatische Analyse nicht verfügbar.",
     ),
 )

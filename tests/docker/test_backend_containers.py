@@ -117,7 +117,7 @@ def test_a_stop_whose_caller_has_died_is_waited_for(stubborn: str) -> None:
 def test_a_container_made_anew_is_found_by_its_name(
     plain: str, stage_images: dict[str, str]
 ) -> None:
-    service = ContainerService(plain, "")
+    service = ContainerService(plain, ContainerHost())
     old = service.state().id
     docker("rm", "--force", plain)
     shell = ("--entrypoint=sh", stage_images["labeler"], "-c", PROGRAM)
@@ -129,11 +129,11 @@ def test_a_container_made_anew_is_found_by_its_name(
 
 def test_a_container_that_is_not_there_is_named() -> None:
     with pytest.raises(BackendUnavailable, match="there is no container nobody"):
-        ContainerService("nobody", "").state()
+        ContainerService("nobody", ContainerHost()).state()
 
 
 def test_compose_starts_the_very_container_after_a_failure(project: ComposeSettings) -> None:
-    service = ComposeService(project, "")
+    service = ComposeService(project, ContainerHost())
     before = service.state()
     service.stop(service.state().id, 10)
     service.start(before.id)
@@ -142,9 +142,9 @@ def test_compose_starts_the_very_container_after_a_failure(project: ComposeSetti
 
 
 def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
-    old = ComposeService(project, "").state()
+    old = ComposeService(project, ContainerHost()).state()
     changed = project.model_copy(update={"environment": {"OLLAMA_MODEL": "new"}})
-    service = ComposeService(changed, "")
+    service = ComposeService(changed, ContainerHost())
     service.stop(service.state().id, 10)
     service.renew(old.id)
     new = service.state()
@@ -157,13 +157,13 @@ def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
 
 def test_compose_starts_it_where_a_variable_is_missing_by_now(project: ComposeSettings) -> None:
     """As at a boot, where nobody has set what the compose file demands."""
-    service = ComposeService(project, "")
+    service = ComposeService(project, ContainerHost())
     before = service.state()
     service.stop(service.state().id, 10)
     file = project.folder / project.files[0]
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("${OLLAMA_MODEL:-unset}", "${OLLAMA_MODEL:?}"), encoding="utf-8")
-    bare = ComposeService(project.model_copy(update={"environment": {}}), "")
+    bare = ComposeService(project.model_copy(update={"environment": {}}), ContainerHost())
     with pytest.raises(BackendUnavailable, match="OLLAMA_MODEL"):
         bare.state()
     assert bare.state(bare.start(before.id)).running
@@ -172,10 +172,12 @@ def test_compose_starts_it_where_a_variable_is_missing_by_now(project: ComposeSe
 
 _CTRL_C = """
 import os, pathlib, signal, sys
+from driver.adapters.containers import ContainerHost
 from driver.service import ComposeService
 from driver.settings import ComposeSettings
 signal.signal(signal.SIGINT, lambda *_: None)  # as within the shield
-print(ComposeService(ComposeSettings.model_validate_json(sys.argv[1]), "").renew(""), flush=True)
+project = ComposeSettings.model_validate_json(sys.argv[1])
+print(ComposeService(project, ContainerHost()).renew(""), flush=True)
 """
 
 
@@ -207,7 +209,8 @@ def test_a_ctrl_c_while_compose_is_at_work_is_not_for_compose(
             os.killpg(process.pid, signal.SIGINT)
             go_on.touch()
             assert process.stdout is not None
-            assert ComposeService(project, "").state().id == process.stdout.read().strip()
+            made = process.stdout.read().strip()
+            assert ComposeService(project, ContainerHost()).state().id == made
         finally:
             process.kill()
 
@@ -215,7 +218,7 @@ def test_a_ctrl_c_while_compose_is_at_work_is_not_for_compose(
 def test_compose_says_what_is_wrong(project: ComposeSettings) -> None:
     other = project.model_copy(update={"service": "front"})
     with pytest.raises(BackendUnavailable, match="`docker compose ps` failed for front") as caught:
-        ComposeService(other, "").state()
+        ComposeService(other, ContainerHost()).state()
     assert "no such service: front" in caught.value.why
 
 
@@ -255,7 +258,7 @@ def test_a_container_on_another_host(plain: str, ssh_double: Path) -> None:
 
 
 def test_compose_on_another_host(project: ComposeSettings, ssh_double: Path) -> None:
-    service = ComposeService(project, "ssh://deploy@news.example")
+    service = ComposeService(project, ContainerHost("ssh://deploy@news.example"))
     before = service.state()
     service.stop(service.state().id, 10)
     service.start(before.id)

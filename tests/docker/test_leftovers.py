@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contracts.stages import TRAIN
-from driver.runners.docker import DockerRunner
+from driver.adapters.containers import connect
+from driver.runners.docker import DockerRunner, running_s
 from driver.runners.leftovers import StageContainers
 from tests.docker.engine import docker
 from tests.docker.stage_compose import ROOT
@@ -69,6 +71,20 @@ def test_what_was_never_started_is_no_survivor_and_what_is_paused_is_at_work(
     assert StageContainers(tmp_path / "other").elsewhere() == [str(tmp_path.resolve())]
     assert ours.drop() == ["train", "train"]
     assert not any(map(exists, [created, made[-1]]))
+
+
+def test_a_stage_that_is_met_again_has_run_since_its_container_began(
+    made: list[str], stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    """So limits.hours counts from there; one that has ended is collected, however old it is."""
+    ours, client = StageContainers(tmp_path), connect()
+    sleeping = ("--entrypoint=sleep", *labelled(ours, "f1"), stage_images["labeler"], "600")
+    made.append(docker("run", "--detach", *sleeping))
+    time.sleep(1.5)
+    (container,) = ours.of(TRAIN, "f1")
+    assert running_s(container, client) >= 1
+    docker("kill", made[-1])
+    assert running_s(container, client) == 0
 
 
 def labelled(ours: StageContainers, fingerprint: str) -> list[str]:

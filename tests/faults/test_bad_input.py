@@ -183,6 +183,12 @@ def test_a_damaged_base_model(
     refused(tmp_path, run(tmp_path, items, base), errors.BaseModelMissing, f"{name} is damaged")
 
 
+def test_a_base_model_that_is_quantised(tmp_path: Path, items: Path, base: Path) -> None:
+    (base / "model.safetensors").write_bytes(save({"weight": np.zeros((4, 4), np.int8)}))
+    done = run(tmp_path, items, base)
+    refused(tmp_path, done, errors.SentinelTripped, "unquantised_base", "fetch.path")
+
+
 def test_no_docker_engine(tmp_path: Path, items: Path, base: Path) -> None:
     done = run(tmp_path, items, base, "runner=docker", DOCKER_HOST=f"unix://{tmp_path}/no.sock")
     refused(tmp_path, done, errors.DockerUnavailable, "systemctl start docker")

@@ -9,22 +9,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from contracts import files
+from contracts.entrypoint import full_disk_named
 from contracts.errors import DiskFull, WorkspaceBusy
+from contracts.stages import MERGE
 from driver import locks
 from driver.settings import BackendSettings
 from driver.store import Run
 from driver.window import Window
 from driver.window_record import RECORD_FILE
+from images.merger import merge
 from tests.faults.tally import Tally
+from tests.unit.lora_models import make_adapter, make_base
+from tests.unit.model_stages import folder_of
+from tests.unit.model_stages import run as run_stage
 from tests.unit.window_world import Outside
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
@@ -38,13 +49,16 @@ class SmallDisk:
         folder.mkdir()
         _call("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
 
-    def fill(self) -> None:
-        """Leave not one byte of it, and none in the files that are there."""
+    def fill(self, free: int = 0) -> None:
+        """Leave no more than `free` bytes of it, and at 0 none in the files that are there."""
         ballast = (self.folder / "ballast").open("ab", buffering=0)
         with ballast, contextlib.suppress(OSError):
             while True:
                 ballast.write(bytes(4096))
         assert shutil.disk_usage(self.folder).free == 0
+        if free:
+            ballast_file = self.folder / "ballast"
+            os.truncate(ballast_file, ballast_file.stat().st_size - free)
 
     def empty(self) -> None:
         """Give the space back."""
@@ -62,7 +76,7 @@ def disk(tmp_path: Path, tally: Tally) -> Iterator[SmallDisk]:
         yield made
         tally.survived("full disks")
     finally:
-        _call("umount", str(made.folder))
+        _call("umount", "--lazy", str(made.folder))  # torch.save keeps a failed file open
 
 
 def test_nothing_is_stopped_that_cannot_be_remembered(disk: SmallDisk) -> None:
@@ -103,6 +117,57 @@ def test_the_state_of_a_run_is_the_last_that_fitted(disk: SmallDisk) -> None:
     assert caught.value.errno == errno.ENOSPC
     assert run.read_state().stages["train"].state == "running"
     assert sorted(path.name for path in run.folder.iterdir()) == ["logs", "run.json"]
+
+
+def torch_saves(path: Path) -> None:
+    torch.save({"moments": torch.zeros(1 << 20)}, path)
+
+
+def safetensors_saves(path: Path) -> None:
+    save_file({"weight": torch.zeros(1 << 20)}, path)
+
+
+def tokenizers_saves(path: Path) -> None:
+    words = {f"word{number}": number for number in range(1 << 17)}
+    Tokenizer(WordLevel(words, unk_token="word0")).save(str(path))
+
+
+@pytest.mark.parametrize("save", [torch_saves, safetensors_saves, tokenizers_saves])
+@pytest.mark.parametrize("free", [0, 300_000])
+def test_a_full_disk_has_its_name_whatever_library_writes(
+    disk: SmallDisk, save: Callable[[Path], None], free: int
+) -> None:
+    """None of these raises an OSError; some remove what they have begun."""
+    disk.fill(free)
+    with (
+        pytest.raises(DiskFull, match="the disk is full"),
+        full_disk_named(disk.folder),
+    ):
+        save(disk.folder / "checkpoint")
+
+
+def test_an_error_on_a_disk_with_room_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="another"), full_disk_named(tmp_path):
+        raise RuntimeError("another")
+
+
+def test_a_merge_by_peft_says_it_and_goes_on_once_there_is_space(
+    disk: SmallDisk, tmp_path: Path
+) -> None:
+    base = make_base(tmp_path / "base", num_hidden_layers=2)
+    adapter = make_adapter(tmp_path / "adapter", base, use_dora=True)
+    root = disk.folder / "workspace"
+    (root / "in").mkdir(parents=True)
+    inputs = {"base": root / "in" / "base", "lora_adapter": root / "in" / "lora_adapter"}
+    inputs["base"].symlink_to(base)
+    inputs["lora_adapter"].symlink_to(adapter)
+    disk.fill(60_000)
+    with pytest.raises(DiskFull):
+        run_stage(root, MERGE, merge.work, inputs, {"check_drift": False})
+    assert not (folder_of(root, MERGE) / "out").exists()
+    disk.empty()
+    done = run_stage(root, MERGE, merge.work, inputs, {"check_drift": False})
+    assert done.metrics["way"] == "peft"
 
 
 def test_a_run_says_it_and_goes_on_once_there_is_space(disk: SmallDisk, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from contracts import files
 from contracts.errors import (
     BackendUnavailable,
     DiskFull,
@@ -126,6 +128,22 @@ def test_a_container_that_somebody_removes_is_made_again(ready: Host) -> None:
         assert driver.wait() == 0, driver.said()
 
 
+@contextmanager
+def following(host: Host, stage: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `driver logs -f` of a stage beside."""
+    with subprocess.Popen(
+        host.command(f"logs {stage} -f"),
+        cwd=files.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_surviving_stage_is_gone_on_with_while_the_service_stays_away(ready: Host) -> None:
     """It is paused until the second driver has met it: by itself it could end before."""
     settings = ("train.max_steps=60", "train.seed=106")
@@ -135,10 +153,18 @@ def test_a_surviving_stage_is_gone_on_with_while_the_service_stays_away(ready: H
         driver.kill()
     assert is_running(container)
     stopped = docker("inspect", "--format={{.State.FinishedAt}}", ready.container)
-    with at_work(ready, "stage train", *settings) as driver:
-        wait_for(driver, lambda: "this run goes on with both" in driver.said())
-        docker("unpause", container)
-        assert driver.wait() == 0, driver.said()
+    with following(ready, "train") as follower:
+        assert follower.stderr is not None
+        assert "has died; waiting" in follower.stderr.readline()
+        with at_work(ready, "stage train", *settings) as driver:
+            wait_for(driver, lambda: "this run goes on with both" in driver.said())
+            docker("unpause", container)
+            assert driver.wait() == 0, driver.said()
+        shown, told = follower.communicate(timeout=60)
+    assert follower.returncode == 0
+    whole = logged(ready, "train").splitlines()
+    assert shown.splitlines()[-len(whole) :] == whole
+    assert re.fullmatch(r"-- run \S+ takes it up: .*\n-- run \S+ has ended\n", told)
     assert docker("inspect", "--format={{.State.FinishedAt}}", ready.container) == stopped
     assert logged(ready, "train").count(" rows, 60 steps, from step 0") == 1, (
         "its log, once and whole"

@@ -17,7 +17,8 @@ from contracts.stage import Result
 from driver.pipeline import stages_for
 from driver.settings import load
 from driver.store import Run, Store
-from tests.small_demo import SAMPLE, SmallDemo
+from tasks import known_tasks
+from tests.small_demo import FIRST, SAMPLE, SmallDemo
 from tests.smoke.browser import complaints, look
 
 STAGES = stages_for(load(SAMPLE / "demo.yaml", (), {}))
@@ -61,13 +62,10 @@ class Host:
         return {stage: (action, why) for stage, action, why in rows}
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
-    """Return a host on which the pipeline has run once."""
-    folder = tmp_path_factory.mktemp("smoke")
-    (folder / "base").symlink_to(tiny_base)
-    settings = ("train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4")
-    demo = SmallDemo.make(folder, folder / "base", folder / "workspace", *settings)
+def _run_once(folder: Path, base: Path, *settings: str, task: str = FIRST) -> Host:
+    (folder / "base").symlink_to(base)
+    few = ("train.max_steps=70", "train.eval_steps=35", "evaluate.limit=4", *settings)
+    demo = SmallDemo.make(folder, folder / "base", folder / "workspace", *few, task=task)
     made = Host(folder, demo)
     done = made.driver("run")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,22 +73,39 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
     return made
 
 
-def test_every_stage_left_a_valid_result(host: Host) -> None:
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Host:
+    """Return a host on which the pipeline has run once."""
+    return _run_once(tmp_path_factory.mktemp("smoke"), tiny_base)
+
+
+@pytest.fixture(scope="module", params=known_tasks())
+def each_host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """Return the same for each task in turn."""
+    if request.param == FIRST:
+        first: Host = request.getfixturevalue("host")
+        return first
+    base, task = request.getfixturevalue("base_for")(request.param), request.param
+    shorter = ("train.reference_tokens=256", "evaluate.limit=2")
+    return _run_once(tmp_path_factory.mktemp(task), base, *shorter, task=task)
+
+
+def test_every_stage_left_a_valid_result(each_host: Host) -> None:
     for stage in STAGES:
-        result = host.result(stage.name)
+        result = each_host.result(stage.name)
         assert stage.metrics.model_validate(result.metrics).summary()
         for artifact in stage.outputs:
             reference = result.outputs[artifact.name]
-            assert files.digest_path(host.workspace / reference.path) == reference.digest
+            assert files.digest_path(each_host.workspace / reference.path) == reference.digest
 
 
-def test_the_run_ends_with_table_answer_and_folder(host: Host) -> None:
-    shown = (host.folder / "stdout.txt").read_text(encoding="utf-8")
+def test_the_run_ends_with_table_answer_and_folder(each_host: Host) -> None:
+    shown = (each_host.folder / "stdout.txt").read_text(encoding="utf-8")
     for stage in STAGES:
         assert stage.name in shown
     answer = json.loads(shown[shown.index("\n{\n") : shown.index("\n}\n") + 2])
-    assert answer == host.result("verify").metrics["answer"]
-    assert f"Run folder: {host.workspace / 'runs' / host.runs()[0]}" in shown
+    assert answer == each_host.result("verify").metrics["answer"]
+    assert f"Run folder: {each_host.workspace / 'runs' / each_host.runs()[0]}" in shown
     assert "! evaluate.baseline names no base model" in shown
 
 
@@ -137,12 +152,12 @@ def test_the_live_model_is_followed_back_to_its_rows(host: Host) -> None:
     assert "broken  split: train.jsonl" in broken.stdout
 
 
-def test_a_second_run_does_nothing_and_says_so(host: Host) -> None:
-    before = host.runs()
-    done = host.driver("run")
+def test_a_second_run_does_nothing_and_says_so(each_host: Host) -> None:
+    before = each_host.runs()
+    done = each_host.driver("run")
     assert done.returncode == 0
     assert "Nothing has changed" in done.stdout
-    assert host.runs() == before
+    assert each_host.runs() == before
 
 
 def test_another_learning_rate_repeats_training_and_what_follows(host: Host) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import WindowOpen
+from contracts.errors import SettingsInvalid, WindowOpen
+from contracts.stage import Stage
+from contracts.stages import REPROCESS, SNAPSHOT, VERIFY
 from driver import preflight, service
-from driver.settings import BackendSettings
+from driver.settings import BackendSettings, Settings
 from driver.window import Window
+from tasks import load_task
 from tests.unit.window_world import Outside
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
@@ -49,3 +52,35 @@ def test_made_anew_while_only_its_switch_was_off(tmp_path: Path) -> None:
     assert outside.running
     window.close()
     assert (outside.running, outside.llm, window.is_open) == (True, True, False)
+
+
+def _of_no_backend(**changed: Any) -> Any:
+    """Return a session of a task that says nothing of a backend; one is there all the same."""
+    given = {
+        "task": "support_messages",
+        "backend": {"container": "news"},
+        "fetch": {"path": "/base"},
+        "snapshot": {"items": ["items.jsonl"]},
+        "verify": {"items": 0},
+        "reprocess": {"enabled": False},
+    }
+    settings = Settings.model_validate({**given, **changed})
+    task = load_task(settings.task)
+    return SimpleNamespace(settings=settings, backend_url="http://127.0.0.1:9", task=task)
+
+
+@pytest.mark.parametrize(
+    ("changed", "stage"),
+    [
+        ({"snapshot": {"source": "backend"}}, SNAPSHOT),
+        ({"verify": {"items": 2}}, VERIFY),
+        ({"reprocess": {"enabled": True}}, REPROCESS),
+    ],
+)
+def test_a_task_of_no_backend_is_refused(changed: dict[str, Any], stage: Stage) -> None:
+    with pytest.raises(SettingsInvalid, match="support_messages"):
+        preflight._check_given(_of_no_backend(**changed), [stage])
+
+
+def test_a_task_of_no_backend_runs_where_none_is_asked() -> None:
+    preflight._check_given(_of_no_backend(), [VERIFY, REPROCESS])

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.errors import SentinelTripped
+from contracts.files import digest_text
 from images.merger import merge
 from images.trainer.reference import what_was_trained
 from images.weights import model_files
@@ -169,3 +170,27 @@ def test_line_ends_of_a_template_s_file_are_read_as_in_training(
     (base / "chat_template.jinja").write_bytes(template.replace("\n", "\r\n").encode())
     known = what_was_trained(base, AutoTokenizer.from_pretrained(base), QWEN3, "fp32")
     check_tokenizer(base, known)
+
+
+def test_of_several_templates_the_default_one_is_held_to(tiny_base: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    path = base / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    template = AutoTokenizer.from_pretrained(tiny_base).chat_template
+
+    def write(default: str) -> None:
+        named = {"default": default, "tool_use": "{{ messages }}"}
+        several = [{"name": name, "template": text} for name, text in named.items()]
+        path.write_text(json.dumps(config | {"chat_template": several}))
+
+    write(template)
+    known = what_was_trained(base, AutoTokenizer.from_pretrained(base), QWEN3, "fp32")
+    assert known.chat_template == digest_text(template)
+    check_tokenizer(base, known)
+    write(template + " ")
+    with pytest.raises(SentinelTripped, match="chat template"):
+        check_tokenizer(base, known)

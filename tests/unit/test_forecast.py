@@ -270,5 +270,5 @@ def test_a_gpu_that_is_not_here_is_not_judged(
     monkeypatch.setenv("DOCKER_HOST", "ssh://gpu-host")
     made = session(*TOO_MUCH)
     forecast.announce(made)
-    assert made.said == ["train: about 32,000 MiB (1 row of up to 2,048 tokens at once)"]
+    assert made.said == ["train: about 31,600 MiB (1 row of up to 2,048 tokens at once)"]
     assert doctor._training(made).ok is None

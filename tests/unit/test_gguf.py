@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from contracts.converter import find_converter
 from contracts.errors import OutOfMemory, SentinelTripped, StageFailed
@@ -61,6 +64,22 @@ def test_the_file_reads_back_as_qwen3_and_is_served(
         read_header(beginning)
 
     assert complete(gguf, "Guten Tag")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
+)
+def test_the_table_of_a_rotary_embedding_is_dropped_as_the_converter_does(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(CONVERTER))
+    shutil.copytree(tiny_base, tmp_path / "old")
+    weights = load_file(tiny_base / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(16)
+    save_file(weights, tmp_path / "old" / "model.safetensors", metadata={"format": "pt"})
+    header = read_header(converted(tmp_path / "ws", tmp_path / "old", []))
+    assert len(header.tensors) == len(weights) - 1
 
 
 def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

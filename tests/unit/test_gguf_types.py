@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
-from contracts.errors import DiskFull, SentinelTripped, StageFailed
+from contracts.errors import DiskFull, SentinelTripped, SettingsInvalid, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import (
     F16,
@@ -250,6 +250,19 @@ def test_a_matrix_that_cannot_be_read_is_named(
     monkeypatch.setenv("LLAMA_CPP_BIN", str(tmp_path))
     with pytest.raises(SentinelTripped, match="sentinel gguf: the file cannot be read back"):
         converted(tmp_path, tiny_base, Converter(known), outtype="q4_k_m", imatrix=True)
+
+
+@pytest.mark.slow
+@needs_programs
+def test_too_few_tokens_for_a_matrix_are_named(
+    tmp_path: Path, tiny_base: Path, known: dict[str, Path]
+) -> None:
+    (tmp_path / "in").mkdir()
+    files.write_jsonl(tmp_path / "in" / "train.jsonl", [chat_row("r", "Wie?", "Ja.")])
+    with pytest.raises(SettingsInvalid, match=r"gguf\.imatrix") as named:
+        converted(tmp_path, tiny_base, Converter(known), outtype="q4_k_m", imatrix=True)
+    assert "tokenizes to only" in named.value.why
+    assert "gguf.imatrix=false" in named.value.todo
 
 
 @pytest.mark.slow

@@ -80,3 +80,16 @@ def test_without_a_report_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputMissing) as caught:
         labels.write(tmp_path, tmp_path / "labels.html")
     assert "stage label" in caught.value.todo
+
+
+def test_a_warning_that_an_earlier_version_did_not_count_is_shown(
+    stage: StageRun, tmp_path: Path
+) -> None:
+    """It wrote null where one answer had the warning."""
+    stage.run(label_stage.work, teacher="teacher", min_labelled=0, max_attempts=2)
+    path = stage.out / "label_report.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    report["rules"].append({"rule": "no-tags", "severity": "warning", "after_retry": None})
+    path.write_text(json.dumps(report), encoding="utf-8")
+    labels.write(tmp_path, tmp_path / "labels.html")
+    assert "<td>no-tags<td>warning<td>–<td>–" in (tmp_path / "labels.html").read_text()

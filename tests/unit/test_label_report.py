@@ -11,6 +11,7 @@ import pytest
 from contracts.errors import EngineUnavailable
 from images.labeler.cost import cost
 from images.labeler.teacher import Attempt, Judgement
+from tasks.definition import Violation
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, stage
 from tests.unit.scripted_engine import ScriptedEngine
@@ -63,6 +64,38 @@ def test_the_report_tells_breaks_before_and_after_retry_and_the_cost(
     assert figures["broken"] == "placeholder 4"
     assert figures["positive"] == "100%"
     assert figures["quarantined"] == 1
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3])
+def test_warnings_are_counted_once_an_answer(
+    tmp_path: Path, engine: ScriptedEngine, answers: int
+) -> None:
+    """Every answer lacks tags; the first one also has reasons that are too long."""
+    long = " ".join(f"Die Kürzung trifft {who}." for who in ("Kinder", "Eltern", "Träger", "alle"))
+
+    def script(messages: list[dict[str, str]], _: int) -> str:
+        more = {"reasoning": long} if "Fall 0." in messages[1]["content"] else {}
+        return json.dumps(label("high", tags=[], **more), ensure_ascii=False)
+
+    engine.script = script
+    stage = Labelling(tmp_path, answers)
+    path = stage.out / "label_report.json"
+    for _ in ("asked", "from the cache"):
+        stage.label()
+        found = {rule["rule"]: rule["after_retry"] for rule in warnings_in(path)}
+        assert found == {"no-tags": answers, "reasoning-length": 1}
+        path.write_text('{"rules": null}')  # what is there of an earlier start is written anew
+
+
+def warnings_in(path: Path) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rules"]
+    return [rule for rule in rules if rule["severity"] == "warning"]
+
+
+def test_a_rule_that_warns_twice_of_an_answer_counts_once() -> None:
+    given = [Violation(name, "warning", "") for name in ("b", "a", "b")]
+    given.append(Violation("c", "error", ""))
+    assert Judgement(None, [], given).warnings == ("b", "a")
 
 
 def test_where_too_few_are_doubtful_the_least_sure_ones_follow(

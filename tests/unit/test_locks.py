@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.errors import WindowOpen, WorkspaceBusy
+from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
 from driver import locks, recover
 from driver.window_record import RECORD_FILE
+from tests.unit.other_user import another_user, close, public_folder
 
 _HOLDER = """
 import pathlib, sys
 from driver import locks
-locks._SHARED_FOLDER = pathlib.Path(sys.argv[2])
+locks._SHARED_FOLDERS = (pathlib.Path(sys.argv[2]),)
 with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[3])):
     print("held", flush=True)
     sys.stdin.read()
@@ -45,7 +47,8 @@ def holder(kind: str, shared: Path, workspace: Path) -> Iterator[subprocess.Pope
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run-lock"
     folder.mkdir()
-    monkeypatch.setattr(locks, "_SHARED_FOLDER", folder)
+    folder.chmod(0o1777)
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (folder,))
     return folder
 
 
@@ -181,3 +184,159 @@ def test_a_link_in_the_shared_folder_is_not_followed(tmp_path: Path, shared: Pat
     with pytest.raises(OSError, match="symbolic links"), locks.host(tmp_path):
         pass
     assert target.read_text(encoding="utf-8") == "kept"
+
+
+# --- several users of one host -------------------------------------------------------------------
+@pytest.fixture
+def public() -> Iterator[Path]:
+    with public_folder() as folder:
+        yield folder
+
+
+def closed_lock(public: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> Path:
+    """Let there be a lock file of that mode, as `another_user` sees it."""
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    lock = public / "retrain-driver.lock"
+    lock.touch()
+    close(lock, mode)
+    return lock
+
+
+def test_every_user_may_lock_what_any_has_made(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask of the first."""
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    umask = os.umask(0o077)
+    try:
+        with locks.host(public / "one"):
+            pass
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(umask)
+    assert (public / "retrain-driver.lock").stat().st_mode & 0o777 == 0o666
+    with another_user(), locks.host(public / "two"):
+        pass
+    assert "workspace" in (public / "retrain-driver.lock").read_text(encoding="utf-8")
+
+
+def test_where_the_first_folder_is_roots_alone_everybody_takes_the_second(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root too: else the two would not see each other."""
+    (tmp_path / "run-lock").mkdir(mode=0o755)
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path / "run-lock", public))
+    with holder("host", public, public / "one"):
+        with pytest.raises(WorkspaceBusy), locks.host(public / "two"):
+            pass
+        with another_user(), pytest.raises(WorkspaceBusy), locks.host(public / "two"):
+            pass
+    assert list((tmp_path / "run-lock").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_no_run_begins_without_the_lock(
+    public: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    lock = closed_lock(public, monkeypatch, mode)
+    with another_user(), pytest.raises(FileUnusable) as caught, locks.host(public):
+        pass
+    assert str(lock) in caught.value.what
+    assert "Permission denied" in caught.value.why
+    assert f"chmod a+rw {lock}" in caught.value.todo
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_recovery_sees_who_holds_a_lock_that_it_cannot_open(
+    public: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """And needs nobody to mend it first: the service is down."""
+    lock = closed_lock(public, monkeypatch, mode)
+    with another_user(), locks.host(public, recovers=True):
+        pass
+    descriptor = os.open(lock, os.O_RDONLY) if os.geteuid() == 0 or mode == 0o644 else None
+    if descriptor is not None:  # as held by root
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            with another_user(), pytest.raises(WorkspaceBusy) as caught:  # noqa: SIM117
+                with locks.host(public, recovers=True):
+                    pass
+            assert str(lock) in caught.value.why
+        finally:
+            os.close(descriptor)
+
+
+def test_its_owner_opens_a_lock_file_of_an_older_driver_to_all(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    lock = public / "retrain-driver.lock"
+    lock.touch(0o600)
+    with locks.host(public):
+        pass
+    assert lock.stat().st_mode & 0o777 == 0o666
+
+
+def test_a_workspace_of_another_user_is_named(public: Path) -> None:
+    (public / "workspace").mkdir(mode=0o755)
+    if os.geteuid() != 0:
+        (public / "workspace").chmod(0o555)
+    with another_user(), pytest.raises(FileUnusable) as caught:  # noqa: SIM117
+        with locks.workspace(public / "workspace"):
+            pass
+    assert f"{public / 'workspace'} is " in caught.value.why
+    assert "--workspace DIR" in caught.value.todo
+
+
+# --- what a driver that died has started ---------------------------------------------------------
+_PARENT = """
+import pathlib, subprocess, sys
+from driver import locks
+with locks.workspace(pathlib.Path(sys.argv[1])):
+    subprocess.Popen(["sh", "-c", 'read x < "$0/gate"; : > "$0/done"', sys.argv[1]],
+                     pass_fds=locks.descriptors())
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def orphaned(tmp_path: Path) -> Iterator[Path]:
+    """Return a workspace whose driver was killed, while a child of it is still at work.
+
+    The child ends when something is written to `gate`.
+    """
+    os.mkfifo(tmp_path / "gate")
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=files.ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        process.kill()
+        # Dead, and not waited for by its parent: to the kernel it is a process still.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        yield tmp_path
+    if not (tmp_path / "done").exists():
+        (tmp_path / "gate").write_text("\n", encoding="utf-8")
+
+
+def test_it_is_waited_for(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(_: float) -> None:
+        """Let the child end, as soon as somebody waits for it."""
+        monkeypatch.undo()
+        (orphaned / "gate").write_text("\n", encoding="utf-8")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with locks.workspace(orphaned):
+        assert (orphaned / "done").exists()
+
+
+def test_one_that_does_not_end_is_named(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_ORPHAN_S", 0.0)
+    with pytest.raises(WorkspaceBusy) as caught, locks.workspace(orphaned):
+        pass
+    assert "what a driver that died has started (pid " in caught.value.why
+    assert f"fuser -v {orphaned / 'lock'}" in caught.value.todo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 def shown(workspace: Path, stage: str = "", run_id: str = "") -> list[str]:
     lines: list[str] = []
-    logs.show(workspace, stage, run_id, follow=False, say=lines.append)
+    logs.show(workspace, stage, run_id, follow=False, say=lines.append, note=pytest.fail)
     return lines
 
 
@@ -84,8 +85,10 @@ def test_following_ends_with_the_driver(
     driver = threading.Thread(target=write)
     driver.start()
     assert held.wait(10)
-    logs.show(tmp_path, "", "", follow=True, say=say)
+    notes: list[str] = []
+    logs.show(tmp_path, "", "", follow=True, say=say, note=notes.append)
     driver.join()
+    assert notes == [f"-- run {run.id} has ended"]
     assert lines[:3] == ["label: eins", "label: zwei", "train: drei"]
     assert [line for line in lines[3:] if line.startswith("merge")] == [
         "merge: halb",
@@ -115,8 +118,84 @@ def test_following_goes_on_to_the_run_that_begins_meanwhile_and_cuts_no_letter(
         return True
 
     monkeypatch.setattr(locks, "is_held", is_held)
-    logs.show(tmp_path, "train", "", follow=True, say=lines.append)
+    notes: list[str] = []
+    logs.show(tmp_path, "train", "", follow=True, say=lines.append, note=notes.append)
     assert lines == ["drei", "vier", "grüße"]
+    assert notes == [f"-- run {later[0].id} begins", f"-- run {later[0].id} has ended"]
+
+
+def state(run: Run, of_train: str, **facts: object) -> None:
+    run.write_state({"run": run.id, "stages": {"train": {"state": of_train}}, **facts})
+
+
+def test_following_goes_on_over_a_driver_that_dies(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As told by `is_held`, so that every step is seen before the next is made."""
+    monkeypatch.setattr(logs, "_POLL_S", 0)
+    state(run, "running")
+    later: list[Run] = []
+
+    def killed() -> bool:
+        return False
+
+    def still_nobody() -> bool:
+        return False
+
+    def taken_up() -> bool:
+        """Attach to the container: its log has all of it."""
+        later.append(Run.create(tmp_path))
+        state(later[0], "running")
+        later[0].log("train").write_text("drei\nvier und fünf\n", encoding="utf-8")
+        return True
+
+    def failed() -> bool:
+        failure = {"kind": "OutOfMemory", "exit_code": 23, "what": "out of memory"}
+        state(later[0], "failed", ended_at=1.0, failure=failure)
+        return False
+
+    steps = iter([lambda: True, killed, still_nobody, taken_up, lambda: True, failed])
+    monkeypatch.setattr(locks, "is_held", lambda _: next(steps)())
+    lines, notes = list[str](), list[str]()
+    logs.show(tmp_path, "train", "", follow=True, say=lines.append, note=notes.append)
+    assert lines == ["drei", "vier", "drei", "vier und fünf"]
+    assert notes == [
+        f"-- the driver of run {run.id} has died; waiting for the next to take it up",
+        f"-- run {later[0].id} takes it up: a stage that was at work is told from its beginning",
+        f"-- run {later[0].id} has ended: out of memory",
+    ]
+
+
+def test_an_older_run_is_not_waited_for(run: Run, tmp_path: Path) -> None:
+    state(run, "running")
+    Run.create(tmp_path)
+    lines: list[str] = []
+    logs.show(tmp_path, "train", run.id, follow=True, say=lines.append, note=pytest.fail)
+    assert lines == ["drei", "vier"]
+
+
+def test_a_named_run_is_over_although_a_driver_is_at_work(run: Run, tmp_path: Path) -> None:
+    state(run, "done", ended_at=1.0)
+    notes: list[str] = []
+    with locks.workspace(tmp_path):
+        logs.show(tmp_path, "", run.id, follow=True, say=lambda _: None, note=notes.append)
+    assert notes == [f"-- run {run.id} has ended"]
+
+
+def test_ctrl_c_ends_it_without_words(run: Run, tmp_path: Path) -> None:
+    state(run, "running")
+    with subprocess.Popen(
+        [sys.executable, "-m", "driver", "logs", "-f", "-w", str(tmp_path)],
+        cwd=files.ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "has died; waiting" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    assert process.returncode == 130
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:

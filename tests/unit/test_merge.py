@@ -111,16 +111,6 @@ def test_the_update_is_added_in_fp32_and_rounded_once(
     assert (found == expected).float().mean() > 0.999
 
 
-def test_a_quantised_base_is_refused(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(tiny_base, base)
-    config = json.loads((base / "config.json").read_text())
-    config["quantization_config"] = {"load_in_8bit": True}
-    (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SentinelTripped, match="unquantised_base"):
-        merged(tmp_path / "ws", base, adapter)
-
-
 @pytest.mark.parametrize(
     ("rename", "zero", "sentinel"),
     [

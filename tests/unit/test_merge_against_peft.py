@@ -16,6 +16,7 @@ from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
 from images.merger import merge, streamed
 from images.trainer.backends import PROJECTIONS
+from images.trainer.base_tensors import check_complete
 from images.weights import checks
 from images.weights.checks import BASE_BY_DIGEST
 from images.weights.lora import plan_updates
@@ -205,6 +206,22 @@ def test_a_setting_that_is_not_known_goes_to_peft(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "of_next_year": 1}))
     _, metrics = merged(tmp_path / "ws", base, adapter)
     assert (metrics["way"], metrics["why"]) == ("peft", "of_next_year is set")
+
+
+@pytest.mark.parametrize("way", ["streamed", "peft"])
+def test_the_table_of_a_rotary_embedding_is_no_matter(tmp_path: Path, way: str) -> None:
+    """Old Llamas have one in each layer; who needs it computes it."""
+    base, adapter = made(tmp_path, {"use_dora": way == "peft"}, num_hidden_layers=1)
+    expected = merged_by_peft(base, adapter, torch.bfloat16)
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    check_complete(base)
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == way
+    found = {name: each for name, each in tensors(out).items() if "inv_freq" not in name}
+    assert found.keys() == expected.keys() - {"lm_head.weight"}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts import files
+from contracts.stages import SPLIT
 from images.labeler.groups import Groups, near_duplicates
 from images.labeler.leakage import pairs_across, remaining
 from images.labeler.minhash import MISSED, bands_for, signatures
-from images.labeler.shingles import ShingleSets, shingles
+from images.labeler.shingles import ShingleSets, shingles, words
 
+SHINGLES = files.ROOT / "images/labeler/shingles.py"
 # Few words, so that texts meet in all degrees; words that differ in case and form only; no words.
 WORDS = st.sampled_from(
     ["Haus", "haus", "Größe", "GRÖSSE", "um", "am", "im", "ab", "zu", "…", "🙂"]
@@ -77,6 +80,47 @@ def test_shingles_ignore_case_punctuation_and_unicode_forms() -> None:
     assert shingles("Zwei Wörter") != shingles("Zwei Wörter mehr")
     assert shingles(" 🙂 ") == shingles("🙂") != shingles("…")
     assert shingles(" \n ") == frozenset()
+
+
+PLAIN = "Die Beratungsstelle für Kinder- und Jugendhilfe im Bund-Länder-Programm & anderswo"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("Beratungsstelle", "Beratungs\u00adstelle"),
+        ("Beratungsstelle", "Beratungs\u200bstelle"),
+        ("Beratungsstelle", "Beratungs\u200dstelle"),
+        ("Beratungsstelle", "Beratungs\u2060stelle"),
+        ("Die", "\ufeffDie"),
+        ("Beratungsstelle", "Beratungs&shy;stelle"),
+        ("Beratungsstelle", "Beratungs&#173;stelle"),
+        ("Beratungsstelle für", "Beratungsstelle&nbsp;f&uuml;r"),
+        ("&", "&amp;"),
+        ("Beratungsstelle", "Beratungs-\nstelle"),
+        ("Beratungsstelle", "Beratungs- \r\n  stelle"),
+        ("Beratungsstelle", "Beratungs\u2011\nstelle"),
+        ("Beratungsstelle", "Beratungs\u00ad\nstelle"),
+        ("Kinder- und", "Kinder-\nund"),
+        ("Bund-Länder", "Bund-\nLänder"),
+        ("Bund-Länder", "Bund\u2011Länder"),
+    ],
+)
+def test_words_are_the_same_however_a_page_sets_them(ours: str, theirs: str) -> None:
+    assert ours in PLAIN
+    assert words(PLAIN.replace(ours, theirs)) == words(PLAIN)
+
+
+def test_words_that_differ_stay_different() -> None:
+    assert words("Kinder\nund Eltern") == ["kinder", "und", "eltern"]
+    assert words("2024-\n2025, Punkt -\nstrich") == ["2024", "2025", "punkt", "strich"]
+    assert words("Müller&Söhne, A&B") == ["müller", "söhne", "a", "b"]
+    assert words("\u200b") == []
+
+
+def test_other_words_are_another_split() -> None:
+    """The digest of its code is part of what a finished split is reused by."""
+    assert any(SHINGLES.is_relative_to(files.ROOT / name) for name in SPLIT.code)
 
 
 @given(TEXTS)

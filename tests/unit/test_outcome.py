@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from contracts.entrypoint import tell
 from contracts.errors import (
     DiskFull,
+    EngineUnavailable,
     OutOfMemory,
     RetrainError,
     RowTooLong,
@@ -18,7 +20,7 @@ from contracts.errors import (
     StageTimedOut,
 )
 from contracts.stage import Event
-from contracts.stages import TRAIN
+from contracts.stages import EVALUATE, TRAIN
 from driver.retry import retried
 from driver.runners import watchdog as watching
 from driver.runners.outcome import Limits, Listener, failure
@@ -95,12 +97,27 @@ def test_the_last_failure_is_raised() -> None:
     assert attempts.made == 2
 
 
-@pytest.mark.parametrize("kind", [OutOfMemory, StageFailed, DiskFull, RowTooLong])
-def test_a_failure_that_would_repeat_is_not_tried_again(kind: type[RetrainError]) -> None:
-    attempts = Attempts(kind("no"))
-    with pytest.raises(kind):
+def test_an_error_that_would_repeat_is_not_tried_again_although_its_class_may_pass(
+    tmp_path: Path,
+) -> None:
+    """As of a stage in its container: what would repeat is told with its words."""
+    said: list[Event] = []
+    too_old = EngineUnavailable("Ollama 0.9 is too old", passing=False)
+    exit_code = tell("evaluate", too_old, said.append)
+    error = failure(EVALUATE, exit_code, said[0].error, tmp_path / "log")
+    assert isinstance(error, EngineUnavailable)
+    attempts = Attempts(error)
+    with pytest.raises(EngineUnavailable):
         retried(attempts, 5, 0, lambda *_: None)
     assert attempts.made == 1
+
+
+def test_an_error_that_may_pass_stays_one_on_its_way_out_of_a_container(tmp_path: Path) -> None:
+    said: list[Event] = []
+    exit_code = tell("evaluate", EngineUnavailable("Ollama cannot be reached"), said.append)
+    assert said[0].error is not None
+    assert "passing" not in said[0].error
+    assert failure(EVALUATE, exit_code, said[0].error, tmp_path / "log").passing
 
 
 @pytest.fixture
@@ -131,6 +148,22 @@ def test_a_stage_that_hangs_is_ended(limits: Limits, says: str, tmp_path: Path) 
     ):
         assert ended.wait(10)
     assert caught.value.why == says
+    assert caught.value.passing == (limits.whole_s is None)  # too slow once is too slow again
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_time_under_a_driver_that_has_died_counts(tmp_path: Path) -> None:
+    """Without it, an hour would be left."""
+    ended = threading.Event()
+
+    def end() -> str:
+        ended.set()
+        return ""
+
+    limits = Limits(silence_s=60, whole_s=7200)
+    watchdog = Watchdog(TRAIN, limits, tmp_path / "log", end, age_s=7200)
+    with pytest.raises(StageTimedOut, match="train was stopped"), watchdog.watching():
+        assert ended.wait(10)
 
 
 @pytest.mark.usefixtures("quick")

@@ -32,7 +32,7 @@ Start = Callable[..., RunningBackend]
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Return the engine of the workspace; no other run of this host is in the way."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDER", tmp_path)
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path,))
     made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
     yield made
     made.close()
@@ -52,7 +52,7 @@ def _reprocess(root: Path, url: str, *command: str) -> int:
         "engine": "llamacpp",
         "runner": "process",
         "deploy": {"name": "news"},
-        "backend": {"url": url},
+        "backend": {"url": url, "container": "news"},
     }
     files.write_json(settings, asked)  # YAML too
     command = command or ("reprocess",)

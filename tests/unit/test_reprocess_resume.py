@@ -20,13 +20,16 @@ from contracts.errors import (
 )
 from contracts.params import ReprocessMetrics
 from driver import __main__ as cli
+from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis
 from driver.host_stages.record import Outcomes, Record
+from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.conftest import MODEL
 from tests.unit.reprocess_stage import OLD, ReprocessStage, news, titles
 
+STORAGE = storage_of(load_task("liga_relevance"))
 Make = Callable[..., tuple[ReprocessStage, RunningBackend]]
 StartProcess = Callable[..., BackendProcess]
 
@@ -68,7 +71,7 @@ def test_an_open_request_is_looked_at_before_it_is_repeated(
     lines = [json.loads(x) for x in (it.folder / "outcomes.jsonl").read_text().splitlines()]
     opened = next(line for line in lines if line["id"] == "1" and "until" in line)
     if not answered:
-        opened |= {"before": reanalysis.state_of(service.get("/api/items/1")), "until": 0}
+        opened |= {"before": reanalysis.state_of(service.get("/api/items/1"), STORAGE), "until": 0}
     done = [line for line in lines if line.get("id") == "2"]
     files.write_jsonl(it.folder / "outcomes.jsonl", [*done, opened])
     assert it.run().processed == 2
@@ -199,7 +202,11 @@ def test_it_is_kept_before_the_first_request(stage: Make, ollama: OllamaDouble) 
 def test_what_a_verification_has_kept_stays(stage: Make) -> None:
     """It has had some items analysed before; one of a model that failed it is in nobody's way."""
     it, service = stage([news(1, **OLD), news(2, **OLD)])
-    state = {**reanalysis.state_of(service.get("/api/items/1")), "id": "1", "title": "Titel 1"}
+    state = {
+        **reanalysis.state_of(service.get("/api/items/1"), STORAGE),
+        "id": "1",
+        "title": "Titel 1",
+    }
     early = Record.of_model(it.root, "r", it.model, service.url)
     early.begin("r", it.model, service.url, {"1": {**state, "summary": "Noch davor."}}, 1)
     it.run()

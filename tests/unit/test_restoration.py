@@ -14,13 +14,15 @@ from driver import __main__ as cli
 from driver import restoration
 from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
-from driver.adapters.items import analysis_of
+from driver.adapters.items import analysis_of, storage_of
 from driver.host_stages.record import Record
 from driver.restoration import Standing
+from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import RunningBackend
 from tests.unit.reprocess_stage import OLD, ReprocessStage, Row, news
 
+STORAGE = storage_of(load_task("liga_relevance"))
 Make = Callable[..., tuple[ReprocessStage, RunningBackend]]
 ALL = "summary detailed_analysis priority assigned_aks metadata is_manually_reviewed"
 PATCH = {"ITEM_EDITS": "PATCH", "ITEM_EDIT_FIELDS": ALL}
@@ -29,18 +31,18 @@ PUT = {"ITEM_EDITS": "PUT", "ITEM_EDIT_FIELDS": f"title {ALL}"}
 
 def _given_back(it: ReprocessStage) -> restoration.Restored:
     backend, record = Backend(it.backend_url), Record.find(it.root)
-    found = restoration.differences(backend, record)
-    return restoration.write_back(backend, record, found, backend_edits.find(backend))
+    found = restoration.differences(backend, STORAGE, record)
+    return restoration.write_back(backend, STORAGE, record, found, backend_edits.find(backend))
 
 
 def _standings(it: ReprocessStage) -> dict[str, Standing]:
-    found = restoration.differences(Backend(it.backend_url), Record.find(it.root))
+    found = restoration.differences(Backend(it.backend_url), STORAGE, Record.find(it.root))
     return {each.item_id: each.standing for each in found}
 
 
 def _answer(item: Row) -> Row:
     fields = ("summary", "detailed_analysis", "priority", "assigned_aks", "is_manually_reviewed")
-    return {**{name: item[name] for name in fields}, "analysis": analysis_of(item)}
+    return {**{name: item[name] for name in fields}, "analysis": analysis_of(item, STORAGE)}
 
 
 @pytest.mark.parametrize("way", [PATCH, PUT], ids=["PATCH", "PUT"])
@@ -70,9 +72,9 @@ def test_a_review_between_the_look_and_the_write(stage: Make) -> None:
     it, service = stage([news(1, **OLD)], **PATCH)
     it.run()
     backend, record = Backend(it.backend_url), Record.find(it.root)
-    found = restoration.differences(backend, record)
+    found = restoration.differences(backend, STORAGE, record)
     requests.patch(f"{service.url}/api/items/1", json={"summary": "Von Hand."}, timeout=30)
-    restored = restoration.write_back(backend, record, found, backend_edits.find(backend))
+    restored = restoration.write_back(backend, STORAGE, record, found, backend_edits.find(backend))
     assert restored.problems == ("item 1: reviewed by a person since",)
     assert service.get("/api/items/1")["summary"] == "Von Hand."
 
@@ -127,7 +129,7 @@ def _driver(it: ReprocessStage, *arguments: str) -> int:
     settings = it.root / "retrain.yaml"
     asked = {
         "snapshot": {"source": "backend"},
-        "backend": {"url": it.backend_url},
+        "backend": {"url": it.backend_url, "container": "news"},
         "fetch": {"path": "base"},
     }
     files.write_json(settings, asked)  # YAML too

@@ -18,9 +18,10 @@ def session(folder: Path, model: str = "", **backend: object) -> Session:
     """Return a session whose backend is compose's, asking `model`, or a container."""
     made = {"folder": "/srv/news", "service": "backend", "environment": {"OLLAMA_MODEL": model}}
     given = {"workspace": str(folder), "snapshot": {"items": ["items.jsonl"]}}
-    fetch, compose = {"path": str(folder)}, {"compose": made} if model else {}
+    fetch = {"path": str(folder)}
+    where = {"compose": made} if model else {"container": "news"}
     return Session(
-        Settings.model_validate({**given, "fetch": fetch, "backend": {**compose, **backend}}),
+        Settings.model_validate({**given, "fetch": fetch, "backend": {**where, **backend}}),
         Display(),
     )
 

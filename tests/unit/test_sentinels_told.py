@@ -12,7 +12,9 @@ _BY_DRIFT = re.compile(r'drift\.check\(\s*"([a-z_]+)"')
 
 def test_the_reference_has_every_sentinel() -> None:
     source = "".join(
-        path.read_text(encoding="utf-8") for path in sorted((ROOT / "images").rglob("*.py"))
+        path.read_text(encoding="utf-8")
+        for room in ("images", "contracts")
+        for path in sorted((ROOT / room).rglob("*.py"))
     )
     named = {*_NAMED.findall(source), *_BY_DRIFT.findall(source)}
     page = (ROOT / "docs/reference/sentinels.md").read_text(encoding="utf-8")

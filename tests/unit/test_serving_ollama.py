@@ -113,9 +113,20 @@ def test_old_versions_are_refused_before_a_create(
     double: Double, engine: Ollama, gguf: Path, version: str
 ) -> None:
     double.says("GET /api/version", 200, json.dumps({"version": version}).encode())
-    with pytest.raises(EngineUnavailable, match="too old"):
+    with pytest.raises(EngineUnavailable, match="too old") as caught:
         engine.create("m", gguf, MODELFILE)
+    assert not caught.value.passing
     assert [key for key, _ in double.sent] == ["GET /api/version"]
+
+
+@pytest.mark.parametrize(("status", "passing"), [(400, False), (500, True)])
+def test_a_refusal_says_whether_it_would_repeat(
+    double: Double, engine: Ollama, status: int, *, passing: bool
+) -> None:
+    double.says("POST /api/copy", status, b'{"error":"no"}')
+    with pytest.raises(EngineUnavailable, match="refused") as caught:
+        engine.copy("m", "n")
+    assert caught.value.passing == passing
 
 
 def test_a_file_is_uploaded_whole_with_progress(double: Double, engine: Ollama, gguf: Path) -> None:

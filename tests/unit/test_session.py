@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from contracts import stages
 from contracts.errors import BackendUnavailable, DockerUnavailable
+from driver import pipeline, preflight
+from driver.plan import Action, Step
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
@@ -74,3 +77,39 @@ def test_a_service_that_is_still_away_is_away_until_now(session: Session) -> Non
     assert session.window.absences() == session.window.away
     ((_, back),) = session.window.away
     assert back >= until
+
+
+def test_the_settings_of_a_run_are_for_its_user_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose's variables are among them."""
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    session.begin([])
+    kept = session.run.folder / "settings.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert Settings.model_validate_json(kept.read_bytes()) == session.settings
+    session.bring_back()
+
+
+def test_a_run_of_one_stage_notes_its_end(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that, it would look like one whose driver has died."""
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    made: Any = object()
+    monkeypatch.setattr(pipeline, "_do", lambda *_: made)
+    step = Step(session.request(stages.SPLIT), Action.RUN, "asked for", "f" * 16, {}, None)
+    assert pipeline._alone(session, step) is made
+    noted = session.run.read_state()
+    assert noted.ended_at
+    assert noted.failure is None
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "_do", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline._alone(session, step)
+    failure = session.run.read_state().failure
+    assert failure is not None
+    assert failure.exit_code == 130

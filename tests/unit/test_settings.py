@@ -123,3 +123,16 @@ def test_a_wrong_entry_of_a_list_is_one_line(tmp_path: Path) -> None:
     of_gguf = [line for line in caught.value.why.split("\n") if "gguf" in line]
     assert len(of_gguf) == 1
     assert "(given: 'q5_0')" in of_gguf[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("", "liga-relevance"),
+        ("task: support_messages", "support-messages"),
+        ("deploy: {keep: 2}\ntask: support_messages", "support-messages"),
+        ("deploy: {name: helper}\ntask: support_messages", "helper"),
+    ],
+)
+def test_a_model_is_named_after_its_task(tmp_path: Path, text: str, name: str) -> None:
+    assert load(tmp_path, f"{MINIMAL}{text}\n").deploy.name == name

@@ -95,14 +95,41 @@ def test_absolute_patterns(here: Path) -> None:
     assert _check(items=[str(_write(here / "a.jsonl", _item(1)).resolve())]).items == 1
 
 
+def test_a_file_under_several_names_is_read_once(here: Path) -> None:
+    _write(here / "in" / "a.jsonl", _item(1))
+    (here / "link.jsonl").symlink_to("in/a.jsonl")
+    (here / "folder").symlink_to("in")
+    once = ["in/a.jsonl"]
+    names = ["./in/a.jsonl", "in/../in/*.jsonl", "link.jsonl", "folder/a.jsonl", f"{here}/in/*"]
+    assert _check(items=[*once, *names]).items == 1
+    digests = {
+        snapshot.source_digest(SnapshotParams(items=given), "liga_relevance", here)
+        for given in (once, names)
+    }
+    assert len(digests) == 1
+    _write(here / "seen.jsonl", {"id": "a1", "label": LABEL})
+    assert _check(items=once, reviewed=["seen.jsonl", "in/../seen.jsonl"]).reviewed == 1
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path, here: Path) -> None:
+    rows = [json.dumps(_item(number)) for number in range(2)]
+    text = f"\ufeff\n{rows[0]}\r\n \t\r\n{rows[1]}\n\n\n"
+    (here / "a.jsonl").write_text(text, encoding="utf-8", newline="")
+    (here / "b.jsonl").write_text("\ufeff" + json.dumps(_item(2)), encoding="utf-8")
+    _, items, _ = _run(tmp_path, items=["?.jsonl"])
+    assert [row["id"] for row in items] == ["a0", "a1", "a2"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"id": "x", "title": "t"}\n\n', r"bad\.jsonl, line 2 is empty"),
-        ("[1]\n", "line 1 is not a JSON object"),
+        ("\n[1]\n", r"bad\.jsonl, line 2 is not a JSON object"),
+        ('{"id": "x", "title": "t"}\n\ufeff{"id": "y"}', "line 2 is not JSON"),
+        (" \r\n\n", "there are no items"),
         ('{"id": "x"', "line 1 is not JSON"),
         ('{"id": "x", "title": "", "content": null}\n', "neither title nor content"),
         ('{"title": "t"}\n', "line 1 is no item"),
+        ('\n{"title": "t"}\n', "line 2 is no item"),
         ('{"id": "x", "title": "t"}\n{"id": "x", "title": "u"}\n', "line 2 has the id x a second"),
         ('{"id": "x", "title": "t", "id": "y"}\n', "line 1 is not JSON"),
         ("", "there are no items"),
@@ -167,7 +194,7 @@ def test_source_digest_follows_the_contents(here: Path) -> None:
     path = _write(here / "a.jsonl", _item(1))
 
     def digest(**params: Any) -> str:
-        return snapshot.source_digest(SnapshotParams(**params), here)
+        return snapshot.source_digest(SnapshotParams(**params), "liga_relevance", here)
 
     first = digest(items=["*.jsonl"])
     path = path.rename(here / "renamed.jsonl")
@@ -243,7 +270,7 @@ def test_backend(
     ]
     assert result.metrics == {"items": 9, "reviewed": 3, "unusable_reviews": 5}
     told = capsys.readouterr().err
-    assert "1 items without title and content" in told
+    assert "1 items without a text" in told
     assert "5 reviewed items are no valid label, and go to the quarantine" in told
     assert "item 4" in told
 
@@ -263,13 +290,13 @@ def test_backend_digest_ignores_analyses(start_backend: Start, here: Path) -> No
     """A reprocess run must not make the next run start from the beginning."""
     service = start_backend([_news(1), _news(2, **LABEL, is_manually_reviewed=True)])
     params = SnapshotParams(source="backend")
-    first = snapshot.source_digest(params, here, service.url)
+    first = snapshot.source_digest(params, "liga_relevance", here, service.url)
     service.post("/api/items/1/reprocess")
     deadline = time.monotonic() + 20
     while "llm_analysis" not in service.get("/api/items/1")["metadata"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert snapshot.source_digest(params, here, service.url) == first
+    assert snapshot.source_digest(params, "liga_relevance", here, service.url) == first
 
 
 def test_backend_that_is_not_there() -> None:

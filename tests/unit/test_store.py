@@ -252,3 +252,14 @@ def test_a_stage_run_again_keeps_the_old_result_until_the_new_one_counts(tmp_pat
     with pytest.raises(StageFailed):
         run(tmp_path, work=breaks)
     assert store.result("gguf", "f" * 16) == first
+
+
+def test_a_private_file_stays_private_and_belongs_to_whom_the_folder_does(tmp_path: Path) -> None:
+    """Else `sudo python -m driver run` would leave a record that its owner cannot recover by."""
+    owner = 4711 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path, owner, -1)
+    path = tmp_path / "window.json"
+    for number in range(2):
+        files.write_json(path, {"number": number}, files.PRIVATE)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_uid == owner

@@ -189,6 +189,15 @@ def test_checkpointing_is_as_set(setting: str, device: str, on: bool, tmp_path: 
         assert config.gradient_checkpointing is on
 
 
+@pytest.mark.parametrize("load_in", ["8bit", "4bit", "bf16", "fp32"])
+def test_the_optimizer_has_8_bits_on_cuda_whatever_the_base_is_in(load_in: str) -> None:
+    on_cuda = TrainParams(**{**SETTINGS, "device": "cuda", "load_in": load_in})
+    assert sft.optimizer(on_cuda, divided=False) == "adamw_8bit"
+    assert sft.optimizer(on_cuda, divided=True) == "adamw_torch"
+    on_cpu = on_cuda.model_copy(update={"device": "cpu"})
+    assert sft.optimizer(on_cpu, divided=False) == "adamw_torch"
+
+
 def test_free_memory_is_within_the_machine_s() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
     assert 0 < batching.free_mib("cpu") <= total

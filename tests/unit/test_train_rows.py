@@ -53,6 +53,17 @@ def test_a_template_that_differs_from_the_task_is_refused(tokenizer: Any) -> Non
     assert "at character 107" in caught.value.why
 
 
+@pytest.mark.parametrize("templates", [None, {"tool_use": "{{ messages }}"}])
+def test_a_base_without_a_default_template_is_refused(tokenizer: Any, templates: Any) -> None:
+    template = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = templates
+        with pytest.raises(SentinelTripped, match=r"chat_template: .* no chat template"):
+            encode(chat_row("a", "Wer?", "Die Liga."), tokenizer, QWEN3)
+    finally:
+        tokenizer.chat_template = template
+
+
 def test_a_row_without_an_answer_is_refused(tokenizer: Any) -> None:
     row = chat_row("a", "Wer?", "Die Liga.")
     row["messages"].pop()

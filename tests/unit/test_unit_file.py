@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.errors import InputMissing
+from contracts.errors import FileUnusable, InputMissing
 from driver import unit_file
+from tests.unit.other_user import another_user, public_folder
 
 
 @pytest.fixture
@@ -41,6 +42,46 @@ def test_it_runs_for_whom_the_workspace_is_and_with_the_same_engine(
     assert f"User={workspace.stat().st_uid}" in lines
     assert 'Environment="DOCKER_HOST=ssh://deploy@50%%.example"' in lines
     assert not [line for line in lines if "CERT" in line]
+
+
+def test_a_record_that_the_owner_may_not_read_is_named_before_a_unit_is_written(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the boot it would fail every half minute, and nobody would look."""
+    record = workspace / "window.json"
+    files.write_json(record, {}, files.PRIVATE)
+    if os.geteuid() == 0:
+        os.chown(workspace, 4711, -1)
+        owner = 4711
+    else:  # no file can be given away: let the folder seem to be
+        owner = os.geteuid()
+        stat = Path.stat
+
+        def seem(path: Path, **options: bool) -> os.stat_result:
+            found = stat(path, **options)
+            if path.name != record.name:
+                return found
+            return os.stat_result((*found[:4], 0, *found[5:]))
+
+        monkeypatch.setattr(Path, "stat", seem)
+    with pytest.raises(FileUnusable, match="is not the workspace owner's") as caught:
+        unit_file.install(workspace, tmp_path / "units")
+    assert "root's, and the unit calls recover as" in caught.value.why
+    assert f"sudo chown {owner} {record}" in caught.value.todo
+    assert not (tmp_path / "units").exists()
+
+
+def test_who_may_not_write_it_is_told_how(workspace: Path) -> None:
+    with public_folder() as folder:
+        units = folder / "units"
+        units.mkdir(mode=0o755)
+        (folder / "workspace").mkdir()
+        if os.geteuid() != 0:
+            units.chmod(0o555)
+        with another_user(), pytest.raises(FileUnusable, match="cannot be written") as caught:
+            unit_file.install(folder / "workspace", units)
+        assert "-m driver install-unit" in caught.value.todo
+        units.chmod(0o755)
 
 
 def test_installing_twice_is_the_same_and_says_what_is_left(

@@ -12,7 +12,7 @@ import pytest
 from contracts import files, stages
 from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
 from contracts.stage import InputRef, Stage
-from driver import commands, preflight, promotion, records, recover, taken_back, verification
+from driver import preflight, promotion, records, recover, taken_back, takeover, verification
 from driver.host_stages import deploy
 from driver.plan import Action, Step
 from driver.report.display import Display
@@ -131,9 +131,9 @@ def test_a_service_that_stays_away_keeps_no_bad_model_live_in_a_run_either(
     def away(_: Session) -> None:
         raise BackendUnavailable("the backend is away")
 
-    monkeypatch.setattr(commands, "_bring_back_first", away)
+    monkeypatch.setattr(takeover, "bring_back_first", away)
     with pytest.raises(BackendUnavailable):
-        commands._take_over(session)
+        takeover.take_over(session)
     assert live(engine) == first.digest
 
 
@@ -237,6 +237,6 @@ def test_no_run_begins_while_a_damaged_record_waits_for_somebody(
     (session.workspace / file).write_text("{")
     for _ in range(2):
         with pytest.raises(FileUnusable, match=rf"{file}\.damaged-1"):
-            commands._take_over(session)
+            takeover.take_over(session)
     (session.workspace / f"{file}.damaged-1").unlink()
-    commands._take_over(session)
+    takeover.take_over(session)

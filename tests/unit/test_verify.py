@@ -15,7 +15,7 @@ from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed, Ver
 from contracts.params import VerifyMetrics
 from driver import verification
 from driver.adapters.backend import Backend
-from driver.adapters.items import analysis_of
+from driver.adapters.items import analysis_of, storage_of
 from driver.host_stages import canaries, reanalysis, verify
 from driver.host_stages.record import Record
 from tasks import load_task
@@ -71,7 +71,9 @@ def test_what_the_items_held_before_is_kept(world: World) -> None:
     kept = world.kept()
     assert tuple(kept) == metrics.items
     assert {fields["summary"] for fields in kept.values()} == {"Alt."}
-    assert {analysis_of(fields)["reasoning"] for fields in kept.values()} == {"Alt."}
+    assert {analysis_of(fields, storage_of(TASK))["reasoning"] for fields in kept.values()} == {
+        "Alt."
+    }
     (record,) = Record.every(world.root)
     assert {i: state["summary"] for i, state in record.before().items()} == dict.fromkeys(
         metrics.items, "Alt."
@@ -341,7 +343,6 @@ def test_the_order_of_the_items_hangs_on_nothing_but_their_ids(world: World) -> 
     assert [row["id"] for row in canaries.candidates(TASK, items, labels)] == order
 
 
-FIELDS = tuple(TASK.output.model_fields)
 OLD_TEXTS = {"summary": "Alt.", "detailed_analysis": "Alt.", "priority": "none"}
 
 
@@ -362,7 +363,7 @@ def test_an_answer_is_what_the_new_analysis_has_stored(
 ) -> None:
     before = {**OLD_TEXTS, "metadata": {}}
     after = {**item, "assigned_aks": [], "metadata": {"llm_analysis": analysis}}
-    answer = canaries.answer_in(before, after, FIELDS)
+    answer = canaries.answer_in(TASK, before, after)
     assert answer["summary"] == summary
     assert answer["priority"] in {None, "high"}
 

@@ -84,8 +84,11 @@ def test_the_other_terms_of_the_production_setting() -> None:
 
 def test_an_optimizer_in_32_bits_where_there_is_no_8_bit_one() -> None:
     adapter_mib = 64_225_280 / MIB
-    assert replace(PRODUCTION, load_in="bf16").memory().optimizer == pytest.approx(8 * adapter_mib)
     assert replace(PRODUCTION, cuda=False).memory().optimizer == pytest.approx(8 * adapter_mib)
+    divided = replace(PRODUCTION, load_in="bf16", shares=2)
+    assert divided.memory().optimizer == pytest.approx(8 * adapter_mib)
+    whole = replace(PRODUCTION, load_in="bf16")
+    assert whole.memory().optimizer == PRODUCTION.memory().optimizer
     # rank 2: A and B of 2·1024 elements stay in 32 bits, the larger ones do not
     small = replace(PRODUCTION, rank=2).memory().optimizer * MIB
     a_layer = 2 * 2 * 1024 * 8 + 2 * (100_352 - 2 * 1024) * 2 * (1 + 4 / 256)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import BackendUnavailable, WindowOpen
-from driver import window_return
+from driver import users, window_return
 from driver.adapters.containers import Stopped
 from driver.settings import BackendSettings
 from driver.window import Window
 from driver.window_record import RECORD_FILE
+from tests.unit.other_user import another_user, close, public_folder
 from tests.unit.window_world import MODEL, Outside, stop_other
 
 BACKEND = BackendSettings(url="http://127.0.0.1:9", container="news")
@@ -38,6 +39,16 @@ def test_open_stops_once_and_close_brings_back(tmp_path: Path, outside: Outside)
     assert outside.calls == ["stop 120", "start c1", "load news:latest"]
     assert not opened.is_open
     assert opened.away_s > 0
+
+
+def test_a_record_of_another_user_says_whose_it_is(outside: Outside) -> None:
+    with public_folder() as folder:
+        window(folder, outside).open()
+        close(folder / RECORD_FILE, 0o600)
+        with another_user(), pytest.raises(WindowOpen, match="cannot read") as caught:
+            window(folder, outside).close()
+        assert caught.value.why.startswith(f"it is {users.me()}'s")
+        assert "recover as" in caught.value.todo
 
 
 def test_the_record_is_private_and_says_what_ran(tmp_path: Path, outside: Outside) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import BackendUnavailable, WindowOpen
-from driver import service as service_module
 from driver import window_return
 from driver.service import ContainerService
 from driver.settings import BackendSettings, ComposeSettings
@@ -347,10 +347,7 @@ class Engine:
         ({"news-before": "c1"}, "c1"),
     ],
 )
-def test_what_has_the_name_by_now_is_the_service(
-    containers: dict[str, str], started: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = Engine(containers)
-    monkeypatch.setattr(service_module, "ContainerHost", lambda _host, _patience_s: engine)
-    ContainerService("news", "").start("c1")
+def test_what_has_the_name_by_now_is_the_service(containers: dict[str, str], started: str) -> None:
+    engine: Any = Engine(containers)
+    ContainerService("news", engine).start("c1")
     assert engine.started == [started]

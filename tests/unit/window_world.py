@@ -8,6 +8,7 @@ from typing import Any
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerState, Stopped
+from driver.docker_tls import DockerTls
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window import Window
@@ -98,8 +99,8 @@ class Outside(World):
         assert settings.container == "news"
         return self
 
-    def containers(self, host: str) -> Any:
-        assert host == "unix://gpu"
+    def containers(self, host: str, tls: DockerTls | None = None) -> Any:
+        assert (host, tls) == ("unix://gpu", None)
         if self.other_away:
             raise DockerUnavailable("no Docker engine answers at unix://gpu")
         return Others(self)

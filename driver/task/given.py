@@ -1,0 +1,135 @@
+"""What a new task is given: its name, and its fields as a person writes them.
+
+A field is `NAME:TYPE` or `NAME:TYPE:MEANING`; a `?` behind the type lets it be null. Types: `text`,
+`flag`, `score` (0 to 1), `count`, `date`, `list` (of short texts), or the values of a choice, as in
+`mood:good|bad|mixed`.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from contracts.errors import SettingsInvalid
+
+TYPES = ("text", "flag", "score", "count", "date", "list")
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,29}")
+_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_MOST_FIELDS = 20
+# Classes that the module of the answer uses itself.
+_TAKEN = {"Annotated", "BaseModel", "ConfigDict", "Field", "StrEnum", "StringConstraints"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A field of the new task's answer."""
+
+    name: str
+    kind: str
+    """One of `TYPES`, or `choice`."""
+    nullable: bool = False
+    values: tuple[str, ...] = ()
+    """Of a choice."""
+    meaning: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def class_name(self) -> str:
+        """What the class of a choice is called."""
+        name = camel(self.name)
+        return f"{name}Choice" if name in _TAKEN or name.endswith(("Item", "Answer")) else name
+
+
+def camel(name: str) -> str:
+    """Return a name with underscores as that of a class."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def task_name(text: str) -> str:
+    """Return the name of a task if it can be one; raises `SettingsInvalid`."""
+    if not _NAME.fullmatch(text) or keyword.iskeyword(text):
+        raise SettingsInvalid(
+            f"{text!r} cannot be the name of a task",
+            why="it is the name of a Python package, which others import",
+            todo="Take 2 to 30 small letters, digits and underscores, a letter first.",
+        )
+    return text
+
+
+def field(text: str) -> Given:
+    """Return a field as it was written; raises `SettingsInvalid` that says what is wrong."""
+    name, separator, rest = text.strip().partition(":")
+    kind, _, meaning = rest.partition(":")
+    nullable = kind.endswith("?")
+    kind = kind.removesuffix("?")
+    if not separator or not kind:
+        raise _wrong(text, "it has no type")
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise _wrong(text, "a name has 2 to 30 small letters, digits and underscores")
+    if hasattr(BaseModel, name) or name.startswith("model_"):
+        raise _wrong(text, "pydantic keeps this name for itself")
+    meaning = " ".join(meaning.split())
+    if kind in TYPES:
+        if nullable and kind in {"flag", "list"}:
+            raise _wrong(text, f"a {kind} is never null")
+        return Given(name, kind, nullable, meaning=meaning)
+    values = tuple(kind.split("|"))
+    if len(values) < 2 or len(set(values)) < len(values):
+        raise _wrong(text, f"the types are {', '.join(TYPES)}, or at least two values a|b")
+    for value in values:
+        if not _VALUE.fullmatch(value):
+            raise _wrong(text, f"{value!r} is no value of small letters, digits, _ and -")
+    if len({member(value) for value in values}) < len(values):
+        raise _wrong(text, "two of its values would have the same name")
+    return Given(name, "choice", nullable, values, meaning)
+
+
+def member(value: str) -> str:
+    """Return what the member of an enum is called."""
+    return value.upper().replace("-", "_")
+
+
+def fields(texts: Sequence[str]) -> tuple[Given, ...]:
+    """Return the fields, asked for at the terminal where none is given."""
+    found = [field(text) for text in texts] if texts else _asked()
+    names = [each.name for each in found]
+    if not found or len(names) > _MOST_FIELDS:
+        raise SettingsInvalid(
+            f"an answer has 1 to {_MOST_FIELDS} fields, and {len(names)} are given",
+            todo="Name each: --field NAME:TYPE[:MEANING].",
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsInvalid(f"a field is named twice: {', '.join(twice)}")
+    if len({each.class_name for each in found}) < len(found):
+        raise SettingsInvalid("two fields have names that differ by underscores only")
+    return tuple(found)
+
+
+def _asked() -> list[Given]:
+    """Ask for fields until an empty line; nobody is asked where there is no terminal."""
+    found: list[Given] = []
+    if not sys.stdin.isatty():
+        return found
+    print(f"Fields of the answer, in order, as NAME:TYPE[:MEANING]. Types: {', '.join(TYPES)}, or")
+    print("the values of a choice (good|bad); ? behind the type lets it be null. Empty: done.")
+    while text := input("field: ").strip():
+        try:
+            found.append(field(text))
+        except SettingsInvalid as error:
+            print(error)
+    return found
+
+
+def _wrong(text: str, why: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"{text!r} is no field", why=why, todo="Write NAME:TYPE or NAME:TYPE:MEANING."
+    )
