@@ -21,7 +21,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     made.close()
 
 
-@pytest.mark.parametrize("why", ["as in [OPS-12]", "agreed [/OPS-12]", "[red]all[/red] of us"])
+@pytest.mark.parametrize("why", ["as in [ops-12]", "agreed [/OPS-12]", "[red]all[/red] of us"])
 def test_a_reason_is_shown_as_it_was_given(
     tmp_path: Path,
     engine: Engine,
