@@ -117,10 +117,10 @@ class Bulk:
         yield from self._shown(before, wait_s)
 
     def _members(self, channel_id: int, known: Iterable[str]) -> Channel:
-        """Return what is in a channel now; only `known` ones where the backend cannot list it."""
+        """Return what is in a channel now, `known` items whole; nothing if it cannot be listed."""
         listed, shown = reanalysis.look_at(self._backend, self._storage, known)
-        others = {i: it for i, it in listed.items() if it.get("channel_id") == channel_id}
-        return {**others, **{i: it for i, it in shown.items() if listed}}
+        there = {i: it for i, it in listed.items() if it.get("channel_id") == channel_id}
+        return {i: shown.get(i, item) for i, item in there.items()}
 
     def _others(self, channel_id: int, count: int, known: Mapping[str, Row]) -> dict[str, Row]:
         """Keep and return what came into a channel at the very moment of its request; says so.
