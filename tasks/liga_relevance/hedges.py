@@ -41,6 +41,7 @@ _WEIGHS = re.compile(
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
     r"|[Pp]otenziell|abzuwarten|abwarten|zeichne(?:t|n) sich\b|schein(?:t|en)\b"
     r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
+    r"|[Gg]e(?:warnt|droht|hofft|bangt|schätzt)\b|[Aa]ngedroht|[Ee]rhofft|[Vv]orgewarnt\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
