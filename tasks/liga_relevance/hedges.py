@@ -9,7 +9,7 @@ words: "weitere", a denial, another town.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import cache, lru_cache
 
@@ -43,6 +43,9 @@ _WEIGHS = re.compile(
     r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
     r"|[Gg]e(?:warnt|droht|hofft|bangt|schätzt)\b|[Aa]ngedroht|[Ee]rhofft|[Vv]orgewarnt\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
+    r"|schließ(?:t|en)\b[^.!?]{0,80}\bnicht aus\b|schloss(?:en)?\b[^.!?]{0,80}\bnicht aus\b"
+    r"|(?:behält|behalten|behielt|behielten)\b[^.!?]{0,80}\bvor\b|vorbehalten\b|zur Debatte\b"
+    r"|mit dem Gedanken\b|im Gespräch\b(?! mit\b)"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
 # Can be turned into a guess, if it is about the very same: "wir können" becomes "sie könnten", and
@@ -66,6 +69,14 @@ _NO_CONTENT = FUNCTION_WORDS | word_set(
     neue sagt sagte heißt erklärte dies dadurch hierdurch ebenfalls auswirkungen konsequenzen
     """
 ) - {"geplant"}
+# Verbs that say no more than the noun beside them: Klage einreichen. "Stellen" are jobs.
+_LIGHT = word_set(
+    """
+    einreichen einzureichen eingereicht einleiten einzuleiten eingeleitet anstrengen anzustrengen
+    angestrengt erheben erhoben stellen stellt gestellt ergreifen ergriffen anrufen anzurufen
+    angerufen aufrufen aufzurufen aufgerufen veranstalten veranstaltet
+    """
+)
 _ENDING = re.compile(r"(?:ungen|ung|ern|en|er|es|em|et|te|n|s|e|t)$")
 _STEM = 6  # letters that are compared at most, and
 _LEAST_STEM = 4  # at least
@@ -289,9 +300,17 @@ class Weighed:
 
 @lru_cache(maxsize=256)
 def content_stems(sentence: str) -> frozenset[str]:
-    """Return the stems of the words of a sentence that say what it is about, folded."""
+    """Return the stems of the words of a sentence that say what it is about, folded.
+
+    Of the verbs in `_LIGHT` only if no other word tells anything.
+    """
     told = _WORD.findall(_THE_END.sub(_CLOSING, sentence))
-    words = (word for word in told if word.lower() not in _NO_CONTENT)
+    words = [word for word in told if word.lower() not in _NO_CONTENT]
+    telling = _stems(word for word in words if word not in _LIGHT)
+    return _stems(words) if telling <= _everywhere() else telling
+
+
+def _stems(words: Iterable[str]) -> frozenset[str]:
     return frozenset(stem for word in words if len(stem := _stem(folded(word))) >= _LEAST_STEM - 1)
 
 
