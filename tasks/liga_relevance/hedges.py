@@ -114,6 +114,23 @@ _EVENTS = tuple(
     verkauf verkaeuf veraeusser
     """.strip().splitlines()
 )
+# Events so grave that an article which guesses at one names it: in a guess, and in an article.
+_GRAVE = tuple(
+    (re.compile(guessed), re.compile(told))
+    for guessed, told in (
+        (
+            r"\b(?:sterben|stirbt|gestorben|todesf(?:a|ae)ll\w*|todesopfer)\b",
+            r"sterb|stirb|starb|storb|\btod|\btot|toedlich|toet|opfer|leben|umkomm|hospiz|palliat",
+        ),
+        (r"\b(?:suizid|selbstmord|selbsttoetung)", r"su[iy]zid|selbstm|selbstt|das leben"),
+        (r"\brueckfaellig", r"rueckf|wieder (?:trink|konsum)"),
+    )
+)
+# The verb that a guess ends with: "könnten kündigen", "dürfte geschlossen werden".
+_LAST_VERB = re.compile(
+    r"\b(?:könnt|dürft)en?\b[^.!?,;:]{0,160}?\b([a-zäöüß]{4,})"
+    r"(?: (?:müssen|werden|sein|haben))*[.!?]?$"
+)
 # Too short to be compared: it is a closing.
 _CLOSING = "Schließung"
 _THE_END = re.compile(r"\b(?:das|dem) (?:aus|ende)\b", re.IGNORECASE)
@@ -205,19 +222,30 @@ class Weighed:
             return Bearing.UNSURE if self._sure else Bearing.NONE
         found = Bearing.NONE
         plain = folded(statement)
+        if any(guess.search(plain) and not self._names(told) for guess, told in _GRAVE):
+            return found
+        verb = _verb_of(statement)
         for number in {*self._sure, *self._maybe}:
-            found = max(found, min(self._borne_out(stems, number), self._most(plain, number)))
+            found = max(found, min(self._borne_out(stems, number), self._most(plain, number, verb)))
             if found is Bearing.SAME:
                 return found
         return Bearing.UNSURE if self.tells(statement) else found
 
-    def _most(self, statement: str, number: int) -> Bearing:
-        """Return how far a sentence can bear out a guess, folded, whatever words they share."""
+    def _most(self, statement: str, number: int, verb: frozenset[str]) -> Bearing:
+        """Return how far a sentence can bear out a guess, folded, whatever words they share.
+
+        Without the stem of the guess's verb, in `verb` if it has one, it may be of another event.
+        """
         if self._differs(statement, number):
             return Bearing.UNSURE if number in self._sure else Bearing.NONE
         if _ALSO.search(statement) and not _MORE_TOLD.search(self._plain[number]):
             return Bearing.UNSURE
+        if verb and not _shared(verb, self._plain[number]):
+            return Bearing.UNSURE
         return Bearing.SAME
+
+    def _names(self, event: re.Pattern[str]) -> bool:
+        return any(event.search(plain) for plain in self._plain)
 
     def _differs(self, statement: str, number: int) -> bool:
         """Return whether one word makes another guess of it: "weitere", a denial, another town."""
@@ -308,6 +336,14 @@ def content_stems(sentence: str) -> frozenset[str]:
     words = [word for word in told if word.lower() not in _NO_CONTENT]
     telling = _stems(word for word in words if word not in _LIGHT)
     return _stems(words) if telling <= _everywhere() else telling
+
+
+def _verb_of(statement: str) -> frozenset[str]:
+    """Return the stem of the verb that a guess ends with, if it says what is to happen."""
+    match = _LAST_VERB.search(statement.rstrip('“”«" '))
+    if match is None or match.group(1) in _LIGHT:
+        return frozenset()
+    return content_stems(match.group(1)) - _everywhere()
 
 
 def _stems(words: Iterable[str]) -> frozenset[str]:
