@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,8 +49,10 @@ def choose(training: Training, *, rows_a_step: int, free_mib: int) -> int:
 
 
 def divisors(number: int) -> Iterator[int]:
-    """Yield the divisors of a number, the largest first."""
-    yield from (each for each in range(number, 0, -1) if number % each == 0)
+    """Yield the divisors of a number, the largest first, in as many steps as its root has units."""
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    yield from (number // each for each in small)
+    yield from (each for each in reversed(small) if each * each != number)
 
 
 def halved(rows: int) -> int:

@@ -21,6 +21,13 @@ from tests.unit.model_stages import TRAINING
 PRODUCTION = Training.of(TrainParams(), QWEN3_14B, rows=1, length=2048)
 CARD_24_GB = 24_576 - 400
 """What an RTX 3090 has free with nothing on it, about."""
+SIZES = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+}
 LOAD_IN: tuple[LoadIn, ...] = get_args(LoadIn)
 
 shapes = st.builds(
@@ -211,12 +218,30 @@ def test_a_divided_base_takes_a_share_and_what_is_put_together() -> None:
         {"text_config": "wide"},
         {"hidden_size": 64, "num_attention_heads": 0},
         {"num_experts": 8, "hidden_size": 64},
+        SIZES | {"hidden_size": float("inf")},
+        SIZES | {"hidden_size": 10**400},
+        SIZES | {"head_dim": 10**400},
     ],
 )
 def test_other_configs_are_no_shape(config: dict[str, Any], tmp_path: Path) -> None:
     files.write_json(tmp_path / "config.json", config)
     with pytest.raises(UnknownShape):
         Shape.read(tmp_path)
+
+
+def test_a_config_nested_without_end_is_no_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(UnknownShape):
+        Shape.read(tmp_path)
+
+
+def test_divisors_come_largest_first() -> None:
+    for number in range(1, 200):
+        assert list(fit.divisors(number)) == [n for n in range(number, 0, -1) if number % n == 0]
+
+
+def test_divisors_of_a_large_prime_come_at_once() -> None:
+    assert list(fit.divisors(2**31 - 1)) == [2**31 - 1, 1]
 
 
 def test_a_config_without_its_defaults_is_read(tiny_base: Path) -> None:
