@@ -36,16 +36,16 @@ class Saving:
         return f"{self.setting} (saves {self.mib:,} MiB{short})"
 
 
-def choose(training: Training, *, rows_a_step: int, free_mib: int) -> int:
+def choose(training: Training, *, rows_a_step: int, free_mib: int, where: str = "") -> int:
     """Return the most rows at once that fit `free_mib`, a divisor of `rows_a_step`.
 
     `training.rows` does not matter. Raises `OutOfMemory` with what would help where one row of
-    `training.length` tokens does not fit.
+    `training.length` tokens does not fit; `where` says what has that memory.
     """
     for rows in divisors(rows_a_step):
         if fits(training, rows, free_mib):
             return rows
-    raise does_not_fit(training, free_mib)
+    raise does_not_fit(training, free_mib, where=where)
 
 
 def divisors(number: int) -> Iterator[int]:
@@ -109,6 +109,11 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
         if combined.mib > found[0].mib:  # with two narrow layers, ways can work against each other
             found.append(combined)
     return found
+
+
+def one_of(processes: int, memory: str) -> str:
+    """Return how a message calls what one process has of a memory that all of them share."""
+    return memory if processes == 1 else f"one of {processes} processes' part of {memory}"
 
 
 def does_not_fit(training: Training, free_mib: int, *, where: str = "") -> OutOfMemory:
