@@ -17,6 +17,10 @@ _LENGTH_STEP = 64
 """Tokens by which a shorter `train.max_length` is looked for."""
 _SHORTEST = 64
 """The least `train.max_length` that the settings take."""
+_LEAST_RANK = 8
+"""Of the adapter, that is advised; below it a LoRA may learn too little."""
+_WORTH_A_RANK = 0.05
+"""Share of all memory from which on a smaller rank is advised: it changes what is learned."""
 _CARD_SHARE = 0.95
 """Of a card's memory that training can have: a display takes some."""
 
@@ -91,6 +95,8 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
                 changes[f"train.load_in={load_in}"]["shares"] = 1
     if not single.checkpointing:
         changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
+    if rank := _smaller_rank(single, free_mib):
+        changes[f"train.rank={rank}"] = {"rank": rank}
     if length >= _SHORTEST:
         changes[f"train.max_length={length}"] = {"length": length}
     needed = single.memory().total
@@ -133,6 +139,21 @@ def advice(ways: Iterable[str]) -> str:
     """Return what to do about too little memory, of the ways that would save some."""
     either = ", or ".join(ways)
     return f"Set {either}." if either else "Free memory, or take a larger device."
+
+
+def _smaller_rank(training: Training, free_mib: int) -> int:
+    """Return the largest half, quarter, … of the rank that fits, else the smallest; 0 for none.
+
+    None is advised where the adapter is a small part of the whole.
+    """
+    needed, rank, found = training.memory().total, training.rank, 0
+    while (rank := rank // 2) >= _LEAST_RANK:
+        total = replace(training, rank=rank).memory().total
+        if needed - total >= _WORTH_A_RANK * needed:
+            found = rank
+        if total <= free_mib:
+            break
+    return found
 
 
 def _shorter(training: Training, free_mib: int) -> int:

@@ -178,6 +178,18 @@ def test_what_saves_nothing_or_cannot_be_set_is_not_advised() -> None:
     assert not any("max_length" in way.setting for way in ways), "the settings begin at 64"
 
 
+def test_a_smaller_rank_is_advised_where_the_adapter_is_large() -> None:
+    large = replace(PRODUCTION, rank=512)
+    needed = large.memory().total
+    (way,) = (way for way in fit.savings(large, CARD_24_GB) if "rank" in way.setting)
+    assert (way.setting, way.enough) == ("train.rank=64", True)
+    assert needed - way.mib == replace(large, rank=64).memory().total <= CARD_24_GB
+    assert replace(large, rank=128).memory().total > CARD_24_GB
+    (way,) = (way for way in fit.savings(large, 0) if "rank" in way.setting)
+    assert (way.setting, way.enough) == ("train.rank=8", False)
+    assert not any("rank" in way.setting for way in fit.savings(PRODUCTION, 0)), "it is small"
+
+
 @settings(max_examples=60)
 @given(trainings)
 def test_all_ways_together_are_named_where_they_save_more(training: Training) -> None:
