@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -271,3 +272,22 @@ def test_a_damaged_base_is_named(tmp_path: Path) -> None:
     base.mkdir()
     with pytest.raises(BaseModelMissing, match=r"config\.json"):
         merged(tmp_path / "empty", base, adapter)
+
+
+OTHER_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "OFT": ("OFTConfig", {"oft_block_size": 4, "r": 0}),
+    "LN tuning": ("LNTuningConfig", {"target_modules": ["post_attention_layernorm"]}),
+    "SHiRA, with its indices in whole numbers": ("ShiraConfig", {"r": 2}),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_KINDS)
+def test_other_kinds_of_adapter_are_peft_s_to_merge(tmp_path: Path, case: str) -> None:
+    name, told = OTHER_KINDS[case]
+    base = make_base(tmp_path / "base", tie_word_embeddings=False)
+    given = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "up_proj"], **told}
+    adapter = save_adapter(tmp_path / "adapter", base, getattr(peft, name)(**given))
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert metrics["merged_modules"] in {3, 6}, "one or two of each layer"
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
