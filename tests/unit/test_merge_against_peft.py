@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
@@ -160,7 +161,32 @@ def test_what_streaming_does_not_cover_goes_to_peft_and_says_so(
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
-@pytest.mark.parametrize("lora", [{"target_modules": ["q_proj", "lm_head"]}, SAVED_HEAD])
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_a_copy_of_head_or_embedding_unties_them(tmp_path: Path, saved: list[str]) -> None:
+    base, adapter = made(tmp_path, {"modules_to_save": saved})
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    expected = merged_by_peft(base, adapter, torch.bfloat16)
+    assert set(tensors(out)) == set(expected), "with a head of its own"
+    assert_same_bits(out, expected)
+    config, before = (json.loads((each / "config.json").read_text()) for each in (out, base))
+    assert config == before | {"tie_word_embeddings": False}
+    check_complete(out)
+    with torch.no_grad():
+        ids = torch.arange(5, 25)[None]
+        plain = AutoModelForCausalLM.from_pretrained(base)
+        trained = peft.PeftModel.from_pretrained(plain, str(adapter))(ids).logits
+        served = AutoModelForCausalLM.from_pretrained(out)(ids).logits
+    assert torch.nn.functional.cosine_similarity(trained, served, dim=-1).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    ],
+)
 def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change_too(
     tmp_path: Path, lora: dict[str, Any]
 ) -> None:
