@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from contracts.errors import SentinelTripped
+from images.weights.adapter_config import read_config
 from images.weights.lora import WEIGHTS, lora_modules
 from images.weights.model_files import base_config
 from images.weights.shards import NAMES, model_shards
@@ -42,6 +43,7 @@ def merge_with_peft(
     from transformers import AutoModelForCausalLM
 
     _check_head(base, adapter)
+    _check_layers(adapter)
     tell(0, _PARTS)
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=_merged_in(base, dtype), device_map="cpu", local_files_only=True
@@ -82,6 +84,16 @@ def _check_head(base: Path, adapter: Path) -> None:
             why="they are one tensor, so that a merge would change both",
             todo="Train without lm_head, or with a copy of it (modules_to_save), or on a base with "
             "tie_word_embeddings=false and a head.",
+        )
+
+
+def _check_layers(adapter: Path) -> None:
+    """Raise for an adapter on repeated layers, which PEFT can compute with, but not save merged."""
+    if repeated := read_config(adapter).get("layer_replication"):
+        raise SentinelTripped(
+            "sentinel adapter_modules: the adapter repeats layers of the base (layer_replication)",
+            why=f"as {repeated}; merged it would be a model of another number of layers",
+            todo="Train without layer_replication, or on a base that has these layers itself.",
         )
 
 

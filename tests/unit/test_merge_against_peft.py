@@ -195,6 +195,12 @@ def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change
         merged(tmp_path / "ws", base, adapter)
 
 
+def test_repeated_layers_are_named(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {"layer_replication": [[0, 2], [1, 3]]})
+    with pytest.raises(SentinelTripped, match=r"adapter_modules.*layer_replication"):
+        merged(tmp_path / "ws", base, adapter)
+
+
 def test_a_bias_that_the_base_has_no_place_for_is_named(tmp_path: Path) -> None:
     base, adapter = made(tmp_path, {"lora_bias": True})
     with pytest.raises(SentinelTripped, match="adapter_modules") as refused:
