@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
-from driver import candidates, damaged, locks, promotion, records, verification
+from driver import candidates, damaged, locks, promotion, recent, records, verification
 from driver.docker_tls import DockerTls
 from driver.signals import SIGNALS
 from driver.store import Run
@@ -81,12 +80,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
 
 def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
     """Remove what a killed evaluation has left in the serving engine of the last run."""
-    run = Run.last(workspace)
-    try:
-        asked = json.loads((run.folder / "settings.json").read_text()) if run else {}
-    except (OSError, ValueError):
-        return
-    engine = connect({**os.environ, "RETRAIN_ENGINE": str(asked.get("engine", ""))}, workspace)
+    engine = connect(recent.engine_environment(recent.settings(workspace)), workspace)
     try:
         candidates.drop(workspace, engine, partial(_at_work, workspace), say)
     finally:

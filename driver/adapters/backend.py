@@ -31,6 +31,8 @@ _LISTED = ("content", "is_manually_reviewed", "metadata")
 class ModelNotAsked(BackendUnavailable):
     """The backend answers, but it does not ask the model that it should, or none at all."""
 
+    passing = False  # it does so until somebody changes its settings
+
 
 class ItemUnavailable(LookupError):
     """One item cannot be read or reprocessed, while the backend itself answers.

@@ -141,9 +141,11 @@ def grounded(mention: Mention, article: str, given: list[Mention], published: st
 
 
 def years_meant(article: str, published: str) -> frozenset[int]:
-    """Return the years that an article counts from the day on which it was `published`."""
-    origin = _origin(published)
-    return frozenset() if origin is None else years_from(article, origin)
+    """Return the years that an article counts, from the day on which it was `published` or others.
+
+    The others are years that it names in the same sentence or the one before.
+    """
+    return years_from(article, _origin(published))
 
 
 def _origin(published: str) -> date | None:
@@ -163,10 +165,12 @@ def _date(year: int, month: int, day: int) -> date | None:
 def _year_told(mention: Mention, other: Mention, article: str, origin: date | None) -> bool:
     if mention.year is None or mention.year == other.year or str(mention.year) in article:
         return True
-    if origin is None or other.year is not None:
+    if other.year is not None:
         return False
     if mention.year in years_from(article, origin):
         return True
+    if origin is None:
+        return False
     day = _date(mention.year, mention.month, other.day or 15)
     return day is not None and abs((day - origin).days) <= _HALF_A_YEAR
 

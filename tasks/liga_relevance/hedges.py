@@ -4,7 +4,8 @@ A guess is borne out by a sentence of the article that guesses, fears or plans, 
 same thing. "Eltern können sich melden" bears out nothing about other Kitas, and neither does a
 fear for the budget. Words are the same if the stem of one stands in the other, so that "Kürzung"
 is in "Mittelkürzungen", or if both name one event, as "schließen" and "das Aus" do. Words that
-stand everywhere ("Stadt", "Kinder") tell nothing by themselves.
+stand everywhere ("Stadt", "Kinder") tell nothing by themselves. Some make another guess of the same
+words: "weitere", a denial, another town.
 """
 
 import re
@@ -38,6 +39,7 @@ _WEIGHS = re.compile(
     r"|sorg(?:e|en|t|te|ten) sich\b|vor de[mr] (?:Aus|Ende|Schließung|Insolvenz|Pleite|Kollaps)\b"
     r"|[Ww]arn(?:e|en|t|te|ten|end\w{0,2}|ung|ungen)\b|[Vv]erd(?:acht|ächtig)|deute(?:t|n)\b"
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
+    r"|[Pp]otenziell|abzuwarten|abwarten|zeichne(?:t|n) sich\b|schein(?:t|en)\b"
     r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
@@ -108,6 +110,47 @@ _LEANS = re.compile(
     r"\b(?:sie|ihnen|ihre[nrms]?|er|ihm|dies\w{0,2}|davon|damit|dadurch|dafuer|daran|dazu"
     r"|weitere[nrms]?|andere[nrms]?|deren|dessen|dort|beide[nrs]?|viele|manche|einige)\b"
 )
+# The guess is about more than what the sentence tells of, or also about another.
+_OTHERS = re.compile(r"\b(?:weitere|andere|zusaetzliche)[nrsm]?\b")
+_ALSO = re.compile(r"\b(?:auch|ebenfalls|ebenso)\b")
+_MORE_TOLD = re.compile(
+    r"\b(?:(?:weiter|ander|zusaetzlich|uebrig|neu|naechst)e[nrsm]?|mehr|noch|auch|ebenfalls|ebenso)\b"
+)
+_DENIED = re.compile(r"\b(?:nicht|nie|niemand\w{0,2}|niemals|kein\w{0,2}|kaum)\b")
+_DENIAL_TOLD = re.compile(
+    rf"{_DENIED.pattern}|\b(?:ohne|weder)\b|verlier|verlor|verlust|fehl|mangel|entfall|wegfall|knapp"
+)
+_HESSIAN = word_set("nordhessen mittelhessen osthessen suedhessen rhein-main-gebiet")
+_TOWNS = frozenset(folded(place) for place in PLACES) | _HESSIAN
+_TOWN_WORD = re.compile(r"[\w-]+")
+# Words that hold another, by what they have before it, and mean something else: Bewohner have no
+# "Wohnung" in them.
+_OTHERWISE = {
+    word[:_STEM]: tuple(before)
+    for word, *before in map(
+        str.split,
+        """
+        wohn be
+        schliess be ent an aus
+        such be ver
+        komm be ein ab an
+        steh be ver ent ge
+        kauf ver
+        sorg be ver ent
+        halt be er ver ent auf in
+        wart er
+        handel be ver
+        richt be unter nach ge
+        gruend be
+        stimm be
+        trag be ver an auf
+        teil be er ver ur vor
+        treff be
+        fahr er ge ver
+        setz be er ge ver
+        """.strip().splitlines(),
+    )
+}
 
 
 class Bearing(IntEnum):
@@ -149,11 +192,37 @@ class Weighed:
         if not stems:
             return Bearing.UNSURE if self._sure else Bearing.NONE
         found = Bearing.NONE
+        plain = folded(statement)
         for number in {*self._sure, *self._maybe}:
-            found = max(found, self._borne_out(stems, number))
+            found = max(found, min(self._borne_out(stems, number), self._most(plain, number)))
             if found is Bearing.SAME:
                 return found
         return Bearing.UNSURE if self.tells(statement) else found
+
+    def _most(self, statement: str, number: int) -> Bearing:
+        """Return how far a sentence can bear out a guess, folded, whatever words they share."""
+        if self._differs(statement, number):
+            return Bearing.UNSURE if number in self._sure else Bearing.NONE
+        if _ALSO.search(statement) and not _MORE_TOLD.search(self._plain[number]):
+            return Bearing.UNSURE
+        return Bearing.SAME
+
+    def _differs(self, statement: str, number: int) -> bool:
+        """Return whether one word makes another guess of it: "weitere", a denial, another town."""
+        plain = self._plain[number]
+        return (
+            (_OTHERS.search(statement) is not None and not _MORE_TOLD.search(plain))
+            or (_DENIED.search(statement) is not None and not _DENIAL_TOLD.search(plain))
+            or self._elsewhere(statement, number)
+        )
+
+    def _elsewhere(self, statement: str, number: int) -> bool:
+        """Return whether a sentence, or the one before, names towns, but none of a statement."""
+        meant = _towns(statement)
+        if not meant:
+            return False
+        named = _towns(self._plain[number]) | _towns(self._plain[max(0, number - 1)])
+        return bool(named) and meant.isdisjoint(named)
 
     def _borne_out(self, stems: frozenset[str], number: int) -> Bearing:
         """Return how far a sentence that guesses, or may, bears out a guess of these words."""
@@ -206,11 +275,15 @@ class Weighed:
     def tells(self, statement: str) -> bool:
         """Return whether a sentence says for certain two thirds of what a statement guesses.
 
-        That is no guess of the article, but no invention either.
+        That is no guess of the article, but no invention either: unless it guesses of "weitere",
+        denies, or is about another town, and the sentence does not.
         """
         stems = content_stems(statement)
-        told = max(2, 2 * len(stems) / 3)
-        return any(len(_shared(stems, plain)) >= told for plain in self._plain)
+        told, guess = max(2, 2 * len(stems) / 3), folded(statement)
+        return any(
+            len(_shared(stems, plain)) >= told and not self._differs(guess, number)
+            for number, plain in enumerate(self._plain)
+        )
 
 
 @lru_cache(maxsize=256)
@@ -248,5 +321,21 @@ def _names_of(stem: str) -> tuple[str, ...]:
     return (stem, *(word for event in events for word in event))
 
 
+@lru_cache(maxsize=1024)
+def _towns(plain: str) -> frozenset[str]:
+    words = _TOWN_WORD.findall(plain)
+    forms = (form for word in words for form in (word, word.removesuffix("er"), word.rstrip("s")))
+    return _TOWNS.intersection(forms)
+
+
 def _shared(stems: frozenset[str], plain: str) -> frozenset[str]:
-    return frozenset(stem for stem in stems if any(name in plain for name in _names_of(stem)))
+    return frozenset(s for s in stems if any(_stands(name, plain) for name in _names_of(s)))
+
+
+def _stands(name: str, plain: str) -> bool:
+    """Return whether a word stands in a sentence, be it in another, but in none of `_OTHERWISE`."""
+    place = plain.find(name)
+    before = _OTHERWISE.get(name[:_STEM])
+    while before and place >= 0 and plain.endswith(before, 0, place):
+        place = plain.find(name, place + 1)
+    return place >= 0

@@ -1,4 +1,8 @@
-"""Years, and turns of months and years, that a text counts from the day on which it appeared."""
+"""Years, and turns of months and years, that a text does not name but count.
+
+They are counted from the day on which it appeared ("im kommenden Jahr"), or from a year that the
+same sentence or the one before names ("2025 waren es 31, im Jahr davor 19").
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +10,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 
 from tasks.liga_relevance.numbers import number_word
+from tasks.liga_relevance.sentences import sentences
 
 # Adjectives before "Jahr" and "Monat", without the last letter of their ending.
 _AWAY = {
@@ -31,6 +36,17 @@ _YEAR = re.compile(
     r"|(?P<way>vor|seit|in) (?P<count>[a-zäöüß]{3,20}|\d{1,2}) jahr(?:en?)?)\b",
     re.IGNORECASE,
 )
+_NAMED = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+# im Jahr davor, zwei Jahre zuvor, ein Jahr später, nach drei Jahren, im Vorjahr, im Folgejahr
+_FROM_NAMED = re.compile(
+    r"\b(?:(?P<count>[a-zäöüß]{2,20}|\d{1,2}) (?P<unit>jahre?) "
+    r"(?:(?P<before>davor|zuvor|vorher|früher)|später|danach|darauf)"
+    r"|nach (?P<past>[a-zäöüß]{3,20}|\d{1,2}) jahr(?:en?)?"
+    r"|(?P<vor>vorjahr|(?:vorig|vorherig|vorhergehend|vorangegangen)en jahr)(?:e?s)?"
+    r"|(?P<folge>folgejahr|(?:folgend|darauffolgend|nächst)en jahr)(?:e?s)?)\b",
+    re.IGNORECASE,
+)
+_THE_YEAR = ("im", "das", "dem", "des")  # before "Jahr davor": the one next to it
 # Ende des Monats, Anfang kommenden Jahres, zum Jahreswechsel 2026
 _TURN = re.compile(
     rf"\b(?:(?P<turn>anfang|beginn|mitte|ende) (?:des )?(?:{_WHICH} )?(?P<unit>jahr|monat)e?s"
@@ -45,11 +61,21 @@ _DAY = timedelta(days=1)
 
 
 @lru_cache(maxsize=8)
-def years_from(text: str, origin: date) -> frozenset[int]:
-    """Return the years that `text` names as so many before or after that of `origin`."""
-    return frozenset(
-        origin.year + away for match in _YEAR.finditer(text) for away in _years_away(match)
-    )
+def years_from(text: str, origin: date | None) -> frozenset[int]:
+    """Return the years that `text` counts from that of `origin`, or from one that it names."""
+    found: set[int] = set()
+    told_before: set[int] = set()
+    for sentence in sentences(text):
+        told = {int(year) for year in _NAMED.findall(sentence)}
+        if origin is not None:
+            aways = {n for match in _YEAR.finditer(sentence) for n in _away(match)}
+            found |= {origin.year + n for n in aways}
+            told |= {origin.year + n for n in aways}
+        aways = {n for match in _FROM_NAMED.finditer(sentence) for n in _away_from_named(match)}
+        counted = {year + n for year in told | told_before for n in aways}
+        found |= counted
+        told_before = told | counted
+    return frozenset(found)
 
 
 def turns_from(text: str, origin: date) -> frozenset[date]:
@@ -65,13 +91,29 @@ def turns_from(text: str, origin: date) -> frozenset[date]:
     )
 
 
-def _years_away(match: re.Match[str]) -> Iterator[int]:
+def _away(match: re.Match[str]) -> Iterator[int]:
     if match.group("before"):
         yield -1
     elif match.group("which"):
         yield _AWAY[match.group("which").lower()]
     elif (years := number_word(match.group("count"))) is not None:
         yield years if match.group("way").lower() == "in" else -years
+
+
+def _away_from_named(match: re.Match[str]) -> Iterator[int]:
+    if match.group("vor"):
+        yield -1
+    elif match.group("folge"):
+        yield 1
+    elif match.group("past"):
+        if (years := number_word(match.group("past"))) is not None:
+            yield years
+    else:
+        count = match.group("count").lower()
+        next_to_it = count in _THE_YEAR and match.group("unit").lower() == "jahr"
+        years = 1 if next_to_it else number_word(count)
+        if years is not None:
+            yield -years if match.group("before") else years
 
 
 def _days(match: re.Match[str], origin: date) -> Iterator[date]:

@@ -57,6 +57,13 @@ WEEKDAYS = word_set(
 )
 
 _WORD = re.compile(r"\w+")
+# At the end of a line: "Arbeiter-\nwohlfahrt", but not "Kinder-\nund Jugendhilfe".
+_BROKEN_WORD = re.compile(
+    r"(?<=[^\W\d_])[-\u2010][^\S\n]*\n[^\S\n]*"
+    r"(?!(?:und|oder|sowie|bis|bzw|beziehungsweise)\b)(?=[a-zäöüß])"
+)
+_BROKEN_COMPOUND = re.compile(r"(?<=[^\W\d_]-)[^\S\n]*\n[^\S\n]*(?=[A-ZÄÖÜ])")
+_SPACE = re.compile(r"(?<!\s)(?:[^\S ]\s*| \s+)")  # but a single blank
 _ACCENTS = re.compile("[\u0300-\u036f]")  # combining marks
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ı": "i", "ø": "o", "ł": "l"})
 
@@ -69,6 +76,27 @@ def words_of(text: str) -> list[str]:
 def unfolded(text: str) -> str:
     """Return `text` composed (NFC) and without the characters that only allow a line break."""
     return unicodedata.normalize("NFC", text).replace("\u00ad", "").replace("\u200b", "")
+
+
+def flowing(text: str) -> str:
+    """Return `text` without its line breaks, but for empty lines: they may be those of a page.
+
+    Words that a hyphen divides at the end of a line are whole, and other white space is a blank.
+    Between two digits it stays: there it groups thousands, or divides the cells of a table.
+    """
+    if "\n" in text:
+        text = _BROKEN_COMPOUND.sub("", _BROKEN_WORD.sub("", text.replace("\r\n", "\n")))
+    return _SPACE.sub(_blank, text)
+
+
+def _blank(space: re.Match[str]) -> str:
+    around = (
+        space.string[space.start() - 1 : space.start()],
+        space.string[space.end() : space.end() + 1],
+    )
+    if space.group().count("\n") > 1 or all(sign.isdecimal() for sign in around):
+        return space.group()
+    return " "
 
 
 def folded(word: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import serving.engine  # noqa: F401  # has errors of its own
+import driver.adapters.backend  # noqa: F401  # this and the engine have errors of their own
+import serving.engine  # noqa: F401
 from contracts import errors
 from contracts.errors import RetrainError
 from driver.retry import retried
@@ -17,6 +18,7 @@ PASSING = {
     "AnswerCutOff": True,  # a runner that ended
     "BackendUnavailable": True,  # workers that are starting
     "StageKilled": True,
+    "VerifyUnanswered": True,  # silence is no verdict
     "StageTimedOut": True,  # one that hung; one too slow for its limit differs
     # What a person has to mend first:
     "SettingsInvalid": False,
@@ -24,6 +26,7 @@ PASSING = {
     "BaseModelMissing": False,
     "GpuUnavailable": False,  # the lease has waited already
     "ModelMissing": False,
+    "ModelNotAsked": False,
     "DiskFull": False,
     "WorkspaceBusy": False,
     "ImageStale": False,
@@ -40,6 +43,8 @@ PASSING = {
     "CandidateRefused": False,
     "VerifyFailed": False,  # the model has been taken back
     "ReprocessFailed": False,
+    "NotVerified": False,
+    "TaskUnrenderable": False,
     "RestoreFailed": False,
     "LineageBroken": False,
     "RunUnreadable": False,

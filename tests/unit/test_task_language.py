@@ -39,6 +39,16 @@ from tasks.liga_relevance.sentences import normalised, sentences
         ("Sie kam am 3.3. nach Fulda und ging am 04.03.2026 um 12.30 Uhr.", 1),
         ("Das war's. Wir gehen.", 2),
         ("Die Kita schließt (leider. Sie war gut). Ende.", 3),
+        ("Das Heim schließt. 96 Kinder sind betroffen. 3,5 Stellen fehlen.", 3),
+        ("Wer zahlt? 96 Kinder warten! 40 Prozent. 12 gehen.", 4),
+        ("„Wir gehen.“ 96 Kinder bleiben.", 2),
+        ("2026 fehlen 3 Mio. Euro. 2027 sind es 5 Mio. 2028 sind es 6.", 3),
+        ("Das Land gibt 3 Mio. 2027 und 4 Mio. 2028.", 1),
+        ("Es gilt das SGB V. 96 Kinder warten. Der Verein e. V. 5 Jahre alt.", 4),
+        ("Am 3. 4. 2026 und am 3. 5. kommen ca. 96, z. B. 96 oder rd. 40.", 1),
+        ("Der 5. 10-Punkte-Plan nennt Nr. 5, § 5 Abs. 1 Nr. 2, Art. 3 und S. 12.", 1),
+        ("Im Sept. 2025 waren es mind. 5, am Mo. 8 Uhr in der Hauptstr. 5 nur 4.", 1),
+        ("3. Quartal: Es fehlen 96 Plätze. 1. Quartal: keine.", 2),
     ],
 )
 def test_sentences(text: str, count: int) -> None:

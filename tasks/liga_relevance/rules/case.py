@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple
 
 from tasks.liga_relevance.article import CONTENT_LIMIT, Article, user_message
 from tasks.liga_relevance.hedges import Weighed
+from tasks.liga_relevance.namesakes import Namesakes
 from tasks.liga_relevance.numbers import numbers_in
 from tasks.liga_relevance.output import LigaRelevance
 from tasks.liga_relevance.sentences import sentences
 from tasks.liga_relevance.vocabulary import Vocabulary
-from tasks.liga_relevance.words import unfolded, words_of
+from tasks.liga_relevance.words import flowing, unfolded, words_of
 
 Findings = Iterator[str]
 """What a rule has found in an answer, each named shortly with its field."""
@@ -26,8 +27,11 @@ class Case:
 
     @cached_property
     def shown(self) -> str:
-        """All that a model gets to see of the article: nothing else can bear out an answer."""
-        return unfolded(user_message(self.article))
+        """All that a model gets to see of the article: nothing else can bear out an answer.
+
+        Its line breaks are blanks, as they may be those of a page.
+        """
+        return flowing(unfolded(user_message(self.article)))
 
     @cached_property
     def words(self) -> list[str]:
@@ -38,6 +42,11 @@ class Case:
     def vocabulary(self) -> Vocabulary:
         """The same in whatever form a name has."""
         return Vocabulary(self.shown)
+
+    @cached_property
+    def namesakes(self) -> Namesakes:
+        """The people of `shown` by their surnames."""
+        return Namesakes(self.shown)
 
     @cached_property
     def numbers(self) -> set[str]:
@@ -57,7 +66,9 @@ class Case:
     @cached_property
     def weighed(self) -> Weighed:
         """What of title and content is a guess, a fear or a plan."""
-        return Weighed(self.article.title, self.content_sentences)
+        broken = "\n" in self.content  # maybe within sentences, at the width of a page
+        told = sentences(flowing(self.content)) if broken else self.content_sentences
+        return Weighed(self.article.title, told)
 
     @cached_property
     def summary(self) -> list[str]:

@@ -35,7 +35,11 @@ _JEWISH = "Jüdische Gemeinde"
 def _ungrounded_name(case: Case) -> Findings:
     known = case.vocabulary
     for name, text in case.claims:
-        told = {person for person in people(text) if not known.has(surname(person))}
+        told = {
+            person
+            for person in people(text)
+            if not known.has(surname(person)) or _is_another(case, person)
+        }
         for person in sorted(told):
             yield f"{name} nennt {excerpt(person)}"
     for name, text in case.prose:
@@ -51,7 +55,7 @@ def _unsure_name(case: Case) -> Findings:
     for name, text in case.prose:
         likely = {person for person in likely_people(text) if not known.has_any(person)}
         likely -= set(people(text))
-        for found in sorted({*_unsure(text, known), *_half_known(text, known), *likely}):
+        for found in sorted({*_unsure(text, known), *_half_known(case, text), *likely}):
             yield f"{name} nennt {excerpt(found)}"
     for _, association, sure in _argued(case):
         if not sure:
@@ -89,10 +93,16 @@ def _argued(case: Case) -> Iterator[tuple[str, str, bool]]:
             yield argument, association, len(named) == 1 and association != _JEWISH
 
 
-def _half_known(text: str, known: Vocabulary) -> Iterator[str]:
+def _is_another(case: Case, person: str) -> bool:
+    """Return whether the article names people of that surname, but by other first names."""
+    return " " in person and case.namesakes.contradict(person)
+
+
+def _half_known(case: Case, text: str) -> Iterator[str]:
     """Yield people whose first name the writer has added out of his own knowledge."""
+    known = case.vocabulary
     for person in people(text):
-        if known.has(surname(person)) and not known.has(person):
+        if known.has(surname(person)) and not known.has(person) and not _is_another(case, person):
             yield person
 
 

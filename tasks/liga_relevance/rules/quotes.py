@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
-from tasks.liga_relevance.words import words_of
+from tasks.liga_relevance.words import FUNCTION_WORDS, word_set, words_of
 
 # Which marks close a passage that the first one opens: German „…“ ‚…‘ »…« ›…‹, Swiss «…» ‹…›,
 # English “…” ‘…’, the typewriter's, and what hands mix up.
@@ -44,9 +44,21 @@ _VERB = (
 _SPOKEN_AFTER = re.compile(rf"\s?,?\s*{_VERB}\b")
 _SPOKEN_BEFORE = re.compile(rf"\b{_VERB}\b[^.!?:„\"]{{0,60}}:\s*$")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:–]\s+|\n\s*)$")
-_MOST_INFLECTED = 5  # words of a passage: more are somebody's sentence
-_LEAST_LETTERS = 5
+_MOST_INFLECTED = 5  # words of a passage: more are somebody's sentence, or
+_HEAD = 3  # words of a longer part of one: what depends on these keeps its case
+_SENTENCE_END = re.compile(r"[.!?]\W*$")
+_LEAST_LETTERS = 4
+_LEAST_STEM = 3
 _ENDING = re.compile(r"(?:e[nrsm]?|n|s)$")
+_ARTICLE = re.compile(r"d(?:er|ie|as|e[mns])")
+# Of the words that are no nouns or adjectives, those that are declined like one.
+_DECLINED = word_set(
+    """
+    ein eine einen einem einer eines kein keine keinen keinem keiner alle allen aller viele vielen
+    wenige einige mehrere manche solche beide beiden andere anderen mein meine sein seine seinen
+    seiner seinem ihre ihren ihrem ihrer unser unsere unseren unserer
+    """
+)
 _MOST_UNCLOSED = 20  # of a text are judged: where there are more, some of these are found
 _LONGEST_SENTENCE = 400  # characters of an unclosed passage that are looked at
 _UNCLOSED_TERM = re.compile(rf"\s*\w\S*(?: \w\S*)?(?<=,)(?!\s*{_VERB}\b)")
@@ -177,12 +189,18 @@ def _spoken(text: str, passage: Passage) -> bool:
 def _occurs(passage: str, given: str) -> bool:
     """Return whether the parts of a passage stand in `given`, in their order.
 
-    A few words may be inflected as their new sentence wants it.
+    A few words may be inflected as their new sentence wants it, and of a longer part of a sentence
+    the first ones.
     """
     words = words_of(passage)
-    if len(words) <= _MOST_INFLECTED and not _CUTS.search(passage):
-        pattern = " ".join(_inflected(word) for word in words)
-        return re.search(rf" {pattern} ", given) is not None
+    if not _CUTS.search(passage):
+        long = len(words) > _MOST_INFLECTED
+        free = 0 if long and _SENTENCE_END.search(passage) else _HEAD if long else len(words)
+        start = "".join(f" {_inflected(word)}" for word in words[:free])
+        rest = "".join(f" {word}" for word in words[free:]) + " "
+        if not free:
+            return rest in given
+        return any(given.startswith(rest, m.end()) for m in re.finditer(start, given))
     position = 0
     for part in _CUTS.split(passage):
         words = words_of(part)
@@ -197,9 +215,14 @@ def _occurs(passage: str, given: str) -> bool:
 
 def _inflected(word: str) -> str:
     """Return a pattern for a word and its declined forms."""
-    if len(word) < _LEAST_LETTERS:
+    if _ARTICLE.fullmatch(word):
+        return _ARTICLE.pattern
+    declined = len(word) >= _LEAST_LETTERS and word not in FUNCTION_WORDS
+    if not declined and word not in _DECLINED:
         return word
-    return rf"{_ENDING.sub('', word)}(?:e[nrsm]?|n|s)?"
+    stem = _ENDING.sub("", word)
+    stem = f"(?:{stem}|{word})" if len(stem) >= _LEAST_STEM and stem != word else word
+    return rf"{stem}(?:e[nrsm]?|n|s)?"
 
 
 UNGROUNDED_QUOTE = Rule(

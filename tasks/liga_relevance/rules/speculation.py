@@ -23,13 +23,16 @@ _EFFECT = (
     r"|(?:auswirkung|folge|konsequenz|bedeutung|auswirk|einfluss)\w*\b[^.!?]{0,60}\b(?:haben|sein)"
     r"|sich\b[^.!?]{0,60}\bauswirken|betreffen|nach sich ziehen)"
 )
+_AT_RISK = r"(?:betroffen|gefährdet|bedroht)"
 _SPECULATION = re.compile(
     rf"\b{_MAY}\b[^.!?]{{0,120}}?\b{_EFFECT}\b"
-    r"|\b(?:ist|bleibt) (?:\w{1,20} ){0,3}(?:zu (?:erwarten|vermuten|befürchten|rechnen)|anzunehmen"
-    r"|davon auszugehen)\b"
+    r"|\b(?:ist|sind|bleibt|bleiben) (?:\w{1,20} ){0,3}"
+    r"(?:zu (?:erwarten|vermuten|befürchten|rechnen)|anzunehmen|davon auszugehen)\b"
     r"|\bes (?:ist|wäre|scheint|erscheint|bleibt) (?:(?!kaum\b|nicht denk|nicht vor)\w{1,20} ){0,2}"
     r"(?:denkbar|vorstellbar|nicht auszuschließen|nicht ausgeschlossen), dass\b"
-    r"|\b(?:es ist|man kann|lässt sich|lässt) (?:\w{1,20} ){0,3}(?:davon ausgehen|vermuten)\b",
+    r"|\b(?:es ist|man kann|lässt sich|lässt) (?:\w{1,20} ){0,3}(?:davon ausgehen|vermuten)\b"
+    rf"|\bpotenziell\b[^.!?,;:]{{0,60}}\b{_AT_RISK}\b"
+    rf"|\bschein(?:t|en)\b[^.!?,;:]{{0,60}}\b{_AT_RISK}\b",
     re.IGNORECASE,
 )
 # What is feared in the indicative: "es droht eine Klage", but not "sie droht mit einer Klage".
@@ -49,12 +52,22 @@ _HARM = (
     r"(?:führen|verschärfen|verschlechtern|verschlimmern|erschweren|verstärken|treffen|belasten"
     r"|gefährden|signalwirkung haben)"
 )
+_WOULD = (
+    rf"(?:\bwürden?\b[^.!?]{{0,120}}?\b(?:{_HARM}|schließen|einstellen|aufgeben|wegfallen|entfallen)\b"
+    r"|\bwären? (?:\w{1,20} ){0,3}das (?:aus|ende)\b)"
+)
+# What is yet to be seen, which says nothing.
+_TO_BE_SEEN = (
+    r"(?:\b(?:bleibt|bleiben|ist|sind) (?:\w{1,20} ){0,3}(?:abzuwarten|absehbar)\b"
+    r"|\bzeichne(?:t|n) sich\b[^.!?,;:]{0,60}\bab\b|\bes scheint,? als\b)"
+)
 # The writer's own guess, unless somebody is said to have made it.
 _OWN_GUESS = re.compile(
-    # "dürften nicht" and "könnten nicht" in reported speech are no guesses
-    rf"\b{_MAY}\b(?![^.!?,;:]{{0,80}}\b(?:nicht|nie|nur|niemand|niemals|kein\w{{0,2}})\b)"
+    # "könnten nicht" is reported speech as a rule, and no guess
+    r"\bdürfte(?:n|t|st)?\b|\bkönnte(?:n|t|st)?\b(?![^.!?,;:]{0,80}\b(?:nicht|nie|nur|niemand|niemals|kein\w{0,2})\b)"
     rf"|\bkönnte(?:n|st|t)?\b[^.!?]{{0,120}}?\b{_HARM}\b"
-    rf"|\b{LIKELY}\b|\b(?:wird|werden)\b[^.!?,;:]{{0,60}}?{WOHL}|{_FEARED}|{_OPEN}",
+    rf"|\b{LIKELY}\b|\b(?:wird|werden)\b[^.!?,;:]{{0,60}}?{WOHL}|{_FEARED}|{_OPEN}"
+    rf"|{_WOULD}|{_TO_BE_SEEN}",
     re.IGNORECASE,
 )
 _HEDGE = re.compile(
