@@ -63,7 +63,8 @@ def check_pair(base: Path, adapter: Path, digest: str) -> Pair:
     config, shards = base_config(base), model_shards(base)
     check_base(config, stored_tensors(base, shards))
     check_commit(adapter, digest)
-    return Pair(adapter, config, shards, touched_modules(adapter))
+    names = {entry.name for entries in shards.values() for entry in entries}
+    return Pair(adapter, config, shards, touched_modules(adapter, names))
 
 
 def stored_tensors(base: Path, shards: Mapping[str, Sequence[Entry]]) -> dict[str, Stored]:
