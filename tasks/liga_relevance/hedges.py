@@ -44,8 +44,8 @@ _WEIGHS = re.compile(
     r"|[Gg]e(?:warnt|droht|hofft|bangt|schätzt)\b|[Aa]ngedroht|[Ee]rhofft|[Vv]orgewarnt\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
     r"|schließ(?:t|en)\b[^.!?]{0,80}\bnicht aus\b|schloss(?:en)?\b[^.!?]{0,80}\bnicht aus\b"
-    r"|(?:behält|behalten|behielt|behielten)\b[^.!?]{0,80}\bvor\b|vorbehalten\b|zur Debatte\b"
-    r"|mit dem Gedanken\b|im Gespräch\b(?! mit\b)"
+    r"|(?:behält|behalten|behielten?) (?:\w{1,20} ){0,2}sich\b[^.!?]{0,80}\bvor\b|vorbehalten\b"
+    r"|zur Debatte\b|mit dem Gedanken\b|im Gespräch\b(?! mit\b)"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
 # Can be turned into a guess, if it is about the very same: "wir können" becomes "sie könnten", and
