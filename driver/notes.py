@@ -29,7 +29,7 @@ class Notes:
             "run": run.id,
             "pid": os.getpid(),
             "docker_host": docker_host,
-            "docker_tls": tls.model_dump(mode="json") if tls else None,
+            "docker_tls": tls.model_dump(mode="json") if tls else tls,
             "started_at": time.time(),
         }
         self.stages: dict[str, dict[str, Any]] = {}

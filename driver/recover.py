@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
 from driver import candidates, damaged, locks, promotion, records, verification
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -136,13 +136,13 @@ def stop_stages(
     return stopped
 
 
-def _drop(workspace: Path, host: str, tls: DockerTls | None) -> list[str]:
+def _drop(workspace: Path, host: str, tls: Tls | None) -> list[str]:
     from driver.runners.leftovers import StageContainers
 
     return StageContainers(workspace, host=host, tls=tls).drop()
 
 
-def _engine(workspace: Path) -> tuple[str | None, DockerTls | None]:
+def _engine(workspace: Path) -> tuple[str | None, Tls | None]:
     """Return the engine of the last run's stages, "" for none, None where that is not known; and
     its certificates."""
     run = Run.last(workspace)

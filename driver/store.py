@@ -15,7 +15,7 @@ from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy
 from contracts.stage import Event, Job, Result
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 
 REFUSAL_FILE = "refused.txt"
 _SMALL = 4_000_000
@@ -203,7 +203,7 @@ class RunState(BaseModel):
     pid: int = 0
     docker_host: str | None = None
     """The engine of its stage containers; "" where stages are processes, None where not noted."""
-    docker_tls: DockerTls | None = None
+    docker_tls: Tls | None = None
     """How that is spoken to, where it is at tcp://."""
     started_at: float | None = None
     """In seconds since the epoch; None where an older driver did not note it."""

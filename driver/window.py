@@ -162,7 +162,8 @@ class Window:
         from driver.service import check_returns
 
         engine = settings.docker_host or self._world.default_engine()
-        known = {"docker_host": engine, "docker_tls": settings.docker_tls or in_effect(engine)}
+        tls = in_effect(engine) if settings.docker_tls is None else settings.docker_tls
+        known = {"docker_host": engine, "docker_tls": tls}
         settings = settings.model_copy(update=known)
         state = self._world.service(settings).state()
         if not state.running:

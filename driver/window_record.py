@@ -6,7 +6,7 @@ import math
 import time
 
 from contracts.stage import Frozen
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.settings import BackendSettings
 from serving.engine import Resident
 
@@ -38,7 +38,7 @@ class Other(Frozen):
     name: str
     host: str
     """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
-    tls: DockerTls | None = None
+    tls: Tls | None = None
     """How that is spoken to, where it is at tcp://."""
     stopping: Stopping | None = None
 

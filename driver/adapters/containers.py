@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -20,7 +21,7 @@ import urllib3.exceptions
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from contracts.stage import Frozen
-from driver.docker_tls import DockerTls, environment_for
+from driver.docker_tls import Tls, environment_for, ways
 
 T = TypeVar("T")
 
@@ -95,12 +96,28 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def connect(host: str = "", tls: DockerTls | None = None) -> docker.DockerClient:
+def connect(host: str = "", tls: Tls | None = None) -> docker.DockerClient:
     """Return a client for an engine (`ssh://user@host`, `unix://…`); "" means DOCKER_HOST.
 
-    For `tcp://` without `tls`, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count. Raises
+    For `tcp://` with None for `tls`, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count. Raises
     `DockerUnavailable` when no engine answers.
     """
+    return _reach(host, tls)[0]
+
+
+def _reach(host: str, tls: Tls | None) -> tuple[docker.DockerClient, Tls | None]:
+    """Return a client and the one of `ways` by which it came; the first one's failure is told."""
+    first, *others = ways(host, tls)
+    try:
+        return _connect(host, first), first
+    except DockerUnavailable:
+        for way in others:
+            with suppress(DockerUnavailable):
+                return _connect(host, way), way
+        raise
+
+
+def _connect(host: str, tls: Tls | None) -> docker.DockerClient:
     environment = environment_for(host, tls)
     try:
         # The system's own ssh, for its config, agent and known hosts.
@@ -122,9 +139,7 @@ class ContainerHost:
     Every call raises `DockerUnavailable` when the engine does not answer.
     """
 
-    def __init__(
-        self, host: str = "", patience_s: float = 0.0, tls: DockerTls | None = None
-    ) -> None:
+    def __init__(self, host: str = "", patience_s: float = 0.0, tls: Tls | None = None) -> None:
         """`patience_s` is how long an engine that is away is waited for, at every call."""
         self.host = host or os.environ.get("DOCKER_HOST", "") or LOCAL
         self._tls = tls
@@ -154,7 +169,7 @@ class ContainerHost:
         while True:
             try:
                 if self._client is None:
-                    self._client = connect(self.host, self._tls)
+                    self._client, self._tls = _reach(self.host, self._tls)
                     self._client.api.timeout = _ANSWER_S
                 return ask(self._client)
             except docker.errors.APIError:

@@ -14,7 +14,7 @@ import docker.errors
 from contracts.errors import DockerUnavailable
 from contracts.stage import Stage
 from driver.adapters.containers import connect
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.runners.follow import patiently
 
 LABEL_STAGE = "retrain.stage"
@@ -35,7 +35,7 @@ class StageContainers:
     """The stage containers of one workspace; a workspace is its absolute path."""
 
     def __init__(
-        self, workspace: Path, client: Any = None, host: str = "", tls: DockerTls | None = None
+        self, workspace: Path, client: Any = None, host: str = "", tls: Tls | None = None
     ) -> None:
         """Connect, unless a client is given; `DockerUnavailable` when no engine answers.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerState, Stopped
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window import Window
@@ -99,7 +99,7 @@ class Outside(World):
         assert settings.container == "news"
         return self
 
-    def containers(self, host: str, tls: DockerTls | None = None) -> Any:
+    def containers(self, host: str, tls: Tls | None = None) -> Any:
         assert (host, tls) == ("unix://gpu", None)
         if self.other_away:
             raise DockerUnavailable("no Docker engine answers at unix://gpu")
