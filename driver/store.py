@@ -200,6 +200,8 @@ class RunState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     run: str
+    workspace: str = ""
+    """Its path then; "" where an older driver did not note it."""
     pid: int = 0
     docker_host: str | None = None
     """The engine of its stage containers; "" where stages are processes, None where not noted."""

@@ -346,5 +346,7 @@ class Window:
             self._write(record.model_copy(update={"others": others}))
 
     def _write(self, record: Record) -> None:
+        place = record.workspace or str(self._path.parent.resolve())
+        facts = record.model_dump(mode="json") | {"workspace": place}
         # Compose's variables are in it, and may hold secrets.
-        files.write_json(self._path, record.model_dump(mode="json"), files.PRIVATE)
+        files.write_json(self._path, facts, files.PRIVATE)

@@ -46,6 +46,8 @@ class Other(Frozen):
 class Record(Frozen):
     """What was running before: enough to bring it back, and nothing else."""
 
+    workspace: str = ""
+    """Its path when the window was opened; "" where an older driver did not note it."""
     backend: BackendSettings | None = None
     """With the engine and the folder as they were in effect, since nobody else will know; None
     where only others are stopped."""
