@@ -232,7 +232,7 @@ class Window:
         if busy is None:
             self.warnings.append(
                 f"whether {state.name} was in the middle of a bulk reprocess cannot be told, since "
-                f"its log cannot be read; it was stopped ({how})"
+                f"its log does not say; it was stopped ({how})"
             )
         elif busy:
             self.warnings.append(

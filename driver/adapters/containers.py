@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -242,16 +243,17 @@ class ContainerHost:
                 f"the container {name} does not start", why=str(error)
             ) from error
 
-    def log_lines(self, name: str, since: float) -> Iterator[str]:
-        """Yield what a container has said since a time (seconds since the epoch).
+    def log_lines(self, name: str, since: float) -> Iterator[tuple[float, str]]:
+        """Yield what a container has said since a time, and when (seconds since the epoch).
 
         Raises `BackendUnavailable` where its log cannot be read.
         """
         container = self._get(name)
         try:
-            for line in container.logs(stream=True, follow=False, since=since):
-                yield line.decode("utf-8", errors="replace").rstrip("\n")
-        except (docker.errors.APIError, *_BROKEN) as error:
+            for line in container.logs(stream=True, follow=False, since=since, timestamps=True):
+                at, _, text = line.decode("utf-8", errors="replace").rstrip("\n").partition(" ")
+                yield datetime.fromisoformat(at).timestamp(), text
+        except (docker.errors.APIError, ValueError, *_BROKEN) as error:
             raise BackendUnavailable(
                 f"the log of the container {name} cannot be read", why=str(error)
             ) from error

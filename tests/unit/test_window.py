@@ -158,7 +158,7 @@ def test_a_log_that_cannot_be_read_is_said(tmp_path: Path, outside: Outside) -> 
     opened = window(tmp_path, outside)
     opened.open()
     assert not outside.running
-    assert "cannot be told, since its log cannot be read" in opened.warnings[0]
+    assert "cannot be told, since its log does not say" in opened.warnings[0]
 
 
 def test_a_backend_that_was_removed_meanwhile_is_said_and_kept_on_the_record(
