@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
-from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy
+from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy, without_userinfo
 from contracts.stage import Event, Job, Result
 from driver.docker_tls import Tls
 
@@ -276,7 +276,10 @@ class Run:
 
     def write_state(self, state: dict[str, object]) -> None:
         """Publish what `status` shows: per stage its action, fingerprint, state and result."""
-        files.write_json(self.folder / "run.json", state)
+        engine = str(state.get("docker_host") or "")
+        # Whoever recovers needs a password in it, and nobody else may see that.
+        mode = 0o644 if without_userinfo(engine) == engine else files.PRIVATE
+        files.write_json(self.folder / "run.json", state, mode)
 
     def read_state(self) -> RunState:
         """Return what was published last; an empty state where a kill came before it.
