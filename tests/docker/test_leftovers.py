@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ from driver import recover
 from driver.adapters.containers import connect
 from driver.notes import Notes
 from driver.runners.docker import DockerRunner, running_s
-from driver.runners.leftovers import StageContainers
+from driver.runners.leftovers import LABEL_PROBE, StageContainers
 from driver.store import Run
 from tests.docker.engine import docker
 from tests.docker.stage_compose import ROOT
@@ -55,6 +58,26 @@ def test_stages_and_probes_of_this_workspace_are_removed(
     assert ours.drop(keep=["f2"]) == ["train"]
     assert [exists(each) for each in (dropped, probe)] == [False, False]
     assert all(map(exists, [wanted, *others]))
+
+
+def test_a_signal_while_an_image_is_looked_into_leaves_no_container(
+    stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    runner = DockerRunner(tmp_path, ROOT / "compose.retrain.yml", gpu=False)
+    listed = ("ps", "--quiet", f"--filter=label={LABEL_PROBE}={tmp_path.resolve()}")
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while not docker(*listed) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        runner._ask(stage_images["labeler"], ["sleep", "120"])
+    interrupter.join()
+    assert docker(*listed, "--all") == ""
 
 
 def test_what_was_never_started_is_no_survivor_and_what_is_paused_is_at_work(
