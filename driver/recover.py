@@ -34,7 +34,9 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     `FileUnusable`, when all is done, for a damaged record of the served model.
     """
     if not workspace.is_dir():
-        if stop_stages(workspace, say):  # the folder is gone, but its stage went on
+        stopped = stop_stages(workspace, say)
+        locks.forget(workspace)
+        if stopped:  # the folder is gone, but its stage went on
             return
         raise InputMissing(
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
@@ -62,6 +64,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     """Bring the backend and the others back, if they were left stopped."""
     window = Window(workspace, backend=None, shield=SIGNALS.shield)
     if not window.is_open:
+        locks.forget(workspace)
         say(f"Nothing to recover in {workspace}: no service was left stopped.")
         return
     away = window.record().backend is not None
