@@ -71,6 +71,17 @@ def check_returns(state: ContainerState) -> None:
         )
 
 
+def check_unpaused(state: ContainerState) -> None:
+    """Raise `BackendUnavailable` for a container that runs, but is frozen: it answers nobody."""
+    if state.paused:
+        raise BackendUnavailable(
+            f"{state.name} is paused",
+            why="somebody has frozen it (`docker pause`), and a start does not wake it",
+            todo=f"`docker unpause {state.name}`, then call again.",
+            passing=False,
+        )
+
+
 def under_way(lines: Iterable[tuple[float, str]], now: float) -> bool | None:
     """Return whether a bulk reprocess was asked for and is not done, by the backend's log.
 
@@ -111,11 +122,11 @@ class ContainerService:
 
     def reprocessing(self) -> bool | None:
         """Tell by the log, as `under_way` does."""
-        state = self.state()
-        since = datetime.fromisoformat(state.started_at).timestamp()
         try:
+            state = self.state()
+            since = datetime.fromisoformat(state.started_at).timestamp()
             return under_way(self._containers.log_lines(state.id, since), time.time())
-        except BackendUnavailable:  # `docker logs` is not for every log driver
+        except BackendUnavailable:  # renamed, or `docker logs` is not for its log driver
             return None
 
     def stop(self, container_id: str, timeout_s: int) -> Stopped:

@@ -209,7 +209,10 @@ class Window:
 
         settings = record.settings
         service = self._world.service(settings)
-        state = service.state()
+        try:
+            state = service.state()
+        except BackendUnavailable:  # renamed since
+            state = service.state(record.container_id)
         if not state.running:
             return
         if is_stopping(record.stopping, state):  # a driver that died has begun it

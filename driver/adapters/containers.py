@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import docker
@@ -22,6 +23,7 @@ import urllib3.exceptions
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from contracts.stage import Frozen
+from driver import users
 from driver.docker_tls import Tls, environment_for, ways
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class ContainerState(Frozen):
     id: str
     name: str
     running: bool
+    """Also while it is paused."""
     restarts: int
     """How often the engine has restarted it by itself."""
     restart_policy: str
@@ -57,6 +60,7 @@ class ContainerState(Frozen):
     labels: dict[str, str] = {}
     removes_itself: bool = False
     """Made with `--rm`: a stop is its end."""
+    paused: bool = False
 
 
 class Stopped(Frozen):
@@ -130,8 +134,25 @@ def _connect(host: str, tls: Tls | None) -> docker.DockerClient:
         client.api.timeout = None
         return client
     except (docker.errors.DockerException, OSError) as error:
+        _require_access(environment.get("DOCKER_HOST") or LOCAL)
         place = f" at {host}" if host else ""
         raise DockerUnavailable(f"no Docker engine answers{place}", why=str(error)) from error
+
+
+def _require_access(host: str) -> None:
+    """Raise `DockerUnavailable` for an engine's socket that this user may not write to."""
+    path = Path(host.removeprefix("unix://"))
+    if not host.startswith("unix://") or not os.access(path, os.F_OK, effective_ids=True):
+        return
+    if os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        return
+    raise DockerUnavailable(
+        f"{users.me()} may not use the Docker engine at {path}",
+        why=f"Permission denied: the socket is {users.owner_of(path)}'s and of its group",
+        todo=f"Add the user to the group of the engine (`sudo usermod --append --groups docker "
+        f"{users.me()}`, then log in again), or call with sudo.",
+        passing=False,
+    )
 
 
 class ContainerHost:
@@ -177,7 +198,8 @@ class ContainerHost:
                 raise
             except _BROKEN as error:
                 self._client = None  # by ssh, it is a process that has ended
-                if time.monotonic() >= deadline:
+                refused = isinstance(error, DockerUnavailable) and not error.passing
+                if refused or time.monotonic() >= deadline:
                     if isinstance(error, DockerUnavailable):
                         raise
                     raise DockerUnavailable(
@@ -202,6 +224,7 @@ class ContainerHost:
             image=container.attrs["Config"]["Image"],
             labels=container.attrs["Config"].get("Labels") or {},
             removes_itself=bool(config.get("AutoRemove")),
+            paused=bool(state.get("Paused")),
         )
 
     def exists(self, name: str) -> bool:

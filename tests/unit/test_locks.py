@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
-from driver import locks, recover, users
+from driver import commands, locks, recover, users
 from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
 
@@ -167,6 +168,30 @@ def test_recover_brings_nothing_back_into_the_training_of_another_workspace(
     assert (one / RECORD_FILE).exists()
     recover.recover(one, print)
     assert not (one / RECORD_FILE).exists()
+
+
+_CPU = {
+    "fetch": {"path": "base"},
+    "snapshot": {"items": ["items.jsonl"]},
+    "train": {"device": "cpu"},
+}
+
+
+def test_no_command_brings_anything_back_into_it_either(tmp_path: Path, shared: Path) -> None:
+    """Not even one that has no use for the GPU itself."""
+    one = tmp_path / "one"
+    leave_open(shared, one)
+    (shared / "retrain-driver.lock").unlink()  # a reboot
+    settings = tmp_path / "retrain.yaml"
+    files.write_json(settings, {**_CPU, "runner": "process"})
+    asked = argparse.Namespace(config=settings, set=[], workspace=one)
+    with (
+        holder("host", shared, tmp_path / "two"),
+        pytest.raises(WorkspaceBusy),
+        commands._at_work(asked),
+    ):
+        pass
+    assert (one / RECORD_FILE).exists()
 
 
 def test_recover_needs_no_lock_file_that_cannot_be_made(tmp_path: Path, shared: Path) -> None:
