@@ -117,7 +117,8 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
     session = _session(arguments)
     with ExitStack() as held:
         held.enter_context(locks.workspace(session.workspace))
-        if session.settings.backend or session.settings.train.device == "cuda":
+        wants_gpu = session.settings.backend or session.settings.train.device == "cuda"
+        if wants_gpu or session.window.is_open:  # a dead run's, which is brought back
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
         try:

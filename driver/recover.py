@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
 from driver import candidates, damaged, locks, promotion, recent, records, verification
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -33,7 +33,9 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     `FileUnusable`, when all is done, for a damaged record of the served model.
     """
     if not workspace.is_dir():
-        if stop_stages(workspace, say):  # the folder is gone, but its stage went on
+        stopped = stop_stages(workspace, say)
+        locks.forget(workspace)
+        if stopped:  # the folder is gone, but its stage went on
             return
         raise InputMissing(
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
@@ -61,6 +63,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     """Bring the backend and the others back, if they were left stopped."""
     window = Window(workspace, backend=None, shield=SIGNALS.shield)
     if not window.is_open:
+        locks.forget(workspace)
         say(f"Nothing to recover in {workspace}: no service was left stopped.")
         return
     away = window.record().backend is not None
@@ -130,13 +133,13 @@ def stop_stages(
     return stopped
 
 
-def _drop(workspace: Path, host: str, tls: DockerTls | None) -> list[str]:
+def _drop(workspace: Path, host: str, tls: Tls | None) -> list[str]:
     from driver.runners.leftovers import StageContainers
 
     return StageContainers(workspace, host=host, tls=tls).drop()
 
 
-def _engine(workspace: Path) -> tuple[str | None, DockerTls | None]:
+def _engine(workspace: Path) -> tuple[str | None, Tls | None]:
     """Return the engine of the last run's stages, "" for none, None where that is not known; and
     its certificates."""
     run = Run.last(workspace)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from contracts.errors import RestoreFailed
+from contracts.errors import RestoreFailed, without_userinfo
 from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
 from driver.adapters.items import analysis_of, edited, with_analysis
@@ -59,7 +59,7 @@ class Restored:
 def require_same_backend(record: Record, backend: Backend, *, moved: bool) -> None:
     """Raise `RestoreFailed` for another backend than the record's, unless it has only `moved`."""
     recorded = Backend(record.about().backend).url
-    if moved or recorded == backend.url:
+    if moved or without_userinfo(recorded) == without_userinfo(backend.url):
         return
     raise RestoreFailed(
         f"the reprocess in {record.folder} was of {recorded}, and not of {backend.url}",

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts import files
-from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
+from contracts.errors import FileUnusable, InputMissing, ItemsInvalid, without_userinfo
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 
 _FLAG = "is_manually_reviewed"
@@ -47,7 +47,7 @@ class About(BaseModel):
     model: str
     """Digest of the deployed GGUF."""
     backend: str
-    """The backend's URL."""
+    """The backend's URL, without a password."""
     items: int
     """How many items are to be reprocessed."""
     kept: int = 0
@@ -95,7 +95,8 @@ class Record:
         """
         for record in cls.every(workspace):
             about = record.about()
-            if (about.model, about.backend, about.restored_at) == (model, backend, ""):
+            known = about.model, without_userinfo(about.backend), about.restored_at
+            if known == (model, without_userinfo(backend), ""):
                 return record
             if record.begun:
                 break
@@ -166,7 +167,7 @@ class Record:
         about = About(
             runs=tuple(dict.fromkeys([*(old.runs if old else ()), run])),
             model=model,
-            backend=backend,
+            backend=without_userinfo(backend),
             items=items,
             kept=len(kept),
             canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *canaries])),
