@@ -6,14 +6,14 @@ before anything is stopped, and again by each stage that works on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import SentinelTripped
 
-HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
+HEAD, _EMBEDDING = "lm_head.weight", "embed_tokens.weight"
 _SMALL = ("I8", "U8", "I4", "U4", "F8", "F6", "F4")
 """How the types of quantised matrices begin in a header: bitsandbytes, fp8, nvfp4 and their kin."""
 _PACKED = "I32"
@@ -56,6 +56,11 @@ def check_unquantised(config: Mapping[str, Any], tensors: Mapping[str, Stored]) 
     )
 
 
+def embedding_of(names: Iterable[str]) -> str:
+    """Return which of these tensors is the embedding; "" for none."""
+    return next((name for name in names if name.endswith(f".{_EMBEDDING}")), "")
+
+
 def _is_quantised(tensor: Stored) -> bool:
     if tensor.dtype == _PACKED:
         return len(tensor.shape) == 2
@@ -67,9 +72,7 @@ def _check_head(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Non
 
     Tools would take one or the other: training the embedding, llama.cpp the stored head.
     """
-    head = tensors.get(HEAD)
-    named = (name for name in tensors if name.endswith(f".{EMBEDDING}"))
-    embedding = tensors.get(next(named, ""))
+    head, embedding = tensors.get(HEAD), tensors.get(embedding_of(tensors))
     if not config.get("tie_word_embeddings") or head is None or embedding is None:
         return
     if not _same_bytes(head, embedding):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from contracts import files
-from contracts.base_model import EMBEDDING, HEAD
+from contracts.base_model import HEAD, embedding_of
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -131,7 +131,7 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
     merge_with_peft(base, context.input(LORA_ADAPTER), out, dtype, modules, tell)
     before, after = _places(base), _places(out)
     changed = set()
-    embedding = _embedding(before)
+    embedding = embedding_of(before)
     for name in sorted(after):
         # A head that the base has not was its embedding.
         old = name if name in before or name != HEAD else embedding
@@ -142,11 +142,6 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
         if not torch.equal(_read(before[old], old).to(dtype), new):
             changed.add(name)
     return changed
-
-
-def _embedding(names: Iterable[str]) -> str:
-    """Return which of these tensors is the embedding; "" for none."""
-    return next((name for name in names if name.endswith(f".{EMBEDDING}")), "")
 
 
 def _is_untied(config: Mapping[str, Any], out: Path) -> bool:
@@ -186,7 +181,7 @@ def _check_written(
 
     So a tied head stays tied; one that is `untied` is a tensor more, of the embedding's shape.
     """
-    if untied and (embedding := _embedding(base)):
+    if untied and (embedding := embedding_of(base)):
         base = {HEAD: base[embedding], **base}
     after = {entry.name: entry for found in model_shards(out).values() for entry in found}
     if odd := {name for name in set(base) ^ set(after) if not is_recomputed(name)}:
