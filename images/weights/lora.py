@@ -150,7 +150,7 @@ def touched_modules(adapter: Path, base: Collection[str]) -> set[str]:
                     )
                 if not bool(torch.isfinite(tensor).all()):
                     raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
-                modules.add(_module_of(name, own))
+                modules.add(_module_among(name, own))
     except (OSError, SafetensorError) as error:
         raise InputMissing(f"the adapter's {WEIGHTS} is damaged", why=str(error)) from error
     if not modules:
@@ -158,13 +158,18 @@ def touched_modules(adapter: Path, base: Collection[str]) -> set[str]:
     return modules
 
 
-def _module_of(name: str, own: Collection[str]) -> str:
-    """Return the module of the base that a tensor of the adapter file is for.
+def _module_of(name: str) -> str:
+    """Return the module of the base that a tensor of a LoRA's adapter file is for."""
+    return _OWN_PARTS.sub("", name.removeprefix(_PREFIX))
+
+
+def _module_among(name: str, own: Collection[str]) -> str:
+    """Return the module of the base that a tensor of any adapter file is for.
 
     `own` are the base's modules with tensors of their own. Beside LoRA, some kinds of adapter have
     modules within the one that they change (`….q_proj.oft_R.weight`).
     """
-    found = _OWN_PARTS.sub("", name.removeprefix(_PREFIX))
+    found = _module_of(name)
     if ".lora_" in name:
         return found
     parts = found.split(".")
@@ -175,11 +180,10 @@ def _module_of(name: str, own: Collection[str]) -> str:
 def without_effect(adapter: Path, modules: Collection[str]) -> set[str]:
     """Return those of these modules whose A or B is zero throughout, and so their product."""
     with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
-        named = ((name, _OWN_PARTS.sub("", name.removeprefix(_PREFIX))) for name in tensors.keys())  # noqa: SIM118
         return {
             module
-            for name, module in named
-            if module in modules
+            for name in tensors.keys()  # noqa: SIM118
+            if (module := _module_of(name)) in modules
             and _FACTOR.search(name)
             and not bool(tensors.get_tensor(name).any())
         }
@@ -188,8 +192,7 @@ def without_effect(adapter: Path, modules: Collection[str]) -> set[str]:
 def lora_modules(adapter: Path) -> set[str]:
     """Return those of `touched_modules` that the adapter has a LoRA for."""
     with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
-        names = [name for name in tensors.keys() if ".lora_" in name]  # noqa: SIM118
-    return {_OWN_PARTS.sub("", name.removeprefix(_PREFIX)) for name in names}
+        return {_module_of(name) for name in tensors.keys() if ".lora_" in name}  # noqa: SIM118
 
 
 def plan_updates(
