@@ -42,7 +42,7 @@ from images.gguf.programs import Parts, Tell
 from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
 from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
-from images.weights.shards import is_recomputed, model_shards
+from images.weights.shards import by_name, is_recomputed, model_shards
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
 """By architecture, the name under which llama.cpp knows the tokenizer's word splitting. Each of
@@ -201,8 +201,8 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
     _same("number of layers", layers, config["num_hidden_layers"])
     _same("file type", header.values.get("general.file_type"), FILE_TYPES[outtype])
     if architecture in _PRE_TOKENIZER:
-        entries = [e for found in model_shards(source.folder).values() for e in found]
-        _check_tensors(header, sum(not is_recomputed(each.name) for each in entries))
+        names = by_name(model_shards(source.folder))
+        _check_tensors(header, sum(not is_recomputed(name) for name in names))
     _check_types(header, outtype)
     check_metadata(header, source.trained)
     check_vocabulary(header, source.folder, source.trained)

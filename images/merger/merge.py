@@ -39,6 +39,7 @@ from images.weights.shards import (
     NAMES,
     SINGLE,
     Entry,
+    by_name,
     index_of,
     is_recomputed,
     model_shards,
@@ -183,7 +184,7 @@ def _check_written(
     """
     if untied and (embedding := embedding_of(base)):
         base = {HEAD: base[embedding], **base}
-    after = {entry.name: entry for found in model_shards(out).values() for entry in found}
+    after = by_name(model_shards(out))
     if odd := {name for name in set(base) ^ set(after) if not is_recomputed(name)}:
         raise SentinelTripped(
             "sentinel tensor_names: the merged model has other tensors than the base",

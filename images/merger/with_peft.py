@@ -18,7 +18,7 @@ from contracts.errors import SentinelTripped
 from images.weights.adapter_config import read_config
 from images.weights.lora import WEIGHTS, lora_modules
 from images.weights.model_files import base_config
-from images.weights.shards import NAMES, model_shards
+from images.weights.shards import NAMES, by_name, model_shards
 
 _SHARD_SIZE = "4GB"
 _PARTS = 4
@@ -66,8 +66,8 @@ def merge_with_peft(
 
 def _merged_in(base: Path, dtype: torch.dtype) -> torch.dtype:
     """Return the type to load the base in: its matrices' own if that is the output's, else fp32."""
-    entries = (entry for found in model_shards(base).values() for entry in found)
-    stored = {entry.dtype for entry in entries if len(entry.shape) > 1}
+    tensors = by_name(model_shards(base)).values()
+    stored = {entry.dtype for entry in tensors if len(entry.shape) > 1}
     return dtype if stored == {NAMES[dtype]} else torch.float32
 
 

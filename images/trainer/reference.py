@@ -30,7 +30,7 @@ from images.trainer.world import World
 from images.weights.forward import FromFiles, predict, tokens_in
 from images.weights.lora import WEIGHTS, NotCovered, plan_updates
 from images.weights.predictions import Predicted, compare, likeliest, packed_rows
-from images.weights.shards import model_shards
+from images.weights.shards import by_name, model_shards
 from images.weights.tokenizer import template_digest
 from tasks import ChatFormat
 
@@ -196,8 +196,7 @@ def of_original(base: Path, adapter: Path, rows: Sequence[ProbeRow], device: str
     Raises `NotCovered` for a model or an adapter that images/weights does not know.
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    tensors = {entry.name: entry for found in model_shards(base).values() for entry in found}
-    updates = plan_updates(adapter, tensors, config)
+    updates = plan_updates(adapter, by_name(model_shards(base)), config)
     with FromFiles(base, updates) as weights:
         try:
             return predict(weights, config, packed_rows(rows), device=device).cpu()

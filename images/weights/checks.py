@@ -19,7 +19,7 @@ from images.weights.lora import (
     without_effect,
 )
 from images.weights.model_files import base_config
-from images.weights.shards import FLOATS, Entry, model_shards
+from images.weights.shards import FLOATS, Entry, by_name, model_shards
 
 BASE_BY_DIGEST = "base@sha256:"
 """What the trainer writes in front of the digest of its base, as the adapter's base model."""
@@ -42,7 +42,7 @@ class Pair:
     @property
     def tensors(self) -> dict[str, Entry]:
         """Return the base's tensors by name."""
-        return {entry.name: entry for entries in self.shards.values() for entry in entries}
+        return by_name(self.shards)
 
     def updates(self) -> dict[str, Update]:
         """Return what the adapter does to each tensor; raise `NotCovered` for PEFT's part."""
@@ -60,10 +60,10 @@ def check_pair(base: Path, adapter: Path, digest: str) -> Pair:
     it should not have, an adapter of another base, and one that holds nothing, NaN or infinity.
     """
     config, shards = base_config(base), model_shards(base)
-    check_base(config, stored_tensors(base, shards))
+    stored = stored_tensors(base, shards)
+    check_base(config, stored)
     check_commit(adapter, digest)
-    names = {entry.name for entries in shards.values() for entry in entries}
-    return Pair(adapter, config, shards, touched_modules(adapter, names))
+    return Pair(adapter, config, shards, touched_modules(adapter, stored))
 
 
 def stored_tensors(base: Path, shards: Mapping[str, Sequence[Entry]]) -> dict[str, Stored]:

@@ -143,6 +143,11 @@ def model_shards(folder: Path) -> dict[str, list[Entry]]:
     return shards
 
 
+def by_name(shards: Mapping[str, Iterable[Entry]]) -> dict[str, Entry]:
+    """Return the tensors of all files of a model by name."""
+    return {entry.name: entry for entries in shards.values() for entry in entries}
+
+
 def _weight_map(path: Path) -> dict[str, str]:
     """Return the file of each tensor; raise `BaseModelMissing` for an index that is damaged, or
     that names a file elsewhere: a merge writes under the same names."""
