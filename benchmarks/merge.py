@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks import random_qwen3, ways
 from benchmarks.comparison import show
 from benchmarks.random_qwen3 import QWEN, SIZE_1_7B
+from benchmarks.resident import peak_kib
 
 QUICK = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12}
 
@@ -89,7 +90,7 @@ def ours(root: Path) -> None:
     metrics = ways.run_stage(root, MERGE, merge.work, ("base", "lora_adapter"))
     if metrics["way"] != "streamed":
         raise SystemExit(f"not streamed: {metrics['why']}")
-    _print_peak()
+    print(peak_kib())
 
 
 def peft(root: Path) -> None:
@@ -104,14 +105,14 @@ def peft(root: Path) -> None:
     touched = touched_modules(adapter, by_name(model_shards(base)))
     merge_with_peft(base, adapter, out, torch.bfloat16, touched, lambda _done, _total: None)
     _flush(out)
-    _print_peak()
+    print(peak_kib())
 
 
 def copy(root: Path) -> None:
     """Copy the base."""
     shutil.copytree(root / "base", root / "out")
     _flush(root / "out")
-    _print_peak()
+    print(peak_kib())
 
 
 def _flush(folder: Path) -> None:
@@ -119,12 +120,6 @@ def _flush(folder: Path) -> None:
 
     for path in folder.iterdir():
         fsync_path(path)
-
-
-def _print_peak() -> None:
-    # Not ru_maxrss: a new process begins with its parent's, and that made the model.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    print(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1])
 
 
 WAYS = {"ours": ours, "peft": peft, "copy": copy}

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Trainer, TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 
 from benchmarks.comparison import show
+from benchmarks.resident import peak_kib
 from benchmarks.sample import TASK, conversations
 from contracts.params import TrainParams
 from examples import tiny_qwen3
@@ -116,12 +117,9 @@ def theirs(
 ) -> Figures:
     """Train as TRL does with messages and its defaults."""
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
-    class OnCpu(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-        """TRL's trainer without its kernel."""
-
-        compute_loss = Trainer.compute_loss
+    from benchmarks.gpu.plain_trl import OnCpu
 
     trainer = OnCpu(
         model=load_model("transformers", folder / "base", PARAMS),
@@ -164,10 +162,8 @@ def trained(trainer: Any, rows: int, answers: float) -> Figures:
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
     each = (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
-    return Figures(answers, rows / each, int(peak) * 1024 / 1e9)
+    return Figures(answers, rows / each, peak_kib() * 1024 / 1e9)
 
 
 if __name__ == "__main__":

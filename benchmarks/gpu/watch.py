@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.resident import peak_kib
 from contracts.orphans import die_with
 
 _POLL_S = 0.1
@@ -108,12 +109,7 @@ def holding(command: Sequence[str], environ: Mapping[str, str]) -> Iterator[None
 
 def resident_mib(pid: int) -> float:
     """Return the most memory that a process has had resident so far; 0 for one that has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    peak = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-    return int(peak.split()[1]) / 1024
+    return peak_kib(pid) / 1024
 
 
 def _read(stream: IO[str], events: list[tuple[float, dict[str, Any]]]) -> None:
