@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from contracts.params import EvaluateParams
+from contracts.params.service import RULES_OF_POSITIVE
 from images.labeler.gate import GUARDED, judge
 from images.labeler.measures import Floats, Measure
 from images.labeler.resampling import Difference, differences
@@ -155,7 +156,7 @@ def _measures(right: NDArray[np.bool_], source: np.random.Generator) -> dict[str
     flags = right.astype(np.float64)
     found = {name: _share(flags[:, number]) for number, name in enumerate(MEASURES)}
     found["valid"] = _share((source.random(rows) < VALID).astype(np.float64))
-    found["rules.positive"] = _share(flags[:, MEASURES.index("rules")], _positive(rows))
+    found[RULES_OF_POSITIVE] = _share(flags[:, MEASURES.index("rules")], _positive(rows))
     return found
 
 

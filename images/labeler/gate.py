@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.params import EvaluateParams
+from contracts.params.service import RULES_OF_POSITIVE
 from images.labeler.measures import Measure
 from images.labeler.resampling import Difference, Lead, holm
 
@@ -59,7 +60,7 @@ def _thresholds(measured: Mapping[str, Measure], params: EvaluateParams) -> Iter
     demanded = {
         "valid": params.min_valid,
         "rules": params.min_rules,
-        "rules.positive": params.min_rules,
+        RULES_OF_POSITIVE: params.min_rules,
     }
     for name, least in (demanded | params.min_scores).items():
         value = measured[name].observed

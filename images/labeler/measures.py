@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from contracts.params.service import RULES_OF_POSITIVE
 from images.labeler.fields import Kind, choices, kinds
 from tasks.definition import Task
 
@@ -65,7 +66,7 @@ def measures(task: Task, rows: Sequence[Judged]) -> dict[str, Measure]:
     found = {
         "valid": _share([row.answer is not None for row in rows]),
         "rules": _share([row.answer is not None and not row.broken for row in rows]),
-        "rules.positive": _rules_of_positive(task, rows),
+        RULES_OF_POSITIVE: _rules_of_positive(task, rows),
     }
     for name, kind in kinds(task.output).items():
         values = _Field(
