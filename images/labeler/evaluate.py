@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -55,18 +56,15 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     task, params = load_task(context.job.task), context.params
     matters = _require_known(params, task)
     questions = read_questions(context.input(TEST_SPLIT), task)[: params.limit]
-    engine = connect(os.environ, context.root)
-    try:
-        with (
-            AnswerCache(context.root / ANSWERS_FILE) as cache,
-            contestants(context, engine, task) as who,
-        ):
-            base = _base(engine, params.base)
-            parity.check(context, engine, who[0].tag, task, questions)
-            drift = check_candidate(context, engine, who[0].tag, task)
-            replies, silent = _ask_all(context, engine, who, task, questions, cache)
-    finally:
-        engine.close()
+    with (
+        closing(connect(os.environ, context.root)) as engine,
+        AnswerCache(context.root / ANSWERS_FILE) as cache,
+        contestants(context, engine, task) as who,
+    ):
+        base = _base(engine, params.base)
+        parity.check(context, engine, who[0].tag, task, questions)
+        drift = check_candidate(context, engine, who[0].tag, task)
+        replies, silent = _ask_all(context, engine, who, task, questions, cache)
 
     gone = unanswered.left_out(replies, params.max_unanswered)
     own, shared = unanswered.own(replies, who[0]), unanswered.without(replies, gone)
@@ -86,13 +84,11 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     _write_answers(context, questions, replies)
     _write_scores(context, task, shared, measured, compared, matters)
     verdict = _write_verdict(context, digests["candidate"], findings, len(own), gone)
-    scores = {name: round(m.observed, 4) for name, m in by_itself.items()}
-    first = dict.fromkeys((*matters, *scores))
     return EvaluateMetrics(
         rows=len(own),
         valid=sum(reply.output is not None for reply in own),
         promote=verdict["promote"],
-        scores={name: scores[name] for name in first if name != "valid"},
+        scores=_values(by_itself, matters),
         reasons=tuple(verdict["reasons"]),
         silent=digests["champion"] if silent else "",
         models=digests | base,
@@ -163,6 +159,12 @@ def _write_verdict(
     }
     files.write_json(context.output(VERDICT), verdict)
     return verdict
+
+
+def _values(measured: Measured, matters: Sequence[str]) -> dict[str, float]:
+    """Return the values of all measures but `valid`, those that matter first."""
+    names = dict.fromkeys((*matters, *measured))
+    return {name: round(measured[name].observed, 4) for name in names if name != "valid"}
 
 
 def _base(engine: Engine, name: str) -> dict[str, str]:
