@@ -23,12 +23,12 @@ _NAMED = 5
 
 def is_silent(said: Sequence[Reply], share: float) -> bool:
     """Return whether a model has no answer to more than `share` of the rows."""
-    return sum(not reply.answered for reply in said) > share * len(said)
+    return len(_unanswered(said)) > share * len(said)
 
 
 def broken_champion(who: Contestant, said: Sequence[Reply]) -> str:
     """Return what the verdict says of a silent champion in an engine that answers others."""
-    missing = [reply for reply in said if not reply.answered]
+    missing = _unanswered(said)
     return (
         f"THE LIVE MODEL IS BROKEN: {who.tag} gave no answer to {len(missing)} of {len(said)} test "
         f"rows when asked again ({missing[0].reason}), while the engine answers the candidate; so "
@@ -43,7 +43,7 @@ def engine_failed(replies: Replies) -> EngineUnavailable:
     roles = " and ".join(
         f"the {who.role} ({who.tag}) has none to {count}"
         for who, said in replies.items()
-        if (count := sum(not reply.answered for reply in said))
+        if (count := len(_unanswered(said)))
     )
     rows = len(next(iter(replies.values())))
     return EngineUnavailable(
@@ -67,11 +67,16 @@ def left_out(replies: Replies, share: float) -> list[Question]:
 
 
 def _missing(replies: Replies) -> list[Reply]:
+    """Return a reply for each row that champion or base model has no answer to."""
     found: dict[str, Reply] = {}
     for who, said in replies.items():
         if who.role != "candidate":
-            found |= {reply.question.id: reply for reply in said if not reply.answered}
+            found |= {reply.question.id: reply for reply in _unanswered(said)}
     return list(found.values())
+
+
+def _unanswered(said: Sequence[Reply]) -> list[Reply]:
+    return [reply for reply in said if not reply.answered]
 
 
 def own(replies: Replies, candidate: Contestant) -> list[Reply]:
@@ -108,10 +113,9 @@ def findings(counted: Sequence[Reply], questions: Sequence[Question]) -> list[Fi
             f"base model's: {_ids(questions)}"
         )
         found.append(Finding("answers", True, told))
-    if missing := [reply.question for reply in counted if not reply.answered]:
-        told = (
-            f"counted as invalid, since the candidate gave no answer, asked again: {_ids(missing)}"
-        )
+    if missing := _unanswered(counted):
+        ids = _ids([reply.question for reply in missing])
+        told = f"counted as invalid, since the candidate gave no answer, asked again: {ids}"
         found.append(Finding("answers", True, told))
     return found
 
