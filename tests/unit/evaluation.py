@@ -32,10 +32,14 @@ def rows(count: int) -> list[dict[str, Any]]:
     return found
 
 
+def row_of(messages: list[dict[str, str]]) -> int:
+    """Return the number of the row that a question is from."""
+    return int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
+
+
 def right(messages: list[dict[str, str]], _: int) -> str | Answer | Exception:
     """Answer with the label that the row expects."""
-    number = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
-    return json.dumps(label("high" if number % 2 else None))
+    return json.dumps(label("high" if row_of(messages) % 2 else None))
 
 
 def wrong(messages: list[dict[str, str]], number: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.errors import EngineUnavailable
 from driver.host_stages import deploy
-from tests.unit.evaluation import Evaluation, engine, live, right, rows, stage, wrong
+from tests.unit.evaluation import Evaluation, engine, live, right, row_of, rows, stage, wrong
 from tests.unit.labeler_stage import read_jsonl, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine
 
@@ -20,7 +20,7 @@ def silent_at(*numbers: int, tag: str = "liga", candidate: Any = None) -> Any:
     answers by a script of its own."""
 
     def script(messages: list[dict[str, str]], number: int, asked: str) -> Any:
-        row = int(messages[1]["content"].split("Fall ")[1].split("\n")[0])
+        row = row_of(messages)
         if asked.startswith(tag) and row in numbers:
             return EngineUnavailable("no answer within 300 s")
         if asked.startswith("retrain-candidate"):
@@ -106,8 +106,7 @@ def test_what_the_base_model_leaves_out_hides_no_bad_answer(
     live(engine, "base:latest", "d9")
 
     def broken_there(messages: list[dict[str, str]], number: int) -> Any:
-        row = messages[1]["content"].split("Fall ")[1].split("\n")[0]
-        return "kein JSON" if row == "50" else right(messages, number)
+        return "kein JSON" if row_of(messages) == 50 else right(messages, number)
 
     engine.tag_script = silent_at(50, tag="base", candidate=broken_there)
     metrics = stage.evaluate(baseline="base", above_constant=False)
