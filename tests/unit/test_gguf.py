@@ -26,6 +26,9 @@ from tests.unit.lora_models import make_adapter
 from tests.unit.model_stages import folder_of, run
 
 CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
+needs_converter = pytest.mark.skipif(
+    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
+)
 
 
 def converted(root: Path, model: Path, events: list[Event]) -> Path:
@@ -42,9 +45,7 @@ def script(folder: Path, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
-)
+@needs_converter
 def test_the_file_reads_back_as_qwen3_and_is_served(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,9 +71,7 @@ def test_the_file_reads_back_as_qwen3_and_is_served(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
-)
+@needs_converter
 def test_the_table_of_a_rotary_embedding_is_dropped_as_the_converter_does(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,9 +84,7 @@ def test_the_table_of_a_rotary_embedding_is_dropped_as_the_converter_does(
     assert len(header.tensors) == len(weights) - 1
 
 
-@pytest.mark.skipif(
-    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
-)
+@needs_converter
 def test_a_head_that_a_merge_has_untied_is_in_the_file(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
