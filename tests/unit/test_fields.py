@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any, Literal
-
-from pydantic import BaseModel
-
 from images.labeler.fields import Kind, describe, kinds
 from tasks import load_task
-
-
-class Colour(StrEnum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Output(BaseModel):
-    flag: bool
-    colour: Colour | None
-    size: Literal["s", "m"]
-    colours: list[Colour]
-    share: float
-    words: list[str]
-    note: str | None
-
-
-def made(**changed: Any) -> Output:
-    fields: dict[str, Any] = {
-        "flag": True, "colour": "red", "size": "s", "colours": ["red"],
-        "share": 0.5, "words": ["a"], "note": "n",
-    }  # fmt: skip
-    return Output(**{**fields, **changed})
+from tests.unit.mixed_output import Output, made
 
 
 def test_kinds_come_from_the_annotations() -> None:

@@ -3,51 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from enum import StrEnum
-from typing import Any, Literal
 
 import numpy as np
 import pytest
-from pydantic import BaseModel
 
 from contracts.params.service import ERRORS
 from images.labeler.fields import choices
 from images.labeler.measures import Judged, Measure, measure_names, measures
 from tasks import load_task
-
-
-class Colour(StrEnum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Output(BaseModel):
-    flag: bool
-    colour: Colour | None
-    size: Literal["s", "m", "l"]
-    colours: list[Colour]
-    share: float
-    words: list[str]
-    note: str | None
-
-
-TASK = replace(
-    load_task("liga_relevance"),
-    output=Output,
-    positive=lambda answer: answer.flag,
-    ordinal={"size": ("s", "m", "l")},
-    calibrated={"share": "flag"},
-    matters=("flag.f1",),
-)
-
-
-def made(**changed: Any) -> Output:
-    fields: dict[str, Any] = {
-        "flag": True, "colour": "red", "size": "s", "colours": ["red"],
-        "share": 0.5, "words": ["a"], "note": "n",
-    }  # fmt: skip
-    return Output(**{**fields, **changed})
+from tests.unit.mixed_output import TASK, Output, made
 
 
 def values(rows: list[Judged]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.labeler.measures import Judged
 from images.labeler.tables import confusion, reliability
-from tests.unit.test_measures import TASK, made
+from tests.unit.mixed_output import TASK, made
 
 ROWS = [
     Judged(made(flag=True, colour="red", size="s"), made(flag=True, colour=None, share=0.95)),
