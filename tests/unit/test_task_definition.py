@@ -334,6 +334,8 @@ def test_digests_follow_the_definition(changes: dict[str, Any], labels_too: bool
     ("path", "labels_too"),
     [
         ("definition.py", False),
+        ("item.py", False),
+        ("texts.py", False),
         ("liga_relevance/__init__.py", False),
         ("liga_relevance/prompts/system.md", False),
         ("liga_relevance/rules/__init__.py", True),
