@@ -115,8 +115,8 @@ def execute(
         )
         for artifact in stage.outputs
     }
-    (folder / RESULT_FILE).unlink(missing_ok=True)  # of an earlier execution, until this one counts
-    files.fsync_path(folder)  # before what it tells of goes
+    # Of an earlier execution, until this one counts: gone for good before what it tells of goes.
+    files.remove(folder / RESULT_FILE)
     shutil.rmtree(published, ignore_errors=True)
     building.rename(published)
     files.fsync_path(folder)

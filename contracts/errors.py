@@ -14,6 +14,8 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A disk is full, or what a user may have of it."""
 _NO_SPACE = 2**20
 """Bytes free below which a write has failed for want of space; what it wrote is still there."""
 
@@ -327,7 +329,7 @@ class Interrupted(RetrainError):
 def from_os_error(error: OSError) -> RetrainError:
     """Return the failure that a file operation's error stands for."""
     where = f"{error.filename}: " if error.filename else ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in _FULL:
         return DiskFull("the disk is full", why=f"{where}{error.strerror}")
     if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
         return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
@@ -343,7 +345,7 @@ def from_full_disk(error: Exception, folder: Path) -> DiskFull | None:
     """
     if isinstance(error, OSError | MemoryError | DiskFull):
         return None
-    texts = {os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    texts = {os.strerror(number) for number in _FULL}
     cause: BaseException | None = error
     while cause is not None:
         if any(text in str(cause) for text in texts):

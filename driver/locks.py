@@ -147,7 +147,7 @@ def forget(folder: Path) -> None:
     Until then other users, who cannot see that it is, are refused.
     """
     path = _shared_folder() / _HOST_LOCK
-    with suppress(FileUnusable, OSError):
+    with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if _workspace_in(_said(descriptor)) == folder.resolve():
@@ -188,10 +188,10 @@ def _take(descriptor: int, path: Path, busy: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = _said(descriptor) or "an unknown process"
-            if stranger := _stranger(path, holder):
-                holder = stranger
-            if stranger or not _has_died(holder):
+            signed = _said(descriptor)
+            stranger = _stranger(path, signed)
+            holder = stranger or signed or "an unknown process"
+            if stranger or not _has_died(signed):
                 raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
             left = f"what a driver that died has started ({holder})"
             if deadline is None:
@@ -227,9 +227,9 @@ def _number(signed: str) -> str:
     return signed.removeprefix("pid ").partition(" ")[0]
 
 
-def _has_died(holder: str) -> bool:
+def _has_died(signed: str) -> bool:
     """Return whether the process that has signed a lock is no more."""
-    number = _number(holder)
+    number = _number(signed)
     if not number.isdecimal():
         return False
     try:

@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from driver.store import Run
-
-_WINDOW = "window.json"  # `driver.window_record` takes 0.3 s to import
+from driver.window_record import RECORD_FILE
 
 
 def former_paths(workspace: Path) -> list[str]:
@@ -18,7 +17,7 @@ def former_paths(workspace: Path) -> list[str]:
     name: a workspace that was copied, not moved, may have a driver at work.
     """
     run, now = Run.last(workspace), workspace.resolve()
-    noted = [workspace / _WINDOW, *([run.folder / "run.json"] if run else [])]
+    noted = [workspace / RECORD_FILE, *([run.folder / "run.json"] if run else [])]
     found = dict.fromkeys(filter(None, map(_noted_path, noted)))
     return [path for path in found if path != str(now) and _is_no_other(Path(path), now)]
 

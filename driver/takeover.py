@@ -5,6 +5,7 @@ Whoever is about to work in the workspace deals with it first.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def take_over(session: Session) -> None:
     candidates.drop(
         session.workspace,
         session.engine,
-        lambda: session.containers.at_work() if session.containers else [],
+        partial(_at_work, session),
         session.display.warn,
     )
 
@@ -48,8 +49,7 @@ def bring_back_first(session: Session) -> None:
     recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
     if session.containers:
         session.containers.drop_former()
-    at_work = session.containers.at_work() if session.containers else []
-    if at_work:
+    if at_work := _at_work(session):
         session.display.warn(
             f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
             "this run goes on with both"
@@ -57,3 +57,8 @@ def bring_back_first(session: Session) -> None:
         return
     session.display.warn("a run that died has left the service stopped; bringing it back first")
     session.close_window()
+
+
+def _at_work(session: Session) -> list[str]:
+    """Return the stages that work in a container still."""
+    return session.containers.at_work() if session.containers else []

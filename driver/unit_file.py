@@ -13,7 +13,7 @@ from pathlib import Path
 
 from contracts import files
 from contracts.errors import FileUnusable, InputMissing, StageFailed
-from driver import promotion, users, verification
+from driver import records, users
 from driver.window_record import RECORD_FILE
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -110,7 +110,7 @@ def _check_readable(workspace: Path) -> None:
     A run under sudo by an older driver has left it, or somebody has copied it.
     """
     owner = workspace.stat().st_uid
-    for name in (RECORD_FILE, promotion.RECORD, verification.RECORD):
+    for name in (RECORD_FILE, records.PROMOTION, records.VERIFICATION):
         path = workspace / name
         if owner == 0 or not path.exists() or path.stat().st_uid == owner:
             continue

@@ -28,8 +28,9 @@ _LONGEST_BYTES = 4 << 20
 because the other side may be anything."""
 _CHUNK = 1 << 16
 _BUSY = frozenset({429, 502, 503})
-_LATER = frozenset({408, 425, 429})
 """Statuses that speak of the server, whatever it was asked."""
+_LATER = frozenset({408, 425, 429})
+"""Those of the 4xx that do not blame the request, but its moment (RFC 9110, 8470 and 6585)."""
 
 
 class Connection:

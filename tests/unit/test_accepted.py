@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-import serving.ollama
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
 from driver import damaged, records, recover, taken_back, verification, versions
 from driver.host_stages import canaries
 from driver.store import Run
 from serving.ollama import Ollama
-from tests.services.ollama_double import OllamaDouble
-from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
     NEW,
     NEW_DIGEST,
     OLD,
     OLD_DIGEST,
-    ROWS,
     Killed,
     World,
-    bad_by_model,
     by_label,
     kill,
+    known_engine,
+    world,
 )
 
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    ollama: OllamaDouble,
-    start_backend: Callable[..., RunningBackend],
-    monkeypatch: pytest.MonkeyPatch,
-) -> World:
-    """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
-    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
-    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
-    monkeypatch.setenv("OLLAMA_HOST", ollama.url)  # the record has it, for the next start
-    ollama.script = bad_by_model(ollama)
-    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+__all__ = ["known_engine", "world"]
 
 
 # --- accepted before -----------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import pytest
 
 from contracts import files
 from contracts.errors import DockerUnavailable
-from driver import docker_tls
 from driver.adapters.containers import ContainerHost
 from driver.docker_tls import DockerTls, Tls, environment_for, in_effect
 from driver.notes import Notes
@@ -178,9 +177,9 @@ def test_what_the_environment_says_is_noted_and_means_the_same_afterwards(
 
 def test_certificates_are_for_tcp_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    environ = docker_tls.environment_for("unix:///var/run/docker.sock")
+    environ = environment_for("unix:///var/run/docker.sock")
     assert environ["DOCKER_TLS_VERIFY"] == ""
-    assert docker_tls.environment_for("") == dict(os.environ)
+    assert environment_for("") == dict(os.environ)
 
 
 def test_that_there_is_no_tls_is_noted_and_counts_whatever_the_environment_says_later(

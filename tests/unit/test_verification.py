@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import serving.ollama
 from contracts import files, stages
 from contracts.errors import (
     BackendUnavailable,
@@ -51,23 +50,13 @@ from tests.unit.verification_world import (
     bad_by_model,
     by_label,
     kill,
+    known_engine,
+    world,
 )
 
+__all__ = ["known_engine", "world"]
+
 Start = Callable[..., RunningBackend]
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch, ollama: OllamaDouble) -> None:
-    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
-    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
-    monkeypatch.setenv("OLLAMA_HOST", ollama.url)  # the record has it, for the next start
-
-
-@pytest.fixture
-def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
-    """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
-    ollama.script = bad_by_model(ollama)
-    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
 
 
 def test_the_version_before_is_live_again_and_answers_the_items(world: World) -> None:
@@ -219,6 +208,7 @@ def test_a_name_that_somebody_has_moved_meanwhile_stays_where_it_is(world: World
     assert verification.read(world.root) is None
 
 
+@pytest.mark.usefixtures("known_engine")
 def test_a_backend_that_is_away_keeps_nothing_from_going_back(
     tmp_path: Path, ollama: OllamaDouble, start_process: Callable[..., BackendProcess]
 ) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import serving.ollama
 from contracts import files
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed, VerifyUnanswered
 from contracts.params import VerifyMetrics
@@ -32,6 +31,7 @@ from tests.unit.verification_world import (
     ROWS,
     World,
     by_label,
+    short_pauses,
 )
 
 TASK = load_task("liga_relevance")
@@ -40,8 +40,7 @@ Start = Callable[..., RunningBackend]
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
-    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
+    short_pauses(monkeypatch)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from driver.host_stages import deploy
 from driver.report import models
 from driver.store import Store
 from serving import connect
-from serving.engine import Engine
+from serving.engine import Engine, Model
 from tasks import load_task
 from tests.jobs import job_of
 
@@ -311,14 +311,19 @@ def test_another_version_may_be_named_after_an_interruption(
     assert {third.tag, third.digest} <= {*taken_back.rejected(tmp_path)}
 
 
+def _second(root: Path, engine: Engine) -> Model:
+    """Create the version that a switch is to make live."""
+    gguf = root / "second.gguf"
+    gguf.write_text("second")
+    return engine.create(f"news:{RUNS[1]}", gguf, TASK.modelfile())
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_switch_that_was_interrupted_is_finished_or_undone(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
     first = released(tmp_path, engine, RUNS[0])
-    second = tmp_path / "second.gguf"
-    second.write_text("second")
-    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    made = _second(tmp_path, engine)
     with monkeypatch.context() as patched:
         broken(engine, patched, after=after)
         with pytest.raises(Killed):
@@ -334,9 +339,7 @@ def test_a_second_attempt_at_a_switch_knows_what_the_name_was_before_the_first(
 ) -> None:
     """The first has switched and then failed; the second is killed while it writes the name."""
     first = released(tmp_path, engine, RUNS[0])
-    second = tmp_path / "second.gguf"
-    second.write_text("second")
-    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    made = _second(tmp_path, engine)
     with monkeypatch.context() as patched:
         patched.setattr(engine, "unload", _away)
         with pytest.raises(EngineUnavailable):
@@ -358,9 +361,7 @@ def test_an_alias_that_the_interruption_has_lost_comes_back(
 ) -> None:
     """Ollama writes a manifest in place: cut off, it names nothing."""
     first = released(tmp_path, engine, RUNS[0])
-    second = tmp_path / "second.gguf"
-    second.write_text("second")
-    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    made = _second(tmp_path, engine)
     with monkeypatch.context() as patched:
         broken(engine, patched, after=False)
         with pytest.raises(Killed):
@@ -386,9 +387,7 @@ def test_an_alias_that_does_not_follow_is_an_error(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = released(tmp_path, engine, RUNS[0])
-    second = tmp_path / "second.gguf"
-    second.write_text("second")
-    made = engine.create(f"news:{RUNS[1]}", second, TASK.modelfile())
+    made = _second(tmp_path, engine)
     monkeypatch.setattr(engine, "copy", lambda _source, _destination: None)
     with pytest.raises(EngineUnavailable, match="is not news:"):
         promotion.switch(tmp_path, engine, "news:latest", made.tag)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import serving.ollama
 from contracts import files
 from contracts.entrypoint import StageContext
 from contracts.errors import VerifyFailed
@@ -17,7 +18,7 @@ from contracts.params import VerifyMetrics, VerifyParams
 from contracts.stage import InputRef, Result
 from contracts.stages import DEPLOY, ITEMS, LABELS, VERIFY
 from driver import promotion, served, verification
-from driver.host_stages import verify
+from driver.host_stages import canaries, verify
 from driver.store import Store
 from serving.ollama import Ollama
 from tests.jobs import job_of
@@ -182,3 +183,28 @@ def by_label(message: str) -> str:
     """Answer as a good model does: what is labelled irrelevant is."""
     number = message.splitlines()[0].removeprefix("Titel: Titel ")
     return IRRELEVANT if number in {"3", "4"} else good_answer()
+
+
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the verification look often: the backend and the engine here are quick."""
+    monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
+
+
+@pytest.fixture
+def known_engine(monkeypatch: pytest.MonkeyPatch, ollama: OllamaDouble) -> None:
+    """Let the record of a verification name the double, for the next start."""
+    short_pauses(monkeypatch)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+
+
+@pytest.fixture
+def world(
+    known_engine: None,  # is set before anything is deployed
+    tmp_path: Path,
+    ollama: OllamaDouble,
+    start_backend: Callable[..., RunningBackend],
+) -> World:
+    """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
+    ollama.script = bad_by_model(ollama)
+    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
