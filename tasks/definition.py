@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from tasks.chat import ChatFormat
+from tasks.item import Item
 from tasks.parsing import InvalidAnswer, parse_answer
 from tasks.schema import UnservableSchema, servable_schema
 from tasks.storage import Storage
@@ -29,14 +30,6 @@ __all__ = [
 ]
 
 _SOURCE_SUFFIXES = (".py", ".md", ".json")
-
-
-class Item(BaseModel):
-    """One input row. Tasks derive from it; unknown fields of a row are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    id: str
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from contracts import files
 from contracts.errors import SettingsInvalid
 from driver.task import given
 from driver.task.given import Given, camel
+from driver.task.render import python
+from driver.task.render.python import literal
 
 _TEMPLATES = Path(__file__).parent / "template"
 _TEXTS = files.ROOT / "examples" / "support-sample" / "items.jsonl"
@@ -67,12 +69,13 @@ class _Parts:
     def package(self) -> dict[str, str]:
         """Return the files of the task's package by path."""
         texts = [each.name for each in self._fields if each.kind in _LONGEST]
+        listed = python.tuple_of(texts, "    ")
         canary = {"id": "canary", **_item(next(iter(_rows())))}
         return {
             "canary.json": json.dumps(canary, ensure_ascii=False, indent=2) + "\n",
             "item.py": self._filled("item.py"),
             "output.py": self._output(),
-            "rules.py": _imports_sorted(self._filled("rules.py", texts=_tuple(texts))),
+            "rules.py": _imports_sorted(self._filled("rules.py", texts=listed)),
             "prompts/system.md": self._filled("system.md"),
             "prompts/label.md": self._filled("label.md"),
             "prompts/correction.md": self._filled("correction.md"),
@@ -125,7 +128,7 @@ class _Parts:
             stratum=stratum,
             positive=positive,
             strata=", ".join(f'"{each}"' for each in strata),
-            matters=_tuple([*matters, "rules"])[1:-1],
+            matters=python.tuple_of([*matters, "rules"], "    "),
             num_predict=str(self._longest_answer()),
         )
         if not first and not flag:
@@ -141,21 +144,16 @@ class _Parts:
 
     def _output(self) -> str:
         kinds = {each.kind for each in self._fields}
-        names = ["BaseModel", "ConfigDict", "Field"]
-        imports = ["from datetime import date"] if "date" in kinds else []
-        imports += ["from enum import StrEnum"] if "choice" in kinds else []
+        wanted = {"pydantic": ["BaseModel", "ConfigDict", "Field"]}
+        wanted |= {"datetime": ["date"]} if "date" in kinds else {}
+        wanted |= {"enum": ["StrEnum"]} if "choice" in kinds else {}
         if "list" in kinds:
-            imports.append("from typing import Annotated")
-            names.append("StringConstraints")
-        imports += (
-            ["", f"from pydantic import {', '.join(names)}"]
-            if imports
-            else [f"from pydantic import {', '.join(names)}"]
-        )
+            wanted["typing"] = ["Annotated"]
+            wanted["pydantic"].append("StringConstraints")
         enums = [_enum(each) for each in self._fields if each.kind == "choice"]
         return self._filled(
             "output.py",
-            imports="\n".join(imports),
+            imports=python.imports(wanted),
             enums="".join(f"{each}\n\n\n" for each in enums),
             fields="\n".join(map(_declared, self._fields)),
         )
@@ -188,7 +186,7 @@ def _declared(field: Given) -> str:
         meaning = f"{meaning.rstrip('.')}: {', '.join(field.values)}."
     meaning += " null if there is none." if field.nullable else ""
     said = bounds.split(", ") if bounds else []
-    said += [f"title={_quoted(field.title)}", f"description={_quoted(meaning)}"]
+    said += [f"title={literal(field.title)}", f"description={literal(meaning)}"]
     inside = "".join(f"        {each},\n" for each in said)
     return f"    {field.name}: {kind}{null} = Field(\n{inside}    )"
 
@@ -227,15 +225,6 @@ def _first_sentence(text: str) -> str:
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-
-
-def _tuple(names: Sequence[str]) -> str:
-    inside = ", ".join(f'"{name}"' for name in names)
-    return f"({inside},)" if len(names) == 1 else f"({inside})"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _imports_sorted(text: str) -> str:

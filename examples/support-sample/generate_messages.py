@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from contracts.files import write_jsonl
 from tasks import load_task
 
 HERE = Path(__file__).resolve().parent
@@ -103,8 +104,7 @@ def build() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def main(folder: Path = HERE) -> None:
     """Write both files into `folder`."""
     for name, rows in zip(("items", "labels"), build(), strict=True):
-        text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+        write_jsonl(folder / f"{name}.jsonl", rows)
 
 
 def _values(case: Case, rng: random.Random) -> dict[str, Any]:

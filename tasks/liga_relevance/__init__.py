@@ -1,12 +1,11 @@
 """News relevance for the Liga der Freien Wohlfahrtspflege Hessen: THE definition of the task."""
 
 import json
-from datetime import UTC, datetime
-from importlib import resources
-from string import Template
 
+from tasks import texts
 from tasks.chat import QWEN3
 from tasks.definition import Serving, Task
+from tasks.item import moment
 from tasks.liga_relevance.article import Article, text_of, user_message
 from tasks.liga_relevance.output import Arbeitskreis, LigaRelevance, Priority, Urgency
 from tasks.liga_relevance.rules import RULES, check
@@ -21,7 +20,6 @@ __all__ = [
     "Urgency",
     "facets",
     "stratum",
-    "time_of",
 ]
 
 IRRELEVANT = "irrelevant"
@@ -42,32 +40,14 @@ def facets(answer: LigaRelevance) -> frozenset[str]:
     return frozenset({"relevant", *priority, *(f"ak:{ak.value}" for ak in answer.assigned_aks)})
 
 
-def time_of(article: Article) -> datetime | None:
-    """Return when an article was published (in UTC where it names no zone), None if it says none.
-
-    Only ISO 8601 counts: a day read as a month would put an article into another split.
-    """
-    try:
-        found = datetime.fromisoformat(article.published_at.strip())
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _read(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
 def _prompt(name: str) -> str:
     """Return a prompt, its lists filled in from the enums so that the two cannot drift apart."""
-    return (
-        Template(_read(f"prompts/{name}.md"))
-        .substitute(
-            arbeitskreise="\n".join(f"- {ak.value}: {ak.meaning}" for ak in Arbeitskreis),
-            dringlichkeit="\n".join(f'- {u.guide} → "{u.priority.value}"' for u in Urgency),
-            felder=", ".join(LigaRelevance.model_fields),
-        )
-        .strip()
+    return texts.prompt(
+        __name__,
+        name,
+        arbeitskreise="\n".join(f"- {ak.value}: {ak.meaning}" for ak in Arbeitskreis),
+        dringlichkeit="\n".join(f'- {u.guide} → "{u.priority.value}"' for u in Urgency),
+        felder=", ".join(LigaRelevance.model_fields),
     )
 
 
@@ -78,13 +58,13 @@ TASK = Task(
     output=LigaRelevance,
     system_prompt=_prompt("system"),
     label_prompt=_prompt("label"),
-    correction_prompt=_read("prompts/correction.md").strip(),
+    correction_prompt=texts.read(__name__, "prompts/correction.md").strip(),
     user_message=user_message,
     check=check,
     stratum=stratum,
     positive=lambda answer: answer.relevant,
     text_of=text_of,
-    canary=Article.model_validate(json.loads(_read("canary.json"))),
+    canary=Article.model_validate(json.loads(texts.read(__name__, "canary.json"))),
     canary_strata=frozenset({"high", "medium"}),
     chat=QWEN3,
     # The temperature is the one that the backend sends. About 800 tokens of system prompt, 2,500
@@ -92,7 +72,7 @@ TASK = Task(
     serving=Serving(temperature=0.1, num_ctx=8192, num_predict=4096, repeat_penalty=1.0),
     text_fields=("title", "content"),
     facets=facets,
-    time_of=time_of,
+    time_of=lambda article: moment(article.published_at),
     ordinal={"priority": (None, Priority.LOW, Priority.MEDIUM, Priority.HIGH)},
     calibrated={"relevance_score": "relevant"},
     matters=("relevant.f1", "priority.kappa", "assigned_aks", "rules"),

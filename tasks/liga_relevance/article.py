@@ -4,25 +4,22 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from tasks.definition import Item
+from tasks.item import GivenText, Item, comparable
 
 CONTENT_LIMIT = 6000
 """Characters of the content that the backend sends; the rest is never seen by the model."""
 
 UNKNOWN = "Unbekannt"
 
-# Below this a text is too short to be compared alone: alerts often hold one stock phrase.
-_COMPARABLE_CHARS = 80
-
 
 class Article(Item):
     """An article with a title or a content, or both."""
 
-    title: str = ""
-    content: str = ""
+    title: GivenText = ""
+    content: GivenText = ""
     source: str = ""
-    published_at: str = ""
-    url: str = ""
+    published_at: GivenText = ""
+    url: GivenText = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -39,28 +36,10 @@ class Article(Item):
                         return {**row, "source": name}
         return {**row, "source": ""}
 
-    @field_validator("id", mode="before")
-    @classmethod
-    def _id_as_text(cls, value: Any) -> Any:
-        """Accept the numbers of the backend's rows; True is no number here."""
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("id")
-    @classmethod
-    def _id_given(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("the id is empty")
-        return value
-
     @field_validator("source", mode="before")
     @classmethod
     def _source_as_text(cls, value: Any) -> Any:
         return _name(value)
-
-    @field_validator("title", "content", "published_at", "url", mode="before")
-    @classmethod
-    def _none_as_empty(cls, value: Any) -> Any:
-        return "" if value is None else value
 
     @model_validator(mode="after")
     def _has_text(self) -> Self:
@@ -80,13 +59,8 @@ def user_message(article: Article) -> str:
 
 
 def text_of(article: Article) -> str:
-    """Return the text in which duplicates are looked for.
-
-    It is the content, since the same report runs under other titles; the title is added only
-    where the content says too little.
-    """
-    content = article.content.strip()
-    return content if len(content) >= _COMPARABLE_CHARS else f"{article.title}\n{content}".strip()
+    """Return the text in which duplicates are looked for."""
+    return comparable(article.title, article.content)
 
 
 def _name(source: Any) -> str:

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 from functools import lru_cache
 
 from tasks.liga_relevance.periods import turns_from, years_from
-from tasks.liga_relevance.words import MONTHS, WEEKDAYS, word_set, words_of
+from tasks.liga_relevance.words import MONTHS, SHORT_MONTHS, WEEKDAYS, word_set, words_of
 
-_MONTH = "|".join(MONTHS) + r"|jan|feb|mär|apr|jun|jul|aug|sept?|okt|nov|dez"
+_MONTH = "|".join((*MONTHS, SHORT_MONTHS))
 _ABBREVIATED = {name[:3]: number for name, number in MONTHS.items() if number != 1} | {"jan": 1}
 _YEAR = r"(?:19|20)\d{2}"
 _DATE = re.compile(

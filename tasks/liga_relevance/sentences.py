@@ -12,7 +12,7 @@ word; a heading counts as a sentence.
 import re
 from collections.abc import Iterator
 
-from tasks.liga_relevance.words import FUNCTION_WORDS, word_set
+from tasks.liga_relevance.words import FUNCTION_WORDS, SHORT_MONTHS, word_set
 
 # sentencex ends no sentence inside of quotes, and looks for the closing one as far as the text
 # goes, for each opening one again. It gets to see spaces in their place.
@@ -45,8 +45,8 @@ _BEFORE_FIGURE = re.compile(r"(?<=[.!?])\s+(?=\d)")
 # Abbreviations that a figure follows, besides those that never end a sentence.
 _COUNTS = re.compile(
     r"(?:(?<!\w)(?:mind|insg|durchschn|ggü|jew|zzt|zt|gegr|verst|abb|tab|anl|anm|aufl|ausg|az|art"
-    r"|buchst|drs|fn|rn|rz|tz|jg|kl|lit|nrn|pos|std|sek|u\.\sa|jan|feb|mär|apr|jun|jul|aug|sept?|okt"
-    r"|nov|dez|(?-i:Mo|Di|Mi|Do|Fr|Sa|So|[A-HJ-UW-Za-zäöü]))|-drs|str|hausnr)\.$",
+    rf"|buchst|drs|fn|rn|rz|tz|jg|kl|lit|nrn|pos|std|sek|u\.\sa|{SHORT_MONTHS}"
+    r"|(?-i:Mo|Di|Mi|Do|Fr|Sa|So|[A-HJ-UW-Za-zäöü]))|-drs|str|hausnr)\.$",
     re.IGNORECASE,
 )
 # 3. 4. 2026, and 1., 2. and 3. of anything

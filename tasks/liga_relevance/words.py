@@ -50,6 +50,8 @@ MONTHS = {
     "november": 11,
     "dezember": 12,
 }
+SHORT_MONTHS = "jan|feb|mär|apr|jun|jul|aug|sept?|okt|nov|dez"
+"""Their abbreviations as a pattern, without the dot."""
 WEEKDAYS = word_set(
     """
     montag dienstag mittwoch donnerstag freitag samstag sonnabend sonntag

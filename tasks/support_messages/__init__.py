@@ -4,12 +4,11 @@ A second task beside the first user's: nothing outside of this package knows its
 """
 
 import json
-from datetime import UTC, datetime
-from importlib import resources
-from string import Template
 
+from tasks import texts
 from tasks.chat import QWEN3
 from tasks.definition import Serving, Task
+from tasks.item import moment
 from tasks.support_messages.message import Message, text_of, user_message
 from tasks.support_messages.output import Category, Product, SupportAnswer, Urgency
 from tasks.support_messages.rules import RULES, check
@@ -25,30 +24,15 @@ def facets(answer: SupportAnswer) -> frozenset[str]:
     return frozenset(found)
 
 
-def time_of(message: Message) -> datetime | None:
-    """Return when a message came in (in UTC where it names no zone), None if it does not say."""
-    try:
-        found = datetime.fromisoformat(message.received_at.strip())
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _read(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
 def _prompt(name: str) -> str:
     """Return a prompt, its lists filled in from the enums so that the two cannot drift apart."""
-    return (
-        Template(_read(f"prompts/{name}.md"))
-        .substitute(
-            fields=", ".join(SupportAnswer.model_fields),
-            categories="\n".join(f"- {each.value}: {each.meaning}" for each in Category),
-            urgencies="\n".join(f"- {each.value}: {each.meaning}" for each in Urgency),
-            products="\n".join(f"- {each.value}: {each.meaning}" for each in Product),
-        )
-        .strip()
+    return texts.prompt(
+        __name__,
+        name,
+        fields=", ".join(SupportAnswer.model_fields),
+        categories="\n".join(f"- {each.value}: {each.meaning}" for each in Category),
+        urgencies="\n".join(f"- {each.value}: {each.meaning}" for each in Urgency),
+        products="\n".join(f"- {each.value}: {each.meaning}" for each in Product),
     )
 
 
@@ -59,20 +43,20 @@ TASK = Task(
     output=SupportAnswer,
     system_prompt=_prompt("system"),
     label_prompt=_prompt("label"),
-    correction_prompt=_read("prompts/correction.md").strip(),
+    correction_prompt=texts.read(__name__, "prompts/correction.md").strip(),
     user_message=user_message,
     check=check,
     stratum=lambda answer: answer.category.value,
     positive=lambda answer: answer.reply_needed,
     text_of=text_of,
-    canary=Message.model_validate(json.loads(_read("canary.json"))),
+    canary=Message.model_validate(json.loads(texts.read(__name__, "canary.json"))),
     canary_strata=frozenset({"defect"}),
     chat=QWEN3,
     # About 400 tokens of system prompt, 1,200 of the longest message, 200 of the longest answer.
     serving=Serving(temperature=0.1, num_ctx=4096, num_predict=512, repeat_penalty=1.0),
     text_fields=("subject", "body"),
     facets=facets,
-    time_of=time_of,
+    time_of=lambda message: moment(message.received_at),
     ordinal={"urgency": (None, Urgency.LOW, Urgency.NORMAL, Urgency.URGENT)},
     matters=("category.macro_f1", "urgency.kappa", "reply_needed.f1", "rules"),
     rules=RULES,

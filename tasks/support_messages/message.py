@@ -1,45 +1,24 @@
 """The input: one message to the support, by mail or form."""
 
-from typing import Any, Self
+from typing import Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from tasks.definition import Item
+from tasks.item import GivenText, Item, comparable
 
 BODY_LIMIT = 4000
 """Characters of the body that a model is shown."""
 
 UNKNOWN = "unknown"
 
-# Below this a body is too short to be compared alone: "It still does not work."
-_COMPARABLE_CHARS = 80
-
 
 class Message(Item):
     """A message with a subject or a body, or both."""
 
-    subject: str = ""
-    body: str = ""
-    sender: str = ""
-    received_at: str = ""
-
-    @field_validator("id", mode="before")
-    @classmethod
-    def _id_as_text(cls, value: Any) -> Any:
-        """Accept the numbers of a database's rows; True is no number here."""
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("id")
-    @classmethod
-    def _id_given(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("the id is empty")
-        return value
-
-    @field_validator("subject", "body", "sender", "received_at", mode="before")
-    @classmethod
-    def _none_as_empty(cls, value: Any) -> Any:
-        return "" if value is None else value
+    subject: GivenText = ""
+    body: GivenText = ""
+    sender: GivenText = ""
+    received_at: GivenText = ""
 
     @model_validator(mode="after")
     def _has_text(self) -> Self:
@@ -59,6 +38,5 @@ def user_message(message: Message) -> str:
 
 
 def text_of(message: Message) -> str:
-    """Return the text in which duplicates are looked for: the body, or all where it is short."""
-    body = message.body.strip()
-    return body if len(body) >= _COMPARABLE_CHARS else f"{message.subject}\n{body}".strip()
+    """Return the text in which duplicates are looked for."""
+    return comparable(message.subject, message.body)

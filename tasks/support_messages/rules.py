@@ -42,12 +42,14 @@ _PLACEHOLDER = re.compile(
 )
 _FIRST_PERSON = re.compile(r"\b(?:I|I'm|I’m|my|me|mine|we|our|ours|us)\b")
 # Words of English that stand in hardly any other language, and in every second sentence.
-_ENGLISH = _word_list(
-    """
-    the of to and a is for with that this not has have been by from their they who which does
-    wants asks reports says cannot an it after because since when how whether would on be are
-    at off out up as about before
-    """
+_ENGLISH = frozenset(
+    _word_list(
+        """
+        the of to and a is for with that this not has have been by from their they who which does
+        wants asks reports says cannot an it after because since when how whether would on be are
+        at off out up as about before
+        """
+    )
 )
 _LEAST_WORDS = 4
 """Fewer tell no language."""

@@ -26,6 +26,7 @@ from images.labeler.measures import measure_names
 from tasks import InvalidAnswer, Task, known_tasks, load_task
 from tests.rendered.loaded import taken
 from tests.samples import sample_of
+from tests.unit.test_task_definition import nodes
 
 LEAST_OF_A_CLASS = 15
 
@@ -63,14 +64,8 @@ def shipped(request: pytest.FixtureRequest) -> Shipped:
     return Shipped(load_task(request.param))
 
 
-def _nodes(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", [])]
-    inner += [schema["items"]] if "items" in schema else []
-    return [schema, *(node for each in inner for node in _nodes(each))]
-
-
 def test_the_schema_bounds_every_value(shipped: Shipped) -> None:
-    for node in _nodes(shipped.task.schema()):
+    for node in nodes(shipped.task.schema()):
         if node.get("type") == "string":
             assert "maxLength" in node or "enum" in node
         if node.get("type") == "array":

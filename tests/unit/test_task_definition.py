@@ -70,17 +70,6 @@ def test_schema_uses_honoured_keywords_only() -> None:
         assert set(node) <= honoured
 
 
-def test_schema_bounds_everything() -> None:
-    for node in nodes(TASK.schema()):
-        if node.get("type") == "string":
-            assert "maxLength" in node or "enum" in node
-        if node.get("type") == "array":
-            assert "maxItems" in node
-        if node.get("type") == "object":
-            assert node["required"] == list(node["properties"])
-            assert node["additionalProperties"] is False
-
-
 def test_schema_says_null_in_a_way_that_is_honoured() -> None:
     for name in ("summary", "detailed_analysis", "priority"):
         assert {"type": "null"} in TASK.schema()["properties"][name]["anyOf"]
@@ -334,6 +323,8 @@ def test_digests_follow_the_definition(changes: dict[str, Any], labels_too: bool
     ("path", "labels_too"),
     [
         ("definition.py", False),
+        ("item.py", False),
+        ("texts.py", False),
         ("liga_relevance/__init__.py", False),
         ("liga_relevance/prompts/system.md", False),
         ("liga_relevance/rules/__init__.py", True),

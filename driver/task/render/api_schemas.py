@@ -70,11 +70,12 @@ def render(source: Source) -> str:
 
 def annotation(shape: Shape, *, bounded: bool) -> str:
     """Return the Python type of a shape; `bounded` adds the limits that pydantic checks."""
-    written = _annotation(shape, bounded=bounded)
+    written = annotation_without_null(shape, bounded=bounded)
     return f"{written} | None" if shape.nullable else written
 
 
-def _annotation(shape: Shape, *, bounded: bool) -> str:
+def annotation_without_null(shape: Shape, *, bounded: bool) -> str:
+    """Return the same of a shape whose null is said, or left out, elsewhere."""
     if shape.kind is Kind.CHOICE:
         return shape.name or _choices(shape)
     if shape.kind is Kind.OBJECT:
@@ -115,7 +116,7 @@ def _object(name: str, shape: Shape) -> str:
 def _read(source: Source) -> str:
     lines = []
     for each in source.fields:
-        plain = annotation(each.shape, bounded=False).removesuffix(" | None")
+        plain = annotation_without_null(each.shape, bounded=False)
         lines.append(_line(each, f"Annotated[{plain} | None, _Stored]", default=True))
     about = f"{source.answer} as it is stored; None where there is nothing that can be shown."
     return _class(f"{source.answer}Read", about, "from_attributes=True", lines)

@@ -166,7 +166,7 @@ def migration(source: Source) -> str:
 
 
 def _mapped(field: Field, column: Column) -> str:
-    plain = api_schemas.annotation(field.shape, bounded=False).removesuffix(" | None")
+    plain = api_schemas.annotation_without_null(field.shape, bounded=False)
     kept = {Kind.TEXT: "str", Kind.CHOICE: "str", Kind.DATE: "date", Kind.LIST: "list[Any]"}
     held = kept.get(field.shape.kind, "dict[str, Any]" if field.shape.fields else plain)
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from driver.task.render import columns, types
-from driver.task.render.tables import cell, table
+from driver.task.render.tables import cell, choices, table
 from driver.task.shape import Field, Kind
 from driver.task.source import Source
 
@@ -27,7 +27,8 @@ def render(source: Source) -> str:
         cell(source.about),
         "An answer is one JSON object with exactly these fields, in this order.",
         *(_field(source, each) for each in source.fields),
-        *_classes(source),
+        *choices(source),
+        *_objects(source),
         "## As a whole",
         "\n".join(f"- {each}" for each in source.as_a_whole) or "Nothing more is asked.",
     ]
@@ -61,11 +62,8 @@ def _place(source: Source, field: Field) -> str:
     return "; ".join(said)
 
 
-def _classes(source: Source) -> list[str]:
+def _objects(source: Source) -> list[str]:
     parts = []
-    for name, shape in source.choices.items():
-        rows = [(f"`{choice.value}`", choice.meaning) for choice in shape.choices]
-        parts += [f"## {name}", cell(shape.about), table(("value", "meaning"), rows)]
     for name, shape in source.objects.items():
         inner = [(f"`{each.name}`", each.shape.limits(), each.meaning) for each in shape.fields]
         heads = ("field", "values", "meaning")

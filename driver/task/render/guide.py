@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from driver.task.render.tables import cell, table
+from driver.task.render.tables import choices, table
 from driver.task.source import Source
 
 _FORM = (
@@ -28,7 +28,7 @@ def render(source: Source) -> str:
         source.about,
         "## The answer",
         fields,
-        *_values(source),
+        *choices(source),
         "## What is refused",
         "Before any rule is looked at, the parser does this:",
         "\n".join(f"- {each}" for each in (_FORM, *source.as_a_whole)),
@@ -37,14 +37,6 @@ def render(source: Source) -> str:
         told,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _values(source: Source) -> list[str]:
-    parts = []
-    for name, shape in source.choices.items():
-        rows = [(f"`{choice.value}`", choice.meaning) for choice in shape.choices]
-        parts += [f"## {name}", cell(shape.about), table(("value", "meaning"), rows)]
-    return parts
 
 
 def _rules(source: Source) -> list[str]:

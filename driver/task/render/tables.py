@@ -1,8 +1,10 @@
-"""Markdown tables."""
+"""Markdown tables, and the sections that the documents of a task share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
+from driver.task.source import Source
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -14,3 +16,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def cell(text: str) -> str:
     """Return a text on one line that holds no markup but its own code."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def choices(source: Source) -> list[str]:
+    """Return a heading, a sentence and a table for each enum of an answer."""
+    parts = []
+    for name, shape in source.choices.items():
+        rows = [(f"`{choice.value}`", choice.meaning) for choice in shape.choices]
+        parts += [f"## {name}", cell(shape.about), table(("value", "meaning"), rows)]
+    return parts
