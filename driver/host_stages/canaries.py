@@ -53,7 +53,7 @@ class Canary:
     broken: tuple[str, ...] = ()
     """The label rules of severity error that the answer breaks."""
     unanswered: bool = False
-    """Whether the model has not answered at all, which need not be its fault."""
+    """Whether no answer of the model was seen, which need not be its fault."""
 
 
 def ask(
@@ -262,7 +262,9 @@ def _read_back(backend: Backend, task: Task, row: Row, before: Row) -> Canary:
     try:
         return judge(task, row, before, backend.item(row["id"]))
     except ItemUnavailable as error:
-        return Canary(row["id"], f"the backend cannot show it: status {error.status}")
+        # It may be the backend's own trouble: what the model says, only asking it directly shows.
+        told = f"the backend cannot show it: status {error.status}"
+        return Canary(row["id"], told, unanswered=True)
 
 
 def _another_model(

@@ -84,7 +84,7 @@ def reprocess(
         backend.reprocess_item(row["id"])
     except ItemUnavailable as error:
         gone = Outcome.NOT_THERE if error.unknown else Outcome.FAILED
-        return Seen(gone, f"the backend answers {error.status}")
+        return Seen(gone, f"the backend answers {error.status}", unanswered=not error.unknown)
     pause(_FIRST_PAUSE_S)
     seen = settle(backend, storage, row["id"], before, timeout_s, pause=pause)
     if seen is None:
