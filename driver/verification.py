@@ -15,6 +15,7 @@ from pathlib import Path
 
 from contracts import files
 from contracts.errors import (
+    EngineUnavailable,
     FileUnusable,
     ModelMissing,
     RetrainError,
@@ -27,11 +28,11 @@ from driver import promotion, records, served, taken_back, versions
 from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis, reprocess
-from driver.host_stages.canaries import Witness
+from driver.host_stages.canaries import Witness, whole_answer
 from driver.host_stages.reanalysis import Outcome
 from serving import connect
 from serving.engine import Engine, Model
-from tasks import load_task
+from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
@@ -142,10 +143,11 @@ def passed(root: Path, engine: Engine, record: Record) -> None:
 def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
     """Do what follows from the failure of a verification; `say` is told what was done.
 
-    A wrong answer takes the model back for good. No answer at all says nothing about it: it waits
-    for the next run. What else keeps it from being verified takes it back until a later run.
+    A wrong answer takes the model back for good. No answer at all says nothing about it, and it
+    waits for the next run; but where it is the only one to be silent, and what else keeps it from
+    being verified, takes it back until a later run.
     """
-    if isinstance(error, VerifyUnanswered):
+    if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
     else:
         take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
@@ -206,6 +208,41 @@ def _stays(root: Path, record: Record, say: Say) -> bool:
         f"NOT ROLLED BACK: this verification of {record.version} has not come to its end, but it "
         "had passed one before, or `driver rollback` has asked for it: it stays as it is."
     )
+    return True
+
+
+def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
+    """Return whether the engine gives no answer of the new model, and one of the version before.
+
+    Then the engine is there, and the users would be better off with that version.
+    """
+    try:
+        record = read(root)
+        if record is None or not record.task:
+            return False
+        models = engine.models()
+        live = models.get(record.alias)
+        older = versions.way_back(root, models, record.alias, record.digest, record.previous)
+        if live is None or live.digest != record.digest or not older:
+            return False
+        if _answers(engine, record, record.alias) or not _answers(engine, record, older[0]):
+            return False
+        engine.unload(older[0])
+    except RetrainError:  # who is not there to be asked shows nothing
+        return False
+    say(f"{record.version} gives no answer to the canary, and {older[0]} gives one.")
+    return True
+
+
+def _answers(engine: Engine, record: Record, tag: str) -> bool:
+    """Return whether a model gives an answer to the canary, of whatever worth."""
+    task = load_task(record.task)
+    try:
+        whole_answer(engine, tag, task, task.canary, timeout_s=record.timeout_s)
+    except InvalidAnswer:  # cut off, that is
+        return True
+    except EngineUnavailable:
+        return False
     return True
 
 

@@ -377,6 +377,20 @@ def test_silence_takes_nothing_back_and_the_next_run_verifies(
     assert served.is_accepted(world.root, ALIAS, NEW_DIGEST)
 
 
+@pytest.mark.parametrize("all_silent", [False, True])
+def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_silent: bool) -> None:
+    """It may be tried again, since it has said nothing wrong."""
+    world.ollama.script = lambda message: (
+        500 if all_silent or world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
+    )
+    with pytest.raises(VerifyUnanswered) as caught:
+        world.verify()
+    verification.failed(world.root, world.engine, caught.value, world.said.append)
+    assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
+    assert (verification.read(world.root) is not None) == all_silent
+    assert taken_back.rejected(world.root) == []
+
+
 def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:
     speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
     world.ollama.script = lambda message: (
