@@ -71,6 +71,15 @@ class Record:
         return [cls(path.parent) for path in sorted(found, reverse=True)]
 
     @classmethod
+    def by_last_run(cls, workspace: Path) -> list[Record]:
+        """Return the records, first the one that a run has worked on last, if only to verify.
+
+        One that an earlier run has made may have been gone on with behind a later one.
+        """
+        known = cls.every(workspace)
+        return sorted(known, key=lambda record: max(record.about().runs, default=""), reverse=True)
+
+    @classmethod
     def find(cls, workspace: Path, run: str = "") -> Record:
         """Return the record that a run has worked on, without a name the newest that is begun.
 

@@ -124,30 +124,40 @@ def moved(found: Finished) -> Told | None:
 
 def _items_left(found: Finished) -> str:
     """Say what to do about items that have the model's answers still, "" where none has."""
-    newest = next((each for each in Record.every(found.workspace) if each.begun), None)
     job = found.job(stages.DEPLOY)
-    if newest is None or job is None:
+    if job is None:
         return ""
+    digest = job.inputs[stages.GGUF.name].digest
     try:
-        about, lines = newest.about(), newest.lines()
+        for record in Record.by_last_run(found.workspace):
+            about, lines = record.about(), record.lines()
+            if about.restored_at:
+                return ""
+            done = {line["id"] for line in lines if line.get("outcome") == Outcome.PROCESSED}
+            if about.model == digest:
+                return _have(len(done | {*about.canaries}))
+            if record.begun:
+                finished = bool(lines) and "finished" in lines[-1]
+                return "" if finished else _partly(len(done), about.items)
     except FileUnusable as error:
         return str(error)
-    if about.restored_at:
-        return ""
-    done = {line["id"] for line in lines if line.get("outcome") == Outcome.PROCESSED}
-    mine = about.model == job.inputs[stages.GGUF.name].digest
-    if mine and done:
-        items = "1 item has" if len(done) == 1 else f"{len(done)} items have"
-        return (
-            f"{items} its answers still; `python -m driver reprocess` gives all items those of the "
-            "model that is live."
-        )
-    if not mine and not (lines and "finished" in lines[-1]):
-        return (
-            f"{len(done)} of {about.items} items have been given another model's answers, the rest "
-            "can have this one's still: `python -m driver reprocess` goes on."
-        )
     return ""
+
+
+def _have(items: int) -> str:
+    if not items:
+        return ""
+    return (
+        f"{'1 item has' if items == 1 else f'{items} items have'} its answers still; `python -m "
+        "driver reprocess` gives all items those of the model that is live."
+    )
+
+
+def _partly(done: int, items: int) -> str:
+    return (
+        f"{done} of {items} items have been given another model's answers, the rest can have this "
+        "one's still: `python -m driver reprocess` goes on."
+    )
 
 
 def _known(found: Finished) -> _Known:

@@ -210,7 +210,13 @@ def test_a_rollback_since_says_which_items_have_its_answers_still(
     assert lines["What to do"] == "Nothing: no item is known to have its answers."
     job = Finished(run.workspace, run.run).job(stages.DEPLOY)
     assert job is not None
-    reprocessed(run.workspace, run.run.id, job.inputs["gguf"].digest, done=2)
+    model = job.inputs["gguf"].digest
+    record = Record.of_model(run.workspace, run.run.id, model, "http://backend")
+    state = {"id": "3", "is_manually_reviewed": False}
+    record.begin(run.run.id, model, "http://backend", {"3": state}, 1, canaries=["3"])
+    _, lines = told(run)
+    assert lines["What to do"].startswith("1 item has its answers still"), "of its verification"
+    reprocessed(run.workspace, run.run.id, model, done=1)
     _, lines = told(run)
     assert lines["What to do"].startswith("2 items have its answers still; `python -m driver repro")
     reprocessed(run.workspace, "29990101-000000", "another", done=1)
