@@ -24,19 +24,14 @@ from contracts.errors import (
 )
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
-from driver import promotion, records, served, taken_back, versions
-from driver.adapters.backend import Backend
-from driver.adapters.items import storage_of
-from driver.host_stages import reanalysis, reprocess
-from driver.host_stages.canaries import Witness, whole_answer
-from driver.host_stages.reanalysis import Outcome
+from driver import again, promotion, records, served, taken_back, versions
+from driver.host_stages.canaries import whole_answer
 from serving import connect
-from serving.engine import Engine, Model
+from serving.engine import Engine
 from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
-_HEALTHY_S = 60.0
 _SHOWN = 12  # digits of a digest
 Say = Callable[[str], None]
 
@@ -50,7 +45,7 @@ class Record(Frozen):
     previous: str
     """What the alias named before; "" for nothing, or where this workspace did not deploy it."""
     task: str = ""
-    """Whose answers the items hold; "" where none has been asked."""
+    """Whose answers the items hold; "" where none has been asked, and of an older driver."""
     backend: str
     """Where the application answers; "" where it is not asked."""
     canaries: str
@@ -113,7 +108,7 @@ def begin(
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
     if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
-        return _written(root, known.model_copy(update={"undo": False}))
+        return _written(root, known.model_copy(update={"undo": False, "task": task}))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)
@@ -298,7 +293,7 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
     if record.backend:
-        _answer_again(root, engine, record, live, say)
+        again.answer(root, engine, record, live, say)
     _drop(root)
 
 
@@ -310,34 +305,6 @@ def _no_way_back(root: Path, record: Record) -> str:
     if record.begun and (root / record.canaries).exists():
         said += f" The fields that asked items had before are in {root / record.canaries}."
     return said
-
-
-def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: Say) -> None:
-    """Have the items that were asked analysed by the model that is live now.
-
-    The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
-    answer, or asks another model.
-    """
-    backend = Backend(record.backend)
-    backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
-    reprocess.check(record.backend, record.alias)
-    path = root / record.canaries
-    rows = list(files.read_jsonl(path)) if path.exists() and record.task else []
-    with Witness(engine) as witness:
-        for row in rows:
-            storage = storage_of(load_task(record.task))
-            seen = reanalysis.reprocess(backend, storage, row, record.timeout_s)
-            if seen.outcome is Outcome.FAILED:
-                say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
-    asked = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
-    if rows and engine.name == "ollama" and live.digest not in witness.tags:
-        say(f"{record.alias} was not seen at work in the engine: see whom the backend asks.")
-    if rows:
-        asked += (
-            f" It has analysed the {len(rows)} items of the verification again, since it offers no "
-            f"way to write their old fields back: those are in {path}."
-        )
-    say(asked)
 
 
 def _written(root: Path, record: Record) -> Record:

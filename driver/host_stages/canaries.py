@@ -77,7 +77,8 @@ def ask(
             break
         if (item := _usable(backend, storage, row)) is None:
             continue
-        before.setdefault(row["id"], {"id": row["id"], "title": row.get("title"), "fields": item})
+        named: Row = {name: row[name] for name in ("id", "title") if name in row}
+        before.setdefault(row["id"], named | {"fields": item})
         files.write_jsonl(kept, before.values())
         _keep(context, backend, row, item)
         if not shown:

@@ -152,8 +152,12 @@ def look_at(
 
 
 def another_article(row: Row, item: Row) -> bool:
-    """Return whether the backend's item is not the one of the row, although its id is."""
-    return "title" in row and (item.get("title") or "") != row["title"]
+    """Return whether the backend's item is not the one of the row, although its id is.
+
+    Where the row has no title, as in a task without one, nothing but the id can tell.
+    """
+    title = row.get("title")
+    return title is not None and (item.get("title") or "") != title
 
 
 def state_of(item: Row, storage: Storage) -> Row:

@@ -11,7 +11,7 @@ import pytest
 import serving.ollama
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
-from driver import damaged, records, recover, taken_back, verification, versions
+from driver import again, damaged, records, recover, taken_back, verification, versions
 from driver.host_stages import canaries
 from driver.store import Run
 from serving.ollama import Ollama
@@ -93,7 +93,7 @@ def test_a_person_overrules_a_taking_back_that_waits(world: World) -> None:
     world.failed()
     assert world.backend is not None
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(verification, "_answer_again", _away)
+        patched.setattr(again, "answer", _away)
         world.take_back()
     assert (world.live(), _pending(world)) == (OLD_DIGEST, True)
     versions.roll_back(world.root, world.engine, "liga-relevance", NEW.partition(":")[2])
@@ -200,7 +200,7 @@ def test_a_service_that_stays_away_keeps_no_bad_model_live(
 ) -> None:
     world.failed()
     monkeypatch.setattr(recover, "_restore", _away)
-    monkeypatch.setattr(verification, "_HEALTHY_S", 0.1)
+    monkeypatch.setattr(again, "_HEALTHY_S", 0.1)
     with pytest.raises(BackendUnavailable):
         recover.recover(world.root, world.said.append)
     assert world.live() == OLD_DIGEST

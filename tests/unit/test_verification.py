@@ -21,6 +21,7 @@ from contracts.errors import (
 )
 from contracts.stage import InputRef
 from driver import (
+    again,
     preflight,
     promotion,
     recover,
@@ -193,6 +194,59 @@ def test_the_next_start_finishes_what_a_kill_has_left(
     assert world.said == []
 
 
+def test_items_of_a_task_without_titles_get_the_answers_of_the_model_that_is_back(
+    world: World,
+) -> None:
+    """Also those that an older driver has kept with a title of null."""
+    (asked,) = world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    files.write_jsonl(kept, [{**row, "title": None} for row in files.read_jsonl(kept)])
+    world.take_back()
+    assert world.asked()[-1] == (asked, "old")
+    assert "analysed 1 of the 1 items of the verification again" in world.said[-1]
+
+
+def test_an_item_that_is_gone_is_not_called_analysed(world: World) -> None:
+    world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    rows = list(files.read_jsonl(kept))
+    files.write_jsonl(kept, [*rows, {"id": "99", "title": "Gone", "fields": {}}])
+    world.take_back()
+    assert "item 99 is not in the backend any more" in world.said
+    assert "analysed 1 of the 2 items of the verification again" in world.said[-1]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_record_of_an_older_driver_names_no_task(world: World, *, noted: bool) -> None:
+    """Then it is that of the last run; without one, it is said that nothing was done."""
+    (asked,) = world.failed()
+    record = verification.read(world.root)
+    assert record is not None
+    old = record.model_copy(update={"task": ""})
+    files.write_json(world.root / verification.RECORD, old.model_dump())
+    if noted:
+        files.write_json(
+            Run.create(world.root).folder / "settings.json", {"task": "liga_relevance"}
+        )
+    before = world.asked()
+    world.take_back()
+    assert world.live() == OLD_DIGEST
+    assert world.asked()[len(before) :] == ([(asked, "old")] if noted else [])
+    assert noted or "NOT analysed again" in world.said[-1]
+
+
+def test_a_verification_that_goes_on_notes_the_task(world: World) -> None:
+    world.failed()
+    record = verification.read(world.root)
+    assert record is not None
+    old = record.model_copy(update={"task": ""})
+    files.write_json(world.root / verification.RECORD, old.model_dump())
+    world.failed()
+    found = verification.read(world.root)
+    assert found is not None
+    assert found.task == "liga_relevance"
+
+
 def test_recover_takes_back_what_has_no_verdict(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +283,7 @@ def test_a_backend_that_is_away_keeps_nothing_from_going_back(
     (asked,) = world.failed()
     backend.kill()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(verification, "_HEALTHY_S", 0.1)
+        patched.setattr(again, "_HEALTHY_S", 0.1)
         world.take_back()
     assert world.live() == OLD_DIGEST
     assert "NOT ROLLED BACK to its end" in world.said[-1]
