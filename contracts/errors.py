@@ -301,7 +301,8 @@ class VerifyUnanswered(RetrainError):
 
 
 class NotVerified(RetrainError):
-    """The model that is live was taken back, or is not verified: no item gets its answers."""
+    """The model that is live was taken back, or is not verified: no item gets its answers, and no
+    other model takes its place."""
 
     exit_code = 41
     hint = (

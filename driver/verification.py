@@ -18,6 +18,7 @@ from contracts.errors import (
     EngineUnavailable,
     FileUnusable,
     ModelMissing,
+    NotVerified,
     RetrainError,
     VerifyFailed,
     VerifyUnanswered,
@@ -65,8 +66,12 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
 
     Where a verification of the same model was cut off, what it has kept of the items stays. One
     that is live already, under another version, and waits for no verdict is none to take back.
+    Raises `NotVerified` where another one is live still that waits for its verdict: this one would
+    be taken back to it.
     """
     known, live = read(root), engine.models().get(deployed.alias)
+    if known and live and known.alias == deployed.alias and deployed.digest != known.digest:
+        _require_moved(known, live.digest)
     if known is None and live and live.digest == deployed.digest:
         return
     if known and known.begun and known.digest == deployed.digest:
@@ -87,6 +92,15 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
             begun=False,
         ),
     )
+
+
+def _require_moved(known: Record, live: str) -> None:
+    if live == known.digest:
+        raise NotVerified(
+            f"{known.version} is live, and nobody has verified it, so nothing takes its place",
+            why="it could not be taken back: see above",
+            todo="`driver recover` takes it back; `driver rollback VERSION` lets one be live.",
+        )
 
 
 def begin(

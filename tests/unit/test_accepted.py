@@ -10,14 +10,22 @@ import pytest
 
 import serving.ollama
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
-from driver import again, damaged, records, recover, taken_back, verification, versions
+from contracts.errors import (
+    BackendUnavailable,
+    EngineUnavailable,
+    FileUnusable,
+    NotVerified,
+    VerifyUnanswered,
+)
+from contracts.params import DeployMetrics
+from driver import again, damaged, records, recover, served, taken_back, verification, versions
 from driver.host_stages import canaries
 from driver.store import Run
 from serving.ollama import Ollama
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
+    ALIAS,
     NEW,
     NEW_DIGEST,
     OLD,
@@ -216,6 +224,38 @@ def test_no_version_that_nobody_was_served_is_gone_back_to(world: World) -> None
     world.take_back()
     assert world.live() == NEW_DIGEST
     assert world.said[0].startswith("NOT ROLLED BACK: there is no good version")
+
+
+def test_what_waits_for_a_verdict_is_not_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next model would be taken back to it, and it would stay."""
+    newer = "liga-relevance:20260103-120000"
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    world.ollama.models.append(newer)
+    world.ollama.script = lambda message: 500 if "Titel: Titel" in message else by_label(message)
+    with pytest.raises(VerifyUnanswered):
+        world.verify()
+    with monkeypatch.context() as patched:
+        patched.setattr(Ollama, "models", _no_engine)
+        world.settle()
+    digest = f"digest of {newer}"
+    next_one = DeployMetrics(tag=newer, alias=ALIAS, digest=digest, previous=NEW)
+    with pytest.raises(NotVerified, match=f"{NEW} is live, and nobody has verified it"):
+        verification.expect(world.root, world.engine, next_one)
+    world.settle()
+    assert world.live() == OLD_DIGEST
+    verification.expect(world.root, world.engine, next_one)
+
+
+def test_a_model_without_a_verdict_is_not_proven_by_being_replaced(world: World) -> None:
+    newer = "liga-relevance:20260103-120000"
+    models = world.engine.models()
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    world.came_after(f"digest of {newer}", NEW_DIGEST)
+    assert served.proven(world.root, models, ALIAS) == {OLD_DIGEST}, "of an older driver"
+    served.accept(world.root, {}, ALIAS, NEW_DIGEST, served.VERIFIED)
+    assert served.proven(world.root, models, ALIAS) == {OLD_DIGEST, NEW_DIGEST}
 
 
 def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:
