@@ -192,6 +192,16 @@ class VerifyFailed(RetrainError):
     hint = "`driver models` shows what is live; train on more rows, or better ones, and run again."
 
 
+class RulesNotKept(VerifyFailed):
+    """Answers break label rules, on too few items to reject for good what the gate has let pass.
+
+    It is taken back, and may be tried again.
+    """
+
+    exit_code = 43
+    hint = "Raise verify.items, or verify.max_broken_share, and run again."
+
+
 class LabelsMissing(RetrainError):
     """Labelling left too few usable rows."""
 

@@ -20,6 +20,7 @@ from contracts.errors import (
     ModelMissing,
     NotVerified,
     RetrainError,
+    RulesNotKept,
     VerifyFailed,
     VerifyUnanswered,
 )
@@ -153,13 +154,14 @@ def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
     """Do what follows from the failure of a verification; `say` is told what was done.
 
     A wrong answer takes the model back for good. No answer at all says nothing about it, and it
-    waits for the next run; but where it is the only one to be silent, and what else keeps it from
-    being verified, takes it back until a later run.
+    waits for the next run; but where it is the only one to be silent, that takes it back until a
+    later run, and so does what else keeps it from being verified, or a few texts against a rule.
     """
     if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
     else:
-        take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
+        bad = isinstance(error, VerifyFailed) and not isinstance(error, RulesNotKept)
+        take_back(root, engine, say, bad=bad)
 
 
 def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:

@@ -54,6 +54,8 @@ class Canary:
     """The label rules of severity error that the answer breaks."""
     unanswered: bool = False
     """Whether no answer of the model was seen, which need not be its fault."""
+    positive: bool = False
+    """Whether it is an answer with long texts, that can break label rules."""
 
 
 def ask(
@@ -162,7 +164,7 @@ def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
         return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
     found = task.check(task.item.model_validate(row), output)
     broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
-    return Canary(row["id"], broken=tuple(broken))
+    return Canary(row["id"], broken=tuple(broken), positive=task.positive(output))
 
 
 def _usable(backend: Backend, storage: Storage, row: Row) -> Row | None:

@@ -16,9 +16,11 @@ from contracts.errors import (
     CandidateRefused,
     FileUnusable,
     NotVerified,
+    RulesNotKept,
     VerifyFailed,
     VerifyUnanswered,
 )
+from contracts.params import VerifyParams
 from contracts.stage import InputRef
 from driver import (
     again,
@@ -30,7 +32,7 @@ from driver import (
     verification,
 )
 from driver.adapters.backend import Backend
-from driver.host_stages import canaries, reanalysis
+from driver.host_stages import canaries, reanalysis, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.session import Session
@@ -443,6 +445,28 @@ def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_si
     assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
     assert (verification.read(world.root) is not None) == all_silent
     assert taken_back.rejected(world.root) == []
+
+
+def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None:
+    speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
+    world.ollama.script = lambda message: (
+        speculation if world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
+    )
+    with pytest.raises(RulesNotKept, match="1 of 1 items break a label rule") as caught:
+        world.verify(items=1)
+    assert "verify.items" in caught.value.todo
+    verification.failed(world.root, world.engine, caught.value, world.said.append)
+    assert (world.live(), taken_back.rejected(world.root)) == (OLD_DIGEST, [])
+
+
+def test_rules_broken_in_many_texts_reject_a_model_for_good(world: World) -> None:
+    record = verification.begin(
+        world.root, world.engine, ALIAS, "liga_relevance", "", world.root / "none", 1
+    )
+    seen = [canaries.Canary(str(n), broken=("speculation",), positive=True) for n in range(5)]
+    with pytest.raises(VerifyFailed) as caught:
+        verify._require_good(VerifyParams(items=5), seen, record)
+    assert type(caught.value) is VerifyFailed
 
 
 def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:
