@@ -162,7 +162,8 @@ class Record:
         """Publish the items' states `now`, by id, where none was kept before.
 
         `items` is how many there are to reprocess, with those that have no state to keep;
-        `canaries` are those that a verification is about to ask about.
+        `canaries` are those that a verification is about to ask about, which says nothing about
+        how many there are in a reprocess that has begun.
 
         A state that is kept stays, unless a person has reviewed the item since: that is worth more
         than the answer of an older model.
@@ -173,13 +174,14 @@ class Record:
         if kept != known or not begun:
             files.write_jsonl(self.folder / _BEFORE, kept.values())
         old = self.about() if begun else None
+        asked = tuple(canaries)
         about = About(
             runs=tuple(dict.fromkeys([*(old.runs if old else ()), run])),
             model=model,
             backend=without_userinfo(backend),
-            items=items,
+            items=old.items if old and asked and self.begun else items,
             kept=len(kept),
-            canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *canaries])),
+            canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *asked])),
         )
         self._note(about)
 

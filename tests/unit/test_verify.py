@@ -25,6 +25,7 @@ from tests.unit.verification_world import (
     ALIAS,
     BEFORE,
     CONTENT,
+    GGUF,
     IRRELEVANT,
     NEW,
     NEW_DIGEST,
@@ -403,6 +404,17 @@ def test_a_field_that_the_item_did_not_get_is_missed() -> None:
     assert "assigned_aks" in canaries.judge(TASK, row, BEFORE, after).failure
     after["assigned_aks"] = ["AK1"]
     assert canaries.judge(TASK, row, BEFORE, after) == canaries.Canary("1", positive=True)
+
+
+def test_a_second_verification_leaves_the_number_of_items_as_it_was(world: World) -> None:
+    run = "20260102-120000"
+    states = {n: {"id": n, "title": "t", "is_manually_reviewed": False} for n in "1234"}
+    record = Record.of_model(world.root, run, GGUF, world.url)
+    record.begin(run, GGUF, world.url, states, 1600)
+    (record.folder / "outcomes.jsonl").touch()
+    world.verify(items=1)
+    about = record.about()
+    assert (about.items, len(about.canaries)) == (1600, 1)
 
 
 def test_metrics_of_an_older_driver_are_still_read() -> None:
