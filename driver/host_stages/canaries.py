@@ -160,7 +160,7 @@ def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
         output = task.parse(json.dumps(answer))
     except InvalidAnswer as error:
         return Canary(row["id"], f"the answer is not valid: {error}")
-    if lost := [n for n in storage_of(task).edited if answer.get(n) and not after.get(n)]:
+    if lost := [n for n in storage_of(task).columns if answer.get(n) and not after.get(n)]:
         return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
     found = task.check(task.item.model_validate(row), output)
     broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
