@@ -78,9 +78,14 @@ def accept(
 
 def is_accepted(workspace: Path, alias: str, digest: str) -> bool:
     """Return whether a model may be served: accepted, and not taken back since."""
+    return bool(why_accepted(workspace, alias, digest))
+
+
+def why_accepted(workspace: Path, alias: str, digest: str) -> str:
+    """Return why a model may be served, "" where it may not."""
     if digest in taken_back.rejected(workspace):
-        return False
-    return bool(_known(workspace, alias, digest).accepted)
+        return ""
+    return _known(workspace, alias, digest).accepted
 
 
 def check(workspace: Path, engine: Engine, settings: Settings) -> None:

@@ -265,8 +265,9 @@ def _wait(root: Path, say: Say) -> None:
             return
         say(
             f"NOT ROLLED BACK: nothing has shown that {record.version} is bad. The next run "
-            "verifies it again, or takes it back before it does anything else; no item gets its "
-            "answers before that. `driver recover` takes it back now."
+            "verifies it again, or takes it back before its first stage. No reprocess gives items "
+            "its answers before that; those that were asked, and what the backend analyses by "
+            "itself, get them. `driver recover` takes it back now."
         )
     except RetrainError as error:
         say(f"NOT ROLLED BACK: {error}")

@@ -17,6 +17,7 @@ from driver import promotion, verification
 from driver.host_stages.reanalysis import Outcome
 from driver.host_stages.record import Record
 from driver.report.finished import ENDED_WELL, Finished
+from driver.served import VERIFIED, why_accepted
 from driver.store import Failure, Served
 from driver.window import Window
 
@@ -89,6 +90,21 @@ def told(found: Finished, failure: Failure) -> Told | None:
     else:
         said = f"{known.version} is not live"
     return "bad", f"{where}: {said}", _lines(known, failure)
+
+
+def untouched(found: Finished) -> str:
+    """Say for a run that has let nothing new go live what is served, as far as that was seen.
+
+    That need not be what was live before: the start of a run settles what another has left.
+    """
+    served = found.state.served
+    if served is None:
+        return f"The run has let nothing new go live; {_SHOWS}."
+    if not served.digest:
+        return f"The run has let nothing new go live; {served.alias} named no model at its end."
+    named = served.version or "a model that has no version"
+    digest = served.digest[:_DIGITS]
+    return f"The run has let nothing new go live; {served.alias} named {named} (digest {digest})."
 
 
 def stopped(found: Finished) -> str:
@@ -181,9 +197,18 @@ def _known(found: Finished) -> _Known:
         undone=record is not None and ours and record.undo,
         items=_asked_items(found, record) if record is not None and ours else 0,
         switching=switch is not None,
-        verified=found.noted(stages.VERIFY).state in ENDED_WELL,
+        verified=_is_verified(found, "" if ours else alias, digest),
         away=_is_away(found),
     )
+
+
+def _is_verified(found: Finished, alias: str, digest: str) -> bool:
+    """Return whether this run has verified the model, or an earlier one has as this name."""
+    if found.noted(stages.VERIFY).state in ENDED_WELL:
+        return True
+    with suppress(RetrainError):  # damaged: the next start says so
+        return why_accepted(found.workspace, alias, digest) == VERIFIED
+    return False
 
 
 def _asked_items(found: Finished, record: verification.Record) -> int:
@@ -236,8 +261,8 @@ def _served(known: _Known) -> str:
         return f"{named}Nobody could ask the serving engine when the run ended; {_SHOWS}."
     if known.nothing:
         return (
-            f"NOTHING: {known.alias} named no model when the run ended, so the backend gets no "
-            "answers."
+            f"NOTHING: {known.alias} named no model when the run ended, so whoever asks for it "
+            "gets no answers."
         )
     digest = f"(digest {served.digest[:_DIGITS]})"
     if known.live:
