@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +56,8 @@ class Canary:
     """Whether no answer of the model was seen, which need not be its fault."""
     positive: bool = False
     """Whether it is an answer with long texts, that can break label rules."""
+    answer: str = ""
+    """Digest of what the item holds by it (`answer_digest`); "" where nothing is known to be."""
 
 
 def ask(
@@ -82,13 +84,14 @@ def ask(
         named: Row = {name: row[name] for name in ("id", "title") if name in row}
         before.setdefault(row["id"], named | {"fields": item})
         files.write_jsonl(kept, before.values())
-        _keep(context, backend, row, item)
+        record = _keep(context, backend, row, item)
         if not shown:
             engine.unload(alias)  # a runner shows the name and digest that it was first asked by
         with Witness(engine) as witness:
             found = _analysed(backend, task, row, context.params.timeout_s)
         if found is None:
             continue
+        record.leave(row["id"], found.answer)
         shown = shown or expected in witness.tags
         # Without an answer and a model at work, the engine may have failed to load it.
         if not shown and (witness.tags or not found.failure):
@@ -104,13 +107,14 @@ def ask(
     return seen
 
 
-def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> None:
+def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> Record:
     """Keep what an item held also where the reprocess looks for it (docs/how-to/reprocess.md)."""
     run, model = context.job.run, context.job.inputs[GGUF.name].digest
     named = {name: row[name] for name in ("id", "title") if name in row}
     record = Record.of_model(context.root, run, model, backend.url)
     state = reanalysis.state_of(item, storage_of(load_task(context.job.task)))
     record.begin(run, model, backend.url, {row["id"]: state | named}, 1, canaries=[row["id"]])
+    return record
 
 
 def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
@@ -197,6 +201,7 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
             found = Canary(row["id"], seen.reason, unanswered=seen.unanswered)
         else:
             found = _read_back(backend, task, row, before)
+        found = replace(found, answer=seen.answer)
         if not found.failure:
             break
         say(f"item {row['id']}: {found.failure}")

@@ -37,6 +37,17 @@ _LOST = (
 )
 
 
+class Left(BaseModel):
+    """What a verification has left an item with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    answer: str
+    """Its digest."""
+    at: float
+    """When, in seconds since the epoch."""
+
+
 class About(BaseModel):
     """What a record is about: about.json."""
 
@@ -54,6 +65,8 @@ class About(BaseModel):
     """How many items' states before.jsonl holds, at least; 0 where an older driver did not note."""
     canaries: tuple[str, ...] = ()
     """The items that a verification has asked about, which outcomes.jsonl does not say."""
+    left: Mapping[str, Left] = {}
+    """What that has left them with, by item; of one that was killed, or by an older driver, not."""
     restored_at: str = ""
     """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
@@ -182,6 +195,7 @@ class Record:
             items=old.items if old and asked and self.begun else items,
             kept=len(kept),
             canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *asked])),
+            left={i: each for i, each in old.left.items() if i not in asked} if old else {},
         )
         self._note(about)
 
@@ -190,6 +204,14 @@ class Record:
         kept = {**now, **self.before()}
         files.write_jsonl(self.folder / _BEFORE, kept.values())
         self._note(self.about().model_copy(update={"kept": len(kept)}))
+
+    def leave(self, item_id: str, answer: str) -> None:
+        """Note the digest of what a verification has left an item with, "" where it is unknown."""
+        if not answer:
+            return
+        about = self.about()
+        left = {**about.left, item_id: Left(answer=answer, at=round(time.time(), 3))}
+        self._note(about.model_copy(update={"left": left}))
 
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
@@ -207,15 +229,21 @@ class Record:
         """Return the digest of what each item was given, "" where it may have been given something.
 
         An item that was not asked about, or turned out to be left out, is not in it. Of what only a
-        verification has kept, all was asked about, also where an older driver did not note it.
+        verification has kept, all was asked about, also where an older driver did not note it. What
+        was done to an item last counts.
         """
-        found = dict.fromkeys(self.about().canaries if self.begun else self.before(), "")
+        about = self.about()
+        found = dict.fromkeys(about.canaries if self.begun else self.before(), "")
+        when: dict[str, float] = {}
         for line in [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]:
+            if "id" in line:
+                when[line["id"]] = line.get("at", line.get("until", 0))
             if "until" in line or line.get("answer"):
                 found[line["id"]] = line.get("answer", "")
             elif line.get("outcome") in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
                 found.pop(line["id"], None)
-        return found
+        since = {i: each.answer for i, each in about.left.items() if each.at >= when.get(i, 0)}
+        return found | since
 
 
 def _line(row: Any) -> Row:

@@ -415,6 +415,9 @@ def test_a_second_verification_leaves_the_number_of_items_as_it_was(world: World
     world.verify(items=1)
     about = record.about()
     assert (about.items, len(about.canaries)) == (1600, 1)
+    (asked,) = about.canaries
+    held = reanalysis.answer_digest(Backend(world.url).item(asked), storage_of(TASK))
+    assert about.left[asked].answer == held
 
 
 def test_metrics_of_an_older_driver_are_still_read() -> None:
