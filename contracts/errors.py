@@ -194,6 +194,16 @@ class VerifyFailed(RetrainError):
     hint = "`driver models` shows what is live; train on more rows, or better ones, and run again."
 
 
+class RulesNotKept(VerifyFailed):
+    """Answers break label rules, on too few items to reject for good what the gate has let pass.
+
+    It is taken back, and may be tried again.
+    """
+
+    exit_code = 43
+    hint = "Raise verify.items, or verify.max_broken_share, and run again."
+
+
 class LabelsMissing(RetrainError):
     """Labelling left too few usable rows."""
 
@@ -303,7 +313,8 @@ class VerifyUnanswered(RetrainError):
 
 
 class NotVerified(RetrainError):
-    """The model that is live was taken back, or is not verified: no item gets its answers."""
+    """The model that is live was taken back, or is not verified: no item gets its answers, and no
+    other model takes its place."""
 
     exit_code = 41
     hint = (

@@ -100,13 +100,21 @@ def _later(one: Result, other: Result) -> bool:
 
 
 def _reprocess(session: Session, result: Result) -> str:
-    """Another model may have answered for the items since."""
-    newest = next((each for each in Record.every(session.workspace) if each.begun), None)
+    """Another model may have answered for items since, if only to be verified; or the items have
+    got back what they held before; or a deployment since has let others come in between.
+    """
+    deployed = session.store.latest(stages.DEPLOY.name)
+    if deployed and _later(deployed[1], result):
+        return "a model has been deployed since"
+    last = next(iter(Record.by_last_run(session.workspace)), None)
     executions = session.store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
-    if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:
+    if last is None or job is None:
         return ""
-    return "the items have another model's answers now"
+    about = last.about()
+    if about.model != job.inputs[stages.GGUF.name].digest:
+        return "items have another model's answers now"
+    return "the items have got back what they held before" if about.restored_at else ""
 
 
 def _verify(session: Session, result: Result) -> str:

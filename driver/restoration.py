@@ -16,7 +16,7 @@ from typing import Any
 from contracts.errors import RestoreFailed, without_userinfo
 from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
-from driver.adapters.items import analysis_of, edited, with_analysis
+from driver.adapters.items import analysis_of, in_columns, with_analysis
 from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
 from driver.host_stages.record import Record
 from tasks import Storage
@@ -82,7 +82,8 @@ def _difference(storage: Storage, state: Row, now: Row | None, given: str | None
     if now is None or another_article(state, now):
         return Difference(item_id, title, Standing.GONE)
     before, after = _values(state, storage), _values(now, storage)
-    differing = [name for name in before if before[name] != after[name]]
+    kept = {*storage.edited, *state, _analysis(storage)}  # an older driver kept no other columns
+    differing = [name for name in before if name in kept and before[name] != after[name]]
     if not differing:
         return Difference(item_id, title, Standing.SAME)
     return Difference(
@@ -105,7 +106,7 @@ def _standing(storage: Storage, state: Row, now: Row, given: str | None) -> Stan
 
 
 def _values(item: Row, storage: Storage) -> Row:
-    return {**edited(item, storage), _analysis(storage): analysis_of(item, storage)}
+    return {**in_columns(item, storage), _analysis(storage): analysis_of(item, storage)}
 
 
 def _analysis(storage: Storage) -> str:
@@ -131,7 +132,7 @@ def writable(edits: ItemEdits | None, storage: Storage) -> set[str]:
     """Return which of the fields that a reprocess changes can be written."""
     if edits is None:
         return set()
-    known = {name for name in storage.edited if name in edits.fields}
+    known = {name for name in storage.columns if name in edits.fields}
     return known | ({_analysis(storage)} if storage.analysis[0] in edits.fields else set())
 
 

@@ -78,9 +78,14 @@ def accept(
 
 def is_accepted(workspace: Path, alias: str, digest: str) -> bool:
     """Return whether a model may be served: accepted, and not taken back since."""
+    return bool(why_accepted(workspace, alias, digest))
+
+
+def why_accepted(workspace: Path, alias: str, digest: str) -> str:
+    """Return why a model may be served, "" where it may not."""
     if digest in taken_back.rejected(workspace):
-        return False
-    return bool(_known(workspace, alias, digest).accepted)
+        return ""
+    return _known(workspace, alias, digest).accepted
 
 
 def check(workspace: Path, engine: Engine, settings: Settings) -> None:
@@ -123,17 +128,19 @@ def all_before(
 def proven(workspace: Path, models: Mapping[str, Model], alias: str) -> frozenset[str]:
     """Return the digests of models that were accepted, or served until another took their place.
 
-    A version that never went live is none, nor one that somebody has only given a name.
+    A version that never went live is none, nor one that somebody has only given a name. Of a model
+    that this record knows it has to say that it was accepted: one without a verdict may have been
+    replaced while nobody could take it back. What an older driver has deployed it does not know.
     """
     store, names = Store(workspace), read(workspace)
-    known = names[alias].models.values() if alias in names else ()
-    found = {each.before for each in known}
-    if alias in names:
-        found |= {digest for digest, each in names[alias].models.items() if each.accepted}
+    known = names[alias].models if alias in names else {}
+    found = {each.before for each in known.values()}
     for _, result in store.executions(stages.DEPLOY.name):
         metrics = DeployMetrics.model_validate(result.metrics)
         if metrics.alias == alias and metrics.previous in models:
             found.add(models[metrics.previous].digest)
+    found -= {digest for digest, each in known.items() if not each.accepted}
+    found |= {digest for digest, each in known.items() if each.accepted}
     return frozenset((found | _verified(store, alias)) - {""})
 
 

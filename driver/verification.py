@@ -15,27 +15,25 @@ from pathlib import Path
 
 from contracts import files
 from contracts.errors import (
+    EngineUnavailable,
     FileUnusable,
     ModelMissing,
+    NotVerified,
     RetrainError,
+    RulesNotKept,
     VerifyFailed,
     VerifyUnanswered,
 )
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
-from driver import promotion, records, served, taken_back, versions
-from driver.adapters.backend import Backend
-from driver.adapters.items import storage_of
-from driver.host_stages import reanalysis, reprocess
-from driver.host_stages.canaries import Witness
-from driver.host_stages.reanalysis import Outcome
+from driver import again, promotion, records, served, taken_back, versions
+from driver.host_stages.canaries import whole_answer
 from serving import connect
-from serving.engine import Engine, Model
-from tasks import load_task
+from serving.engine import Engine
+from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
-_HEALTHY_S = 60.0
 _SHOWN = 12  # digits of a digest
 Say = Callable[[str], None]
 
@@ -49,7 +47,7 @@ class Record(Frozen):
     previous: str
     """What the alias named before; "" for nothing, or where this workspace did not deploy it."""
     task: str = ""
-    """Whose answers the items hold; "" where none has been asked."""
+    """Whose answers the items hold; "" where none has been asked, and of an older driver."""
     backend: str
     """Where the application answers; "" where it is not asked."""
     canaries: str
@@ -69,8 +67,12 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
 
     Where a verification of the same model was cut off, what it has kept of the items stays. One
     that is live already, under another version, and waits for no verdict is none to take back.
+    Raises `NotVerified` where another one is live still that waits for its verdict: this one would
+    be taken back to it.
     """
     known, live = read(root), engine.models().get(deployed.alias)
+    if known and live and known.alias == deployed.alias and deployed.digest != known.digest:
+        _require_moved(known, live.digest)
     if known is None and live and live.digest == deployed.digest:
         return
     if known and known.begun and known.digest == deployed.digest:
@@ -93,6 +95,15 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
     )
 
 
+def _require_moved(known: Record, live: str) -> None:
+    if live == known.digest:
+        raise NotVerified(
+            f"{known.version} is live, and nobody has verified it, so nothing takes its place",
+            why="it could not be taken back: see above",
+            todo="`driver recover` takes it back; `driver rollback VERSION` lets one be live.",
+        )
+
+
 def begin(
     root: Path,
     engine: Engine,
@@ -112,7 +123,7 @@ def begin(
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
     if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
-        return _written(root, known.model_copy(update={"undo": False}))
+        return _written(root, known.model_copy(update={"undo": False, "task": task}))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)
@@ -142,13 +153,15 @@ def passed(root: Path, engine: Engine, record: Record) -> None:
 def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
     """Do what follows from the failure of a verification; `say` is told what was done.
 
-    A wrong answer takes the model back for good. No answer at all says nothing about it: it waits
-    for the next run. What else keeps it from being verified takes it back until a later run.
+    A wrong answer takes the model back for good. No answer at all says nothing about it, and it
+    waits for the next run; but where it is the only one to be silent, that takes it back until a
+    later run, and so does what else keeps it from being verified, or a few texts against a rule.
     """
-    if isinstance(error, VerifyUnanswered):
+    if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
     else:
-        take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
+        bad = isinstance(error, VerifyFailed) and not isinstance(error, RulesNotKept)
+        take_back(root, engine, say, bad=bad)
 
 
 def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
@@ -209,6 +222,41 @@ def _stays(root: Path, record: Record, say: Say) -> bool:
     return True
 
 
+def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
+    """Return whether the engine gives no answer of the new model, and one of the version before.
+
+    Then the engine is there, and the users would be better off with that version.
+    """
+    try:
+        record = read(root)
+        if record is None or not record.task:
+            return False
+        models = engine.models()
+        live = models.get(record.alias)
+        older = versions.way_back(root, models, record.alias, record.digest, record.previous)
+        if live is None or live.digest != record.digest or not older:
+            return False
+        if _answers(engine, record, record.alias) or not _answers(engine, record, older[0]):
+            return False
+        engine.unload(older[0])
+    except RetrainError:  # who is not there to be asked shows nothing
+        return False
+    say(f"{record.version} gives no answer to the canary, and {older[0]} gives one.")
+    return True
+
+
+def _answers(engine: Engine, record: Record, tag: str) -> bool:
+    """Return whether a model gives an answer to the canary, of whatever worth."""
+    task = load_task(record.task)
+    try:
+        whole_answer(engine, tag, task, task.canary, timeout_s=record.timeout_s)
+    except InvalidAnswer:  # cut off, that is
+        return True
+    except EngineUnavailable:
+        return False
+    return True
+
+
 def _wait(root: Path, say: Say) -> None:
     """Let a model that nobody could ask stay live until the next run."""
     try:
@@ -217,8 +265,9 @@ def _wait(root: Path, say: Say) -> None:
             return
         say(
             f"NOT ROLLED BACK: nothing has shown that {record.version} is bad. The next run "
-            "verifies it again, or takes it back before it does anything else; no item gets its "
-            "answers before that. `driver recover` takes it back now."
+            "verifies it again, or takes it back before its first stage. No reprocess gives items "
+            "its answers before that; those that were asked, and what the backend analyses by "
+            "itself, get them. `driver recover` takes it back now."
         )
     except RetrainError as error:
         say(f"NOT ROLLED BACK: {error}")
@@ -261,7 +310,7 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
     if record.backend:
-        _answer_again(root, engine, record, live, say)
+        again.answer(root, engine, record, live, say)
     _drop(root)
 
 
@@ -273,34 +322,6 @@ def _no_way_back(root: Path, record: Record) -> str:
     if record.begun and (root / record.canaries).exists():
         said += f" The fields that asked items had before are in {root / record.canaries}."
     return said
-
-
-def _answer_again(root: Path, engine: Engine, record: Record, live: Model, say: Say) -> None:
-    """Have the items that were asked analysed by the model that is live now.
-
-    The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
-    answer, or asks another model.
-    """
-    backend = Backend(record.backend)
-    backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
-    reprocess.check(record.backend, record.alias)
-    path = root / record.canaries
-    rows = list(files.read_jsonl(path)) if path.exists() and record.task else []
-    with Witness(engine) as witness:
-        for row in rows:
-            storage = storage_of(load_task(record.task))
-            seen = reanalysis.reprocess(backend, storage, row, record.timeout_s)
-            if seen.outcome is Outcome.FAILED:
-                say(f"item {row['id']} has no answer of {record.alias} yet: {seen.reason}")
-    asked = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
-    if rows and engine.name == "ollama" and live.digest not in witness.tags:
-        say(f"{record.alias} was not seen at work in the engine: see whom the backend asks.")
-    if rows:
-        asked += (
-            f" It has analysed the {len(rows)} items of the verification again, since it offers no "
-            f"way to write their old fields back: those are in {path}."
-        )
-    say(asked)
 
 
 def _written(root: Path, record: Record) -> Record:

@@ -201,11 +201,12 @@ def names(workspace: Path, models: Mapping[str, Model], digest: str) -> list[str
 
 
 def others_answers(workspace: Path, digest: str) -> bool:
-    """Return whether the items hold another model's answers than this one's, by the last reprocess.
+    """Return whether items hold another model's answers than this one's, by the last run that has
+    reprocessed any, if only to verify.
 
     False also where they have got back what they held before it.
     """
-    newest = next((each for each in Record.every(workspace) if each.begun), None)
-    if newest is None or newest.about().restored_at:
+    last = next(iter(Record.by_last_run(workspace)), None)
+    if last is None or last.about().restored_at:
         return False
-    return newest.about().model not in names(workspace, {}, digest)
+    return last.about().model not in names(workspace, {}, digest)

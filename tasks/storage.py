@@ -29,7 +29,8 @@ class Storage:
     analysis: tuple[str, ...] = ("metadata", "llm_analysis")
     """The way to the JSON object of the other fields: a column, then the keys in it."""
     answered: tuple[str, ...] = ()
-    """Fields of that object without which nothing was answered; empty: any field will do."""
+    """Fields of that object without which nothing was answered; empty: any field will do, and all
+    columns where every field of the task has one."""
     textless: Mapping[str, Any] = field(default_factory=dict)
     """What an answer says that has nothing for the columns `left_over`; empty: none says so."""
     fallback: str | None = None

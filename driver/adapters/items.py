@@ -7,6 +7,7 @@ answer stand in it, the task says (tasks/storage.py).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from contracts.errors import SettingsInvalid
@@ -14,7 +15,10 @@ from tasks import Storage, Task
 
 
 def storage_of(task: Task) -> Storage:
-    """Return where the backend keeps the task's answers; raises `SettingsInvalid` if nowhere."""
+    """Return where the backend keeps the task's answers; raises `SettingsInvalid` if nowhere.
+
+    Where all fields have columns, those are what has to be answered, unless the task says less.
+    """
     if task.storage is None:
         raise SettingsInvalid(
             f"the task {task.name} does not say where a backend keeps its answers",
@@ -22,7 +26,10 @@ def storage_of(task: Task) -> Storage:
             todo="Give it one (docs/how-to/own-task.md), or leave the backend out: set "
             "snapshot.source=files, reprocess.enabled=false and verify.items=0.",
         )
-    return task.storage
+    storage = task.storage
+    if storage.answered or storage.analysed(task.output.model_fields):
+        return storage
+    return replace(storage, answered=tuple(storage.columns))
 
 
 def has_text(item: dict[str, Any], task: Task) -> bool:
@@ -80,9 +87,9 @@ def reviewed_answer(
     return answer
 
 
-def edited(item: dict[str, Any], storage: Storage) -> dict[str, Any]:
-    """Return the fields of an item's answer that people can change, None for one it has not."""
-    return {name: item.get(name) for name in storage.edited}
+def in_columns(item: dict[str, Any], storage: Storage) -> dict[str, Any]:
+    """Return the fields of an item's answer that have a column, None for one it has not."""
+    return {name: item.get(name) for name in storage.columns}
 
 
 def analysed(item: dict[str, Any], storage: Storage) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def analysed(item: dict[str, Any], storage: Storage) -> dict[str, Any]:
     value: dict[str, Any] = analysis_of(item, storage)
     for key in reversed(storage.analysis):
         value = {key: value}
-    return {**edited(item, storage), **value}
+    return {**in_columns(item, storage), **value}
 
 
 def analysis_of(item: dict[str, Any], storage: Storage) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -53,7 +53,11 @@ class Canary:
     broken: tuple[str, ...] = ()
     """The label rules of severity error that the answer breaks."""
     unanswered: bool = False
-    """Whether the model has not answered at all, which need not be its fault."""
+    """Whether no answer of the model was seen, which need not be its fault."""
+    positive: bool = False
+    """Whether it is an answer with long texts, that can break label rules."""
+    answer: str = ""
+    """Digest of what the item holds by it (`answer_digest`); "" where nothing is known to be."""
 
 
 def ask(
@@ -77,15 +81,17 @@ def ask(
             break
         if (item := _usable(backend, storage, row)) is None:
             continue
-        before.setdefault(row["id"], {"id": row["id"], "title": row.get("title"), "fields": item})
+        named: Row = {name: row[name] for name in ("id", "title") if name in row}
+        before.setdefault(row["id"], named | {"fields": item})
         files.write_jsonl(kept, before.values())
-        _keep(context, backend, row, item)
+        record = _keep(context, backend, row, item)
         if not shown:
             engine.unload(alias)  # a runner shows the name and digest that it was first asked by
         with Witness(engine) as witness:
             found = _analysed(backend, task, row, context.params.timeout_s)
         if found is None:
             continue
+        record.leave(row["id"], found.answer)
         shown = shown or expected in witness.tags
         # Without an answer and a model at work, the engine may have failed to load it.
         if not shown and (witness.tags or not found.failure):
@@ -101,13 +107,14 @@ def ask(
     return seen
 
 
-def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> None:
+def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> Record:
     """Keep what an item held also where the reprocess looks for it (docs/how-to/reprocess.md)."""
     run, model = context.job.run, context.job.inputs[GGUF.name].digest
     named = {name: row[name] for name in ("id", "title") if name in row}
     record = Record.of_model(context.root, run, model, backend.url)
     state = reanalysis.state_of(item, storage_of(load_task(context.job.task)))
     record.begin(run, model, backend.url, {row["id"]: state | named}, 1, canaries=[row["id"]])
+    return record
 
 
 def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
@@ -157,11 +164,11 @@ def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
         output = task.parse(json.dumps(answer))
     except InvalidAnswer as error:
         return Canary(row["id"], f"the answer is not valid: {error}")
-    if lost := [n for n in storage_of(task).edited if answer.get(n) and not after.get(n)]:
+    if lost := [n for n in storage_of(task).columns if answer.get(n) and not after.get(n)]:
         return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
     found = task.check(task.item.model_validate(row), output)
     broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
-    return Canary(row["id"], broken=tuple(broken))
+    return Canary(row["id"], broken=tuple(broken), positive=task.positive(output))
 
 
 def _usable(backend: Backend, storage: Storage, row: Row) -> Row | None:
@@ -194,6 +201,7 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canar
             found = Canary(row["id"], seen.reason, unanswered=seen.unanswered)
         else:
             found = _read_back(backend, task, row, before)
+        found = replace(found, answer=seen.answer)
         if not found.failure:
             break
         say(f"item {row['id']}: {found.failure}")
@@ -262,7 +270,9 @@ def _read_back(backend: Backend, task: Task, row: Row, before: Row) -> Canary:
     try:
         return judge(task, row, before, backend.item(row["id"]))
     except ItemUnavailable as error:
-        return Canary(row["id"], f"the backend cannot show it: status {error.status}")
+        # It may be the backend's own trouble: what the model says, only asking it directly shows.
+        told = f"the backend cannot show it: status {error.status}"
+        return Canary(row["id"], told, unanswered=True)
 
 
 def _another_model(

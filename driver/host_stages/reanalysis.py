@@ -17,7 +17,7 @@ from typing import Any
 from contracts import files
 from contracts.errors import BackendUnavailable
 from driver.adapters.backend import Backend, ItemUnavailable
-from driver.adapters.items import analysed, analysis_of, edited, unread
+from driver.adapters.items import analysed, analysis_of, in_columns, unread, with_nulls
 from tasks import Storage
 
 Row = dict[str, Any]
@@ -84,7 +84,7 @@ def reprocess(
         backend.reprocess_item(row["id"])
     except ItemUnavailable as error:
         gone = Outcome.NOT_THERE if error.unknown else Outcome.FAILED
-        return Seen(gone, f"the backend answers {error.status}")
+        return Seen(gone, f"the backend answers {error.status}", unanswered=not error.unknown)
     pause(_FIRST_PAUSE_S)
     seen = settle(backend, storage, row["id"], before, timeout_s, pause=pause)
     if seen is None:
@@ -142,7 +142,7 @@ def look_at(
         listed = {}
     more = [i for i, item in listed.items() if also and also(item)]
     shown: dict[str, Row] = {}
-    needed = (*storage.edited, "is_manually_reviewed", storage.analysis[0])
+    needed = (*storage.columns, "is_manually_reviewed", storage.analysis[0])
     for item_id in dict.fromkeys([*ids, *more]):
         item = listed.get(item_id, {})
         whole = all(name in item for name in needed)
@@ -152,8 +152,12 @@ def look_at(
 
 
 def another_article(row: Row, item: Row) -> bool:
-    """Return whether the backend's item is not the one of the row, although its id is."""
-    return "title" in row and (item.get("title") or "") != row["title"]
+    """Return whether the backend's item is not the one of the row, although its id is.
+
+    Where the row has no title, as in a task without one, nothing but the id can tell.
+    """
+    title = row.get("title")
+    return title is not None and (item.get("title") or "") != title
 
 
 def state_of(item: Row, storage: Storage) -> Row:
@@ -172,7 +176,7 @@ def state_of(item: Row, storage: Storage) -> Row:
 
 def answer_digest(item: Row, storage: Storage) -> str:
     """Return a digest of the answer that an item, or its state, holds."""
-    answer = {**edited(item, storage), "analysis": analysis_of(item, storage)}
+    answer = {**in_columns(item, storage), "analysis": analysis_of(item, storage)}
     return files.digest_text(files.canonical_json(answer))
 
 
@@ -204,18 +208,21 @@ def _changed(
 def _hidden_failure(storage: Storage, before: Row, after: Row) -> tuple[str, bool]:
     """Return why the item has no real answer although the backend calls it done; "" if it has.
 
-    With it: whether the model has not answered at all.
+    With it: whether the model has not answered at all. A task whose fields all have columns has no
+    analysis beside them: there the columns are the answer, and may well be the same once more.
     """
-    analysis = analysis_of(after, storage)
-    answered = storage.answered or tuple(analysis)
-    if all(analysis.get(name) is None for name in answered):
+    analysis, older = analysis_of(after, storage), analysis_of(before, storage)
+    columns, answered = in_columns(after, storage), storage.answered or tuple(analysis)
+    answer = with_nulls(columns, storage) | analysis
+    beside = bool(analysis or older) or not answered or not {*answered} <= {*columns}
+    if all(answer.get(name) is None for name in answered):
         return "no analysis is stored", True
-    if analysis == analysis_of(before, storage):
+    if beside and analysis == older:
         return "the stored analysis is still the old one", True
     unreadable = f"the model's answer could not be read ({storage.fallback})"
     if storage.fallback and storage.fallback in json.dumps(analysis, ensure_ascii=False):
         return unreadable, False
     # An old fallback stays where a new answer has no text, as that of an irrelevant article.
-    whole = all(analysis.get(name) not in (None, "") for name in answered)
-    fresh = {n: after.get(n) for n in storage.edited if after.get(n) != before.get(n) or not whole}
+    whole = all(answer.get(name) not in (None, "") for name in answered)
+    fresh = {n: v for n, v in columns.items() if v != before.get(n) or not whole}
     return (unreadable, False) if unread(fresh, storage) else ("", False)

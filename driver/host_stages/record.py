@@ -37,6 +37,17 @@ _LOST = (
 )
 
 
+class Left(BaseModel):
+    """What a verification has left an item with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    answer: str
+    """Its digest."""
+    at: float
+    """When, in seconds since the epoch."""
+
+
 class About(BaseModel):
     """What a record is about: about.json."""
 
@@ -54,6 +65,8 @@ class About(BaseModel):
     """How many items' states before.jsonl holds, at least; 0 where an older driver did not note."""
     canaries: tuple[str, ...] = ()
     """The items that a verification has asked about, which outcomes.jsonl does not say."""
+    left: Mapping[str, Left] = {}
+    """What that has left them with, by item; of one that was killed, or by an older driver, not."""
     restored_at: str = ""
     """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
@@ -69,6 +82,15 @@ class Record:
         """Return the records of a workspace, the newest first."""
         found = (workspace / "reprocess").glob(f"*/{_ABOUT}")
         return [cls(path.parent) for path in sorted(found, reverse=True)]
+
+    @classmethod
+    def by_last_run(cls, workspace: Path) -> list[Record]:
+        """Return the records, first the one that a run has worked on last, if only to verify.
+
+        One that an earlier run has made may have been gone on with behind a later one.
+        """
+        known = cls.every(workspace)
+        return sorted(known, key=lambda record: max(record.about().runs, default=""), reverse=True)
 
     @classmethod
     def find(cls, workspace: Path, run: str = "") -> Record:
@@ -153,7 +175,8 @@ class Record:
         """Publish the items' states `now`, by id, where none was kept before.
 
         `items` is how many there are to reprocess, with those that have no state to keep;
-        `canaries` are those that a verification is about to ask about.
+        `canaries` are those that a verification is about to ask about, which says nothing about
+        how many there are in a reprocess that has begun.
 
         A state that is kept stays, unless a person has reviewed the item since: that is worth more
         than the answer of an older model.
@@ -164,13 +187,15 @@ class Record:
         if kept != known or not begun:
             files.write_jsonl(self.folder / _BEFORE, kept.values())
         old = self.about() if begun else None
+        asked = tuple(canaries)
         about = About(
             runs=tuple(dict.fromkeys([*(old.runs if old else ()), run])),
             model=model,
             backend=without_userinfo(backend),
-            items=items,
+            items=old.items if old and asked and self.begun else items,
             kept=len(kept),
-            canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *canaries])),
+            canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *asked])),
+            left={i: each for i, each in old.left.items() if i not in asked} if old else {},
         )
         self._note(about)
 
@@ -179,6 +204,14 @@ class Record:
         kept = {**now, **self.before()}
         files.write_jsonl(self.folder / _BEFORE, kept.values())
         self._note(self.about().model_copy(update={"kept": len(kept)}))
+
+    def leave(self, item_id: str, answer: str) -> None:
+        """Note the digest of what a verification has left an item with, "" where it is unknown."""
+        if not answer:
+            return
+        about = self.about()
+        left = {**about.left, item_id: Left(answer=answer, at=round(time.time(), 3))}
+        self._note(about.model_copy(update={"left": left}))
 
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
@@ -196,15 +229,21 @@ class Record:
         """Return the digest of what each item was given, "" where it may have been given something.
 
         An item that was not asked about, or turned out to be left out, is not in it. Of what only a
-        verification has kept, all was asked about, also where an older driver did not note it.
+        verification has kept, all was asked about, also where an older driver did not note it. What
+        was done to an item last counts.
         """
-        found = dict.fromkeys(self.about().canaries if self.begun else self.before(), "")
+        about = self.about()
+        found = dict.fromkeys(about.canaries if self.begun else self.before(), "")
+        when: dict[str, float] = {}
         for line in [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]:
+            if "id" in line:
+                when[line["id"]] = line.get("at", line.get("until", 0))
             if "until" in line or line.get("answer"):
                 found[line["id"]] = line.get("answer", "")
             elif line.get("outcome") in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
                 found.pop(line["id"], None)
-        return found
+        since = {i: each.answer for i, each in about.left.items() if each.at >= when.get(i, 0)}
+        return found | since
 
 
 def _line(row: Any) -> Row:

@@ -17,6 +17,7 @@ from driver import promotion, verification
 from driver.host_stages.reanalysis import Outcome
 from driver.host_stages.record import Record
 from driver.report.finished import ENDED_WELL, Finished
+from driver.served import VERIFIED, why_accepted
 from driver.store import Failure, Served
 from driver.window import Window
 
@@ -91,6 +92,21 @@ def told(found: Finished, failure: Failure) -> Told | None:
     return "bad", f"{where}: {said}", _lines(known, failure)
 
 
+def untouched(found: Finished) -> str:
+    """Say for a run that has let nothing new go live what is served, as far as that was seen.
+
+    That need not be what was live before: the start of a run settles what another has left.
+    """
+    served = found.state.served
+    if served is None:
+        return f"The run has let nothing new go live; {_SHOWS}."
+    if not served.digest:
+        return f"The run has let nothing new go live; {served.alias} named no model at its end."
+    named = served.version or "a model that has no version"
+    digest = served.digest[:_DIGITS]
+    return f"The run has let nothing new go live; {served.alias} named {named} (digest {digest})."
+
+
 def stopped(found: Finished) -> str:
     """Say for a run that was stopped what was served at its end, "" where nobody noted it."""
     if found.state.served is None:
@@ -124,30 +140,40 @@ def moved(found: Finished) -> Told | None:
 
 def _items_left(found: Finished) -> str:
     """Say what to do about items that have the model's answers still, "" where none has."""
-    newest = next((each for each in Record.every(found.workspace) if each.begun), None)
     job = found.job(stages.DEPLOY)
-    if newest is None or job is None:
+    if job is None:
         return ""
+    digest = job.inputs[stages.GGUF.name].digest
     try:
-        about, lines = newest.about(), newest.lines()
+        for record in Record.by_last_run(found.workspace):
+            about, lines = record.about(), record.lines()
+            if about.restored_at:
+                return ""
+            done = {line["id"] for line in lines if line.get("outcome") == Outcome.PROCESSED}
+            if about.model == digest:
+                return _have(len(done | {*about.canaries}))
+            if record.begun:
+                finished = bool(lines) and "finished" in lines[-1]
+                return "" if finished else _partly(len(done), about.items)
     except FileUnusable as error:
         return str(error)
-    if about.restored_at:
-        return ""
-    done = {line["id"] for line in lines if line.get("outcome") == Outcome.PROCESSED}
-    mine = about.model == job.inputs[stages.GGUF.name].digest
-    if mine and done:
-        items = "1 item has" if len(done) == 1 else f"{len(done)} items have"
-        return (
-            f"{items} its answers still; `python -m driver reprocess` gives all items those of the "
-            "model that is live."
-        )
-    if not mine and not (lines and "finished" in lines[-1]):
-        return (
-            f"{len(done)} of {about.items} items have been given another model's answers, the rest "
-            "can have this one's still: `python -m driver reprocess` goes on."
-        )
     return ""
+
+
+def _have(items: int) -> str:
+    if not items:
+        return ""
+    return (
+        f"{'1 item has' if items == 1 else f'{items} items have'} its answers still; `python -m "
+        "driver reprocess` gives all items those of the model that is live."
+    )
+
+
+def _partly(done: int, items: int) -> str:
+    return (
+        f"{done} of {items} items have been given another model's answers, the rest can have this "
+        "one's still: `python -m driver reprocess` goes on."
+    )
 
 
 def _known(found: Finished) -> _Known:
@@ -171,9 +197,18 @@ def _known(found: Finished) -> _Known:
         undone=record is not None and ours and record.undo,
         items=_asked_items(found, record) if record is not None and ours else 0,
         switching=switch is not None,
-        verified=found.noted(stages.VERIFY).state in ENDED_WELL,
+        verified=_is_verified(found, "" if ours else alias, digest),
         away=_is_away(found),
     )
+
+
+def _is_verified(found: Finished, alias: str, digest: str) -> bool:
+    """Return whether this run has verified the model, or an earlier one has as this name."""
+    if found.noted(stages.VERIFY).state in ENDED_WELL:
+        return True
+    with suppress(RetrainError):  # damaged: the next start says so
+        return why_accepted(found.workspace, alias, digest) == VERIFIED
+    return False
 
 
 def _asked_items(found: Finished, record: verification.Record) -> int:
@@ -226,8 +261,8 @@ def _served(known: _Known) -> str:
         return f"{named}Nobody could ask the serving engine when the run ended; {_SHOWS}."
     if known.nothing:
         return (
-            f"NOTHING: {known.alias} named no model when the run ended, so the backend gets no "
-            "answers."
+            f"NOTHING: {known.alias} named no model when the run ended, so whoever asks for it "
+            "gets no answers."
         )
     digest = f"(digest {served.digest[:_DIGITS]})"
     if known.live:

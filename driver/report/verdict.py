@@ -52,8 +52,9 @@ def _refused(found: Finished, failure: Failure, verdict: Mapping[str, Any] | Non
         said = "Refused: the candidate does not go live"
         if found.metrics(stages.EVALUATE).get("silent"):
             said += ", and the live model is broken"
-        return "bad", said, (f"What was live stays live. {_FORCE}",)
-    told = (f"{failure.why}." if failure.why else "", failure.todo, "What was live stays live.")
+        return "bad", said, (f"{after_deploy.untouched(found)} {_FORCE}",)
+    why = f"{failure.why}." if failure.why else ""
+    told = (why, failure.todo, after_deploy.untouched(found))
     return "bad", f"Refused: {failure.what}", told
 
 
@@ -136,7 +137,7 @@ def _failed(found: Finished, failure: Failure) -> Told:
         return "note", f"Stopped by a signal{stage}", (failure.todo, _named(found))
     if said := after_deploy.told(found, failure):
         return said
-    return "bad", f"Failed{stage}", (*told, "What was live stays live.")
+    return "bad", f"Failed{stage}", (*told, after_deploy.untouched(found))
 
 
 def _paragraph(line: Line) -> str:

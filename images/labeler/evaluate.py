@@ -35,9 +35,9 @@ from images.labeler.contestants import (
 )
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
-from images.labeler.gate import GUARDED, Finding, judge
+from images.labeler.gate import Finding, against, judge
 from images.labeler.measures import Measure, measure_names, measures
-from images.labeler.resampling import Difference, differences, intervals
+from images.labeler.resampling import Difference, intervals
 from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
 from tasks import load_task
@@ -133,9 +133,8 @@ def _compare(
     """Return how the candidate stands to each other model, by its role; to itself under another
     name it does not stand at all.
     """
-    names = list(dict.fromkeys((*matters, *GUARDED)))
     return {
-        role: differences(measured["candidate"], other, names, rows)
+        role: against(measured["candidate"], other, matters, rows)
         for role, other in measured.items()
         if role != "candidate" and digests[role] != digests["candidate"]
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from contracts.params import EvaluateParams
 from contracts.params.service import RULES_OF_POSITIVE
 from images.labeler.measures import Measure
-from images.labeler.resampling import Difference, Lead, holm
+from images.labeler.resampling import Difference, Lead, differences, holm
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,27 @@ class Finding:
 GUARDED = ("valid",)
 """Measures in which a model must not be worse either; being better in them alone is no reason to
 go live. `rules` are among those that matter by the task."""
+
+
+def against(
+    ours: Mapping[str, Measure], other: Mapping[str, Measure], matters: Sequence[str], rows: int
+) -> list[Difference]:
+    """Compare two models on the same rows in the measures that matter, and in those guarded.
+
+    In the label rules on those rows alone that both have answered positively: an answer that says
+    no has hardly a text to break a rule with. Over all rows whoever finds more would lose, and
+    whoever writes worse could win by finding less.
+    """
+    names = dict.fromkeys(
+        (*(RULES_OF_POSITIVE if name == "rules" else name for name in matters), *GUARDED)
+    )
+    if RULES_OF_POSITIVE in names:
+        shared = (ours[RULES_OF_POSITIVE].counts[:, 1] > 0) & (
+            other[RULES_OF_POSITIVE].counts[:, 1] > 0
+        )
+        ours = {**ours, RULES_OF_POSITIVE: ours[RULES_OF_POSITIVE].on(shared)}
+        other = {**other, RULES_OF_POSITIVE: other[RULES_OF_POSITIVE].on(shared)}
+    return differences(ours, other, list(names), rows)
 
 
 def judge(

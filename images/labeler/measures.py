@@ -14,7 +14,7 @@ others only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Measure:
     counts: Floats
     value: Callable[[Floats], Floats]
     higher_is_better: bool = True
+
+    def on(self, rows: NDArray[np.bool_]) -> Measure:
+        """Return the measure over those of the rows [n] alone; there are as many rows as before."""
+        return replace(self, counts=self.counts * rows[:, None])
 
     def of(self, sums: Floats) -> Floats:
         """Return the values of sums [..., k]."""

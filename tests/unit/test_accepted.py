@@ -7,12 +7,20 @@ import shutil
 import pytest
 
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
-from driver import damaged, records, recover, taken_back, verification, versions
+from contracts.errors import (
+    BackendUnavailable,
+    EngineUnavailable,
+    FileUnusable,
+    NotVerified,
+    VerifyUnanswered,
+)
+from contracts.params import DeployMetrics
+from driver import again, damaged, records, recover, served, taken_back, verification, versions
 from driver.host_stages import canaries
 from driver.store import Run
 from serving.ollama import Ollama
 from tests.unit.verification_world import (
+    ALIAS,
     NEW,
     NEW_DIGEST,
     OLD,
@@ -75,7 +83,7 @@ def test_a_person_overrules_a_taking_back_that_waits(world: World) -> None:
     world.failed()
     assert world.backend is not None
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(verification, "_answer_again", _away)
+        patched.setattr(again, "answer", _away)
         world.take_back()
     assert (world.live(), _pending(world)) == (OLD_DIGEST, True)
     versions.roll_back(world.root, world.engine, "liga-relevance", NEW.partition(":")[2])
@@ -182,7 +190,7 @@ def test_a_service_that_stays_away_keeps_no_bad_model_live(
 ) -> None:
     world.failed()
     monkeypatch.setattr(recover, "_restore", _away)
-    monkeypatch.setattr(verification, "_HEALTHY_S", 0.1)
+    monkeypatch.setattr(again, "_HEALTHY_S", 0.1)
     with pytest.raises(BackendUnavailable):
         recover.recover(world.root, world.said.append)
     assert world.live() == OLD_DIGEST
@@ -198,6 +206,38 @@ def test_no_version_that_nobody_was_served_is_gone_back_to(world: World) -> None
     world.take_back()
     assert world.live() == NEW_DIGEST
     assert world.said[0].startswith("NOT ROLLED BACK: there is no good version")
+
+
+def test_what_waits_for_a_verdict_is_not_replaced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next model would be taken back to it, and it would stay."""
+    newer = "liga-relevance:20260103-120000"
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    world.ollama.models.append(newer)
+    world.ollama.script = lambda message: 500 if "Titel: Titel" in message else by_label(message)
+    with pytest.raises(VerifyUnanswered):
+        world.verify()
+    with monkeypatch.context() as patched:
+        patched.setattr(Ollama, "models", _no_engine)
+        world.settle()
+    digest = f"digest of {newer}"
+    next_one = DeployMetrics(tag=newer, alias=ALIAS, digest=digest, previous=NEW)
+    with pytest.raises(NotVerified, match=f"{NEW} is live, and nobody has verified it"):
+        verification.expect(world.root, world.engine, next_one)
+    world.settle()
+    assert world.live() == OLD_DIGEST
+    verification.expect(world.root, world.engine, next_one)
+
+
+def test_a_model_without_a_verdict_is_not_proven_by_being_replaced(world: World) -> None:
+    newer = "liga-relevance:20260103-120000"
+    models = world.engine.models()
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    world.came_after(f"digest of {newer}", NEW_DIGEST)
+    assert served.proven(world.root, models, ALIAS) == {OLD_DIGEST}, "of an older driver"
+    served.accept(world.root, {}, ALIAS, NEW_DIGEST, served.VERIFIED)
+    assert served.proven(world.root, models, ALIAS) == {OLD_DIGEST, NEW_DIGEST}
 
 
 def test_an_older_good_version_serves_where_the_one_before_was_taken_back(world: World) -> None:

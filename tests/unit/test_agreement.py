@@ -1,4 +1,4 @@
-"""Whether an evaluation still holds: with another model live, and with one that gave no answer."""
+"""Whether an evaluation and a reprocess still hold, for whatever has come in between."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from contracts import files
 from contracts.params import EvaluateMetrics
-from contracts.stage import Result
-from contracts.stages import EVALUATE
+from contracts.stage import InputRef, Result, Stage
+from contracts.stages import DEPLOY, EVALUATE, REPROCESS
 from driver.agreement import still_true
+from driver.host_stages.record import Record
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
+from driver.store import Store
 from serving.engine import Model
+from tests.jobs import job_of
 from tests.unit.scripted_engine import ScriptedEngine
 
 ALIAS = "liga:latest"
@@ -72,3 +76,60 @@ def test_who_replaces_a_broken_champion_does_not_wait_for_it(
 ) -> None:
     found = session(tmp_path, live, force=force)
     assert still_true(found, EVALUATE, evaluated(silent="b7")) == ""
+
+
+# --- reprocess -----------------------------------------------------------------------------------
+METRICS = {
+    "deploy": {"tag": "liga:1", "alias": ALIAS, "digest": "a", "previous": ""},
+    "reprocess": {"processed": 1, "failed": 0, "left_out": 0},
+}
+
+
+def executed(root: Path, stage: Stage, model: str, at: str) -> Result:
+    """Leave an execution of a stage with a model behind."""
+    gguf = InputRef(path="model.gguf", digest=model, bytes=1)
+    job = job_of(stage, inputs={"gguf": gguf}, fingerprint=f"{stage.name}{model}")
+    place = Store(root).prepare(job).parent
+    result = Result(
+        stage=stage.name,
+        fingerprint=job.fingerprint,
+        outputs={},
+        metrics=METRICS[stage.name],
+        seconds=1,
+        finished_at=at,
+    )
+    files.write_json(place / "result.json", result.model_dump(mode="json"))
+    return result
+
+
+def asked_about(root: Path, run: str, model: str, *, whole: bool) -> Record:
+    """Let a run have items analysed by a model: for its verification, or all of them."""
+    record = Record.of_model(root, run, model, "http://backend")
+    states = {"1": {"id": "1", "title": "t", "is_manually_reviewed": False}}
+    record.begin(run, model, "http://backend", states, 1, canaries=() if whole else ["1"])
+    if whole:
+        (record.folder / "outcomes.jsonl").write_text('{"finished": true}\n', encoding="utf-8")
+    return record
+
+
+def test_a_reprocess_holds_until_somebody_else_has_a_say(tmp_path: Path) -> None:
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    executed(tmp_path, DEPLOY, "A", "2026-01-01T12:00:00+00:00")
+    record = asked_about(tmp_path, "20260101-120000", "A", whole=True)
+    it = session(tmp_path, "a")
+    assert still_true(it, REPROCESS, result) == ""
+    asked_about(tmp_path, "20260201-120000", "B", whole=False)
+    assert still_true(it, REPROCESS, result) == "items have another model's answers now"
+    asked_about(tmp_path, "20260301-120000", "A", whole=True)
+    assert still_true(it, REPROCESS, result) == "", "done once more"
+    record.restored()
+    assert still_true(it, REPROCESS, result) == "the items have got back what they held before"
+
+
+def test_a_reprocess_from_before_a_deployment_is_made_again(tmp_path: Path) -> None:
+    """Items that came in meanwhile have the answers of whom that deployment has replaced."""
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    asked_about(tmp_path, "20260101-120000", "A", whole=True)
+    executed(tmp_path, DEPLOY, "A", "2026-02-01T12:00:00+00:00")
+    told = still_true(session(tmp_path, "a"), REPROCESS, result)
+    assert told == "a model has been deployed since"

@@ -30,7 +30,7 @@ def test_champion_and_base_model_are_asked_the_same_and_only_once(
     scores = stage.read("scores")
     assert scores["models"]["baseline"]["measures"]["relevant.f1"]["value"] == 0.0
     compared = {each["name"] for each in scores["compared"]["champion"]}
-    assert compared == {*TASK.matters, "valid"}
+    assert compared == {*TASK.matters, "valid", "rules.positive"} - {"rules"}
     # Nothing is asked a second time, the candidate included: an evaluation goes on after a kill.
     engine.asked.clear()
     assert stage.evaluate(**given) == metrics
@@ -106,4 +106,6 @@ def test_better_fields_do_not_make_up_for_worse_texts(
     metrics = stage.evaluate(baseline="base", min_rules=0.0)
     assert metrics.promote is False
     (told,) = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
-    assert told["text"].startswith("rules is significantly worse than the base model's: -0.500")
+    assert told["text"].startswith(
+        "rules.positive is significantly worse than the base model's: -1.000"
+    )

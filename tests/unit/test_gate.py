@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from contracts.params import EvaluateParams
-from images.labeler.gate import Finding, judge
-from images.labeler.measures import Floats, Measure
+from images.labeler.gate import Finding, against, judge
+from images.labeler.measures import Floats, Judged, Measure, measures
 from images.labeler.resampling import Difference, differences, holm, intervals
+from tests.unit.evaluation import TASK
+from tests.unit.labeler_stage import label
 
 
 def share(flags: Floats, *, higher_is_better: bool = True) -> Measure:
@@ -193,3 +196,49 @@ def test_of_models_like_the_base_model_few_pass() -> None:
         found = differences(ours, base, names, 150)
         passed += not refused(judge(MEASURED, {"baseline": found}, PARAMS))
     assert passed <= 8  # 3 of 60 are expected; 9 or more come once in 280 times
+
+
+# --- the label rules: whose texts are held against whose -----------------------------------------
+YES, NO = (TASK.parse(json.dumps(label(kind))) for kind in ("high", None))
+
+
+def texts(found: range, broken: range, rows: int = 150, positive: int = 60) -> dict[str, Measure]:
+    """Return the measures of a model that calls the rows `found` positive, as the first ones are,
+    and breaks a label rule in those `broken`.
+    """
+    return measures(
+        TASK,
+        [
+            Judged(
+                YES if row < positive else NO,
+                YES if row in found else NO,
+                ("speculation",) if row in broken else (),
+            )
+            for row in range(rows)
+        ],
+    )
+
+
+def test_who_finds_more_is_not_refused_for_writing_more() -> None:
+    """Every third text of both breaks a rule; the candidate finds 57 of 60, the other 20."""
+    ours, other = texts(range(57), range(57)[::3]), texts(range(20), range(20)[::3])
+    assert ours["rules"].observed < other["rules"].observed - 0.05
+    for role in ("champion", "baseline"):
+        found = {role: against(ours, other, TASK.matters, 150)}
+        params = EvaluateParams(margin=1.0)
+        assert refused(judge(ours, found, params)) == []
+
+
+def test_who_writes_worse_is_refused_though_he_finds_less() -> None:
+    """The candidate finds 20 of 60 and breaks a rule in 9 of them, the champion in 6 of 60."""
+    ours, other = texts(range(20), range(9)), texts(range(60), range(54, 60))
+    assert ours["rules"].observed == pytest.approx(other["rules"].observed, abs=0.03)
+    compared = against(ours, other, ("rules",), 150)
+    (told,) = refused(judge(ours, {"champion": compared}, PARAMS))
+    assert told.startswith("rules.positive is significantly worse than the champion's: -0.450")
+
+
+def test_without_a_row_that_both_call_positive_the_texts_are_not_compared() -> None:
+    ours, other = texts(range(20), range(0)), texts(range(20, 40), range(20, 30))
+    (found,) = (d for d in against(ours, other, ("rules",), 150) if d.name == "rules.positive")
+    assert (found.value, found.low, found.high, found.p_worse) == (0, 0, 0, 1)

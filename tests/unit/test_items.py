@@ -56,7 +56,7 @@ STORAGE = Storage(
 def test_an_analysis_in_a_column_of_its_own() -> None:
     item = {"a": "-", "b": "kept", "found": {"c": 0, "b": None}}
     assert analysis_of(item, STORAGE) == {"c": 0, "b": None}
-    assert analysed(item, STORAGE) == {"b": "kept", "found": {"c": 0, "b": None}}
+    assert analysed(item, STORAGE) == {"a": "-", "b": "kept", "found": {"c": 0, "b": None}}
     assert stored_answer(item, "abc", STORAGE) == {"a": None, "b": "kept", "c": 0}
     assert reviewed_answer(item, "abc", STORAGE) == {"a": None, "b": None, "c": 0}
     failed = {**item, "b": "failed"}

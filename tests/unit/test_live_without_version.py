@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from driver import promotion, taken_back, versions
+from driver import promotion, served, taken_back, versions
 from serving import connect
 from serving.engine import Engine
 from tests.unit.test_versions import RUNS, TASK, live, released
@@ -26,6 +26,7 @@ def test_what_is_live_without_a_version_is_taken_back_and_keeps_a_name(
 ) -> None:
     """Its last name would be gone with the switch, and the model with it."""
     first, second = [released(tmp_path, engine, run) for run in RUNS[:2]]
+    served.accept(tmp_path, {}, first.alias, first.digest, served.VERIFIED)
     if by_hand:
         (tmp_path / "hand.gguf").write_text("made by hand")
         engine.create("news:latest", tmp_path / "hand.gguf", TASK.modelfile())

@@ -42,6 +42,7 @@ PASSING = {
     "SentinelTripped": False,
     "CandidateRefused": False,
     "VerifyFailed": False,  # the model has been taken back
+    "RulesNotKept": False,
     "ReprocessFailed": False,
     "NotVerified": False,
     "TaskUnrenderable": False,

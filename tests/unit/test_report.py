@@ -175,7 +175,7 @@ def test_a_run_that_failed_early_tells_what_it_has(run: FinishedRun) -> None:
         **{name: {"state": "planned", "fingerprint": "", "started_at": None} for name in later},
     )
     assert "Failed in the stage train" in head(text)
-    for word in ("the GPU is full.", "because", "mend it", "What was live stays live."):
+    for word in ("the GPU is full.", "because", "mend it", "The run has let nothing new go live"):
         assert word in head(text)
     assert 'id="labels"' in text
     assert 'id="lineage"' in text

@@ -13,7 +13,7 @@ import pytest
 from contracts import files, stages
 from contracts.errors import EngineUnavailable
 from contracts.params import DeployMetrics
-from driver import promotion, taken_back, verification
+from driver import promotion, served, taken_back, verification
 from driver.host_stages.reanalysis import Outcome, Seen
 from driver.host_stages.record import Outcomes, Record
 from driver.notes import Notes, named_by
@@ -124,6 +124,28 @@ def test_a_restore_that_fails_behind_the_deployment(run: FinishedRun, version: s
     )
 
 
+def test_what_an_earlier_run_has_verified_is_not_called_unverified(
+    run: FinishedRun, version: str
+) -> None:
+    served.accept(run.workspace, {}, ALIAS, CANDIDATE, served.VERIFIED)
+    restore = {**PLANNED, "state": "failed", "error": "no"}
+    said, lines = told(run, failure=failure("Away", "no"), **{**LATER, "restore": restore})
+    assert said == f"Failed in the stage restore: {version} is live, and verified"
+    assert lines["Served now"].endswith("when the run ended, verified.")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_refusal_tells_what_is_served_and_not_what_was(run: FinishedRun, *, live: bool) -> None:
+    if live:
+        let_name(run, LIVE)
+    else:
+        del run.engine.tags[ALIAS]
+    named = f"named {BEFORE} (digest b7b7b7b7b7b7)" if live else "named no model at its end"
+    refused = failure("CandidateRefused", "the adapter's base is another")
+    text = head(report(run, served=named_by(run.engine, ALIAS).model_dump(), failure=refused))
+    assert f"The run has let nothing new go live; {ALIAS} {named}" in text
+
+
 def test_a_deploy_that_fails_behind_the_copy(
     run: FinishedRun, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +168,7 @@ def test_a_deploy_that_fails_behind_the_copy(
     assert lines["What broke"] == "Ollama did not unload it within 60 s (because)."
     assert "finishes the switch or undoes it" in lines["What to do"]
     assert f"verifies {version}, or takes it back" in lines["What to do"]
-    assert "What was live stays live" not in head(report(run))
+    assert "has let nothing new go live" not in head(report(run))
 
 
 def test_a_deploy_that_fails_before_the_copy(run: FinishedRun, version: str) -> None:
@@ -210,7 +232,13 @@ def test_a_rollback_since_says_which_items_have_its_answers_still(
     assert lines["What to do"] == "Nothing: no item is known to have its answers."
     job = Finished(run.workspace, run.run).job(stages.DEPLOY)
     assert job is not None
-    reprocessed(run.workspace, run.run.id, job.inputs["gguf"].digest, done=2)
+    model = job.inputs["gguf"].digest
+    record = Record.of_model(run.workspace, run.run.id, model, "http://backend")
+    state = {"id": "3", "is_manually_reviewed": False}
+    record.begin(run.run.id, model, "http://backend", {"3": state}, 1, canaries=["3"])
+    _, lines = told(run)
+    assert lines["What to do"].startswith("1 item has its answers still"), "of its verification"
+    reprocessed(run.workspace, run.run.id, model, done=1)
     _, lines = told(run)
     assert lines["What to do"].startswith("2 items have its answers still; `python -m driver repro")
     reprocessed(run.workspace, "29990101-000000", "another", done=1)

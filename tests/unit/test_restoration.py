@@ -111,6 +111,33 @@ def test_what_only_a_verification_has_asked_about_is_given_back(stage: Make) -> 
     assert service.get("/api/items/1")["summary"] == "Alt."
 
 
+def test_a_canary_that_a_later_model_has_answered_stays(stage: Make, ollama: OllamaDouble) -> None:
+    """The verification has noted what it has left; what is there now is somebody else's."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    state = reanalysis.state_of(service.get("/api/items/1"), STORAGE)
+    kept = {"1": state | {"id": "1", "title": "Titel 1"}}
+    record = Record.of_model(it.root, "r", it.model, service.url)
+    record.begin("r", it.model, service.url, kept, 1, canaries=["1"])
+    first = reanalysis.reprocess(Backend(service.url), STORAGE, {"id": "1"}, 10)
+    record.leave("1", first.answer)
+    (record.folder / "outcomes.jsonl").touch()
+    assert _standings(it) == {"1": Standing.DIFFERS}
+    ollama.script = lambda _: good_answer(summary="Des nächsten Modells.", reasoning="Neu.")
+    reanalysis.reprocess(Backend(service.url), STORAGE, {"id": "1"}, 10)
+    assert _standings(it) == {"1": Standing.CHANGED}
+
+
+def test_a_second_verification_is_given_back_too(stage: Make, ollama: OllamaDouble) -> None:
+    """It has come behind what the reprocess has noted of the item."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    it.run()
+    record = Record.find(it.root)
+    ollama.script = lambda _: good_answer(summary="Noch einmal.", reasoning="Neu.")
+    again = reanalysis.reprocess(Backend(service.url), STORAGE, {"id": "1"}, 10)
+    record.leave("1", again.answer)
+    assert _standings(it) == {"1": Standing.DIFFERS}
+
+
 def test_a_review_between_the_look_and_the_write(stage: Make) -> None:
     it, service = stage([news(1, **OLD)], **PATCH)
     it.run()

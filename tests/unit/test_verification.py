@@ -15,11 +15,14 @@ from contracts.errors import (
     CandidateRefused,
     FileUnusable,
     NotVerified,
+    RulesNotKept,
     VerifyFailed,
     VerifyUnanswered,
 )
+from contracts.params import VerifyParams
 from contracts.stage import InputRef
 from driver import (
+    again,
     preflight,
     promotion,
     recover,
@@ -28,7 +31,7 @@ from driver import (
     verification,
 )
 from driver.adapters.backend import Backend
-from driver.host_stages import canaries, reanalysis
+from driver.host_stages import canaries, reanalysis, verify
 from driver.plan import Action, Request, Step
 from driver.report.display import Display
 from driver.session import Session
@@ -182,6 +185,59 @@ def test_the_next_start_finishes_what_a_kill_has_left(
     assert world.said == []
 
 
+def test_items_of_a_task_without_titles_get_the_answers_of_the_model_that_is_back(
+    world: World,
+) -> None:
+    """Also those that an older driver has kept with a title of null."""
+    (asked,) = world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    files.write_jsonl(kept, [{**row, "title": None} for row in files.read_jsonl(kept)])
+    world.take_back()
+    assert world.asked()[-1] == (asked, "old")
+    assert "analysed 1 of the 1 items of the verification again" in world.said[-1]
+
+
+def test_an_item_that_is_gone_is_not_called_analysed(world: World) -> None:
+    world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    rows = list(files.read_jsonl(kept))
+    files.write_jsonl(kept, [*rows, {"id": "99", "title": "Gone", "fields": {}}])
+    world.take_back()
+    assert "item 99 is not in the backend any more" in world.said
+    assert "analysed 1 of the 2 items of the verification again" in world.said[-1]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_record_of_an_older_driver_names_no_task(world: World, *, noted: bool) -> None:
+    """Then it is that of the last run; without one, it is said that nothing was done."""
+    (asked,) = world.failed()
+    record = verification.read(world.root)
+    assert record is not None
+    old = record.model_copy(update={"task": ""})
+    files.write_json(world.root / verification.RECORD, old.model_dump())
+    if noted:
+        files.write_json(
+            Run.create(world.root).folder / "settings.json", {"task": "liga_relevance"}
+        )
+    before = world.asked()
+    world.take_back()
+    assert world.live() == OLD_DIGEST
+    assert world.asked()[len(before) :] == ([(asked, "old")] if noted else [])
+    assert noted or "NOT analysed again" in world.said[-1]
+
+
+def test_a_verification_that_goes_on_notes_the_task(world: World) -> None:
+    world.failed()
+    record = verification.read(world.root)
+    assert record is not None
+    old = record.model_copy(update={"task": ""})
+    files.write_json(world.root / verification.RECORD, old.model_dump())
+    world.failed()
+    found = verification.read(world.root)
+    assert found is not None
+    assert found.task == "liga_relevance"
+
+
 def test_recover_takes_back_what_has_no_verdict(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +275,7 @@ def test_a_backend_that_is_away_keeps_nothing_from_going_back(
     (asked,) = world.failed()
     backend.kill()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(verification, "_HEALTHY_S", 0.1)
+        patched.setattr(again, "_HEALTHY_S", 0.1)
         world.take_back()
     assert world.live() == OLD_DIGEST
     assert "NOT ROLLED BACK to its end" in world.said[-1]
@@ -365,6 +421,42 @@ def test_silence_takes_nothing_back_and_the_next_run_verifies(
     session.execute(_step(world, session))
     assert verification.read(world.root) is None
     assert served.is_accepted(world.root, ALIAS, NEW_DIGEST)
+
+
+@pytest.mark.parametrize("all_silent", [False, True])
+def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_silent: bool) -> None:
+    """It may be tried again, since it has said nothing wrong."""
+    world.ollama.script = lambda message: (
+        500 if all_silent or world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
+    )
+    with pytest.raises(VerifyUnanswered) as caught:
+        world.verify()
+    verification.failed(world.root, world.engine, caught.value, world.said.append)
+    assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
+    assert (verification.read(world.root) is not None) == all_silent
+    assert taken_back.rejected(world.root) == []
+
+
+def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None:
+    speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
+    world.ollama.script = lambda message: (
+        speculation if world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
+    )
+    with pytest.raises(RulesNotKept, match="1 of 1 items break a label rule") as caught:
+        world.verify(items=1)
+    assert "verify.items" in caught.value.todo
+    verification.failed(world.root, world.engine, caught.value, world.said.append)
+    assert (world.live(), taken_back.rejected(world.root)) == (OLD_DIGEST, [])
+
+
+def test_rules_broken_in_many_texts_reject_a_model_for_good(world: World) -> None:
+    record = verification.begin(
+        world.root, world.engine, ALIAS, "liga_relevance", "", world.root / "none", 1
+    )
+    seen = [canaries.Canary(str(n), broken=("speculation",), positive=True) for n in range(5)]
+    with pytest.raises(VerifyFailed) as caught:
+        verify._require_good(VerifyParams(items=5), seen, record)
+    assert type(caught.value) is VerifyFailed
 
 
 def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:

@@ -13,22 +13,24 @@ from contracts import files
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed, VerifyUnanswered
 from contracts.params import VerifyMetrics
 from driver import verification
-from driver.adapters.backend import Backend
+from driver.adapters.backend import Backend, ItemUnavailable
 from driver.adapters.items import analysis_of, storage_of
 from driver.host_stages import canaries, reanalysis, verify
 from driver.host_stages.record import Record
-from tasks import load_task
+from tasks import Storage, load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
     ALIAS,
     BEFORE,
     CONTENT,
+    GGUF,
     IRRELEVANT,
     NEW,
     NEW_DIGEST,
     OLD,
     ROWS,
+    Row,
     World,
     by_label,
     short_pauses,
@@ -168,6 +170,33 @@ def test_a_backend_that_does_nothing_is_no_verdict(
     monkeypatch.setattr(Backend, "reprocess_item", lambda *_: None)
     with pytest.raises(VerifyUnanswered):
         world.verify(timeout_s=0.5)
+
+
+@pytest.mark.parametrize("fails", ["reprocess_item", "item"])
+def test_a_fault_of_the_backend_is_no_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Status 500, to the request or to reading back what came of it; the model answers well."""
+    analysed: set[str] = set()
+    judged = reanalysis.judge
+
+    def come(storage: Storage, before: Row | None, after: Row) -> reanalysis.Seen:
+        analysed.add(str(after["id"]))
+        return judged(storage, before, after)
+
+    ask = getattr(Backend, fails)
+
+    def fail(backend: Backend, item_id: str) -> Any:
+        if fails == "reprocess_item" or item_id in analysed:
+            analysed.discard(item_id)
+            raise ItemUnavailable(item_id, 500)
+        return ask(backend, item_id)
+
+    monkeypatch.setattr(reanalysis, "judge", come)
+    monkeypatch.setattr(Backend, fails, fail)
+    with pytest.raises(VerifyUnanswered, match="got no answer through the backend") as caught:
+        world.verify()
+    assert "500" in caught.value.why
 
 
 @pytest.mark.parametrize("away", ["backend", "engine"])
@@ -373,7 +402,21 @@ def test_a_field_that_the_item_did_not_get_is_missed() -> None:
     after = {**analysis, "assigned_aks": [], "metadata": {"llm_analysis": analysis}}
     assert "assigned_aks" in canaries.judge(TASK, row, BEFORE, after).failure
     after["assigned_aks"] = ["AK1"]
-    assert canaries.judge(TASK, row, BEFORE, after) == canaries.Canary("1")
+    assert canaries.judge(TASK, row, BEFORE, after) == canaries.Canary("1", positive=True)
+
+
+def test_a_second_verification_leaves_the_number_of_items_as_it_was(world: World) -> None:
+    run = "20260102-120000"
+    states = {n: {"id": n, "title": "t", "is_manually_reviewed": False} for n in "1234"}
+    record = Record.of_model(world.root, run, GGUF, world.url)
+    record.begin(run, GGUF, world.url, states, 1600)
+    (record.folder / "outcomes.jsonl").touch()
+    world.verify(items=1)
+    about = record.about()
+    assert (about.items, len(about.canaries)) == (1600, 1)
+    (asked,) = about.canaries
+    held = reanalysis.answer_digest(Backend(world.url).item(asked), storage_of(TASK))
+    assert about.left[asked].answer == held
 
 
 def test_metrics_of_an_older_driver_are_still_read() -> None:

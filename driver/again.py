@@ -1,0 +1,83 @@
+"""The items that a verification has asked about, analysed once more by the model that is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import files
+from driver import recent
+from driver.adapters.backend import Backend
+from driver.adapters.items import storage_of
+from driver.host_stages import reanalysis, reprocess
+from driver.host_stages.canaries import Witness
+from driver.host_stages.reanalysis import Outcome, Row, Seen
+from serving.engine import Engine, Model
+from tasks import Task, UnknownTask, load_task
+
+if TYPE_CHECKING:
+    from driver.verification import Record
+
+_HEALTHY_S = 60.0
+_SHOWN = 12  # digits of a digest
+
+
+def answer(
+    root: Path, engine: Engine, record: Record, live: Model, say: Callable[[str], None]
+) -> None:
+    """Have the items that were asked analysed by the model that is live now; `say` is told which
+    were not.
+
+    The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
+    answer, or asks another model.
+    """
+    backend = Backend(record.backend)
+    backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
+    reprocess.check(record.backend, record.alias)
+    path = root / record.canaries
+    rows = list(files.read_jsonl(path)) if path.exists() else []
+    told = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
+    task = _task(root, record)
+    if rows and task is None:
+        told += (
+            f" The {len(rows)} items of the verification were NOT analysed again, since their "
+            "task is not known: `driver reprocess` does it. What they held before is in "
+            f"{path}."
+        )
+    elif rows and task is not None:
+        with Witness(engine) as witness:
+            seen = {row["id"]: _analysed(backend, task, row, record.timeout_s) for row in rows}
+        if engine.name == "ollama" and live.digest not in witness.tags:
+            say(f"{record.alias} was not seen at work in the engine: see whom the backend asks.")
+        told += f" {_told(record.alias, seen, say)}, since it offers no way to write their old "
+        told += f"fields back: those are in {path}."
+    say(told)
+
+
+def _task(root: Path, record: Record) -> Task | None:
+    """Return the task of the items; of a record by an older driver, that of the last run."""
+    name = record.task or str(recent.settings(root).get("task", ""))
+    try:
+        return load_task(name) if name else None
+    except UnknownTask:  # taken out of the tasks since
+        return None
+
+
+def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Seen:
+    return reanalysis.reprocess(backend, storage_of(task), row, timeout_s)
+
+
+def _told(alias: str, seen: Mapping[str, Seen], say: Callable[[str], None]) -> str:
+    """Say what became of the items: how many were analysed, and each that was not."""
+    without = {
+        Outcome.FAILED: f"has no answer of {alias} yet",
+        Outcome.NOT_THERE: "is not in the backend any more",
+        Outcome.LEFT_OUT: "was reviewed by a person, and stays as it is",
+    }
+    for item_id, each in seen.items():
+        if each.outcome in without:
+            reason = f": {each.reason}" if each.reason else ""
+            say(f"item {item_id} {without[each.outcome]}{reason}")
+    done = sum(each.outcome is Outcome.PROCESSED for each in seen.values())
+    return f"It has analysed {done} of the {len(seen)} items of the verification again"
