@@ -23,7 +23,7 @@ from driver.retry import retried
 from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
-from driver.store import Run, Served, Store
+from driver.store import SETTINGS_FILE, Run, Served, Store
 from driver.task import noted
 from driver.window import Window
 from serving import connect, ollama_address
@@ -106,7 +106,7 @@ class Session:
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
         said = self.settings.model_dump_json(indent=2)  # compose's variables, too
-        files.write_text(self.run.folder / "settings.json", said, files.PRIVATE)
+        files.write_text(self.run.folder / SETTINGS_FILE, said, files.PRIVATE)
         noted.note(self.task, self.run.folder)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import subprocess
@@ -21,9 +22,9 @@ from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
 
 _HOLDER = """
-import pathlib, sys
+import os, pathlib, sys
 from driver import locks
-locks._SHARED_FOLDERS = (pathlib.Path(sys.argv[2]),)
+os.environ[locks.FOLDER_VARIABLE] = sys.argv[2]
 with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[3])):
     print("held", flush=True)
     sys.stdin.read()
@@ -49,7 +50,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run-lock"
     folder.mkdir()
     folder.chmod(0o1777)
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (folder,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(folder))
     return folder
 
 
@@ -220,7 +221,7 @@ def public() -> Iterator[Path]:
 
 def closed_lock(public: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> Path:
     """Let there be a lock file of that mode, as `another_user` sees it."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     lock = public / "retrain-driver.lock"
     lock.touch()
     close(lock, mode)
@@ -231,7 +232,7 @@ def test_every_user_may_lock_what_any_has_made(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the umask of the first."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     umask = os.umask(0o077)
     try:
         with locks.host(public / "one"):
@@ -250,6 +251,7 @@ def test_where_the_first_folder_is_roots_alone_everybody_takes_the_second(
 ) -> None:
     """Root too: else the two would not see each other."""
     (tmp_path / "run-lock").mkdir(mode=0o755)
+    monkeypatch.delenv(locks.FOLDER_VARIABLE)
     monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path / "run-lock", public))
     with holder("host", public, public / "one"):
         with pytest.raises(WorkspaceBusy), locks.host(public / "two"):
@@ -294,7 +296,7 @@ def test_a_recovery_sees_who_holds_a_lock_that_it_cannot_open(
 def test_its_owner_opens_a_lock_file_of_an_older_driver_to_all(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     lock = public / "retrain-driver.lock"
     lock.touch(0o600)
     with locks.host(public):
@@ -321,7 +323,7 @@ def test_a_dead_run_where_this_user_cannot_look_is_not_forgotten(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until its own user has called recover: the service may be stopped."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     one, lock = public / "one", public / "retrain-driver.lock"
     leave_open(public, one)
     one.chmod(CLOSED)
@@ -345,7 +347,7 @@ def test_a_dead_run_where_this_user_cannot_look_is_not_forgotten(
 def test_one_that_died_with_its_window_closed_is_forgotten_by_recover(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     leave_open(public, public / "one")
     (public / "one" / RECORD_FILE).unlink()
     (public / "one").chmod(CLOSED)
@@ -360,7 +362,7 @@ def test_one_that_died_with_its_window_closed_is_forgotten_by_recover(
 def test_one_that_ended_by_itself_keeps_nobody_out(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(public))
     (public / "one").mkdir(mode=0o700)
     with locks.host(public / "one"):
         pass
@@ -415,7 +417,7 @@ def test_it_is_waited_for(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_one_that_does_not_end_is_named(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_ORPHAN_S", 0.0)
+    monkeypatch.setattr(locks, "CHILD_S", 0.0)
     with pytest.raises(WorkspaceBusy) as caught, locks.workspace(orphaned):
         pass
     assert "what a driver that died has started (pid " in caught.value.why
@@ -434,3 +436,100 @@ def test_who_has_locked_it_without_signing_is_no_child_of_the_dead(
             pass
     assert f"is held by pid {os.getpid()} (" in caught.value.why
     assert "driver that died" not in caught.value.why
+
+
+# --- where a holder's number counts --------------------------------------------------------------
+def test_who_has_let_go_is_no_holder_although_a_child_of_it_is(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "CHILD_S", 0.0)
+    child = """
+import pathlib, subprocess, sys
+from driver import locks
+with locks.host(pathlib.Path(sys.argv[1])):
+    subprocess.Popen(["cat"], pass_fds=locks.descriptors(), stdout=subprocess.DEVNULL)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", child, str(tmp_path)], stdin=subprocess.PIPE, cwd=files.ROOT
+    ) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert (shared / "retrain-driver.lock").read_text("utf-8").startswith("ended: pid ")
+        with pytest.raises(WorkspaceBusy) as caught, locks.host(tmp_path / "two"):
+            pass
+    assert "what a driver that died has started (ended: pid " in caught.value.why
+
+
+@pytest.mark.parametrize("place", ["", " in of-another-boot/1"])
+def test_one_that_cannot_be_seen_from_here_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It is on another host, or in another container: /proc/locks does not list it."""
+    number = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(number, 0)  # so that nobody has that number here
+    lock = tmp_path / "lock"
+    lock.write_text(f"pid {number} since 2026-11-27T20:00:00{place}, workspace /w", "utf-8")
+    unseen = tmp_path / "locks"
+    unseen.write_text("")
+    monkeypatch.setattr(locks, "_HELD", unseen)
+    assert not locks.is_held(tmp_path)
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert locks.is_held(tmp_path)
+        with pytest.raises(WorkspaceBusy) as caught, locks.workspace(tmp_path):
+            pass
+    assert f"is held by pid {number} since " in caught.value.why
+
+
+def test_who_only_looks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lock").write_text("", encoding="utf-8")
+    looks = (tmp_path / "lock").open()
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: looks.close())
+    with locks.workspace(tmp_path):
+        assert looks.closed
+
+
+def test_a_shorter_signature_leaves_nothing_of_a_longer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a kill right after it was written, before the rest is cut off."""
+    (tmp_path / "lock").write_text("x" * 500, encoding="utf-8")
+    with monkeypatch.context() as patch, locks.workspace(tmp_path):
+        text = (tmp_path / "lock").read_text(encoding="utf-8")
+        assert text.endswith(f", workspace {tmp_path}")
+        (tmp_path / "lock").write_text("x" * 500, encoding="utf-8")
+        patch.setattr(os, "ftruncate", lambda *_: None)
+        descriptor = os.open(tmp_path / "lock", os.O_RDWR)
+        locks._sign(descriptor, tmp_path)
+        os.close(descriptor)
+    assert (tmp_path / "lock").read_text(encoding="utf-8").strip().endswith(f"{tmp_path}")
+
+
+def test_a_child_gets_as_long_as_the_backend_may_take_to_stop(tmp_path: Path) -> None:
+    signed = f"pid 1 since 2026-11-27T20:00:00, workspace {tmp_path}"
+    assert locks._patience_s(signed) == locks.CHILD_S
+    (tmp_path / RECORD_FILE).write_text('{"backend": {"stop_timeout_s": 900}}', encoding="utf-8")
+    assert locks._patience_s(signed) == locks.CHILD_S + 900
+
+
+def test_a_workspace_that_cannot_be_written_to_is_recovered_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was set read-only after an error: what is stopped comes back first."""
+    (tmp_path / "lock").write_text("", encoding="utf-8")
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *mode: int) -> int:
+        if Path(path) == tmp_path / "lock" and flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(OSError, match="Read-only"), locks.workspace(tmp_path):
+        pass
+    with (
+        locks.workspace(tmp_path, recovers=True),
+        (tmp_path / "lock").open() as other,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,9 @@ from contracts import files
 from contracts.errors import DockerUnavailable, InputMissing
 from driver import recover
 from driver.adapters.containers import ContainerHost
+from driver.moved import former_paths
 from driver.store import Run
+from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
 
 
@@ -62,6 +64,45 @@ def test_notes_that_cannot_be_read_hide_nothing(tmp_path: Path, nobody: str) -> 
     noted(tmp_path)
     (Run.create(tmp_path).folder / "run.json").write_bytes(b"{")
     assert "may be at work still" in said(tmp_path)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_notes_that_cannot_even_be_opened_keep_nobody_from_the_service(tmp_path: Path) -> None:
+    """Any error but that of a missing file: EIO, EACCES, or a folder in its place."""
+    (Run.create(tmp_path).folder / "run.json").mkdir()
+    (tmp_path / RECORD_FILE).write_text('{"opened_at": 1.0}', encoding="utf-8")
+    lines: list[str] = []
+    recover.recover(tmp_path, lines.append)
+    assert "may be at work still" in lines[0]
+    assert lines[-1] == "What was stopped for the GPU runs again."
+    assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_nothing_that_goes_wrong_with_the_stages_keeps_the_service_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_stages(*_: object) -> None:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(recover, "stop_stages", stop_stages)
+    (tmp_path / RECORD_FILE).write_text('{"opened_at": 1.0}', encoding="utf-8")
+    lines: list[str] = []
+    recover.recover(tmp_path, lines.append)
+    assert "cannot be told: OSError: input/output error" in lines[0]
+    assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_a_run_that_was_killed_before_its_first_note_hides_no_engine(
+    tmp_path: Path, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the path at which the run before it was at work."""
+    monkeypatch.delenv("DOCKER_HOST")
+    former = {"docker_host": nobody, "workspace": str(tmp_path / "former"), "stages": {}}
+    Run(tmp_path, "20260101-000000").folder.mkdir(parents=True)
+    Run(tmp_path, "20260101-000000").write_state({"run": "20260101-000000", **former})
+    Run.create(tmp_path)
+    assert f"no Docker engine answers at {nobody}" in said(tmp_path)
+    assert former_paths(tmp_path) == [str(tmp_path / "former")]
 
 
 @pytest.mark.usefixtures("nobody")
