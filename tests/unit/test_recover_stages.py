@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import socketserver
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from contracts import files
 from contracts.errors import DockerUnavailable, InputMissing
 from driver import recover
+from driver.adapters import containers
 from driver.adapters.containers import ContainerHost
 from driver.moved import former_paths
 from driver.store import Run
@@ -176,7 +178,10 @@ def test_the_engine_that_the_run_goes_on_with_is_left_alone(
     assert len(lines) == 1
 
 
-def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down() -> None:
+def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "_REFUSED_S", 0.0)
     with public_folder() as folder, socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(folder / "docker.sock"))
         engine.listen()
@@ -186,6 +191,32 @@ def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down() -> Non
     assert f"may not use the Docker engine at {folder}/docker.sock" in caught.value.what
     assert "sudo" in caught.value.todo
     assert "groups docker" in caught.value.todo
+
+
+def test_an_engine_that_starts_may_give_its_socket_to_its_group_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with public_folder() as folder:
+        path = folder / "docker.sock"
+
+        def sleep(_: float) -> None:
+            """Let the engine open its socket, between two tries of ours."""
+            before = os.geteuid()
+            os.seteuid(os.getuid())
+            path.chmod(0o666)
+            os.seteuid(before)
+
+        with _Engine(str(path), _Stuck) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            try:
+                close(path, 0o600)
+                monkeypatch.setattr(time, "sleep", sleep)
+                with another_user():
+                    assert ContainerHost(f"unix://{path}", patience_s=600).answers()
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 @pytest.mark.usefixtures("nobody")
