@@ -55,7 +55,7 @@ def workspace(folder: Path, *, recovers: bool = False) -> Iterator[None]:
     path = folder / "lock"
     descriptor = _open(path, only_to_lock=recovers)
     with _locked(descriptor, path, f"another driver works in {folder}"):
-        _sign(descriptor, folder)
+        _sign(descriptor, folder.resolve())
         yield
 
 
