@@ -130,7 +130,7 @@ def test_an_address_that_is_none(tmp_path: Path, items: Path, base: Path, addres
 @pytest.mark.parametrize(
     "line",
     [
-        "",
+        "null",
         "{broken",
         "[1]",
         '{"id": "x"}',
