@@ -20,7 +20,10 @@ _NO_SPACE = 2**20
 """Bytes free below which a write has failed for want of space; what it wrote is still there."""
 
 
-_USERINFO = re.compile(r"\b(?!ssh://[^/\s:@]*@)([a-z][a-z0-9+.-]*://)[^/\s\"'?#]*@", re.IGNORECASE)
+# A scheme of any length would be looked for from each of its letters to its end.
+_USERINFO = re.compile(
+    r"\b(?!ssh://[^/\s:@]*@)([a-z][a-z0-9+.-]{0,31}://)[^/\s\"'?#]*@", re.IGNORECASE
+)
 
 
 def without_userinfo(text: str) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fchmod(stream.fileno(), mode)  # mkstemp's 0600 would lock other users out
             if mode == PRIVATE and os.geteuid() == 0:
                 folder = path.parent.stat()
-                os.fchown(stream.fileno(), folder.st_uid, folder.st_gid)
+                with suppress(OSError):  # a file system without owners, or NFS that takes root's
+                    os.fchown(stream.fileno(), folder.st_uid, folder.st_gid)
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
     except BaseException:

@@ -7,31 +7,32 @@ the last process that has it, to be exact: a child that must not be outrun is gi
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
-from driver import users
+from driver import signature, users
 
 _HOST_LOCK = "retrain-driver.lock"
-_WORKSPACE = ", workspace "
+FOLDER_VARIABLE = "RETRAIN_LOCK_FOLDER"
+"""In the environment: another folder for the host's lock, for tests that must not meet a run."""
 _HELD = Path("/proc/locks")
 _SHARED_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # noqa: S108  # named, and no link is followed
 """Where every user of a host may make lock files: the first that all may write to, for root too.
 /run/lock (Filesystem Hierarchy Standard 3.0, 3.15) is root's alone on some distributions; what
 TMPDIR says is another folder for each user."""
 _EVERYBODY = 0o666
-_ORPHAN_S = 300.0
-"""How long what a driver that died has started is waited for: a compose that stops the backend."""
+CHILD_S = 300.0
+"""How long a child that was given the locks may take, what it gives the backend to stop on top."""
 _POLL_S = 0.2
-_ENDED = "ended: "
-"""Before what a holder has signed: it let go by itself, and nothing of it is stopped."""
+_LOOK_S = 0.05
 _GPU_TAKEN = "another driver uses the GPU of this host"
 _OURS: list[int] = []
 
@@ -45,13 +46,16 @@ def descriptors() -> tuple[int, ...]:
 
 
 @contextmanager
-def workspace(folder: Path) -> Iterator[None]:
-    """Hold a workspace for this process; `WorkspaceBusy` names the holder."""
+def workspace(folder: Path, *, recovers: bool = False) -> Iterator[None]:
+    """Hold a workspace for this process; `WorkspaceBusy` names the holder.
+
+    One that `recovers` takes also a lock file that it cannot write to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
-    descriptor = _open(path)
+    descriptor = _open(path, only_to_lock=recovers)
     with _locked(descriptor, path, f"another driver works in {folder}"):
-        _sign(descriptor, folder)
+        _sign(descriptor, folder.resolve())
         yield
 
 
@@ -59,13 +63,29 @@ def is_held(folder: Path) -> bool:
     """Return whether a driver is at work in a workspace, without getting in its way.
 
     From /proc/locks (proc_locks(5)): a try to take the lock could make a driver that starts now
-    fail.
+    fail. That does not list who is on another host, or in a PID namespace that is not seen from
+    here: of these, and after a reboot, only a try tells; `_take` does not give up for one.
     """
     return _is_locked(folder / "lock")
 
 
 def _is_locked(path: Path) -> bool:
-    return bool(_lockers(path))
+    return bool(_lockers(path)) or _is_locked_elsewhere(path)
+
+
+def _is_locked_elsewhere(path: Path) -> bool:
+    """Return whether somebody has locked a file whom this process cannot see."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if signature.is_of_here(_said(descriptor)):
+                return False
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _lockers(path: Path) -> list[str]:
@@ -150,9 +170,9 @@ def forget(folder: Path) -> None:
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            if _workspace_in(_said(descriptor)) == folder.resolve():
+            if signature.workspace_in(_said(descriptor)) == folder.resolve():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _workspace_in(_said(descriptor)) == folder.resolve():
+                if signature.workspace_in(_said(descriptor)) == folder.resolve():
                     _sign_off(descriptor)
         finally:
             os.close(descriptor)
@@ -160,6 +180,8 @@ def forget(folder: Path) -> None:
 
 def _shared_folder() -> Path:
     """Return where everybody looks for the host's lock; the last of them where none is for all."""
+    if chosen := os.environ.get(FOLDER_VARIABLE):
+        return Path(chosen)
     for folder in _SHARED_FOLDERS:
         with suppress(OSError):
             if folder.stat().st_mode & 0o003 == 0o003:
@@ -184,6 +206,7 @@ def _locked(descriptor: int, path: Path, busy: str) -> Iterator[None]:
 def _take(descriptor: int, path: Path, busy: str) -> None:
     """Lock it; where its holder has died, a child of it has it still, and is waited for."""
     deadline: float | None = None
+    tried, patience_s = False, 0.0
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,16 +214,21 @@ def _take(descriptor: int, path: Path, busy: str) -> None:
             signed = _said(descriptor)
             stranger = _stranger(path, signed)
             holder = stranger or signed or "an unknown process"
-            if stranger or not _has_died(signed):
+            if stranger or not signature.has_died(signed):
+                if not tried:  # it may be one who only looks, as `is_held` does
+                    tried = True
+                    time.sleep(_LOOK_S)
+                    continue
                 raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
             left = f"what a driver that died has started ({holder})"
             if deadline is None:
-                deadline = time.monotonic() + _ORPHAN_S
+                patience_s = _patience_s(holder)
+                deadline = time.monotonic() + patience_s
                 print(f"waiting for {left}", file=sys.stderr)
             if time.monotonic() > deadline:
                 raise WorkspaceBusy(
                     busy,
-                    why=f"the lock {path} is held by {left}, for {_ORPHAN_S:.0f} s by now",
+                    why=f"the lock {path} is held by {left}, for {patience_s:.0f} s by now",
                     todo=f"`fuser -v {path}` names it; end it, then call again.",
                 ) from error
             time.sleep(_POLL_S)
@@ -214,7 +242,7 @@ def _stranger(path: Path, signed: str) -> str:
     A child that was given the lock is listed with the process that has taken it, dead or not.
     """
     lockers = _lockers(path)
-    if not lockers or _number(signed) in lockers:
+    if not lockers or signature.number(signed) in lockers:
         return ""
     try:
         name = Path(f"/proc/{lockers[0]}/comm").read_text(encoding="utf-8", errors="replace")
@@ -223,22 +251,13 @@ def _stranger(path: Path, signed: str) -> str:
     return f"pid {lockers[0]} ({name.strip()})"
 
 
-def _number(signed: str) -> str:
-    return signed.removeprefix("pid ").partition(" ")[0]
-
-
-def _has_died(signed: str) -> bool:
-    """Return whether the process that has signed a lock is no more."""
-    number = _number(signed)
-    if not number.isdecimal():
-        return False
-    try:
-        said = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return Path("/proc/self/stat").exists()
-    except OSError:
-        return False
-    return said.rpartition(")")[2].split()[0] in "ZX"  # killed, and not yet waited for
+def _patience_s(signed: str) -> float:
+    """Return how long a child of a driver that died may take, by the window that it left open."""
+    stop_s = 0.0
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        record = Path(signed.partition(signature.WORKSPACE)[2]) / "window.json"
+        stop_s = float(json.loads(record.read_bytes())["backend"]["stop_timeout_s"])
+    return CHILD_S + stop_s
 
 
 def _said(descriptor: int) -> str:
@@ -246,25 +265,19 @@ def _said(descriptor: int) -> str:
 
 
 def _sign(descriptor: int, folder: Path) -> None:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     with suppress(OSError):  # a full disk must not keep `recover` from its work
-        os.ftruncate(descriptor, 0)
-        text = f"pid {os.getpid()} since {now}{_WORKSPACE}{folder}"
-        os.pwrite(descriptor, text.encode(), 0)
+        text = signature.written(folder).encode()
+        # Never empty, nor with an end of what was there before: a kill may come in between.
+        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        os.ftruncate(descriptor, len(text))
 
 
 def _sign_off(descriptor: int) -> None:
     """Note on a lock that its holder lets go of it, unless its service window is open still."""
     said = _said(descriptor)
     with suppress(WindowOpen, OSError):
-        if not said.startswith(_ENDED) and _open_window(said) is None:
-            os.pwrite(descriptor, (_ENDED + said).encode(), 0)
-
-
-def _workspace_in(said: str) -> Path | None:
-    """Return the workspace of a lock's last holder if that has not let go of it by itself."""
-    folder = Path(said.partition(_WORKSPACE)[2])
-    return folder if folder.is_absolute() and not said.startswith(_ENDED) else None
+        if not said.startswith(signature.ENDED) and _open_window(said) is None:
+            os.pwrite(descriptor, (signature.ENDED + said).encode(), 0)
 
 
 def _open_window(said: str) -> Path | None:
@@ -275,7 +288,7 @@ def _open_window(said: str) -> Path | None:
     """
     from driver.window_record import RECORD_FILE  # 0.3 s, which `status` has no use for
 
-    folder = _workspace_in(said)
+    folder = signature.workspace_in(said)
     if folder is None:
         return None
     try:
@@ -317,8 +330,9 @@ def _open(path: Path, *, only_to_lock: bool = False) -> int:
             descriptor = os.open(path, flags | os.O_RDWR)
         except FileNotFoundError:
             descriptor = _make(path, flags)
-        except PermissionError:
-            if not only_to_lock:
+        except OSError as error:
+            closed = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+            if not only_to_lock or not closed:
                 raise
             return os.open(path, flags | os.O_RDONLY)
     except PermissionError as error:

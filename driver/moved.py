@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from driver.store import Run
+from driver.store import STATE_FILE, Run
 from driver.window_record import RECORD_FILE
 
 
@@ -16,8 +16,10 @@ def former_paths(workspace: Path) -> list[str]:
     Without one at which there is a folder all the same, unless it is this very one under another
     name: a workspace that was copied, not moved, may have a driver at work.
     """
-    run, now = Run.last(workspace), workspace.resolve()
-    noted = [workspace / RECORD_FILE, *([run.folder / "run.json"] if run else [])]
+    now, noted = workspace.resolve(), [workspace / RECORD_FILE]
+    with suppress(OSError):
+        if run := Run.last(workspace, having=STATE_FILE):
+            noted.append(run.folder / STATE_FILE)
     found = dict.fromkeys(filter(None, map(_noted_path, noted)))
     return [path for path in found if path != str(now) and _is_no_other(Path(path), now)]
 

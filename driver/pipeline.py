@@ -150,6 +150,7 @@ def reprocess(session: Session) -> Result:
     if step.result:
         session.nothing_to_do([step])
         return step.result
+    session.drop_leftovers([step])  # it needs the service, which a dead run may have left stopped
     return _alone(session, step)
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from driver.store import Run
+from driver.store import SETTINGS_FILE, Run
 
 
 def settings(workspace: Path) -> dict[str, Any]:
     """Return the settings of the last run; empty where there is none, or they cannot be read."""
-    run = Run.last(workspace)
     try:
-        found = json.loads((run.folder / "settings.json").read_text("utf-8")) if run else {}
+        run = Run.last(workspace, having=SETTINGS_FILE)
+        found = json.loads((run.folder / SETTINGS_FILE).read_text("utf-8")) if run else {}
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, Win
 from driver import candidates, damaged, locks, promotion, recent, records, verification
 from driver.docker_tls import Tls
 from driver.signals import SIGNALS
-from driver.store import Run
+from driver.store import STATE_FILE, Run, RunState
 from driver.window import Window
 from serving import connect
 
@@ -41,8 +41,11 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
         )
     # A signal waits for the end of it: this is what it would ask for.
-    with locks.workspace(workspace), SIGNALS.shield():
-        stop_stages(workspace, say)
+    with locks.workspace(workspace, recovers=True), SIGNALS.shield():
+        try:
+            stop_stages(workspace, say)
+        except Exception as error:  # noqa: BLE001  # whatever it is: the service comes first
+            say(f"Whether a stage is at work still cannot be told: {type(error).__name__}: {error}")
         try:
             _restore(workspace, say)
         finally:  # a service that does not come back must find no bad model when it does
@@ -142,11 +145,9 @@ def _drop(workspace: Path, host: str, tls: Tls | None) -> list[str]:
 def _engine(workspace: Path) -> tuple[str | None, Tls | None]:
     """Return the engine of the last run's stages, "" for none, None where that is not known; and
     its certificates."""
-    run = Run.last(workspace)
-    if run is None:
-        return "", None
     try:
-        noted = run.read_state()
-    except RunUnreadable:
+        run = Run.last(workspace, having=STATE_FILE) or Run.last(workspace)
+        noted = run.read_state() if run else RunState(run="", docker_host="")
+    except (RunUnreadable, OSError):
         return None, None
     return noted.docker_host, noted.docker_tls

@@ -14,8 +14,12 @@ from driver import locks
 from driver.adapters.containers import ContainerHost, ContainerState, Stopped
 from driver.settings import BackendSettings, ComposeSettings
 
-_COMPOSE_TIMEOUT_S = 300
-_REPROCESS_ASKED = re.compile(r"POST /api/items/reprocess(\?\S*)? HTTP/\S+\"? 200")
+_REPROCESS_ASKED = re.compile(
+    r"POST /api/(items/reprocess|llm/enable(?!\S*[?&]auto_reprocess=(false|0|no|off|f|n)\b))"
+    r"(\?\S*)? HTTP/\S+\"? 200",
+    re.IGNORECASE,
+)
+"""The LLM switched on begins one too, unless its query says not to."""
 _REPROCESS_DONE = "Reprocessing complete:"
 """The backend has no endpoint that tells; its access log and this line do (as observed)."""
 _ANSWERED = re.compile(r"HTTP/\d\S* \d{3}\b")
@@ -218,7 +222,7 @@ class ComposeService(ContainerService):
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=_COMPOSE_TIMEOUT_S + self._stop_timeout_s,
+                timeout=locks.CHILD_S + self._stop_timeout_s,
                 start_new_session=True,  # a Ctrl-C in our terminal is not meant for it
                 # Killed in between, we leave it at work: `recover` waits for it by these.
                 pass_fds=locks.descriptors() if arguments[0] == "up" else (),

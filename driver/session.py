@@ -23,7 +23,7 @@ from driver.retry import retried
 from driver.runners.outcome import Limits, Runner
 from driver.settings import Settings
 from driver.signals import SIGNALS
-from driver.store import Run, Served, Store
+from driver.store import SETTINGS_FILE, Run, Served, Store
 from driver.task import noted
 from driver.window import Window
 from serving import connect, ollama_address
@@ -76,10 +76,23 @@ class Session:
         self.display.nothing_to_do(plan, Run.last(self.workspace))
 
     def drop_leftovers(self, plan: list[Step]) -> None:
-        """Remove what dead runs have left of stages that this plan does not go on with."""
+        """Remove what dead runs have left of stages that this plan does not go on with.
+
+        The service that such a run has left stopped comes back now, unless one is gone on with.
+        """
         wanted = [step.fingerprint for step in plan if step.action is Action.RUN]
         for name in self.containers.drop(keep=wanted) if self.containers else ():
             self.display.warn(f"removed a container of {name}, left behind by a run that died")
+        if not self.window.is_open:
+            return
+        if at_work := self.containers.at_work() if self.containers else []:
+            self.display.warn(
+                f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
+                "this run goes on with both"
+            )
+            return
+        self.display.warn("nothing of the run that died is gone on with; bringing its service back")
+        self.close_window()
 
     def bring_back(self) -> None:
         """Bring the service back; a stage that is at work all the same would hold its GPU."""
@@ -106,7 +119,7 @@ class Session:
         preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
         self._take_down(Run.create(self.workspace))
         said = self.settings.model_dump_json(indent=2)  # compose's variables, too
-        files.write_text(self.run.folder / "settings.json", said, files.PRIVATE)
+        files.write_text(self.run.folder / SETTINGS_FILE, said, files.PRIVATE)
         noted.note(self.task, self.run.folder)
         for step in plan:
             self._note(step.stage, action=step.action, reason=step.reason, state="planned")

@@ -18,6 +18,8 @@ from contracts.stage import Event, Job, Result
 from driver.docker_tls import Tls
 
 REFUSAL_FILE = "refused.txt"
+STATE_FILE = "run.json"
+SETTINGS_FILE = "settings.json"
 _SMALL = 4_000_000
 """Bytes of an output up to which it is read whenever its result is looked at."""
 
@@ -243,10 +245,14 @@ class Run:
         raise WorkspaceBusy(f"cannot name a run in {workspace}", why="100 runs in one second")
 
     @classmethod
-    def last(cls, workspace: Path) -> Run | None:
-        """Return the newest run of a workspace."""
+    def last(cls, workspace: Path, having: str = "") -> Run | None:
+        """Return the newest run of a workspace, or of those that have a file `having`.
+
+        A driver that was killed right after `create` has left a run without any.
+        """
         folders = sorted(p for p in (workspace / "runs").glob("*") if p.is_dir())
-        return cls(workspace, folders[-1].name) if folders else None
+        found = [p for p in folders if not having or (p / having).exists()]
+        return cls(workspace, found[-1].name) if found else None
 
     @classmethod
     def named(cls, workspace: Path, run_id: str = "") -> Run:
@@ -279,18 +285,20 @@ class Run:
         engine = str(state.get("docker_host") or "")
         # Whoever recovers needs a password in it, and nobody else may see that.
         mode = 0o644 if without_userinfo(engine) == engine else files.PRIVATE
-        files.write_json(self.folder / "run.json", state, mode)
+        files.write_json(self.folder / STATE_FILE, state, mode)
 
     def read_state(self) -> RunState:
         """Return what was published last; an empty state where a kill came before it.
 
-        Raises `RunUnreadable` for a damaged one.
+        Raises `RunUnreadable` for one that is damaged, or that cannot be read at all.
         """
-        path = self.folder / "run.json"
+        path = self.folder / STATE_FILE
         try:
             return RunState.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return RunState(run=self.id)
+        except OSError as error:
+            raise RunUnreadable(f"{path} cannot be read", why=str(error)) from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))

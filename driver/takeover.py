@@ -38,8 +38,9 @@ def take_over(session: Session) -> None:
 def bring_back_first(session: Session) -> None:
     """Bring back the service that a driver that died has left stopped.
 
-    If its stage still works in a container, the service stays away and the run goes on with it:
-    brought back now, the two would fight for the GPU.
+    If its stage still works in a container, the service stays away until the plan tells whether the
+    run goes on with it (`Session.drop_leftovers`): brought back now, the two would fight for the
+    GPU.
     """
     from driver import recover
 
@@ -49,11 +50,7 @@ def bring_back_first(session: Session) -> None:
     recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
     if session.containers:
         session.containers.drop_former()
-    if at_work := _at_work(session):
-        session.display.warn(
-            f"a run that died has left the service stopped, and {', '.join(at_work)} at work; "
-            "this run goes on with both"
-        )
+    if _at_work(session):
         return
     session.display.warn("a run that died has left the service stopped; bringing it back first")
     session.close_window()

@@ -33,6 +33,9 @@ ExecStart={command}
 # The engine and the backend may take their time after a boot; nothing else tries again.
 Restart=on-failure
 RestartSec=30
+# Of a damaged record, or a file that cannot be read: what can be brought back is, and a person has
+# to look.
+RestartPreventExitStatus={unusable}
 TimeoutStartSec=15min
 
 [Install]
@@ -64,6 +67,7 @@ def render(workspace: Path) -> str:
     words = [sys.executable, "-m", "driver", "recover", "--workspace", str(workspace)]
     return _UNIT.format(
         name=unit_name(workspace),
+        unusable=FileUnusable.exit_code,
         mounts=" ".join(_listed(path) for path in (workspace, files.ROOT)),
         workspace=_raw(workspace),
         as_now="".join(f"{line}\n" for line in _as_now(workspace)),

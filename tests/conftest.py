@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,23 @@ import pytest
 
 from contracts.files import ROOT, digest_path
 from tests.samples import sample_of
+from tests.unit.other_user import public_folder
 
 if TYPE_CHECKING:  # it imports much that few tests need
     from tests.unit.finished_run import FinishedRun
 
 # The engine's fixtures are shared by tests/docker and tests/e2e.
 pytest_plugins = ("tests.docker.engine",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lock_folder() -> Iterator[None]:
+    """Keep the drivers of these tests from the lock of this host, and so from other tests."""
+    from driver.locks import FOLDER_VARIABLE
+
+    with public_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

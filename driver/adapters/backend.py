@@ -354,6 +354,8 @@ class Backend:
                 "Read the backend's log: one row with a value of the wrong type makes its whole "
                 "page fail. Correct that row; a part of the items is never exported."
             )
+        if status in {401, 403}:  # no record keeps the password of an address
+            todo = "Set backend.url with what it asks for: http://USER:PASSWORD@HOST:PORT."
         return BackendUnavailable(
             f"the backend refuses {method} {url}",
             why=f"status {status}: {answer}",

@@ -38,6 +38,8 @@ _SSH_S = 20.0
 _ANSWER_S = 120
 """How long an engine may take to answer, a stop's own time-out on top; one that hangs is away."""
 _PAUSE_S = 0.5
+_REFUSED_S = 3.0
+"""How long a refusal may pass: an engine that starts gives its socket to its group only then."""
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, DockerUnavailable, OSError)
 """What a connection to the engine fails with. An APIError is an answer, although an OSError too."""
 
@@ -188,6 +190,7 @@ class ContainerHost:
     def _patiently(self, ask: Callable[[docker.DockerClient], T]) -> T:
         """Return what the engine says; where it goes away meanwhile, it is asked again."""
         deadline = time.monotonic() + self._patience_s
+        refused_until = time.monotonic() + min(self._patience_s, _REFUSED_S)
         while True:
             try:
                 if self._client is None:
@@ -199,7 +202,7 @@ class ContainerHost:
             except _BROKEN as error:
                 self._client = None  # by ssh, it is a process that has ended
                 refused = isinstance(error, DockerUnavailable) and not error.passing
-                if refused or time.monotonic() >= deadline:
+                if time.monotonic() >= (refused_until if refused else deadline):
                     if isinstance(error, DockerUnavailable):
                         raise
                     raise DockerUnavailable(

@@ -63,7 +63,8 @@ def run(
     )
     command = [sys.executable, "-m", "driver", "run", "-c", str(settings), "-w"]
     command += [str(tmp_path / "workspace"), *(f"--set={each}" for each in overrides)]
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RETRAIN")}
+    kept = locks.FOLDER_VARIABLE
+    inherited = {k: v for k, v in os.environ.items() if k == kept or not k.startswith("RETRAIN")}
     env = {**inherited, "OLLAMA_HOST": "127.0.0.1:9", **environ}
     return subprocess.run(
         command, cwd=files.ROOT, env=env, capture_output=True, text=True, check=False, timeout=60

@@ -13,9 +13,9 @@ from contracts import files
 from driver.window_record import RECORD_FILE
 
 _HOLDER = """
-import pathlib, sys
+import os, pathlib, sys
 from driver import locks
-locks._SHARED_FOLDERS = (pathlib.Path(sys.argv[2]),)
+os.environ[locks.FOLDER_VARIABLE] = sys.argv[2]
 with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[3])):
     print("held", flush=True)
     sys.stdin.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
 import subprocess
 import sys
@@ -128,6 +129,26 @@ def test_the_model_that_counts(start_backend: Start) -> None:
     assert _put(service, "liga-relevance:latest") == 200
     assert backend.llm_model() == "liga-relevance:latest"
     assert backend.llm_status().model == "other"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_password_that_is_asked_for_is_set_in_the_address(status: int) -> None:
+    """Of the address that a reprocess notes, nobody keeps it."""
+
+    class Guarded(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(BackendUnavailable) as caught:
+            Backend(f"http://127.0.0.1:{server.server_port}").admin_health()
+        thread.join()
+    assert "Set backend.url" in caught.value.todo
 
 
 def _put(service: RunningBackend, model: str) -> int:

@@ -22,7 +22,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run-lock"
     folder.mkdir()
     folder.chmod(0o1777)
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (folder,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(folder))
     return folder
 
 

@@ -53,7 +53,7 @@ def test_it_is_waited_for(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_one_that_does_not_end_is_named(orphaned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_ORPHAN_S", 0.0)
+    monkeypatch.setattr(locks, "CHILD_S", 0.0)
     with pytest.raises(WorkspaceBusy) as caught, locks.workspace(orphaned):
         pass
     assert "what a driver that died has started (pid " in caught.value.why

@@ -20,7 +20,7 @@ from tests.unit.other_user import another_user, close, public_folder
 def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the folder of the host's lock, in which every user may make files."""
     with public_folder() as folder:
-        monkeypatch.setattr(locks, "_SHARED_FOLDERS", (folder,))
+        monkeypatch.setenv(locks.FOLDER_VARIABLE, str(folder))
         yield folder
 
 
@@ -52,6 +52,7 @@ def test_where_the_first_folder_is_roots_alone_everybody_takes_the_second(
 ) -> None:
     """Root too: else the two would not see each other."""
     (tmp_path / "run-lock").mkdir(mode=0o755)
+    monkeypatch.delenv(locks.FOLDER_VARIABLE)
     monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path / "run-lock", public))
     with holder("host", public, public / "one"):
         with pytest.raises(WorkspaceBusy), locks.host(public / "two"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import driver.adapters.backend  # noqa: F401  # this and the engine have errors of their own
 import serving.engine  # noqa: F401
-from contracts import errors
+from contracts import errors, files
 from contracts.errors import RetrainError
 from driver.retry import retried
 from serving.http import may_pass
@@ -59,6 +61,14 @@ PASSING = {
 def test_every_class_says_whether_it_may_pass() -> None:
     found = {sub.__name__: sub.passing for sub in errors._subclasses(RetrainError)}
     assert found == PASSING
+
+
+def test_the_reference_names_the_codes_that_are_tried_again() -> None:
+    text = (files.ROOT / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    named = re.search(r"A stage that fails with ([\d, or]+) is started\s+again", text)
+    assert named
+    codes = {sub.exit_code for sub in errors._subclasses(RetrainError) if sub.passing}
+    assert set(map(int, re.findall(r"\d+", named[1]))) == codes
 
 
 @pytest.mark.parametrize(("name", "passing"), PASSING.items())

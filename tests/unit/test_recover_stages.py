@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import socketserver
 import subprocess
@@ -17,8 +18,11 @@ import pytest
 from contracts import files
 from contracts.errors import DockerUnavailable, InputMissing
 from driver import recover
+from driver.adapters import containers
 from driver.adapters.containers import ContainerHost
+from driver.moved import former_paths
 from driver.store import Run
+from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
 
 
@@ -62,6 +66,45 @@ def test_notes_that_cannot_be_read_hide_nothing(tmp_path: Path, nobody: str) -> 
     noted(tmp_path)
     (Run.create(tmp_path).folder / "run.json").write_bytes(b"{")
     assert "may be at work still" in said(tmp_path)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_notes_that_cannot_even_be_opened_keep_nobody_from_the_service(tmp_path: Path) -> None:
+    """Any error but that of a missing file: EIO, EACCES, or a folder in its place."""
+    (Run.create(tmp_path).folder / "run.json").mkdir()
+    (tmp_path / RECORD_FILE).write_text('{"opened_at": 1.0}', encoding="utf-8")
+    lines: list[str] = []
+    recover.recover(tmp_path, lines.append)
+    assert "may be at work still" in lines[0]
+    assert lines[-1] == "What was stopped for the GPU runs again."
+    assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_nothing_that_goes_wrong_with_the_stages_keeps_the_service_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_stages(*_: object) -> None:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(recover, "stop_stages", stop_stages)
+    (tmp_path / RECORD_FILE).write_text('{"opened_at": 1.0}', encoding="utf-8")
+    lines: list[str] = []
+    recover.recover(tmp_path, lines.append)
+    assert "cannot be told: OSError: input/output error" in lines[0]
+    assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_a_run_that_was_killed_before_its_first_note_hides_no_engine(
+    tmp_path: Path, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the path at which the run before it was at work."""
+    monkeypatch.delenv("DOCKER_HOST")
+    former = {"docker_host": nobody, "workspace": str(tmp_path / "former"), "stages": {}}
+    Run(tmp_path, "20260101-000000").folder.mkdir(parents=True)
+    Run(tmp_path, "20260101-000000").write_state({"run": "20260101-000000", **former})
+    Run.create(tmp_path)
+    assert f"no Docker engine answers at {nobody}" in said(tmp_path)
+    assert former_paths(tmp_path) == [str(tmp_path / "former")]
 
 
 @pytest.mark.usefixtures("nobody")
@@ -135,7 +178,10 @@ def test_the_engine_that_the_run_goes_on_with_is_left_alone(
     assert len(lines) == 1
 
 
-def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down() -> None:
+def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "_REFUSED_S", 0.0)
     with public_folder() as folder, socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(folder / "docker.sock"))
         engine.listen()
@@ -145,6 +191,32 @@ def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down() -> Non
     assert f"may not use the Docker engine at {folder}/docker.sock" in caught.value.what
     assert "sudo" in caught.value.todo
     assert "groups docker" in caught.value.todo
+
+
+def test_an_engine_that_starts_may_give_its_socket_to_its_group_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with public_folder() as folder:
+        path = folder / "docker.sock"
+
+        def sleep(_: float) -> None:
+            """Let the engine open its socket, between two tries of ours."""
+            before = os.geteuid()
+            os.seteuid(os.getuid())
+            path.chmod(0o666)
+            os.seteuid(before)
+
+        with _Engine(str(path), _Stuck) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            try:
+                close(path, 0o600)
+                monkeypatch.setattr(time, "sleep", sleep)
+                with another_user():
+                    assert ContainerHost(f"unix://{path}", patience_s=600).answers()
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 @pytest.mark.usefixtures("nobody")

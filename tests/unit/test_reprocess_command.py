@@ -32,7 +32,7 @@ Start = Callable[..., RunningBackend]
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Return the engine of the workspace; no other run of this host is in the way."""
-    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (tmp_path,))
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(tmp_path))
     made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
     yield made
     made.close()

@@ -9,6 +9,9 @@ from driver.service import under_way
 ASKED = 'INFO:     10.0.0.7:51234 - "POST /api/items/reprocess?force=true HTTP/1.1" 200 OK'
 ASKED_PLAINLY = '10.0.0.7 - - "POST /api/items/reprocess HTTP/1.1" 200'
 DONE = "INFO: Reprocessing complete: 12 processed, 0 errors"
+ENABLED = '10.0.0.7 - "POST /api/llm/enable HTTP/1.1" 200 40'
+ENABLED_ASKING = 'INFO: 10.0.0.7:1 - "POST /api/llm/enable?auto_reprocess=true HTTP/1.1" 200 OK'
+ENABLED_ALONE = 'INFO: 10.0.0.7:1 - "POST /api/llm/enable?auto_reprocess=false HTTP/1.1" 200 OK'
 HEALTH = '10.0.0.7 - - [27/Nov/2026:20:00:00] "GET /health HTTP/1.1" 200 15'
 HOUR_S = 3600.0
 
@@ -19,7 +22,7 @@ def told(*lines: str, every_s: float = 1.0) -> bool | None:
     return under_way(zip(times[:-1], lines, strict=True), times[-1])
 
 
-@pytest.mark.parametrize("asked", [ASKED, ASKED_PLAINLY])
+@pytest.mark.parametrize("asked", [ASKED, ASKED_PLAINLY, ENABLED, ENABLED_ASKING])
 def test_one_that_was_asked_for_is_under_way_until_it_is_done(asked: str) -> None:
     assert told(HEALTH) is False
     assert told(HEALTH, asked) is True
@@ -43,3 +46,9 @@ def test_one_that_had_nothing_to_do_and_never_ends_does_not_count_for_ever() -> 
     assert told(ASKED, HEALTH, every_s=2 * HOUR_S) is True
     assert told(ASKED, HEALTH, every_s=3 * HOUR_S) is False
     assert told(ASKED, HEALTH, HEALTH, ASKED, DONE, every_s=2 * HOUR_S) is False
+
+
+def test_the_llm_switched_on_without_a_reprocess_begins_none() -> None:
+    assert told(ENABLED_ALONE) is False
+    assert told(ENABLED_ALONE.replace("false", "False&by=us")) is False
+    assert told(ENABLED_ALONE, DONE) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from contracts import stages
 from contracts.errors import BackendUnavailable, DockerUnavailable
-from driver import pipeline, preflight
+from contracts.stage import Stage
+from driver import pipeline, preflight, recover, takeover
 from driver.plan import Action, Step
 from driver.report.display import Display
 from driver.session import Session
@@ -23,6 +25,24 @@ class Away:
 
     def drop(self) -> list[str]:
         raise DockerUnavailable("the Docker engine went away")
+
+
+class AtWork:
+    """A DOUBLE of the stage containers: the training of a run that died, under a fingerprint."""
+
+    def __init__(self) -> None:
+        self.left = ["f" * 16]
+
+    def at_work(self) -> list[str]:
+        return ["train" for _ in self.left]
+
+    def drop(self, *, keep: Sequence[str] = ()) -> list[str]:
+        dropped = [each for each in self.left if each not in keep]
+        self.left = [each for each in self.left if each in keep]
+        return ["train" for _ in dropped]
+
+    def drop_former(self) -> list[str]:
+        return []
 
 
 @pytest.fixture
@@ -113,3 +133,53 @@ def test_a_run_of_one_stage_notes_its_end(
     failure = session.run.read_state().failure
     assert failure is not None
     assert failure.exit_code == 130
+
+
+def at_work(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stage of the run that has left the window open be at work still."""
+    monkeypatch.setattr(recover, "stop_stages", lambda *_, **__: [])
+    containers: Any = AtWork()
+    session.containers = containers
+    takeover.bring_back_first(session)
+    assert session.window.is_open  # until there is a plan
+
+
+def step_of(session: Session, stage: Stage, fingerprint: str) -> Step:
+    return Step(session.request(stage), Action.RUN, "asked for", fingerprint, {}, None)
+
+
+def test_the_service_stays_away_for_a_stage_that_the_plan_goes_on_with(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_work(session, monkeypatch)
+    session.drop_leftovers([step_of(session, stages.TRAIN, "f" * 16)])
+    assert session.window.is_open
+    assert "this run goes on with both" in capsys.readouterr().out
+    session.bring_back()
+
+
+def test_the_service_comes_back_before_a_plan_that_drops_the_stage(
+    session: Session,
+    outside: Outside,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_work(session, monkeypatch)
+    session.drop_leftovers([step_of(session, stages.TRAIN, "e" * 16)])
+    assert outside.running
+    assert not session.window.is_open
+    assert "goes on with both" not in capsys.readouterr().out
+
+
+def test_a_reprocess_stops_the_stage_and_has_the_service(
+    session: Session, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work(session, monkeypatch)
+    step = step_of(session, stages.REPROCESS, "d" * 16)
+    monkeypatch.setattr(pipeline, "_reprocess_step", lambda _: step)
+    seen: list[bool] = []
+    monkeypatch.setattr(pipeline, "_alone", lambda *_: seen.append(outside.running))
+    pipeline.reprocess(session)
+    assert seen == [True]
+    assert session.containers is not None
+    assert not session.containers.at_work()

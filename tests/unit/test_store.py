@@ -263,3 +263,15 @@ def test_a_private_file_stays_private_and_belongs_to_whom_the_folder_does(tmp_pa
         files.write_json(path, {"number": number}, files.PRIVATE)
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.stat().st_uid == owner
+
+
+def test_a_file_system_without_owners_takes_a_private_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fchown(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    files.write_json(tmp_path / "window.json", {}, files.PRIVATE)
+    assert (tmp_path / "window.json").stat().st_mode & 0o777 == files.PRIVATE

@@ -117,3 +117,9 @@ def test_systemd_takes_it(workspace: Path, tmp_path: Path) -> None:
         [str(analyze), "verify", str(path)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, str(path.name) in done.stderr) == (0, False), done.stderr
+
+
+def test_what_another_try_would_not_mend_is_not_tried_for_ever(workspace: Path) -> None:
+    """A damaged record: recover brings back what it can, and ends with this code."""
+    lines = unit_file.render(workspace).splitlines()
+    assert f"RestartPreventExitStatus={FileUnusable.exit_code}" in lines
