@@ -74,8 +74,8 @@ def _served_names(workspace: Path) -> dict[str, dict[str, str]]:
     """
     settings = recent.settings(workspace)
     environment = recent.engine_environment(settings)
-    deployments = Store(workspace).executions(stages.DEPLOY.name)
-    aliases = {DeployMetrics.model_validate(result.metrics).alias for _, result in deployments}
+    deployments = Store(workspace).measured(stages.DEPLOY.name, DeployMetrics)
+    aliases = {metrics.alias for _, metrics in deployments}
     deploy = settings.get("deploy")
     if isinstance(deploy, dict) and deploy.get("name"):
         aliases.add(full_tag(str(deploy["name"])))

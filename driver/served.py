@@ -130,8 +130,7 @@ def proven(workspace: Path, models: Mapping[str, Model], alias: str) -> frozense
     found = {each.before for each in known}
     if alias in names:
         found |= {digest for digest, each in names[alias].models.items() if each.accepted}
-    for _, result in store.executions(stages.DEPLOY.name):
-        metrics = DeployMetrics.model_validate(result.metrics)
+    for _, metrics in store.measured(stages.DEPLOY.name, DeployMetrics):
         if metrics.alias == alias and metrics.previous in models:
             found.add(models[metrics.previous].digest)
     return frozenset((found | _verified(store, alias)) - {""})
@@ -158,8 +157,7 @@ def age(tag: str) -> tuple[bool, str]:
 
 def deployed(workspace: Path, digest: str) -> DeployMetrics | None:
     """Return this workspace's last deployment of a model."""
-    for _, result in Store(workspace).executions(stages.DEPLOY.name):
-        metrics = DeployMetrics.model_validate(result.metrics)
+    for _, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics):
         if metrics.digest == digest:
             return metrics
     return None
@@ -174,11 +172,8 @@ def _known(workspace: Path, alias: str, digest: str) -> Served:
 
 
 def _verified(store: Store, alias: str) -> set[str]:
-    found = [
-        VerifyMetrics.model_validate(result.metrics)
-        for _, result in store.executions(stages.VERIFY.name)
-    ]
-    return {metrics.digest for metrics in found if metrics.model == alias}
+    found = store.measured(stages.VERIFY.name, VerifyMetrics)
+    return {metrics.digest for _, metrics in found if metrics.model == alias}
 
 
 def _write(

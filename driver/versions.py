@@ -43,8 +43,7 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     measured = _measured(store)
     forced = {
         (metrics.tag, metrics.digest): metrics.forced
-        for _, result in store.executions(stages.DEPLOY.name)
-        for metrics in [DeployMetrics.model_validate(result.metrics)]
+        for _, metrics in store.measured(stages.DEPLOY.name, DeployMetrics)
         if metrics.forced
     }
     bad = taken_back.digests(workspace, models)
@@ -179,8 +178,7 @@ def _before(
 def _measured(store: Store) -> dict[str, dict[str, float]]:
     """Return what evaluations have measured, by the digest of the model; the last one counts."""
     found: dict[str, dict[str, float]] = {}
-    for _, result in store.executions(stages.EVALUATE.name):
-        metrics = EvaluateMetrics.model_validate(result.metrics)
+    for _, metrics in store.measured(stages.EVALUATE.name, EvaluateMetrics):
         found.setdefault(metrics.models.get("candidate", ""), metrics.scores)
     return found
 
@@ -192,8 +190,7 @@ def names(workspace: Path, models: Mapping[str, Model], digest: str) -> list[str
     tags = [t for t, m in models.items() if m.digest == digest and not t.endswith(":latest")]
     deployed = [
         (job, metrics)
-        for job, result in Store(workspace).executions(stages.DEPLOY.name)
-        for metrics in [DeployMetrics.model_validate(result.metrics)]
+        for job, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics)
         if metrics.digest == digest
     ]
     found = {digest, *tags, *(metrics.tag for _, metrics in deployed)}
