@@ -103,9 +103,9 @@ def before(workspace: Path, models: Mapping[str, Model], alias: str, digest: str
 
     Older drivers have noted no more than a version, with the deployment.
     """
-    names = read(workspace)
-    if alias in names and digest in names[alias].models:
-        return names[alias].models[digest].before
+    noted = _noted(workspace, alias)
+    if digest in noted:
+        return noted[digest].before
     made = deployed(workspace, digest)
     return models[made.previous].digest if made and made.previous in models else ""
 
@@ -125,11 +125,9 @@ def proven(workspace: Path, models: Mapping[str, Model], alias: str) -> frozense
 
     A version that never went live is none, nor one that somebody has only given a name.
     """
-    store, names = Store(workspace), read(workspace)
-    known = names[alias].models.values() if alias in names else ()
-    found = {each.before for each in known}
-    if alias in names:
-        found |= {digest for digest, each in names[alias].models.items() if each.accepted}
+    store, noted = Store(workspace), _noted(workspace, alias)
+    found = {each.before for each in noted.values()}
+    found |= {digest for digest, each in noted.items() if each.accepted}
     for _, metrics in store.measured(stages.DEPLOY.name, DeployMetrics):
         if metrics.alias == alias and metrics.previous in models:
             found.add(models[metrics.previous].digest)
@@ -163,11 +161,17 @@ def deployed(workspace: Path, digest: str) -> DeployMetrics | None:
     return None
 
 
+def _noted(workspace: Path, alias: str) -> Mapping[str, Served]:
+    """Return what served.json has of the models of a name, by digest."""
+    names = read(workspace)
+    return names[alias].models if alias in names else {}
+
+
 def _known(workspace: Path, alias: str, digest: str) -> Served:
     """Return what is known of a model; of one from before this record, by its verifications."""
-    names = read(workspace)
-    if alias in names and digest in names[alias].models:
-        return names[alias].models[digest]
+    noted = _noted(workspace, alias)
+    if digest in noted:
+        return noted[digest]
     return Served(accepted=VERIFIED if digest in _verified(Store(workspace), alias) else "")
 
 
