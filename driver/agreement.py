@@ -101,7 +101,7 @@ def _later(one: Result, other: Result) -> bool:
 
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for the items since."""
-    newest = next((each for each in Record.every(session.workspace) if each.begun), None)
+    newest = Record.newest_begun(session.workspace)
     executions = session.store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
     if newest is None or job is None or job.inputs[stages.GGUF.name].digest == newest.about().model:

@@ -202,7 +202,7 @@ def others_answers(workspace: Path, digest: str) -> bool:
 
     False also where they have got back what they held before it.
     """
-    newest = next((each for each in Record.every(workspace) if each.begun), None)
+    newest = Record.newest_begun(workspace)
     if newest is None or newest.about().restored_at:
         return False
     return newest.about().model not in names(workspace, {}, digest)

@@ -71,6 +71,11 @@ class Record:
         return [cls(path.parent) for path in sorted(found, reverse=True)]
 
     @classmethod
+    def newest_begun(cls, workspace: Path) -> Record | None:
+        """Return the record of the last reprocess; None where none was begun."""
+        return next((record for record in cls.every(workspace) if record.begun), None)
+
+    @classmethod
     def find(cls, workspace: Path, run: str = "") -> Record:
         """Return the record that a run has worked on, without a name the newest that is begun.
 

@@ -124,7 +124,7 @@ def moved(found: Finished) -> Told | None:
 
 def _items_left(found: Finished) -> str:
     """Say what to do about items that have the model's answers still, "" where none has."""
-    newest = next((each for each in Record.every(found.workspace) if each.begun), None)
+    newest = Record.newest_begun(found.workspace)
     job = found.job(stages.DEPLOY)
     if newest is None or job is None:
         return ""
