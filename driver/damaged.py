@@ -29,8 +29,7 @@ def settle(workspace: Path, say: Say) -> None:
     records stay as they are, and the next start tries again.
     """
     taken_back.rescue(workspace, say)
-    if records.is_damaged(workspace / records.SERVED, served.Book):
-        records.set_aside(workspace / records.SERVED, say)
+    records.set_aside(workspace / records.SERVED, served.Book, say)
     lost = [
         file
         for file, kind in (
