@@ -380,11 +380,5 @@ def _workspace(arguments: argparse.Namespace) -> Path:
 def _session(arguments: argparse.Namespace) -> Session:
     from driver.report.display import Display
     from driver.session import Session
-    from tasks import UnknownTask
 
-    try:
-        return Session(_settings(arguments), Display())
-    except UnknownTask as error:
-        raise SettingsInvalid(
-            "the settings name no task of this checkout", why=str(error)
-        ) from error
+    return Session(_settings(arguments), Display())

@@ -29,8 +29,7 @@ def settle(workspace: Path, say: Say) -> None:
     records stay as they are, and the next start tries again.
     """
     taken_back.rescue(workspace, say)
-    if records.is_damaged(workspace / records.SERVED, served.Book):
-        records.set_aside(workspace / records.SERVED, say)
+    records.set_aside(workspace / records.SERVED, served.Book, say)
     lost = [
         file
         for file, kind in (
@@ -74,8 +73,8 @@ def _served_names(workspace: Path) -> dict[str, dict[str, str]]:
     """
     settings = recent.settings(workspace)
     environment = recent.engine_environment(settings)
-    deployments = Store(workspace).executions(stages.DEPLOY.name)
-    aliases = {DeployMetrics.model_validate(result.metrics).alias for _, result in deployments}
+    deployments = Store(workspace).measured(stages.DEPLOY.name, DeployMetrics)
+    aliases = {metrics.alias for _, metrics in deployments}
     deploy = settings.get("deploy")
     if isinstance(deploy, dict) and deploy.get("name"):
         aliases.add(full_tag(str(deploy["name"])))

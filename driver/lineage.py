@@ -126,9 +126,9 @@ def live(workspace: Path, engine: Engine, name: str) -> tuple[str, str]:
     """
     alias = full_tag(name)
     model = engine.models().get(alias)
-    for _, result in Store(workspace).executions(stages.DEPLOY.name):
-        if model and DeployMetrics.model_validate(result.metrics).digest == model.digest:
-            return result.stage, result.fingerprint
+    for job, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics):
+        if model and metrics.digest == model.digest:
+            return job.stage, job.fingerprint
     raise LineageBroken(
         f"{alias} comes from no deployment of {workspace}",
         why=f"its digest is {model.digest[:12]}" if model else f"{engine.name} has no {alias}",

@@ -48,8 +48,10 @@ def is_damaged(path: Path, kind: type[Frozen]) -> bool:
     return False
 
 
-def set_aside(path: Path, say: Callable[[str], None]) -> None:
-    """Keep a damaged record aside, and remove it from its place."""
+def set_aside(path: Path, kind: type[Frozen], say: Callable[[str], None]) -> None:
+    """Keep a record aside if it is damaged, and remove it from its place; `say` is told."""
+    if not is_damaged(path, kind):
+        return
     aside = keep(path)
     files.remove(path)
     say(f"{path} is damaged; it is kept as {aside.name}")

@@ -108,9 +108,9 @@ def before(workspace: Path, models: Mapping[str, Model], alias: str, digest: str
 
     Older drivers have noted no more than a version, with the deployment.
     """
-    names = read(workspace)
-    if alias in names and digest in names[alias].models:
-        return names[alias].models[digest].before
+    noted = _noted(workspace, alias)
+    if digest in noted:
+        return noted[digest].before
     made = deployed(workspace, digest)
     return models[made.previous].digest if made and made.previous in models else ""
 
@@ -132,11 +132,9 @@ def proven(workspace: Path, models: Mapping[str, Model], alias: str) -> frozense
     that this record knows it has to say that it was accepted: one without a verdict may have been
     replaced while nobody could take it back. What an older driver has deployed it does not know.
     """
-    store, names = Store(workspace), read(workspace)
-    known = names[alias].models if alias in names else {}
+    store, known = Store(workspace), _noted(workspace, alias)
     found = {each.before for each in known.values()}
-    for _, result in store.executions(stages.DEPLOY.name):
-        metrics = DeployMetrics.model_validate(result.metrics)
+    for _, metrics in store.measured(stages.DEPLOY.name, DeployMetrics):
         if metrics.alias == alias and metrics.previous in models:
             found.add(models[metrics.previous].digest)
     found -= {digest for digest, each in known.items() if not each.accepted}
@@ -165,27 +163,29 @@ def age(tag: str) -> tuple[bool, str]:
 
 def deployed(workspace: Path, digest: str) -> DeployMetrics | None:
     """Return this workspace's last deployment of a model."""
-    for _, result in Store(workspace).executions(stages.DEPLOY.name):
-        metrics = DeployMetrics.model_validate(result.metrics)
+    for _, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics):
         if metrics.digest == digest:
             return metrics
     return None
 
 
+def _noted(workspace: Path, alias: str) -> Mapping[str, Served]:
+    """Return what served.json has of the models of a name, by digest."""
+    names = read(workspace)
+    return names[alias].models if alias in names else {}
+
+
 def _known(workspace: Path, alias: str, digest: str) -> Served:
     """Return what is known of a model; of one from before this record, by its verifications."""
-    names = read(workspace)
-    if alias in names and digest in names[alias].models:
-        return names[alias].models[digest]
+    noted = _noted(workspace, alias)
+    if digest in noted:
+        return noted[digest]
     return Served(accepted=VERIFIED if digest in _verified(Store(workspace), alias) else "")
 
 
 def _verified(store: Store, alias: str) -> set[str]:
-    found = [
-        VerifyMetrics.model_validate(result.metrics)
-        for _, result in store.executions(stages.VERIFY.name)
-    ]
-    return {metrics.digest for metrics in found if metrics.model == alias}
+    found = store.measured(stages.VERIFY.name, VerifyMetrics)
+    return {metrics.digest for _, metrics in found if metrics.model == alias}
 
 
 def _write(

@@ -25,10 +25,10 @@ from driver.settings import Settings
 from driver.signals import SIGNALS
 from driver.store import SETTINGS_FILE, Run, Served, Store
 from driver.task import noted
+from driver.task.load import load_named
 from driver.window import Window
 from serving import connect, ollama_address
 from serving.engine import Engine, full_tag
-from tasks import load_task
 
 if TYPE_CHECKING:
     from driver.runners.leftovers import StageContainers
@@ -45,7 +45,7 @@ class Session:
         self.window = Window(
             self.workspace, settings.backend, self._ollama_address(), shield=SIGNALS.shield
         )
-        self.task = load_task(settings.task)
+        self.task = load_named(settings.task)
         self._run: Run | None = None
         self._notes: Notes | None = None
         self._gave_up = False

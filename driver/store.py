@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy, without_userinfo
-from contracts.stage import Event, Job, Result
+from contracts.stage import Event, Job, Metrics, Result
 from driver.docker_tls import Tls
 
+M = TypeVar("M", bound=Metrics)
 REFUSAL_FILE = "refused.txt"
 STATE_FILE = "run.json"
 SETTINGS_FILE = "settings.json"
@@ -122,6 +123,11 @@ class Store:
                 continue
             if not _misfit(result):
                 yield job, result
+
+    def measured(self, stage: str, kind: type[M]) -> Iterator[tuple[Job, M]]:
+        """Yield job and metrics of the executions of a stage, the last one first."""
+        for job, result in self.executions(stage):
+            yield job, kind.model_validate(result.metrics)
 
 
 def age_h(result: Result) -> float:

@@ -89,9 +89,8 @@ def roll_back(
     `ModelMissing` where there is no such version.
     """
     taken_back.rescue(workspace, say)
-    for file, kind in ((records.SERVED, served.Book), (records.PROMOTION, promotion.Switch)):
-        if records.is_damaged(workspace / file, kind):
-            records.set_aside(workspace / file, say)
+    records.set_aside(workspace / records.SERVED, served.Book, say)
+    records.set_aside(workspace / records.PROMOTION, promotion.Switch, say)
     begun = _begun(workspace)
     if said := promotion.settle(workspace):
         say(said)

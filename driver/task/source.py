@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from contracts.errors import SettingsInvalid, TaskUnrenderable
+from driver.task.load import load_named
 from driver.task.shape import Field, Kind, Shape, fields_of, figure, named
-from tasks import Column, Storage, Task, UnknownTask, load_task
+from tasks import Column, Storage, Task
 
 MADE_BY = "Made by `driver task render` from tasks/"
 """How the line begins by which a file is known as a rendered one."""
@@ -30,12 +31,10 @@ class Source:
         Raises `SettingsInvalid` where there is none, `TaskUnrenderable` where it cannot be read.
         """
         try:
-            task = load_task(name)
+            task = load_named(name)
             task.schema()
-        except UnknownTask as error:
-            raise SettingsInvalid(
-                "the settings name no task of this checkout", why=str(error)
-            ) from error
+        except SettingsInvalid:
+            raise
         except Exception as error:
             raise TaskUnrenderable(
                 f"tasks/{name} defines no task", why=f"{type(error).__name__}: {error}"
