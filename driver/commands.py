@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "--force without a reason", why="the deployment keeps why the gate was overruled"
             )
         arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
+    if arguments.accept_drift:
+        arguments.set.append("accept_drift=true")
     with _at_work(arguments) as session:
         pipeline.run(session)
     return 0
@@ -339,6 +341,19 @@ def render_task(arguments: argparse.Namespace) -> int:
     from driver.task import publish
 
     return publish.render_all(_settings(arguments), arguments.out, arguments.after)
+
+
+def check_task(arguments: argparse.Namespace) -> int:
+    """Hold the task against the backend, its code, and the deployed model."""
+    from driver.task.check import command
+
+    session = _session(arguments)
+    try:
+        return command.check(
+            session.settings, session.engine, arguments.repository, as_patch=arguments.patch
+        )
+    finally:
+        session.close()
 
 
 def new_task(arguments: argparse.Namespace) -> int:

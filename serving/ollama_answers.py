@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,16 @@ from serving.engine import Answer, AnswerCutOff, Model, NextToken, Resident, Tok
 from serving.http import expected_shape, text_in
 
 _NEVER_S = 10 * 365 * 86400
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a model is served: its Modelfile, as far as Ollama tells it."""
+
+    system: str
+    template: str
+    parameters: dict[str, list[str]]
+    """The values of each, in their order."""
 
 
 def model(row: dict[str, Any]) -> Model:
@@ -30,6 +41,19 @@ def quantization(found: dict[str, Any]) -> str:
     """Return what /api/show says of the weights' type, in small letters."""
     with expected_shape("Ollama"):
         return str((found.get("details") or {}).get("quantization_level") or "").lower()
+
+
+def shown(found: dict[str, Any]) -> Shown:
+    """Return what /api/show says of a model's Modelfile."""
+    parameters: dict[str, list[str]] = {}
+    for line in str(found.get("parameters") or "").splitlines():
+        name, _, value = line.strip().partition(" ")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        if name:
+            parameters.setdefault(name, []).append(value)
+    return Shown(str(found.get("system") or ""), str(found.get("template") or ""), parameters)
 
 
 def answer(found: dict[str, Any], seconds: float) -> Answer:

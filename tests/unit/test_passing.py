@@ -44,6 +44,7 @@ PASSING = {
     "VerifyFailed": False,  # the model has been taken back
     "ReprocessFailed": False,
     "NotVerified": False,
+    "TaskDrifted": False,
     "TaskUnrenderable": False,
     "RestoreFailed": False,
     "LineageBroken": False,

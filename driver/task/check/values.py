@@ -1,0 +1,89 @@
+"""What a place outside must be able to hold of each field, and how a difference is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from driver.task.check.finding import Edit, Finding, Severity
+from driver.task.shape import Field, Kind, Shape, figure
+from driver.task.source import Source
+
+UPDATES = ("update", "edit", "patch")
+"""In the name of a schema that holds only what people may change."""
+QUERIES = ("filter", "query", "param", "search", "sort")
+"""In the name of one that asks for items and holds none."""
+
+
+def choice_of(shape: Shape) -> Shape | None:
+    """Return the enum of a field: its own, or that of a list's entries; None where it has none."""
+    if shape.kind is Kind.LIST and shape.entry:
+        return choice_of(shape.entry)
+    return shape if shape.kind is Kind.CHOICE else None
+
+
+def longest(source: Source, field: Field) -> int | None:
+    """Return the characters of the longest text that a column of a field gets; None: no limit."""
+    column = source.storage.columns.get(field.name)
+    word = len(column.null or "") if column else 0
+    if field.shape.kind is Kind.CHOICE:
+        return max(word, *(len(choice.value) for choice in field.shape.choices))
+    if field.shape.kind is Kind.TEXT:
+        return None if field.shape.most is None else max(word, int(field.shape.most))
+    return 0
+
+
+def lacking(field: Field, known: Iterable[str]) -> list[str]:
+    """Return the values of a field's enum that are not among those known; [] without an enum."""
+    choice = choice_of(field.shape)
+    there = set(known)
+    return [each.value for each in choice.choices if each.value not in there] if choice else []
+
+
+def missing_fields(source: Source, there: Iterable[str], name: str) -> list[Field]:
+    """Return the fields that a type lacks which holds part of an answer; [] for any other type.
+
+    Two columns make it one of rows, two fields of the JSON value one of analyses; by its name it
+    may be one of what people change, which lacks what they do not, or one of questions.
+    """
+    known, lowered = set(there), name.lower()
+    if any(word in lowered for word in QUERIES):
+        return []
+    columns = {field.name for field, _ in source.columns}
+    if any(word in lowered for word in UPDATES):
+        columns &= set(source.storage.edited)
+    analysed = set(source.analysed)
+    wanted = columns if len(known & columns) >= 2 else set()
+    if len(known & analysed) >= 2:
+        wanted = wanted | analysed
+    return [field for field in source.fields if field.name in wanted - known]
+
+
+def unknown_values(
+    place: str, field: Field, names: list[str], holder: str, edit: Edit | None, severity: Severity
+) -> Finding:
+    """Return the finding of an enum that does not know a value of the task's."""
+    listed = ", ".join(names)
+    breaks = severity is Severity.BREAKS
+    return Finding(
+        place,
+        f"{holder} does not know {listed}, of {field.name}",
+        f"an answer with {names[0]} is refused or cannot be shown: the item's page is an error"
+        if breaks
+        else f"pages have no case for {names[0]}, and the types deny that it comes",
+        f"Add {listed}, or rename what stands for it; rows with an old value need a migration.",
+        severity,
+        edit,
+    )
+
+
+def too_short(place: str, field: Field, length: int, needed: int | None, edit: Edit) -> Finding:
+    """Return the finding of a column or limit that is shorter than an answer may be."""
+    wanted = "any length" if needed is None else f"{figure(needed)} characters"
+    return Finding(
+        place,
+        f"{field.name} holds {length} characters, and an answer may have {wanted}",
+        "one longer value is refused by the database, and a bulk reprocess loses its whole batch",
+        "Widen it, with a migration (`driver task render`: migration.py) where it is a column.",
+        Severity.BREAKS,
+        edit,
+    )
