@@ -347,13 +347,7 @@ def check_task(arguments: argparse.Namespace) -> int:
     """Hold the task against the backend, its code, and the deployed model."""
     from driver.task.check import command
 
-    session = _session(arguments)
-    try:
-        return command.check(
-            session.settings, session.engine, arguments.repository, as_patch=arguments.patch
-        )
-    finally:
-        session.close()
+    return command.check(_session(arguments), arguments.repository, as_patch=arguments.patch)
 
 
 def new_task(arguments: argparse.Namespace) -> int:

@@ -5,28 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
 from contracts.errors import SettingsInvalid, TaskDrifted
 from driver.report.display import LastingConsole
-from driver.settings import Settings
 from driver.task.check import outside, patch
 from driver.task.check.finding import Compared, Finding
 from driver.task.source import Source
-from serving.engine import Engine
+
+if TYPE_CHECKING:
+    from driver.session import Session
 
 _HEADS = ("means", "place", "what differs", "what it leads to", "what to change")
 
 
-def check(settings: Settings, engine: Engine, repository: Path | None, *, as_patch: bool) -> int:
+def check(session: Session, repository: Path | None, *, as_patch: bool) -> int:
     """Show what differs outside; raise `TaskDrifted` where production would break.
 
     With `as_patch` nothing but the diff goes to stdout, and the rest to stderr. Writes nothing.
     """
+    settings, backend = session.settings, session.settings.backend
     source = Source.of(settings.task)
-    backend = settings.backend
     root = repository or (backend.repository if backend else None)
     if as_patch and root is None:
         raise SettingsInvalid(
@@ -34,7 +36,10 @@ def check(settings: Settings, engine: Engine, repository: Path | None, *, as_pat
             todo="Name it: --repository DIR, or set backend.repository.",
         )
     url = backend.url if backend else ""
-    compared = outside.everywhere(source, url, root, engine, settings.deploy.name)
+    try:
+        compared = outside.everywhere(source, url, root, session.engine, settings.deploy.name)
+    finally:
+        session.close()
     findings = [finding for each in compared for finding in each.findings]
     if as_patch and root is not None:
         _print_patch(root, findings)

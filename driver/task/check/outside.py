@@ -72,7 +72,7 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
         named = enums.compare(enums.named_alike(code, source))
         yield Compared("enums", tuple(named))
         yield processor.compare(source, code)
-    yield prompt.compare(source, code, checkout)
+    yield prompt.compare(source, code)
     try:
         from driver.task.check import pages
         from driver.task.check.script import Scripts

@@ -8,13 +8,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from driver.task.check.checkout import Checkout, SourceFile
+from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
 from driver.task.check.python_code import Code
 from driver.task.source import Source
 
 PLACE = "prompt"
-_PROMPT_FILE = re.compile(r"system[_-]?prompt", re.IGNORECASE)
 _SHOWN = 60
 
 
@@ -58,7 +57,7 @@ def form_of_task(source: Source) -> Form:
     return Form((*texts, said[end:]), tuple(limits))
 
 
-def compare(source: Source, code: Code, checkout: Checkout) -> Compared:
+def compare(source: Source, code: Code) -> Compared:
     """Compare the messages that the code puts together with those that a model is trained on."""
     findings, unclear, checked = list[Finding](), list[str](), 0
     for role, file, node, around in _messages(code):
@@ -73,10 +72,6 @@ def compare(source: Source, code: Code, checkout: Checkout) -> Compared:
             findings += differing_system(source, place, "".join(form.texts), form.limits)
         else:
             findings += differing_user(source, place, form)
-    for file in checkout.of(".md", ".txt"):
-        if _PROMPT_FILE.search(file.path.rpartition("/")[2]):
-            checked += 1
-            findings += differing_system(source, file.at(1), file.text, ())
     if not checked and not unclear:
         unclear.append("no message of the role system or user is put together in the code")
     return Compared(PLACE, tuple(findings), tuple(unclear), checked)
@@ -235,9 +230,29 @@ class _Reader:
                 return [part for joined in parts for part in joined][:-1]
             case ast.Call(func=ast.Attribute(attr="dedent"), args=[ast.Constant(value=str(text))]):
                 return [textwrap.dedent(text)]
+            case ast.Call(func=ast.Attribute(value=inner, attr="read_text")):
+                return [self._file_named(inner)]
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         name = node.func.id if isinstance(node.func, ast.Name) else name
         return self._returned(name)
+
+    def _file_named(self, node: ast.expr) -> str:
+        """Return the text of the only file whose path ends with the names in an expression."""
+        names = [
+            each.value
+            for each in ast.walk(node)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        ]
+        # The walk gives the outermost, and so the last, part of `folder / "a" / "b.md"` first.
+        ends = {"/".join(names), "/".join(reversed(names))} - {""}
+        found = [
+            file
+            for file in self.code.checkout.files
+            if any(f"/{file.path}".endswith(f"/{end.lstrip('/')}") for end in ends)
+        ]
+        if len(found) != 1:
+            raise _Unclear(f"read from {ast.unparse(node)[:_SHOWN]}, which is not in the checkout")
+        return found[0].text
 
     def _returned(self, name: str) -> list[str | ast.expr]:
         """Return what the only function of a name returns, where it has one return."""

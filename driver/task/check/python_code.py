@@ -61,6 +61,7 @@ class Class:
 class Code:
     """All Python of a checkout that could be parsed."""
 
+    checkout: Checkout
     modules: list[tuple[SourceFile, ast.Module]] = field(default_factory=list)
     classes: dict[str, list[Class]] = field(default_factory=dict)
     """By name: a checkout may have two of one."""
@@ -71,7 +72,7 @@ class Code:
     @classmethod
     def read(cls, checkout: Checkout) -> Code:
         """Parse every module; one that cannot be is named in `unclear`."""
-        code = cls()
+        code = cls(checkout)
         for file in checkout.of(".py"):
             try:
                 tree = ast.parse(file.content)

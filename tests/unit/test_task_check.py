@@ -1,0 +1,345 @@
+"""`driver task check`: each place outside where the task is written again, held against it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from contracts.errors import SettingsInvalid
+from driver import __main__ as cli
+from driver.task.check import modelfile, openapi, outside, patch
+from driver.task.check.finding import Compared, Edit, Finding, Severity
+from driver.task.source import Source
+from serving import ollama_answers
+from tests.services.running_backend import RunningBackend
+
+SOURCE = Source.of("liga_relevance")
+_DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
+_ENUMS, _MODELS = "backend/app/enums.py", "backend/app/models.py"
+_SCHEMAS, _PROCESSOR = "backend/app/schemas.py", "backend/app/processor.py"
+_PROMPT, _TYPES = "backend/app/prompts/analysis.md", "frontend/src/types/index.ts"
+_VIEW = "frontend/src/views/ItemView.vue"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a small backend's checkout that agrees with the news task."""
+    folder = tmp_path / "backend checkout"
+    shutil.copytree(
+        Path(__file__).parent / "backend_checkout",
+        folder,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    prompt = folder / _PROMPT
+    prompt.parent.mkdir()
+    prompt.write_text(SOURCE.task.system_prompt + "\n", encoding="utf-8")
+    return folder
+
+
+def _change(checkout: Path, path: str, old: str, new: str) -> None:
+    text = (checkout / path).read_bytes().decode()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+    (checkout / path).write_bytes(text.replace(old, new).encode())
+
+
+def _compared(checkout: Path) -> list[Compared]:
+    return outside.without_doubles(list(outside.in_checkout(SOURCE, checkout)))
+
+
+def _findings(checkout: Path) -> list[Finding]:
+    return [finding for each in _compared(checkout) for finding in each.findings]
+
+
+def _unclear(checkout: Path) -> list[str]:
+    return [reason for each in _compared(checkout) for reason in each.unclear]
+
+
+def test_a_backend_that_agrees_has_nothing_to_change(checkout: Path) -> None:
+    compared = _compared(checkout)
+    assert [f.line() for each in compared for f in each.findings] == []
+    assert [reason for each in compared for reason in each.unclear] == []
+    looked = {each.place: each.checked for each in compared}
+    assert looked["table"] == len(SOURCE.columns)
+    assert looked["processor"] == looked["Vue"] == len(SOURCE.fields)
+    assert looked["prompt"] == 2
+    assert min(looked["schemas"], looked["TypeScript"]) >= len(SOURCE.columns)
+
+
+_RENAMED = (_ENUMS, '    MEDIUM = "medium"\n', '    NORMAL = "normal"\n')
+_SHORTER = (_MODELS, "String(20)", "String(4)")
+_MISSING = (_TYPES, "  reasoning: string | null\n", "")
+_DRIFTS = {
+    "a renamed enum": (
+        _RENAMED,
+        (
+            _ENUMS,
+            "class Priority",
+            Severity.BREAKS,
+            "does not know medium, of priority",
+            "page is an error",
+        ),
+    ),
+    "a value less in a union": (
+        (_TYPES, " | 'AK5'", ""),
+        (
+            _TYPES,
+            "type Arbeitskreis",
+            Severity.DIFFERS,
+            "does not know AK5, of assigned_aks",
+            "no case for AK5",
+        ),
+    ),
+    "a shorter column": (
+        _SHORTER,
+        (
+            _MODELS,
+            "priority",
+            Severity.BREAKS,
+            "holds 4 characters, and an answer may have 6",
+            "batch",
+        ),
+    ),
+    "a text column with a limit": (
+        (
+            _MODELS,
+            "summary: Mapped[str | None] = mapped_column(Text)",
+            "summary = Column(String(9))",
+        ),
+        (
+            _MODELS,
+            "summary",
+            Severity.BREAKS,
+            "holds 9 characters, .* may have 2500",
+            "whole batch",
+        ),
+    ),
+    "no column": (
+        (_MODELS, "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n", ""),
+        (
+            _MODELS,
+            "class Item",
+            Severity.BREAKS,
+            "Item has no column assigned_aks",
+            "cannot be stored",
+        ),
+    ),
+    "a field that the schema lacks": (
+        (_SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", ""),
+        (
+            _SCHEMAS,
+            "class ItemResponse",
+            Severity.DIFFERS,
+            "ItemResponse has no field assigned_aks",
+            "the API",
+        ),
+    ),
+    "a missing field in TypeScript": (
+        _MISSING,
+        (
+            _TYPES,
+            "interface LlmAnalysis",
+            Severity.DIFFERS,
+            "LlmAnalysis has no field reasoning",
+            "tsc refuses it",
+        ),
+    ),
+    "a field that is not read": (
+        (_PROCESSOR, '            "tags": data.get("tags", []),\n', ""),
+        (_PROCESSOR, "summary", Severity.BREAKS, "tags of an answer is not read", "never stored"),
+    ),
+    "a field that no page shows": (
+        (_VIEW, "{{ analysis.relevance_score }}", "?"),
+        (_VIEW, "<template>", Severity.DIFFERS, "no page shows relevance_score", "nobody sees"),
+    ),
+    "a page that asks for a value of before": (
+        (_VIEW, "=== 'high'", "=== 'critical'"),
+        (_VIEW, "const urgent", Severity.DIFFERS, "compared with 'critical'", "never taken"),
+    ),
+    "another message format": (
+        (_PROCESSOR, "Quelle: ", "Medium: "),
+        (
+            _PROCESSOR,
+            'role": "user',
+            Severity.DIFFERS,
+            r"Medium: .*, and the task's is .*Quelle: ",
+            "form",
+        ),
+    ),
+    "a text cut elsewhere": (
+        (_PROCESSOR, "CONTENT_LIMIT = 6000", "CONTENT_LIMIT = 2048"),
+        (
+            _PROCESSOR,
+            'role": "user',
+            Severity.DIFFERS,
+            "cut at 2048 characters, .* 6000",
+            "another form",
+        ),
+    ),
+    "another system prompt": (
+        (_PROMPT, "NICHT RELEVANT sind Sport", "UNWICHTIG sind Sport"),
+        (
+            _PROCESSOR,
+            'role": "system',
+            Severity.DIFFERS,
+            "'UNWICHTIG .* for 'NICHT REL",
+            "than it was trained",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _DRIFTS)
+def test_a_drift_is_named_with_what_it_leads_to(checkout: Path, name: str) -> None:
+    change, (path, line, severity, differs, leads_to) = _DRIFTS[name]
+    _change(checkout, *change)
+    [found] = _findings(checkout)
+    file, _, number = found.place.rpartition(":")
+    assert file == path
+    assert line in (checkout / path).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    assert found.severity is severity
+    assert re.search(differs, found.differs)
+    assert leads_to in found.leads_to
+
+
+def test_a_deployed_model_with_another_system_prompt() -> None:
+    wanted = SOURCE.task.modelfile()
+    parameters = "\n".join(
+        f"{name:<30} {f'{chr(34)}{each}{chr(34)}' if isinstance(each, str) else each}"
+        for name, value in wanted.parameters.items()
+        for each in (value if isinstance(value, list) else [value])
+    )
+    told = {"system": wanted.system, "template": wanted.template, "parameters": parameters}
+    same = modelfile.compare(SOURCE, "liga:latest", ollama_answers.shown(told))
+    assert same.findings == ()
+
+    drifted = told | {
+        "system": wanted.system.replace("Arbeitskreisen", "Gruppen"),
+        "parameters": parameters.replace("8192", "2048"),
+    }
+    system, parameter = modelfile.compare(
+        SOURCE, "liga:latest", ollama_answers.shown(drifted)
+    ).findings
+    assert system.place == "liga:latest: SYSTEM"
+    assert system.severity is Severity.DIFFERS
+    assert "'Gruppen" in system.differs
+    assert "than it was trained on" in system.leads_to
+    assert (
+        "num_ctx: it is 2048, and the task's is 8192"
+        in f"{parameter.place}: {parameter.differs}".replace("PARAMETER ", "")
+    )
+
+
+def test_the_test_backend_describes_all_that_is_stored(tmp_path: Path) -> None:
+    backend = RunningBackend(tmp_path, [], ITEM_EDITS="PATCH", ITEM_EDIT_FIELDS="priority summary")
+    backend.start()
+    try:
+        described = backend.get(openapi.PATH)
+    finally:
+        backend.kill()
+    compared = openapi.compare(SOURCE, described)
+    assert (compared.findings, compared.unclear) == ((), ())
+    assert compared.checked > len(SOURCE.columns)
+
+    shown = described["components"]["schemas"]["ItemOut"]["properties"]
+    shown["priority"] = {"type": "string", "enum": ["high", "low", "none"]}
+    shown["assigned_aks"] = {"type": "string"}
+    shown["summary"] = {"anyOf": [{"type": "string", "maxLength": 500}, {"type": "null"}]}
+    del shown["detailed_analysis"]
+    found = openapi.compare(SOURCE, described).findings
+    assert {finding.severity for finding in found} == {Severity.BREAKS}
+    lines = "\n".join(finding.line() for finding in found)
+    for said in (
+        "shows has no detailed_analysis",
+        "it has 500 characters at most",
+        "not medium; an item with medium is answered with 500",
+        "type string, and an answer's is array",
+    ):
+        assert said in lines
+    assert len(found) == 4
+
+
+def _run_check(checkout: Path, workspace: Path, *more: str) -> int:
+    where = ["-c", _DEMO, "-w", str(workspace), "--repository", str(checkout)]
+    return cli.main(["task", "check", *where, *more])
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_git_apply_takes_the_patch_and_the_check_passes(
+    checkout: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], *, windows: bool
+) -> None:
+    for change in (_RENAMED, _SHORTER, _MISSING):
+        _change(checkout, *change)
+    _change(checkout, _SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
+    _change(checkout, _TYPES, " | 'AK5'", "")
+    types = checkout / _TYPES
+    types.write_bytes(types.read_bytes().rstrip(b"\n"))  # its last line ends nowhere
+    if windows:
+        for path in (_ENUMS, _MODELS):
+            (checkout / path).write_bytes((checkout / path).read_bytes().replace(b"\n", b"\r\n"))
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    workspace = tmp_path / "workspace"
+
+    assert _run_check(checkout, workspace, "--patch") == 43
+    diff = capfdbinary.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before, "the check has written"
+    assert not workspace.exists()
+
+    subprocess.run(["git", "apply", "-"], input=diff, cwd=checkout, check=True)
+    assert [finding.line() for finding in _findings(checkout)] == []
+    assert _run_check(checkout, workspace) == 0
+    if windows:
+        assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / _ENUMS).read_bytes()
+
+
+def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -> None:
+    (checkout / "old.py").write_text("print 'Python 2'\n")
+    (checkout / "strange.ts").write_text("export interface { {{ priority: \n")
+    (checkout / "strange.vue").write_text("<template><p>{{ item. }}</p><script lang=ts>{</script>")
+    (checkout / "latin.py").write_bytes(b"# \xe4\n")
+    (checkout / "link.py").symlink_to("/etc/passwd")
+    _change(checkout, _PROCESSOR, '"content": prompt}', '"content": self.render(item)}')
+    _change(checkout, _MODELS, "String(20)", "String(LENGTHS['priority'])")
+    assert [finding.line() for finding in _findings(checkout)] == []
+    said = "\n".join(_unclear(checkout))
+    for name in ("old.py: not Python", "strange.ts: not TypeScript", "latin.py: not UTF-8"):
+        assert name in said
+    assert "the length of priority is computed" in said
+    assert "the user message is the result of render, which is not followed" in said
+    assert "link.py" not in said
+
+
+def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path) -> None:
+    assert _findings(tmp_path) == []
+    said = "\n".join(_unclear(tmp_path))
+    for place in ("__tablename__", "pydantic model", "reads half", "role system", "interface"):
+        assert place in said
+    with pytest.raises(SettingsInvalid, match="no folder"):
+        _findings(tmp_path / "nowhere")
+
+
+def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
+    edits = [
+        Edit("a", 3, 3, "1"),
+        Edit("a", 3, 3, "2"),
+        Edit("a", 0, 2, "X"),
+        Edit("a", 1, 3, "lost"),
+    ]
+    assert patch.applied(b"abc", edits) == b"Xc12"
+
+
+def test_the_table_says_what_is_not_compared(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _change(checkout, *_SHORTER)
+    assert _run_check(checkout, tmp_path / "workspace") == 43
+    said = capsys.readouterr()
+    rows = [line.split("\t") for line in said.out.splitlines() if "\t" in line]
+    assert rows[0] == ["means", "place", "what differs", "what it leads to", "what to change"]
+    assert rows[1][:2] == ["breaks", f"{_MODELS}:36"]
+    assert "not compared, OpenAPI: the settings have no backend" in said.out
+    assert "a difference would break production" in said.err
