@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,34 +16,26 @@ from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.source import Source
 from serving import ollama_answers
 from tests.services.running_backend import RunningBackend
+from tests.unit.checkout import (
+    ENUMS,
+    MODELS,
+    PROCESSOR,
+    PROMPT,
+    SCHEMAS,
+    TYPES,
+    VIEW,
+    change,
+    lay_out,
+)
 
 SOURCE = Source.of("liga_relevance")
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
-_ENUMS, _MODELS = "backend/app/enums.py", "backend/app/models.py"
-_SCHEMAS, _PROCESSOR = "backend/app/schemas.py", "backend/app/processor.py"
-_PROMPT, _TYPES = "backend/app/prompts/analysis.md", "frontend/src/types/index.ts"
-_VIEW = "frontend/src/views/ItemView.vue"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Return a small backend's checkout that agrees with the news task."""
-    folder = tmp_path / "backend checkout"
-    shutil.copytree(
-        Path(__file__).parent / "backend_checkout",
-        folder,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    prompt = folder / _PROMPT
-    prompt.parent.mkdir()
-    prompt.write_text(SOURCE.task.system_prompt + "\n", encoding="utf-8")
-    return folder
-
-
-def _change(checkout: Path, path: str, old: str, new: str) -> None:
-    text = (checkout / path).read_bytes().decode()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
-    (checkout / path).write_bytes(text.replace(old, new).encode())
+    return lay_out(tmp_path / "backend checkout")
 
 
 def _compared(checkout: Path) -> list[Compared]:
@@ -70,14 +61,14 @@ def test_a_backend_that_agrees_has_nothing_to_change(checkout: Path) -> None:
     assert min(looked["schemas"], looked["TypeScript"]) >= len(SOURCE.columns)
 
 
-_RENAMED = (_ENUMS, '    MEDIUM = "medium"\n', '    NORMAL = "normal"\n')
-_SHORTER = (_MODELS, "String(20)", "String(4)")
-_MISSING = (_TYPES, "  reasoning: string | null\n", "")
+_RENAMED = (ENUMS, '    MEDIUM = "medium"\n', '    NORMAL = "normal"\n')
+_SHORTER = (MODELS, "String(20)", "String(4)")
+_MISSING = (TYPES, "  reasoning: string | null\n", "")
 _DRIFTS = {
     "a renamed enum": (
         _RENAMED,
         (
-            _ENUMS,
+            ENUMS,
             "class Priority",
             Severity.BREAKS,
             "does not know medium, of priority",
@@ -85,9 +76,9 @@ _DRIFTS = {
         ),
     ),
     "a value less in a union": (
-        (_TYPES, " | 'AK5'", ""),
+        (TYPES, " | 'AK5'", ""),
         (
-            _TYPES,
+            TYPES,
             "type Arbeitskreis",
             Severity.DIFFERS,
             "does not know AK5, of assigned_aks",
@@ -97,7 +88,7 @@ _DRIFTS = {
     "a shorter column": (
         _SHORTER,
         (
-            _MODELS,
+            MODELS,
             "priority",
             Severity.BREAKS,
             "holds 4 characters, and an answer may have 6",
@@ -106,12 +97,12 @@ _DRIFTS = {
     ),
     "a text column with a limit": (
         (
-            _MODELS,
+            MODELS,
             "summary: Mapped[str | None] = mapped_column(Text)",
             "summary = Column(String(9))",
         ),
         (
-            _MODELS,
+            MODELS,
             "summary",
             Severity.BREAKS,
             "holds 9 characters, .* may have 2500",
@@ -119,9 +110,9 @@ _DRIFTS = {
         ),
     ),
     "no column": (
-        (_MODELS, "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n", ""),
+        (MODELS, "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n", ""),
         (
-            _MODELS,
+            MODELS,
             "class Item",
             Severity.BREAKS,
             "Item has no column assigned_aks",
@@ -129,9 +120,9 @@ _DRIFTS = {
         ),
     ),
     "a field that the schema lacks": (
-        (_SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", ""),
+        (SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", ""),
         (
-            _SCHEMAS,
+            SCHEMAS,
             "class ItemResponse",
             Severity.DIFFERS,
             "ItemResponse has no field assigned_aks",
@@ -141,7 +132,7 @@ _DRIFTS = {
     "a missing field in TypeScript": (
         _MISSING,
         (
-            _TYPES,
+            TYPES,
             "interface LlmAnalysis",
             Severity.DIFFERS,
             "LlmAnalysis has no field reasoning",
@@ -149,21 +140,21 @@ _DRIFTS = {
         ),
     ),
     "a field that is not read": (
-        (_PROCESSOR, '            "tags": data.get("tags", []),\n', ""),
-        (_PROCESSOR, "summary", Severity.BREAKS, "tags of an answer is not read", "never stored"),
+        (PROCESSOR, '            "tags": data.get("tags", []),\n', ""),
+        (PROCESSOR, "summary", Severity.BREAKS, "tags of an answer is not read", "never stored"),
     ),
     "a field that no page shows": (
-        (_VIEW, "{{ analysis.relevance_score }}", "?"),
-        (_VIEW, "<template>", Severity.DIFFERS, "no page shows relevance_score", "nobody sees"),
+        (VIEW, "{{ analysis.relevance_score }}", "?"),
+        (VIEW, "<template>", Severity.DIFFERS, "no page shows relevance_score", "nobody sees"),
     ),
     "a page that asks for a value of before": (
-        (_VIEW, "=== 'high'", "=== 'critical'"),
-        (_VIEW, "const urgent", Severity.DIFFERS, "compared with 'critical'", "never taken"),
+        (VIEW, "=== 'high'", "=== 'critical'"),
+        (VIEW, "const urgent", Severity.DIFFERS, "compared with 'critical'", "never taken"),
     ),
     "another message format": (
-        (_PROCESSOR, "Quelle: ", "Medium: "),
+        (PROCESSOR, "Quelle: ", "Medium: "),
         (
-            _PROCESSOR,
+            PROCESSOR,
             'role": "user',
             Severity.DIFFERS,
             r"Medium: .*, and the task's is .*Quelle: ",
@@ -171,9 +162,9 @@ _DRIFTS = {
         ),
     ),
     "a text cut elsewhere": (
-        (_PROCESSOR, "CONTENT_LIMIT = 6000", "CONTENT_LIMIT = 2048"),
+        (PROCESSOR, "CONTENT_LIMIT = 6000", "CONTENT_LIMIT = 2048"),
         (
-            _PROCESSOR,
+            PROCESSOR,
             'role": "user',
             Severity.DIFFERS,
             "cut at 2048 characters, .* 6000",
@@ -181,9 +172,9 @@ _DRIFTS = {
         ),
     ),
     "another system prompt": (
-        (_PROMPT, "NICHT RELEVANT sind Sport", "UNWICHTIG sind Sport"),
+        (PROMPT, "NICHT RELEVANT sind Sport", "UNWICHTIG sind Sport"),
         (
-            _PROCESSOR,
+            PROCESSOR,
             'role": "system',
             Severity.DIFFERS,
             "'UNWICHTIG .* for 'NICHT REL",
@@ -195,8 +186,8 @@ _DRIFTS = {
 
 @pytest.mark.parametrize("name", _DRIFTS)
 def test_a_drift_is_named_with_what_it_leads_to(checkout: Path, name: str) -> None:
-    change, (path, line, severity, differs, leads_to) = _DRIFTS[name]
-    _change(checkout, *change)
+    edit, (path, line, severity, differs, leads_to) = _DRIFTS[name]
+    change(checkout, *edit)
     [found] = _findings(checkout)
     file, _, number = found.place.rpartition(":")
     assert file == path
@@ -272,14 +263,14 @@ def _run_check(checkout: Path, workspace: Path, *more: str) -> int:
 def test_git_apply_takes_the_patch_and_the_check_passes(
     checkout: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], *, windows: bool
 ) -> None:
-    for change in (_RENAMED, _SHORTER, _MISSING):
-        _change(checkout, *change)
-    _change(checkout, _SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
-    _change(checkout, _TYPES, " | 'AK5'", "")
-    types = checkout / _TYPES
+    for edit in (_RENAMED, _SHORTER, _MISSING):
+        change(checkout, *edit)
+    change(checkout, SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
+    change(checkout, TYPES, " | 'AK5'", "")
+    types = checkout / TYPES
     types.write_bytes(types.read_bytes().rstrip(b"\n"))  # its last line ends nowhere
     if windows:
-        for path in (_ENUMS, _MODELS):
+        for path in (ENUMS, MODELS):
             (checkout / path).write_bytes((checkout / path).read_bytes().replace(b"\n", b"\r\n"))
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
     workspace = tmp_path / "workspace"
@@ -293,7 +284,7 @@ def test_git_apply_takes_the_patch_and_the_check_passes(
     assert [finding.line() for finding in _findings(checkout)] == []
     assert _run_check(checkout, workspace) == 0
     if windows:
-        assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / _ENUMS).read_bytes()
+        assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / ENUMS).read_bytes()
 
 
 def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -> None:
@@ -302,8 +293,8 @@ def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -
     (checkout / "strange.vue").write_text("<template><p>{{ item. }}</p><script lang=ts>{</script>")
     (checkout / "latin.py").write_bytes(b"# \xe4\n")
     (checkout / "link.py").symlink_to("/etc/passwd")
-    _change(checkout, _PROCESSOR, '"content": prompt}', '"content": self.render(item)}')
-    _change(checkout, _MODELS, "String(20)", "String(LENGTHS['priority'])")
+    change(checkout, PROCESSOR, '"content": prompt}', '"content": self.render(item)}')
+    change(checkout, MODELS, "String(20)", "String(LENGTHS['priority'])")
     assert [finding.line() for finding in _findings(checkout)] == []
     said = "\n".join(_unclear(checkout))
     for name in ("old.py: not Python", "strange.ts: not TypeScript", "latin.py: not UTF-8"):
@@ -335,11 +326,11 @@ def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
 def test_the_table_says_what_is_not_compared(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _change(checkout, *_SHORTER)
+    change(checkout, *_SHORTER)
     assert _run_check(checkout, tmp_path / "workspace") == 43
     said = capsys.readouterr()
     rows = [line.split("\t") for line in said.out.splitlines() if "\t" in line]
     assert rows[0] == ["means", "place", "what differs", "what it leads to", "what to change"]
-    assert rows[1][:2] == ["breaks", f"{_MODELS}:36"]
+    assert rows[1][:2] == ["breaks", f"{MODELS}:36"]
     assert "not compared, OpenAPI: the settings have no backend" in said.out
     assert "a difference would break production" in said.err

@@ -99,10 +99,10 @@ def differing_user(source: Source, place: str, form: Form) -> Iterator[Finding]:
     """Yield findings where the user's message has another form, or is cut elsewhere."""
     wanted = form_of_task(source)
     leads_to = (
-        "the model reads articles in another form than in training: the answers are worse than "
+        "the model reads items in another form than in training: the answers are worse than "
         "the scores, and no error shows it"
     )
-    todo = "Send exactly the task's form (guide.md has it), or change Task.user_message and retrain"
+    todo = "Send exactly the task's form, or change Task.user_message and retrain"
     if form.texts != wanted.texts:
         differs = f"the message is {form.shown()}, and the task's is {wanted.shown()}"
         yield Finding(place, differs, leads_to, f"{todo}.")
