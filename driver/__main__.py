@@ -225,6 +225,12 @@ def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
         help="a checkout of the backend's code (backend.repository, if not named); it is only read",
     )
     held.add_argument(
+        "--sent",
+        type=Path,
+        metavar="FILE",
+        help="a request that the backend has sent to /api/chat, recorded as JSON",
+    )
+    held.add_argument(
         "--patch",
         action="store_true",
         help="print what is mechanical as a diff: `… --patch | git -C DIR apply`",

@@ -347,7 +347,8 @@ def check_task(arguments: argparse.Namespace) -> int:
     """Hold the task against the backend, its code, and the deployed model."""
     from driver.task.check import command
 
-    return command.check(_session(arguments), arguments.repository, as_patch=arguments.patch)
+    given = arguments.repository, arguments.sent
+    return command.check(_session(arguments), *given, as_patch=arguments.patch)
 
 
 def new_task(arguments: argparse.Namespace) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,11 @@ import pytest
 from contracts import files
 from contracts.errors import SettingsInvalid
 from driver import __main__ as cli
-from driver.task.check import modelfile, openapi, outside, patch
+from driver.task.check import modelfile, openapi, outside, patch, sent
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.source import Source
 from serving import ollama_answers
+from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
 from tests.unit.checkout import (
     ENUMS,
@@ -252,6 +256,39 @@ def test_the_test_backend_describes_all_that_is_stored(tmp_path: Path) -> None:
     ):
         assert said in lines
     assert len(found) == 4
+
+
+def test_what_the_test_backend_sends(
+    tmp_path: Path,
+    start_backend: Callable[..., RunningBackend],
+    ollama: OllamaDouble,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = {"title": "Titel: doppelt", "content": "Inhalt: x\n" * 2000, "source": "dpa"}
+    start_backend([{"id": 1, **text}]).post("/api/items/1/reprocess")
+    deadline = time.monotonic() + 30
+    while not ollama.asked and time.monotonic() < deadline:
+        time.sleep(0.01)
+    [request] = ollama.asked
+    [system] = sent.compare(SOURCE, request, "seen").findings  # its prompt is its own
+    assert system.place == "seen: system"
+
+    prompt, message = request["messages"]
+    prompt["content"] = SOURCE.task.system_prompt
+    assert sent.compare(SOURCE, request, "seen").findings == ()
+    message["content"] = message["content"].replace("Inhalt: ", "Inhalt: 12345", 1)
+    [longer] = sent.compare(SOURCE, request, "seen").findings
+    assert "a text of 6005 characters is sent, and the task cuts it at 6000" in longer.differs
+    message["content"] = "Title: x\nText: y"
+    [other] = sent.compare(SOURCE, request, "seen").findings
+    assert "the message begins 'Title: x" in other.differs
+
+    seen = tmp_path / "seen.json"
+    seen.write_text(json.dumps(request))
+    assert cli.main(["task", "check", "-c", _DEMO, "--sent", str(seen)]) == 0
+    assert "seen.json: user" in capsys.readouterr().out
+    seen.write_text("[]")
+    assert cli.main(["task", "check", "-c", _DEMO, "--sent", str(seen)]) == 32
 
 
 def _run_check(checkout: Path, workspace: Path, *more: str) -> int:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from contracts.errors import SettingsInvalid, TaskDrifted
 from driver.report.display import LastingConsole
-from driver.task.check import outside, patch
+from driver.task.check import outside, patch, sent
 from driver.task.check.finding import Compared, Finding
 from driver.task.source import Source
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HEADS = ("means", "place", "what differs", "what it leads to", "what to change")
 
 
-def check(session: Session, repository: Path | None, *, as_patch: bool) -> int:
+def check(session: Session, repository: Path | None, seen: Path | None, *, as_patch: bool) -> int:
     """Show what differs outside; raise `TaskDrifted` where production would break.
 
     With `as_patch` nothing but the diff goes to stdout, and the rest to stderr. Writes nothing.
@@ -40,6 +40,8 @@ def check(session: Session, repository: Path | None, *, as_patch: bool) -> int:
         compared = outside.everywhere(source, url, root, session.engine, settings.deploy.name)
     finally:
         session.close()
+    if seen is not None:
+        compared.append(sent.compare(source, sent.read(seen), seen.name))
     findings = [finding for each in compared for finding in each.findings]
     if as_patch and root is not None:
         _print_patch(root, findings)

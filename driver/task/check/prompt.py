@@ -15,6 +15,10 @@ from driver.task.source import Source
 
 PLACE = "prompt"
 _SHOWN = 60
+FORM_LEADS_TO = (
+    "the model reads items in another form than in training: the answers are worse than the "
+    "scores, and no error shows it"
+)
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,13 @@ def differing_system(
 def differing_user(source: Source, place: str, form: Form) -> Iterator[Finding]:
     """Yield findings where the user's message has another form, or is cut elsewhere."""
     wanted = form_of_task(source)
-    leads_to = (
-        "the model reads items in another form than in training: the answers are worse than "
-        "the scores, and no error shows it"
-    )
     todo = "Send exactly the task's form, or change Task.user_message and retrain"
     if form.texts != wanted.texts:
         differs = f"the message is {form.shown()}, and the task's is {wanted.shown()}"
-        yield Finding(place, differs, leads_to, f"{todo}.")
+        yield Finding(place, differs, FORM_LEADS_TO, f"{todo}.")
     elif form.limits != wanted.limits:
         differs = f"the texts are cut at {_cuts(form)} characters, the task's at {_cuts(wanted)}"
-        yield Finding(place, differs, leads_to, f"{todo}.")
+        yield Finding(place, differs, FORM_LEADS_TO, f"{todo}.")
 
 
 def _cuts(form: Form) -> str:
