@@ -73,6 +73,11 @@ class BackendSettings(Params):
     """A checkout of its code, which `driver task check`, and every run first, hold against the
     task; it is only read."""
 
+    @field_validator("repository")
+    @classmethod
+    def _of_the_user(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser() if folder else None
+
 
 class WindowSettings(Params):
     """When the backend is away."""

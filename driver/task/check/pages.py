@@ -19,7 +19,14 @@ from driver.task.check.script import (
     used,
     walk,
 )
-from driver.task.check.values import choice_of, lacking, missing_fields, unknown_values
+from driver.task.check.values import (
+    QUERIES,
+    choice_of,
+    is_named,
+    lacking,
+    missing_fields,
+    unknown_values,
+)
 from driver.task.render.types import typed
 from driver.task.shape import Field, Kind
 from driver.task.shape import Shape as TaskShape
@@ -37,7 +44,7 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
         members = scripts.inherited(shape)
         missing = missing_fields(source, members, shape.name)
         findings += [_absent(scripts, shape, field) for field in missing]
-        if len(by_name.keys() & members.keys()) < 2:
+        if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
             continue
         for each in shape.members:
             if (field := by_name.get(each.name)) is not None:
@@ -129,8 +136,9 @@ def _unknown(field: Field, known: Values, seen: set[tuple[str, int]]) -> Iterato
 def _adding(known: Values, names: list[str]) -> Edit | None:
     last = known.texts[-1]
     quote = quote_of(last)
-    if not known.is_enum:
-        return known.part.after(last, "".join(f" | {quote}{name}{quote}" for name in names))
+    if known.kind != "enum":
+        before = " | " if known.kind == "union" else ", "
+        return known.part.after(last, "".join(f"{before}{quote}{name}{quote}" for name in names))
     if last.parent is None:
         return None
     line = ", ".join(f"{member(name)} = {quote}{name}{quote}" for name in names)

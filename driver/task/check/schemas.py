@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from driver.task.check import enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
-from driver.task.check.values import longest, missing_fields, too_short
+from driver.task.check.values import QUERIES, SHOWN, is_named, longest, missing_fields, too_short
 from driver.task.render.api_schemas import annotation
 from driver.task.shape import Field, Kind, Shape
 from driver.task.source import Source
@@ -23,11 +23,13 @@ def compare(source: Source, code: Code) -> Compared:
     by_name = {field.name: field for field in source.fields}
     findings, checked = list[Finding](), 0
     for model in code.each_class():
-        if not code.descends(model, *_ROOTS):
+        if is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
             continue
         attributes = code.inherited(model)
+        reads = len({*source.analysed} & attributes.keys()) >= 2
+        reads = reads and not is_named(model.name, SHOWN)
         findings += [
-            _absent(source, model, field)
+            _absent(model, field, reads=reads)
             for field in missing_fields(source, attributes, model.name)
         ]
         for attribute in model.attributes:
@@ -59,8 +61,7 @@ def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Find
                 yield too_short(place, field, limit.value, needed, edit)
 
 
-def _absent(source: Source, model: Class, field: Field) -> Finding:
-    reads = field.name in source.analysed
+def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",

@@ -78,7 +78,8 @@ class Values:
     name: str
     node: Node
     texts: tuple[Node, ...]
-    is_enum: bool = False
+    kind: str = "union"
+    """`union`, `enum`, or `array`: a constant whose entries a type is made of."""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -134,13 +135,13 @@ class Scripts:
                 value = node.child_by_field_name("value")
                 if value is not None and value.type == "object_type":
                     self._take_shape(part, node, value)
-                elif value is not None and (texts := strings_in(value)):
-                    self._take_values(Values(part, _name(node), node, texts))
+                elif value is not None:
+                    self._take_alias(part, node, value)
             elif node.type == "enum_declaration":
                 members = [n for n in walk(node) if n.type == "enum_assignment"]
                 texts = tuple(text for each in members for text in _value_of(each))
                 if texts and len(texts) == len(members):
-                    self._take_values(Values(part, _name(node), node, texts, is_enum=True))
+                    self._take_values(Values(part, _name(node), node, texts, "enum"))
         return True
 
     def _take_shape(self, part: Part, node: Node, body: Node | None) -> None:
@@ -158,6 +159,23 @@ class Scripts:
             for inner in each.named_children
         )
         self.shapes.append(Shape(part, _name(node), node, members, bases))
+
+    def _take_alias(self, part: Part, node: Node, value: Node) -> None:
+        """Take a union of texts, or a type made of a constant: `(typeof PRIORITIES)[number]`."""
+        if texts := strings_in(value):
+            self._take_values(Values(part, _name(node), node, texts))
+            return
+        queried = {
+            _decoded(inner)
+            for each in walk(value)
+            if each.type == "type_query"
+            for inner in each.named_children
+        }
+        for each in walk(part.root):
+            if each.type == "variable_declarator" and _name(each) in queried:
+                texts = tuple(inner for inner in walk(each) if inner.type == "string")
+                if texts:
+                    self._take_values(Values(part, _name(node), each, texts, "array"))
 
     def _take_values(self, found: Values) -> None:
         self.values.setdefault(found.name, []).append(found)

@@ -12,6 +12,8 @@ UPDATES = ("update", "edit", "patch")
 """In the name of a schema that holds only what people may change."""
 QUERIES = ("filter", "query", "param", "search", "sort")
 """In the name of one that asks for items and holds none."""
+SHOWN = ("out", "response", "read", "public", "view")
+"""In the name of one that the API gives, and reads nothing with."""
 
 
 def choice_of(shape: Shape) -> Shape | None:
@@ -45,17 +47,22 @@ def missing_fields(source: Source, there: Iterable[str], name: str) -> list[Fiel
     Two columns make it one of rows, two fields of the JSON value one of analyses; by its name it
     may be one of what people change, which lacks what they do not, or one of questions.
     """
-    known, lowered = set(there), name.lower()
-    if any(word in lowered for word in QUERIES):
+    known = set(there)
+    if is_named(name, QUERIES):
         return []
     columns = {field.name for field, _ in source.columns}
-    if any(word in lowered for word in UPDATES):
+    if is_named(name, UPDATES):
         columns &= set(source.storage.edited)
     analysed = set(source.analysed)
     wanted = columns if len(known & columns) >= 2 else set()
     if len(known & analysed) >= 2:
         wanted = wanted | analysed
     return [field for field in source.fields if field.name in wanted - known]
+
+
+def is_named(name: str, words: Iterable[str]) -> bool:
+    """Return whether a type's name holds one of these words."""
+    return any(word in name.lower() for word in words)
 
 
 def unknown_values(
