@@ -7,9 +7,12 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from contracts import files
 from contracts.errors import SettingsInvalid
@@ -18,6 +21,8 @@ from driver.task.check import modelfile, openapi, outside, patch, sent
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.source import Source
 from serving import ollama_answers
+from tasks import Column
+from tasks.liga_relevance.output import LigaRelevance
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
 from tests.unit.checkout import (
@@ -289,6 +294,78 @@ def test_what_the_test_backend_sends(
     assert "seen.json: user" in capsys.readouterr().out
     seen.write_text("[]")
     assert cli.main(["task", "check", "-c", _DEMO, "--sent", str(seen)]) == 32
+
+
+class _WithDeadline(LigaRelevance):
+    """The answer with one field more."""
+
+    deadline: date | None = Field(title="Frist", description="Bis wann etwas zu tun ist.")
+
+
+@pytest.mark.parametrize("own_column", [False, True])
+def test_a_new_field_is_missed_in_every_place(
+    checkout: Path, start_backend: Callable[..., RunningBackend], *, own_column: bool
+) -> None:
+    storage = SOURCE.storage
+    if own_column:
+        storage = replace(storage, columns={**storage.columns, "deadline": Column()})
+    source = Source(replace(SOURCE.task, output=_WithDeadline, storage=storage))
+    described = openapi.compare(source, start_backend([]).get(openapi.PATH)).findings
+    compared = [*outside.in_checkout(source, checkout), Compared(openapi.PLACE, described)]
+    found = {
+        (each.place, finding.place.partition(":")[0], finding.severity.value)
+        for each in outside.without_doubles(compared)
+        for finding in each.findings
+        if "deadline" in finding.differs
+    }
+    everywhere = {
+        ("processor", PROCESSOR, "breaks"),
+        ("TypeScript", TYPES, "differs"),
+        ("Vue", VIEW, "differs"),
+    }
+    of_a_column = {
+        ("table", MODELS, "breaks"),
+        ("schemas", SCHEMAS, "differs"),
+        ("OpenAPI", "GET /api/items/{id}", "breaks"),
+    }
+    assert found == everywhere | (of_a_column if own_column else set())
+
+
+def test_types_of_other_styles(tmp_path: Path) -> None:
+    """An old column of a type with a module's name, an enum of TypeScript, a constant array."""
+    (tmp_path / "models.py").write_text(
+        "import sqlalchemy as sa\n"
+        "LENGTH = 5\n"
+        "class Item(Base):\n"
+        "    __tablename__ = 'items'\n"
+        "    priority = sa.Column(sa.String(length=LENGTH))\n"
+        "    summary = sa.Column(sa.String(100))\n"
+        "    detailed_analysis = sa.Column(sa.Text)\n"
+        "    assigned_aks = sa.Column(sa.JSON)\n"
+        "    meta = sa.Column('metadata', sa.JSON)\n"
+        "VALID_PRIORITIES = ('high', 'low')\n"
+    )
+    (tmp_path / "types.ts").write_text(
+        "export enum Priority { High = 'high', Low = 'low' }\n"
+        "const AKS = ['AK1', 'AK2', 'AK3', 'AK4', 'AK5'] as const\n"
+        "export type Arbeitskreis = (typeof AKS)[number]\n"
+    )
+    findings = _findings(tmp_path)
+    assert [finding.place for finding in findings] == [
+        "models.py:6",  # in the order of the answer
+        "models.py:5",
+        "models.py:10",
+        "types.ts:1",
+        "types.ts:2",
+    ]
+    diff = patch.of(tmp_path, [f.edit for f in findings if f.edit])
+    subprocess.run(["git", "apply", "-"], input=diff, cwd=tmp_path, check=True)
+    assert _findings(tmp_path) == []
+    models, types = ((tmp_path / name).read_text() for name in ("models.py", "types.ts"))
+    for said in ("sa.String(length=20)", "sa.String(2500)", "('high', 'low', 'medium')"):
+        assert said in models
+    assert "Low = 'low', MEDIUM = 'medium' }" in types
+    assert "'AK5', 'QAG'] as const" in types
 
 
 def _run_check(checkout: Path, workspace: Path, *more: str) -> int:

@@ -256,6 +256,8 @@ class _Reader:
 
     def _returned(self, name: str) -> list[str | ast.expr]:
         """Return what the only function of a name returns, where it has one return."""
+        if hasattr(str, name):  # a method of texts, not a function of the same name
+            raise _Unclear(f"the result of {name}, which is not followed")
         found = [
             (file, function)
             for file, tree in self.code.modules
