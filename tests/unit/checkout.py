@@ -5,12 +5,21 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tasks import load_task
+from driver.task.check import outside
+from driver.task.check.finding import Compared, Finding
+from driver.task.source import Source
+
+SOURCE = Source.of("liga_relevance")
 
 ENUMS, MODELS = "backend/app/enums.py", "backend/app/models.py"
 SCHEMAS, PROCESSOR = "backend/app/schemas.py", "backend/app/processor.py"
 PROMPT, TYPES = "backend/app/prompts/analysis.md", "frontend/src/types/index.ts"
 VIEW = "frontend/src/views/ItemView.vue"
+
+# Three drifts that a patch mends.
+RENAMED = (ENUMS, '    MEDIUM = "medium"\n', '    NORMAL = "normal"\n')
+SHORTER = (MODELS, "String(20)", "String(4)")
+MISSING = (TYPES, "  reasoning: string | null\n", "")
 
 
 def lay_out(folder: Path) -> Path:
@@ -22,7 +31,7 @@ def lay_out(folder: Path) -> Path:
     )
     prompt = folder / PROMPT
     prompt.parent.mkdir()
-    prompt.write_text(load_task("liga_relevance").system_prompt + "\n", encoding="utf-8")
+    prompt.write_text(SOURCE.task.system_prompt + "\n", encoding="utf-8")
     return folder
 
 
@@ -31,3 +40,15 @@ def change(checkout: Path, path: str, old: str, new: str) -> None:
     text = (checkout / path).read_bytes().decode()
     assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
     (checkout / path).write_bytes(text.replace(old, new).encode())
+
+
+def compared(checkout: Path) -> list[Compared]:
+    return outside.without_doubles(list(outside.in_checkout(SOURCE, checkout)))
+
+
+def findings(checkout: Path) -> list[Finding]:
+    return [finding for each in compared(checkout) for finding in each.findings]
+
+
+def unclear(checkout: Path) -> list[str]:
+    return [reason for each in compared(checkout) for reason in each.unclear]

@@ -19,12 +19,7 @@ from driver.settings import Settings
 from driver.store import Run
 from driver.task.check import at_run
 from tests.services.running_backend import RunningBackend
-from tests.unit.checkout import ENUMS, PROCESSOR, TYPES, change, lay_out
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    return lay_out(tmp_path / "checkout")
+from tests.unit.checkout import ENUMS, PROCESSOR, TYPES, change
 
 
 @pytest.fixture(scope="module")
