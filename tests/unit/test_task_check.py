@@ -59,7 +59,7 @@ _DRIFTS = {
             ENUMS,
             "class Priority",
             Severity.BREAKS,
-            "does not know medium, of priority",
+            "does not know medium, of priority; it has normal,",
             "page is an error",
         ),
     ),
@@ -220,6 +220,14 @@ def test_a_new_field_is_missed_in_every_place(
     assert found == everywhere | (of_a_column if own_column else set())
 
 
+def test_classes_that_go_round_in_a_circle_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(
+        "class A(B):\n    __tablename__ = 'items'\n    priority = Column(String(3))\n"
+        "class B(A, BaseModel):\n    summary: str\n    assigned_aks: list[str]\n"
+    )
+    assert "priority holds 3 characters" in "\n".join(each.line() for each in findings(tmp_path))
+
+
 def test_types_of_other_styles(tmp_path: Path) -> None:
     """An old column of a type with a module's name, an enum of TypeScript, a constant array."""
     (tmp_path / "models.py").write_text(
@@ -265,12 +273,16 @@ def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -
     (checkout / "link.py").symlink_to("/etc/passwd")
     change(checkout, PROCESSOR, '"content": prompt}', '"content": self.render(item)}')
     change(checkout, MODELS, "String(20)", "String(LENGTHS['priority'])")
+    change(
+        checkout, SCHEMAS, "    priority: Priority = Field", "    priority: outside.Urgency = Field"
+    )
     assert [finding.line() for finding in findings(checkout)] == []
     said = "\n".join(unclear(checkout))
     for name in ("old.py: not Python", "strange.ts: not TypeScript", "latin.py: not UTF-8"):
         assert name in said
     assert "the length of priority is computed" in said
     assert "the user message is the result of render, which is not followed" in said
+    assert "schemas.py:32: the values of Urgency, of priority" in said
     assert "link.py" not in said
 
 

@@ -38,7 +38,7 @@ def compare(source: Source, code: Code) -> Compared:
 def _of_column(
     source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
-    yield from enums.compare((field, each) for each in enums.named_by(code, column))
+    yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for node in _type_calls(column):

@@ -14,6 +14,14 @@ from driver.task.check.values import choice_of, lacking, unknown_values
 from driver.task.shape import Field
 from driver.task.source import Source
 
+_PLAIN = frozenset(
+    {
+        *("str", "list", "List", "set", "tuple", "dict", "Any", "None", "Optional", "Union"),
+        *("Sequence", "Mapped", "Annotated", "Field", "StringConstraints", "constr"),
+    }
+)
+"""Names in annotations that say nothing of values."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -44,22 +52,56 @@ def member(value: str) -> str:
     return name if name.isidentifier() else f"VALUE_{name}"
 
 
-def named_by(code: Code, attribute: Attribute) -> Iterator[Known]:
-    """Yield the enums that a field's annotation, or its column's type, names."""
-    for expression in (attribute.annotation, attribute.value):
-        for node in ast.walk(expression) if expression is not None else ():
-            if isinstance(node, ast.Subscript) and last_name(node) == "Literal":
-                yield from _listed(attribute.file, node, "Literal", texts_in(node))
-            elif isinstance(node, ast.Call) and last_name(node) == "Enum":
-                texts = [n for n in node.args if isinstance(n, ast.Constant)]
-                yield from _listed(attribute.file, node, "the column's Enum", texts)
-            elif isinstance(node, ast.Name | ast.Attribute):
-                enum = code.only(last_name(node))
-                if enum is not None and enum.is_enum:
-                    yield from of_class(enum)
-                alias = code.constant(attribute.file, last_name(node))
-                if alias is not None and last_name(alias) == "Literal":
-                    yield from _listed(attribute.file, alias, "Literal", texts_in(alias))
+def named_by(code: Code, field: Field, attribute: Attribute) -> list[Known]:
+    """Return the enums that a field's annotation, or its column's type, names.
+
+    Where a field has an enum, and the annotation names a type that is not understood,
+    `code.unclear` says so.
+    """
+    found = [
+        known
+        for expression in (attribute.annotation, *_types_in(attribute.value))
+        for node in (ast.walk(expression) if expression is not None else ())
+        if isinstance(node, ast.expr)
+        for known in _in_node(code, attribute, node)
+    ]
+    if not found and choice_of(field.shape) is not None and attribute.annotation is not None:
+        names = {last_name(node) for node in _names(attribute.annotation)} - _PLAIN
+        if names:
+            place = attribute.file.at(attribute.line)
+            code.unclear.append(
+                f"{place}: the values of {', '.join(sorted(names))}, of {field.name}"
+            )
+    return found
+
+
+def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known]:
+    if isinstance(node, ast.Subscript) and last_name(node) == "Literal":
+        yield from _listed(attribute.file, node, "Literal", texts_in(node))
+    elif isinstance(node, ast.Call) and last_name(node) == "Enum":
+        texts = [each for each in node.args if isinstance(each, ast.Constant)]
+        yield from _listed(attribute.file, node, "the column's Enum", texts)
+    elif isinstance(node, ast.Name | ast.Attribute):
+        enum = code.only(last_name(node), attribute.file)
+        if enum is not None and enum.is_enum:
+            yield from of_class(enum)
+        alias = code.constant(attribute.file, last_name(node))
+        if alias is not None and last_name(alias) == "Literal":
+            yield from _listed(attribute.file, alias, "Literal", texts_in(alias))
+
+
+def _types_in(value: ast.expr | None) -> list[ast.expr]:
+    """Return what a column's call is told without a name: the type is among it, no default is."""
+    return value.args if isinstance(value, ast.Call) else []
+
+
+def _names(annotation: ast.expr) -> Iterator[ast.expr]:
+    """Yield the names in an annotation, of dotted ones the last part only."""
+    nodes = [*ast.walk(annotation)]
+    dotted = [node.value for node in nodes if isinstance(node, ast.Attribute)]
+    for node in nodes:
+        if isinstance(node, ast.Name | ast.Attribute) and node not in dotted:
+            yield node
 
 
 def of_class(enum: Class) -> Iterator[Known]:
@@ -101,7 +143,7 @@ def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
         yield unknown_values(
             known.file.at(known.line),
             field,
-            names,
+            known.values,
             known.holder,
             known.adding(names),
             Severity.BREAKS,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from driver.task.check.finding import Compared, Finding
 from driver.task.check.prompt import differing_system
 from driver.task.source import Source
-from serving.ollama_answers import Shown
+
+if TYPE_CHECKING:
+    from serving.ollama_answers import Shown
 
 PLACE = "Modelfile"
 _TODO = (

@@ -13,7 +13,6 @@ from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code
 from driver.task.source import Source
 from serving.engine import full_tag
-from serving.ollama import Ollama
 
 if TYPE_CHECKING:
     from serving.engine import Engine
@@ -48,6 +47,8 @@ def live(source: Source, url: str) -> Compared:
 
 def deployed(source: Source, engine: Engine, name: str) -> Compared:
     """Compare how the deployed model is served; what cannot be asked is named, not raised."""
+    from serving.ollama import Ollama  # and requests with it: only where it is needed
+
     if not isinstance(engine, Ollama):
         return Compared(modelfile.PLACE, unclear=("only Ollama has Modelfiles",))
     tag = full_tag(name)
@@ -63,7 +64,6 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     """Compare a checkout of the backend's code."""
     checkout = Checkout.read(repository)
     code = Code.read(checkout)
-    yield Compared("code", unclear=(*checkout.unread, *code.unclear))
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
     else:
@@ -73,6 +73,7 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
         yield Compared("enums", tuple(named))
         yield processor.compare(source, code)
     yield prompt.compare(source, code)
+    yield Compared("code", unclear=(*checkout.unread, *code.unclear))
     try:
         from driver.task.check import pages
         from driver.task.check.script import Scripts

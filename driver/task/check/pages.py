@@ -130,7 +130,7 @@ def _unknown(field: Field, known: Values, seen: set[tuple[str, int]]) -> Iterato
     seen.add(key)
     place, holder = known.part.place(known.node), known.name
     edit = _adding(known, names)
-    yield unknown_values(place, field, names, holder, edit, Severity.DIFFERS)
+    yield unknown_values(place, field, known.values, holder, edit, Severity.DIFFERS)
 
 
 def _adding(known: Values, names: list[str]) -> Edit | None:
@@ -146,12 +146,12 @@ def _adding(known: Values, names: list[str]) -> Edit | None:
 
 
 def _absent(scripts: Scripts, shape: Shape, field: Field) -> Finding:
-    line = f"{field.name}: {_typed(scripts, field.shape)};"
+    line = f"{field.name}: {_typed(scripts, field.shape)}"
     return Finding(
         shape.part.place(shape.node),
         f"{shape.name} has no field {field.name}",
         f"pages cannot use {field.name}: tsc refuses it, so it is not shown",
-        f"Add `{line}`",
+        f"Add `{line}`.",
         Severity.DIFFERS,
         _member_below(shape, line),
     )
@@ -164,7 +164,9 @@ def _member_below(shape: Shape, line: str) -> Edit | None:
     node, part = shape.members[-1].node, shape.part
     end = part.base + node.end_byte
     rest = part.file.content[end : part.file.line_end(end)]
-    return part.below(node, line) if rest.strip() in {b"", b";", b","} else None
+    if rest.strip() not in {b"", b";", b","}:
+        return None
+    return part.below(node, f"{line}{rest.strip().decode()}")
 
 
 def _typed(scripts: Scripts, shape: TaskShape) -> str:

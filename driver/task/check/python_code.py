@@ -23,7 +23,7 @@ class Attribute:
     value: ast.expr | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Class:
     """A class at the top of a module."""
 
@@ -96,9 +96,10 @@ class Code:
         """Yield every class."""
         return (each for same in self.classes.values() for each in same)
 
-    def only(self, name: str) -> Class | None:
-        """Return the class of a name, None where there is none, or more than one."""
+    def only(self, name: str, file: SourceFile) -> Class | None:
+        """Return the class that a name stands for in a module: its own, or the only one."""
         same = self.classes.get(name, [])
+        same = [each for each in same if each.file is file] or same
         return same[0] if len(same) == 1 else None
 
     def constant(self, file: SourceFile, name: str) -> ast.expr | None:
@@ -110,21 +111,25 @@ class Code:
 
     def descends(self, each: Class, *roots: str) -> bool:
         """Return whether a class has one of these names among its bases, or theirs."""
-        return any(
-            base in roots or (inner is not None and self.descends(inner, *roots))
-            for base in each.bases
-            if base != each.name
-            for inner in [self.only(base)]
-        )
+        return any(base in roots for one in self._lineage(each) for base in one.bases)
 
     def inherited(self, each: Class) -> dict[str, Attribute]:
         """Return the attributes of a class and its bases by name, its own before theirs."""
         found: dict[str, Attribute] = {}
-        for base in each.bases:
-            inner = self.only(base)
-            if inner is not None and inner.name != each.name:
-                found |= self.inherited(inner)
-        return found | {attribute.name: attribute for attribute in each.attributes}
+        for one in reversed(self._lineage(each)):
+            found |= {attribute.name: attribute for attribute in one.attributes}
+        return found
+
+    def _lineage(self, each: Class) -> list[Class]:
+        """Return a class and all its bases that are known, each once, the nearest first."""
+        found, at = [each], 0
+        while at < len(found):
+            for base in found[at].bases:
+                inner = self.only(base, found[at].file)
+                if inner is not None and inner not in found:
+                    found.append(inner)
+            at += 1
+        return found
 
 
 def last_name(node: ast.expr | None) -> str:

@@ -37,7 +37,7 @@ def compare(source: Source, code: Code) -> Compared:
                 by_name.keys() & attributes.keys()
             ) >= 2:
                 checked += 1
-                known = ((field, each) for each in enums.named_by(code, attribute))
+                known = ((field, each) for each in enums.named_by(code, field, attribute))
                 findings += enums.compare(known)
                 findings += _limits(source, field, attribute)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from driver.task.check.finding import Edit, Finding, Severity
 from driver.task.shape import Field, Kind, Shape, figure
@@ -12,6 +12,7 @@ UPDATES = ("update", "edit", "patch")
 """In the name of a schema that holds only what people may change."""
 QUERIES = ("filter", "query", "param", "search", "sort")
 """In the name of one that asks for items and holds none."""
+_NOTHING = frozenset({"", "none", "null", "unknown"})
 SHOWN = ("out", "response", "read", "public", "view")
 """In the name of one that the API gives, and reads nothing with."""
 
@@ -60,20 +61,35 @@ def missing_fields(source: Source, there: Iterable[str], name: str) -> list[Fiel
     return [field for field in source.fields if field.name in wanted - known]
 
 
+def _others(field: Field, known: Iterable[str]) -> list[str]:
+    """Return what an enum knows beside the task's values, but for words that stand for nothing."""
+    choice = choice_of(field.shape)
+    values = {each.value for each in choice.choices} if choice else set()
+    return [each for each in known if each not in values and each.lower() not in _NOTHING]
+
+
 def is_named(name: str, words: Iterable[str]) -> bool:
     """Return whether a type's name holds one of these words."""
     return any(word in name.lower() for word in words)
 
 
 def unknown_values(
-    place: str, field: Field, names: list[str], holder: str, edit: Edit | None, severity: Severity
+    place: str,
+    field: Field,
+    known: Sequence[str],
+    holder: str,
+    edit: Edit | None,
+    severity: Severity,
 ) -> Finding:
     """Return the finding of an enum that does not know a value of the task's."""
+    names = lacking(field, known)
     listed = ", ".join(names)
+    others = ", ".join(_others(field, known))
+    instead = f"; it has {others}, which no answer has" if others else ""
     breaks = severity is Severity.BREAKS
     return Finding(
         place,
-        f"{holder} does not know {listed}, of {field.name}",
+        f"{holder} does not know {listed}, of {field.name}{instead}",
         f"an answer with {names[0]} is refused or cannot be shown: the item's page is an error"
         if breaks
         else f"pages have no case for {names[0]}, and the types deny that it comes",
