@@ -220,6 +220,29 @@ def test_a_new_field_is_missed_in_every_place(
     assert found == everywhere | (of_a_column if own_column else set())
 
 
+def test_what_a_base_lacks_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "schemas.py").write_text(
+        "class ItemBase(BaseModel):\n"
+        "    summary: str\n    detailed_analysis: str\n    priority: str\n"
+        "class ItemResponse(ItemBase):\n    id: int\n"
+        "class ItemFilter(ItemBase):\n    priority: Literal['high', 'low']\n"
+    )
+    (tmp_path / "types.ts").write_text(
+        "interface Item {\n  summary: string;\n  priority: string;\n"
+        "  detailed_analysis: string;\n}\n"
+        "interface Detail extends Item { url: string }\n"
+    )
+    found = findings(tmp_path)
+    assert [(each.place, each.differs) for each in found] == [
+        ("schemas.py:1", "ItemBase has no field assigned_aks"),
+        ("types.ts:1", "Item has no field assigned_aks"),
+    ]
+    assert [each.edit.text for each in found if each.edit] == [
+        "\n    assigned_aks: list[str] | None = None",
+        '\n  assigned_aks: ("AK1" | "AK2" | "AK3" | "AK4" | "AK5" | "QAG")[];',
+    ]
+
+
 def test_classes_that_go_round_in_a_circle_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "models.py").write_text(
         "class A(B):\n    __tablename__ = 'items'\n    priority = Column(String(3))\n"
@@ -282,7 +305,7 @@ def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -
         assert name in said
     assert "the length of priority is computed" in said
     assert "the user message is the result of render, which is not followed" in said
-    assert "schemas.py:32: the values of Urgency, of priority" in said
+    assert "schemas.py:33: the values of Urgency, of priority" in said
     assert "link.py" not in said
 
 

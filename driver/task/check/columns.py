@@ -21,7 +21,7 @@ _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoStr
 def compare(source: Source, code: Code) -> Compared:
     """Hold every column of the task's storage against the model of its table."""
     table = source.storage.table
-    models = [each for each in code.each_class() if _table_of(code, each) == table]
+    models = [each for each in code.each_class() if _table_of(each) == table]
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
     findings, unclear, checked = list[Finding](), list[str](), 0
@@ -85,10 +85,11 @@ def _absent(source: Source, model: Class, columns: dict[str, Attribute]) -> Iter
         )
 
 
-def _table_of(code: Code, each: Class) -> str:
-    name = code.inherited(each).get("__tablename__")
-    if name is not None and isinstance(name.value, ast.Constant):
-        return str(name.value.value)
+def _table_of(each: Class) -> str:
+    """Return the table that a class names itself: a subclass without a name adds no columns."""
+    for attribute in each.attributes:
+        if attribute.name == "__tablename__" and isinstance(attribute.value, ast.Constant):
+            return str(attribute.value.value)
     return ""
 
 

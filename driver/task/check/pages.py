@@ -42,8 +42,7 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
     findings, checked, seen = list[Finding](), 0, set[tuple[str, int]]()
     for shape in scripts.shapes:
         members = scripts.inherited(shape)
-        missing = missing_fields(source, members, shape.name)
-        findings += [_absent(scripts, shape, field) for field in missing]
+        findings += [_absent(scripts, shape, field) for field in _missing(source, scripts, shape)]
         if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
             continue
         for each in shape.members:
@@ -58,6 +57,17 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
             findings += _unknown(field, known, seen)
     unclear = [] if checked else ["no interface has two fields of the answer"]
     return Compared(TYPES, tuple(findings), (*scripts.unclear, *unclear), checked)
+
+
+def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
+    """Return the fields that a type lacks, and none that it extends: those are named themselves."""
+    bases = [
+        missing_fields(source, scripts.inherited(each), each.name)
+        for each in scripts.shapes
+        if each.name in shape.bases
+    ]
+    own = missing_fields(source, scripts.inherited(shape), shape.name)
+    return [field for field in own if not any(field in base for base in bases)]
 
 
 def compare_pages(source: Source, scripts: Scripts) -> Compared:

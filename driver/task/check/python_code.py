@@ -111,16 +111,16 @@ class Code:
 
     def descends(self, each: Class, *roots: str) -> bool:
         """Return whether a class has one of these names among its bases, or theirs."""
-        return any(base in roots for one in self._lineage(each) for base in one.bases)
+        return any(base in roots for one in self.lineage(each) for base in one.bases)
 
     def inherited(self, each: Class) -> dict[str, Attribute]:
         """Return the attributes of a class and its bases by name, its own before theirs."""
         found: dict[str, Attribute] = {}
-        for one in reversed(self._lineage(each)):
+        for one in reversed(self.lineage(each)):
             found |= {attribute.name: attribute for attribute in one.attributes}
         return found
 
-    def _lineage(self, each: Class) -> list[Class]:
+    def lineage(self, each: Class) -> list[Class]:
         """Return a class and all its bases that are known, each once, the nearest first."""
         found, at = [each], 0
         while at < len(found):

@@ -28,10 +28,7 @@ def compare(source: Source, code: Code) -> Compared:
         attributes = code.inherited(model)
         reads = len({*source.analysed} & attributes.keys()) >= 2
         reads = reads and not is_named(model.name, SHOWN)
-        findings += [
-            _absent(model, field, reads=reads)
-            for field in missing_fields(source, attributes, model.name)
-        ]
+        findings += [_absent(model, field, reads=reads) for field in _missing(source, code, model)]
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None and len(
                 by_name.keys() & attributes.keys()
@@ -42,6 +39,14 @@ def compare(source: Source, code: Code) -> Compared:
                 findings += _limits(source, field, attribute)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
+
+
+def _missing(source: Source, code: Code, model: Class) -> list[Field]:
+    """Return the fields that a model lacks, and none of its bases: those are named themselves."""
+    own, *bases = (
+        missing_fields(source, code.inherited(each), each.name) for each in code.lineage(model)
+    )
+    return [field for field in own if not any(field in base for base in bases)]
 
 
 def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Finding]:
