@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,12 +50,18 @@ def shown(found: dict[str, Any]) -> Shown:
     parameters: dict[str, list[str]] = {}
     for line in str(found.get("parameters") or "").splitlines():
         name, _, value = line.strip().partition(" ")
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1]
         if name:
-            parameters.setdefault(name, []).append(value)
+            parameters.setdefault(name, []).append(_unquoted(value.strip()))
     return Shown(str(found.get("system") or ""), str(found.get("template") or ""), parameters)
+
+
+def _unquoted(value: str) -> str:
+    """Return a parameter's value; Go quotes texts nearly as JSON does."""
+    if not value.startswith('"'):
+        return value
+    with contextlib.suppress(ValueError):
+        return str(json.loads(value))
+    return value.strip('"')
 
 
 def answer(found: dict[str, Any], seconds: float) -> Answer:

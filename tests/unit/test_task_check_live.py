@@ -33,6 +33,8 @@ def test_a_deployed_model_with_another_system_prompt() -> None:
     told = {"system": wanted.system, "template": wanted.template, "parameters": parameters}
     same = modelfile.compare(SOURCE, "liga:latest", ollama_answers.shown(told))
     assert same.findings == ()
+    quoted = ollama_answers.shown({"parameters": 'stop   "a\\n\\"b\\""\nstop  "c"\ntop_k 4'})
+    assert quoted.parameters == {"stop": ['a\n"b"', "c"], "top_k": ["4"]}
 
     drifted = told | {
         "system": wanted.system.replace("Arbeitskreisen", "Gruppen"),
