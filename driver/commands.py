@@ -135,6 +135,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
+    from driver.task.check import at_run
 
     session = _session(arguments)
     plan = pipeline.make(session)
@@ -145,7 +146,7 @@ def plan(arguments: argparse.Namespace) -> int:
         except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
     running = [step.stage for step in plan if step.action is Action.RUN]
-    for doubt in preflight.doubts(session, running):
+    for doubt in (*preflight.doubts(session, running), *at_run.doubts(session, running)):
         session.display.warn(doubt)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -227,16 +228,20 @@ def test_what_a_base_lacks_is_named_once(tmp_path: Path) -> None:
         "class ItemResponse(ItemBase):\n    id: int\n"
         "class ItemFilter(ItemBase):\n    priority: Literal['high', 'low']\n"
     )
-    (tmp_path / "types.ts").write_text(
+    (tmp_path / "types.tsx").write_text(
         "interface Item {\n  summary: string;\n  priority: string;\n"
         "  detailed_analysis: string;\n}\n"
         "interface Detail extends Item { url: string }\n"
     )
-    found = findings(tmp_path)
+    (tmp_path / "page.tsx").write_text("export const Page = (p: Item) => <b>{p.summary}</b>;\n")
+    (tmp_path / "escapes.py").write_text("PATTERN = '\\d'\n")
+    with warnings.catch_warnings(action="error"):
+        found = findings(tmp_path)
     assert [(each.place, each.differs) for each in found] == [
         ("schemas.py:1", "ItemBase has no field assigned_aks"),
-        ("types.ts:1", "Item has no field assigned_aks"),
+        ("types.tsx:1", "Item has no field assigned_aks"),
     ]
+    assert "page.tsx" not in "\n".join(unclear(tmp_path))
     assert [each.edit.text for each in found if each.edit] == [
         "\n    assigned_aks: list[str] | None = None",
         '\n  assigned_aks: ("AK1" | "AK2" | "AK3" | "AK4" | "AK5" | "QAG")[];',

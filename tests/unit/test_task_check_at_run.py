@@ -72,6 +72,8 @@ def test_what_would_break_refuses_the_run_before_it_is_recorded(
     assert f"{ENUMS}:6: enum Priority does not know medium" in caught.value.why
     assert "--accept-drift" in caught.value.todo
     assert Run.last(session.workspace) is None
+    [doubt] = at_run.doubts(session, [stages.REPROCESS])
+    assert "does not know medium" in doubt, "plan says so, too"
 
 
 def test_what_is_accepted_is_told_and_noted(

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from contracts import stages
-from contracts.errors import TaskUnrenderable
+from contracts.errors import RetrainError, TaskUnrenderable
 from driver.task.check import outside
 from driver.task.check.command import drifted
 from driver.task.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from contracts.stage import Stage
     from driver.session import Session
@@ -52,3 +52,11 @@ def check(session: Session, running: Sequence[Stage]) -> list[str]:
             "`python -m driver task check` shows them"
         )
     return [finding.line() for finding in broken]
+
+
+def doubts(session: Session, running: Sequence[Stage]) -> Iterator[str]:
+    """Yield what a run of these stages would be refused for."""
+    try:
+        check(session, running)
+    except RetrainError as error:
+        yield str(error)

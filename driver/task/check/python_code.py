@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -75,7 +76,9 @@ class Code:
         code = cls(checkout)
         for file in checkout.of(".py"):
             try:
-                tree = ast.parse(file.content)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of escapes in others' texts
+                    tree = ast.parse(file.content)
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 code.unclear.append(f"{file.path}: not Python that this Python reads ({error})")
                 continue
