@@ -97,7 +97,7 @@ def test_what_breaks_nothing_is_counted(
     change(checkout, PROCESSOR, "Quelle: ", "Source: ")
     assert at_run.check(_session(settings), [stages.REPROCESS]) == []
     said = " ".join(capsys.readouterr().out.split())
-    assert "differs from what is outside in 2 places that break nothing" in said
+    assert "differs from what is outside in 2 places, which breaks nothing" in said
 
 
 def test_stages_that_store_nothing_ask_nobody(settings: dict[str, Any], checkout: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_git_apply_takes_the_patch_and_the_check_passes(
     subprocess.run(["git", "apply", "-"], input=diff, cwd=checkout, check=True)
     assert [finding.line() for finding in findings(checkout)] == []
     assert _run_check(checkout, workspace) == 0
+    imported = [sys.executable, "-B", "-c", "import app.models, app.schemas"]
+    subprocess.run(imported, cwd=checkout / "backend", check=True)
     if windows:
         assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / ENUMS).read_bytes()
 

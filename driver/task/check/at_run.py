@@ -48,7 +48,8 @@ def check(session: Session, running: Sequence[Stage]) -> list[str]:
     rest = sum(len(each.findings) for each in compared) - len(broken)
     if rest:
         session.display.warn(
-            f"the task differs from what is outside in {rest} places that break nothing: "
+            f"the task differs from what is outside in {rest} place{'s' if rest > 1 else ''}, "
+            "which breaks nothing: "
             "`python -m driver task check` shows them"
         )
     return [finding.line() for finding in broken]
