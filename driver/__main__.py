@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="REASON",
                 help="let a model go live that the gate refuses; the deployment keeps the reason",
             )
+            sub.add_argument(
+                "--accept-drift",
+                action="store_true",
+                help="go on although the backend could not store or show an answer (task check)",
+            )
     stage = subparsers.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=commands.stage)
@@ -199,8 +204,10 @@ def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    task = subparsers.add_parser("task", help="show the task, or write what others need of it")
-    ways = task.add_subparsers(required=True, metavar="show|render|new")
+    task = subparsers.add_parser(
+        "task", help="show the task, write what others need of it, or hold it against them"
+    )
+    ways = task.add_subparsers(required=True, metavar="show|render|check|new")
     text = "show fields, prompts, rules and digests, and what has changed since the last run"
     shown = ways.add_parser("show", help=text, description=text, parents=[common])
     shown.add_argument("--json", action="store_true", help="as one JSON object")
@@ -214,6 +221,26 @@ def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--after", default="", metavar="REVISION", help="the migration's down_revision in Alembic"
     )
     made.set_defaults(command=commands.render_task)
+    text = "name what differs from the task in the backend, its code, and the deployed model"
+    held = ways.add_parser("check", help=text, description=text, parents=[common])
+    held.add_argument(
+        "--repository",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of the backend's code (backend.repository, if not named); it is only read",
+    )
+    held.add_argument(
+        "--sent",
+        type=Path,
+        metavar="FILE",
+        help="a request that the backend has sent to /api/chat, recorded as JSON",
+    )
+    held.add_argument(
+        "--patch",
+        action="store_true",
+        help="print what is mechanical as a diff: `… --patch | git -C DIR apply`",
+    )
+    held.set_defaults(command=commands.check_task)
     text = "begin a task of your own: a package below tasks/, and a sample that trains at once"
     new = ways.add_parser("new", help=text, description=text)
     new.add_argument("name", metavar="NAME", help="small letters, digits and underscores")

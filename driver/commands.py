@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "--force without a reason", why="the deployment keeps why the gate was overruled"
             )
         arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
+    if arguments.accept_drift:
+        arguments.set.append("accept_drift=true")
     with _at_work(arguments) as session:
         pipeline.run(session)
     return 0
@@ -133,6 +135,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
+    from driver.task.check import at_run
 
     session = _session(arguments)
     plan = pipeline.make(session)
@@ -143,7 +146,7 @@ def plan(arguments: argparse.Namespace) -> int:
         except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
     running = [step.stage for step in plan if step.action is Action.RUN]
-    for doubt in preflight.doubts(session, running):
+    for doubt in (*preflight.doubts(session, running), *at_run.doubts(session, running)):
         session.display.warn(doubt)
     return 0
 
@@ -342,6 +345,14 @@ def render_task(arguments: argparse.Namespace) -> int:
     from driver.task import publish
 
     return publish.render_all(_settings(arguments), arguments.out, arguments.after)
+
+
+def check_task(arguments: argparse.Namespace) -> int:
+    """Hold the task against the backend, its code, and the deployed model."""
+    from driver.task.check import command
+
+    given = arguments.repository, arguments.sent
+    return command.check(_session(arguments), *given, as_patch=arguments.patch)
 
 
 def new_task(arguments: argparse.Namespace) -> int:

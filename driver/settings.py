@@ -70,6 +70,14 @@ class BackendSettings(Params):
     wait_for_reprocess_s: float = Field(0, ge=0)
     """How long to wait for a bulk reprocess under way, which a stop would lose; after that, and
     with 0 at once, it is stopped with a warning."""
+    repository: Path | None = None
+    """A checkout of its code, which `driver task check`, and every run first, hold against the
+    task; it is only read."""
+
+    @field_validator("repository")
+    @classmethod
+    def _of_the_user(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser() if folder else None
 
 
 class WindowSettings(Params):
@@ -155,6 +163,9 @@ class Settings(Params):
     """Free disk space in GB that a run demands; None derives it from the base model's size."""
     backend: BackendSettings | None = None
     """The application; without it no container is stopped and nothing is reprocessed."""
+    accept_drift: bool = False
+    """Go on although the backend could not store or show an answer; `run --accept-drift` sets it,
+    and the run notes what was accepted."""
     window: WindowSettings = WindowSettings()
     retry: RetrySettings = RetrySettings()
     limits: LimitSettings = LimitSettings()
