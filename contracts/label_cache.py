@@ -14,6 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from contracts.label_definition import LabelDefinition
 from contracts.sqlite_file import SqliteFile
 
 CACHE_FILE = "cache/labels.sqlite"
@@ -28,6 +31,10 @@ CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL
                                      source TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS imports (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS definitions (prefix TEXT PRIMARY KEY, asker TEXT NOT NULL,
+                                        definition TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS derived (key TEXT PRIMARY KEY, answer TEXT NOT NULL,
+                                    origin TEXT NOT NULL);
 """
 _IMPORT = """
 INSERT INTO imports SELECT max(coalesce(max(number), 0) + 1, CAST(strftime('%s') AS INTEGER)),
@@ -43,6 +50,16 @@ class Imported(NamedTuple):
     """Digest of what the model is shown of the item."""
     answer: str
     source: str
+
+
+class Derived(NamedTuple):
+    """A row made of answers that were given to other questions."""
+
+    key: str
+    text: str
+    """The whole answer."""
+    origin: str
+    """What it was made from, as JSON (`contracts.derived_labels.Base.origin`)."""
 
 
 _ATTEMPT: dict[str, type | tuple[type, ...]] = {
@@ -99,6 +116,40 @@ class LabelCache(SqliteFile):
         """Keep verdicts by key; worth a commit for many, since they can be had again."""
         query = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)"
         self._write(query, [(key, rules, _json(verdicts)) for key, verdicts in rows])
+
+    def last_verdicts(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the verdicts on the attempts under each key, by whatever rules."""
+        return dict(self._listed("SELECT key, verdicts FROM verdicts WHERE key IN", keys))
+
+    # --- what they were asked under, and what was made of them -----------------------------------
+    def put_definition(self, prefix: str, asker: str, definition: LabelDefinition) -> None:
+        """Keep what answers whose keys begin with `prefix` were asked under, the newest last."""
+        known = list(self.definitions(asker).items())
+        if not known or known[-1] != (prefix, definition):
+            query = "INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)"
+            self._write(query, [(prefix, asker, definition.model_dump_json())])
+
+    def definitions(self, asker: str) -> dict[str, LabelDefinition]:
+        """Return the definitions by prefix, oldest first; unreadable ones are left out."""
+        query = "SELECT prefix, definition FROM definitions WHERE asker = ? ORDER BY rowid"
+        with self._named_errors():
+            rows = self._database.execute(query, (asker,)).fetchall()
+        found = {}
+        for prefix, text in rows:
+            try:
+                found[prefix] = LabelDefinition.model_validate_json(text)
+            except ValidationError:
+                continue
+        return found
+
+    def derived(self, keys: Sequence[str]) -> dict[str, Derived]:
+        """Return derived rows by key; damaged ones are left out."""
+        rows = self._rows("SELECT key, answer, origin FROM derived WHERE key IN", keys)
+        return {row[0]: Derived(*row) for row in rows if _is_derived(row)}
+
+    def put_derived(self, rows: Iterable[Derived]) -> None:
+        """Keep derived rows, in place of earlier ones."""
+        self._write("INSERT OR REPLACE INTO derived VALUES (?, ?, ?)", list(rows))
 
     # --- answers from elsewhere ------------------------------------------------------------------
     def imported(self, items: Sequence[str]) -> dict[str, Imported]:
@@ -232,6 +283,13 @@ def imports_of(workspace: Path) -> int:
             return int(found.fetchone()[0])
     except sqlite3.Error:
         return 0
+
+
+def _is_derived(row: Sequence[Any]) -> bool:
+    try:
+        return all(isinstance(v, str) for v in row) and isinstance(json.loads(row[2]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _list(text: Any) -> list[dict[str, Any]] | None:

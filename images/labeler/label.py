@@ -9,6 +9,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
+
+from pydantic import BaseModel
 
 from contracts import files
 from contracts.entrypoint import StageContext
@@ -17,6 +20,7 @@ from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
+from images.labeler.earlier import Earlier, as_derived, following, judge_for
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.pool import Pool
@@ -80,6 +84,8 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
         imported=origins.count("imported"),
         cached=state.cached,
         asked=state.asked,
+        backfilled=state.backfilled,
+        derived=sum(bool(each.derived and each.output) for each in state.decisions.values()),
         quarantined=len(items) - len(origins),
         imports=imports,
     )
@@ -119,6 +125,7 @@ def _ask_teacher(
         (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
         teacher = Teacher(tag, digest, state.task, params, wanted)
+        cache.put_definition(teacher.prefix, teacher.asker.mark, teacher.definition)
         open_ = list(_unanswered(context, state, teacher, cache, wanted))
         if open_ and away:
             raise away
@@ -137,10 +144,10 @@ def _ask_teacher(
                 state.settle(question, failure=answer.what)
             else:
                 heard = _hear(state, cache, question, answer)
-                is_over = heard.settled(params.max_attempts)
+                again = following(state.task, heard, params.max_attempts)
                 if heard.accepted is None:
-                    pool.refuse(None if is_over else heard)
-                if is_over:
+                    pool.refuse(again)
+                if again is None:
                     state.settle(heard)
                     settled.append(heard)
             _tell(context, state)
@@ -177,20 +184,26 @@ def _unanswered(
     for item in items:
         same[teacher.key(item)].append(item)
     attempts, rules = cache.attempts(list(same)), state.task.label_digest()
-    verdicts = cache.verdicts(list(attempts), rules)
+    lacking = {key: group for key, group in same.items() if key not in attempts}
+    earlier = Earlier(state.task, teacher, cache, lacking) if context.params.backfill else None
+    verdicts = cache.verdicts([*attempts, *(earlier.derived if earlier else ())], rules)
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
     told = time.monotonic()
     for number, (key, group) in enumerate(same.items()):
         told = _tell_now_and_then(context, state, told, known=f"{number} of {len(same)} looked at")
-        before = Attempt.read(attempts.get(key, ()))
-        known = verdicts.get(key, [])
-        judgements = remembered(state.task, before, known)
-        question = Question(key, tuple(group), before, judgements or ())
+        question = earlier.known(key) if earlier else None
+        if question is None:
+            before = Attempt.read(attempts.get(key, ()))
+            question = Question(key, tuple(group), before)
+        judgements = remembered(state.task, question.attempts, verdicts.get(key, []))
         if judgements is None:
-            again = tuple(judge(state.task, group[0], attempt) for attempt in before)
-            question = Question(key, tuple(group), before, again)
-            judged.append(question)
+            judgements = tuple(judge(state.task, group[0], each) for each in question.attempts)
+            judged.append(replace(question, judgements=judgements))
+        question = replace(question, judgements=judgements)
+        if earlier and question.accepted is None and key in lacking:
+            question = earlier.completed(key, context.params.max_attempts)
+            judged += [question] if question.attempts else []
         if question.accepted is not None:
             state.settle(question, cached=True)
             continue
@@ -228,14 +241,19 @@ def _is_good(state: Labelling, question: Question, answer: Answer) -> bool:
 
     An item that the teacher has not labelled may be too hard for it: there a whole answer does.
     """
-    judgement = judge(state.task, question.item, Attempt.of(0, answer, time.time()))
+    judgement = judge_for(state.task, question, Attempt.of(0, answer, time.time()))
     if state.decisions[question.item.id].origin == "teacher":
         return judgement.output is not None
     return not {"format", "cut-off"} & set(judgement.faults)
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:
-    """Keep what today's rules say, so that they are not asked again; a kill loses no answer."""
+    """Keep what today's rules say, so that they are not asked again; a kill loses no answer.
+
+    A row that was completed is kept as well, whole: a later edit can start from it.
+    """
+    judged = list(judged)
+    cache.put_derived(row for row in map(as_derived, judged) if row)
     rows = ((q.key, [verdict_of(judgement) for judgement in q.judgements]) for q in judged)
     cache.put_verdicts(task.label_digest(), rows)
 
@@ -290,7 +308,7 @@ def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answe
     attempt = Attempt.of(len(question.attempts), answer, time.time())
     attempts = (*question.attempts, attempt)
     cache.put(question.key, [asdict(each) for each in attempts])
-    judgement = judge(state.task, question.item, attempt)
+    judgement = judge_for(state.task, question, attempt)
     state.hear(attempt, judgement)
     return replace(question, attempts=attempts, judgements=(*question.judgements, judgement))
 
@@ -317,11 +335,7 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     decisions = [(key, state.decisions[key]) for key in state.items]
     files.write_jsonl(
         context.output(LABELS),
-        (
-            {"id": key, "label": json.loads(each.output.model_dump_json()), "origin": each.origin}
-            for key, each in decisions
-            if each.output is not None
-        ),
+        (_row(key, each, each.output) for key, each in decisions if each.output is not None),
     )
     files.write_jsonl(
         context.output(QUARANTINE),
@@ -338,6 +352,12 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     )
     previous = previous_labels(context.folder, state.task, state.items)
     files.write_json(context.output(LABEL_REPORT), report(state, previous))
+
+
+def _row(key: str, decision: Decision, output: BaseModel) -> dict[str, Any]:
+    """Return a label as it is written; one of earlier answers says of which."""
+    row = {"id": key, "label": json.loads(output.model_dump_json()), "origin": decision.origin}
+    return {**row, "derived": decision.derived} if decision.derived else row
 
 
 def _require_enough(state: Labelling, least: float) -> None:

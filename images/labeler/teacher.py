@@ -12,15 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.files import canonical_json, digest_text
+from contracts.derived_labels import Asker, Base, row_key
 from contracts.label_cache import is_attempt
+from contracts.label_definition import LabelDefinition
 from contracts.params import LabelParams
 from images.labeler.asking import Request
 from serving.engine import Answer
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
-_FORMAT = "attempts 2"
-"""Changes with the fields of `Attempt` that a cached answer cannot be read without."""
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
 _BYTES_PER_TOKEN = 2.5
@@ -100,6 +99,14 @@ class Question:
     items: tuple[Item, ...]
     attempts: tuple[Attempt, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    base: Base | None = None
+    """The answer that these attempts complete; None where they are whole answers."""
+    row: str = ""
+    """The key of the row that they complete."""
+    origin: str = ""
+    """What the answer was made from, if it was given to other questions (`Derived.origin`)."""
+    spent: tuple[Attempt, ...] = ()
+    """The requests that it was completed by."""
 
     @property
     def item(self) -> Item:
@@ -189,9 +196,10 @@ class Teacher:
         self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
         # The size of the context is no part of it: an input that does not fit is refused, so
         # it never changes an answer.
+        self.definition = LabelDefinition.of(task)
+        self.asker = Asker(tag, digest, self._sampling)
         prompts = [task.label_prompt, task.correction_prompt]
-        asked = [_FORMAT, tag, digest, self._sampling, prompts, self._schema]
-        self._key = digest_text(canonical_json(asked))
+        self.prefix = self.asker.prefix(prompts, self._schema)
 
     def key(self, item: Item) -> str:
         """Return the cache key of an item: all that its first request depends on.
@@ -199,7 +207,11 @@ class Teacher:
         The label rules are not part of it. They judge cached answers anew, so a changed rule
         costs a request only for the answers that it bars.
         """
-        return digest_text(self._key + self._task.item_digest(item))
+        return row_key(self.prefix, self._task.item_digest(item))
+
+    def backfill_key(self, item: Item, base: Base) -> str:
+        """Return the cache key of what completes an answer: all that the request depends on."""
+        return self.asker.backfill_key(self._completing(item, base), self._only(base.asked))
 
     def request(self, question: Question) -> Request:
         """Return the next request about an item, warmer than the last and with another seed."""
@@ -207,7 +219,7 @@ class Teacher:
         temperature = min(2.0, self._temperature + _WARMER * number)
         return Request(
             self._messages(question),
-            self._schema,
+            self._only(question.base.asked) if question.base else self._schema,
             {
                 **self._sampling,
                 "num_ctx": self._num_ctx,
@@ -230,13 +242,27 @@ class Teacher:
         An answer that was cut off, or that holds chat markup, is not shown again: it would fill
         the context, or could not be told from markup.
         """
-        asked = self._task.label_messages(question.item)
+        base = question.base
+        if base is None:
+            asked = self._task.label_messages(question.item)
+        else:
+            asked = self._completing(question.item, base)
         if not question.attempts or not question.attempts[-1].finished:
             return asked
         last, judgement = question.attempts[-1], question.judgements[-1]
         if any(token in last.text for token in self._task.chat.control_tokens):
             return asked
-        return self._task.correction_messages(question.item, last.text, judgement.reasons)
+        return self._task.corrected(asked, last.text, judgement.reasons)
+
+    def _completing(self, item: Item, base: Base) -> list[dict[str, str]]:
+        """Return the question for the fields that an answer lacks: it, and what they mean."""
+        fields = {name: self.definition.fields[name].meaning for name in base.asked}
+        return self._task.backfill_messages(item, base.values, fields)
+
+    def _only(self, fields: Sequence[str]) -> dict[str, Any]:
+        """Return the schema of an answer of some fields only."""
+        properties = {name: self._schema["properties"][name] for name in fields}
+        return {**self._schema, "properties": properties, "required": list(properties)}
 
 
 def as_rows(attempts: Sequence[Attempt], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
