@@ -6,14 +6,16 @@ from (`LabelCache.derived`), and is itself an answer that a later definition can
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contracts.files import canonical_json, digest_text
 from contracts.label_cache import LabelCache, is_attempt
 from contracts.label_definition import Edit, LabelDefinition, compare, to_ask
+from contracts.params import LabelParams
 
 FORMAT = "attempts 2"
 """Changes with the fields of an attempt that a cached answer cannot be read without."""
@@ -26,6 +28,16 @@ class Asker:
     tag: str
     digest: str
     sampling: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, tag: str, digest: str, params: LabelParams) -> Asker:
+        """Return how a teacher is asked under the label stage's params."""
+        sampling = {
+            "num_predict": params.num_predict,
+            "temperature": params.temperature,
+            "repeat_penalty": 1.0,
+        }
+        return cls(tag, digest, sampling)
 
     @property
     def mark(self) -> str:
@@ -41,6 +53,12 @@ class Asker:
         """Return the key of the answers to a question for some fields only: all of the request."""
         asked = ["backfill", self.mark, [dict(each) for each in messages], dict(schema)]
         return digest_text(canonical_json(asked))
+
+
+def gold_sample(reviewed: Iterable[str], count: int) -> list[str]:
+    """Return the ids of reviewed items that the teacher is asked about too: by a hash, so the same
+    ones every time."""
+    return sorted(reviewed, key=lambda key: hashlib.sha256(key.encode()).digest())[:count]
 
 
 def row_key(prefix: str, item_digest: str) -> str:
@@ -70,6 +88,18 @@ class Base:
         """Return the whole answer as JSON, with its fields in order."""
         values = {**self.values, **more}
         return json.dumps({n: values[n] for n in order if n in values}, ensure_ascii=False)
+
+    def can_stand(self, order: Iterable[str], parse: Callable[[str], object]) -> bool:
+        """Return whether nothing is wrong with its own fields, as far as its form tells.
+
+        `parse` raises a ValueError that names the fields which are wrong, as `Task.parse` does.
+        """
+        try:
+            parse(self.merged(order, dict.fromkeys(self.asked)))
+        except ValueError as error:
+            named = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
+            return named <= {*self.asked}
+        return True
 
 
 @dataclass(frozen=True)

@@ -195,11 +195,22 @@ def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
     task = subparsers.add_parser("task", help="show the task, or write what others need of it")
-    ways = task.add_subparsers(required=True, metavar="show|render|new")
+    ways = task.add_subparsers(required=True, metavar="show|diff|render|new")
     text = "show fields, prompts, rules and digests, and what has changed since the last run"
     shown = ways.add_parser("show", help=text, description=text, parents=[common])
     shown.add_argument("--json", action="store_true", help="as one JSON object")
     shown.set_defaults(command=commands.show_task)
+    text = "say what has changed in the task, and what labelling and training that costs"
+    diff = ways.add_parser("diff", help=text, description=text, parents=[common])
+    diff.add_argument(
+        "since",
+        nargs="?",
+        default="",
+        metavar="REVISION|RUN",
+        help="since when: a revision of git or a run (the last run, if not named)",
+    )
+    diff.add_argument("--json", action="store_true", help="as one JSON object")
+    diff.set_defaults(command=commands.diff_task)
     text = "write guide, schema, Modelfile, parser, columns, types … of the task into a folder"
     made = ways.add_parser("render", help=text, description=text, parents=[common])
     made.add_argument(

@@ -128,13 +128,19 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Say what a run would do about each stage, whether the training fits, and what is in doubt."""
+    from contracts import stages
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
+    from driver.task import cost
 
     session = _session(arguments)
     plan = pipeline.make(session)
     plan_table(plan, session.display.console)
+    if any(step.stage is stages.LABEL and step.action is Action.RUN for step in plan) and (
+        asked := cost.of(session)
+    ):
+        session.display.note(asked.text())
     if forecast.trains(plan):
         try:
             forecast.announce(session)
@@ -332,6 +338,13 @@ def show_task(arguments: argparse.Namespace) -> int:
     from driver.task import show
 
     return show.show(_settings(arguments), as_json=arguments.json)
+
+
+def diff_task(arguments: argparse.Namespace) -> int:
+    """Say what an edit of the task costs before it is made."""
+    from driver.task import diff
+
+    return diff.show(_session(arguments), arguments.since, as_json=arguments.json)
 
 
 def render_task(arguments: argparse.Namespace) -> int:

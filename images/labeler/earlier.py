@@ -65,7 +65,7 @@ class Earlier:
         for the whole where there is no answer, or it cannot stand."""
         whole = Question(key, tuple(self._lacking[key]))
         base = self._bases.get(key)
-        if base is None or not _can_stand(self._task, base):
+        if base is None or not base.can_stand(self._task.output.model_fields, self._task.parse):
             return whole
         if not base.asked:
             text = base.merged(self._task.output.model_fields, {})
@@ -118,16 +118,6 @@ def as_derived(question: Question) -> Derived | None:
         origin = json.dumps(question.base.origin(question.key))
         return Derived(question.row, text, origin)
     return Derived(question.key, text, question.origin)
-
-
-def _can_stand(task: Task, base: Base) -> bool:
-    """Return whether nothing is wrong with an answer's own fields, as far as its form tells."""
-    try:
-        task.parse(base.merged(task.output.model_fields, dict.fromkeys(base.asked)))
-    except InvalidAnswer as error:
-        named = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
-        return named <= {*base.asked}
-    return True
 
 
 def _without(task: Task, item: Item, base: Base) -> Judgement | None:

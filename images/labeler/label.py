@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts import files
+from contracts.derived_labels import gold_sample
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
 from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
@@ -150,6 +150,7 @@ def _ask_teacher(
                 if again is None:
                     state.settle(heard)
                     settled.append(heard)
+                    cache.put_derived(filter(None, [as_derived(heard)]))
             _tell(context, state)
         _remember(cache, state.task, settled)
 
@@ -168,8 +169,7 @@ def _identify(
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
     """Return reviewed items, chosen by a hash of their ids: the same ones in every run."""
-    ids = sorted(state.reviewed, key=lambda key: hashlib.sha256(key.encode()).digest())
-    return [state.items[key] for key in ids[:count]]
+    return [state.items[key] for key in gold_sample(state.reviewed, count)]
 
 
 def _unanswered(

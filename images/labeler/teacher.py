@@ -188,16 +188,11 @@ class Teacher:
         self._timeout_s = params.timeout_s
         self._temperature = params.temperature
         self._schema = task.schema()
-        self._sampling = {
-            "num_predict": params.num_predict,
-            "temperature": params.temperature,
-            "repeat_penalty": 1.0,
-        }
         self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
         # The size of the context is no part of it: an input that does not fit is refused, so
         # it never changes an answer.
         self.definition = LabelDefinition.of(task)
-        self.asker = Asker(tag, digest, self._sampling)
+        self.asker = Asker.of(tag, digest, params)
         prompts = [task.label_prompt, task.correction_prompt]
         self.prefix = self.asker.prefix(prompts, self._schema)
 
@@ -221,7 +216,7 @@ class Teacher:
             self._messages(question),
             self._only(question.base.asked) if question.base else self._schema,
             {
-                **self._sampling,
+                **self.asker.sampling,
                 "num_ctx": self._num_ctx,
                 "temperature": temperature,
                 "seed": number,
