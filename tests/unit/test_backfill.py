@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from typing import Annotated, Any
 
 import pytest
@@ -15,44 +14,18 @@ from contracts.errors import EngineUnavailable
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import LabelDefinition, compare
 from images.labeler import label as label_stage
-from tasks import OnlyFor, Task, Violation, load_task
+from tasks import Task, Violation
+from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label
-from tests.unit.labelling import GOOD, Labelling, engine, stage
+from tests.unit.labelling import Labelling, engine, stage
 from tests.unit.scripted_engine import ScriptedEngine
 
 __all__ = ["engine", "stage"]
-
-TASK = load_task("liga_relevance")
-IRRELEVANT = json.dumps(label(None), ensure_ascii=False)
-_SECTION = "\n\n## deadline\nBis wann die Liga handeln muss; null, wenn kein Tag genannt ist."
-
-
-def with_deadline(task: Task = TASK, section: str = _SECTION) -> Task:
-    """Return the task with the field `deadline`, as an edit of its files would leave it."""
-    about = Field(
-        title="Frist", description="Der Tag, bis zu dem die Liga handeln muss, oder null."
-    )
-    output = create_model("Edited", __base__=task.output, deadline=(date | None, about))
-    prompt = task.label_prompt.replace("tags, reasoning", "tags, reasoning, deadline")
-    assert prompt != task.label_prompt
-    return replace(
-        task,
-        output=output,
-        label_prompt=prompt + section,
-        only_for={"deadline": OnlyFor(where={"relevant": True})},
-    )
 
 
 @pytest.fixture
 def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
     return lambda task: monkeypatch.setattr(label_stage, "load_task", lambda _: task)
-
-
-def answers(messages: list[dict[str, str]], _number: int) -> str:
-    """Answer as a teacher would that is asked for the whole, or for the deadline alone."""
-    if len(messages) > 2:
-        return '{"deadline": "2026-03-31"}'
-    return IRRELEVANT if "Fall 1." in messages[1]["content"] else GOOD
 
 
 def labelled(stage: Labelling, engine: ScriptedEngine) -> list[bytes]:
@@ -143,7 +116,7 @@ def test_what_is_said_of_the_added_field_anew_asks_for_it_again_alone(
     labelled(stage, engine)
     edit(with_deadline())
     stage.label()
-    edit(with_deadline(section=_SECTION.replace("Bis wann", "Der Tag, bis zu dem")))
+    edit(with_deadline(section=SECTION.replace("Bis wann", "Der Tag, bis zu dem")))
     metrics = stage.label()
     assert (metrics.asked, metrics.backfilled) == (0, 2)
 
@@ -229,7 +202,7 @@ def test_limits_are_asked_about_only_where_they_are_broken(
     )
     stage.label()
     short = Annotated[str, StringConstraints(min_length=1, max_length=5)]
-    tags = (list[short], Field(max_length=8, title="Schlagworte"))  # type: ignore[valid-type]
+    tags = (list[short], Field(max_length=8, title="Schlagworte"))
     edited = replace(TASK, output=create_model("Short", __base__=TASK.output, tags=tags))
     assert edited.schema() != TASK.schema()
     edit(edited)
