@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(subparsers, common)
     _add_report(subparsers, common)
     _add_unit(subparsers, common)
+    _add_label(subparsers, common)
     _add_labels(subparsers, common)
     _add_task(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
@@ -174,6 +175,27 @@ def _add_unit(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--folder", type=Path, default=SYSTEM_UNITS, help="where to write it (%(default)s)"
     )
     unit.set_defaults(command=commands.install_unit)
+
+
+def _add_label(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "label the items (as `stage label`), or preview what an edit of the task does to a few"
+    label = subparsers.add_parser("label", help=text, description=text, parents=[common])
+    label.add_argument(
+        "--preview",
+        type=int,
+        metavar="N",
+        help="ask about N chosen rows under the task as it was and as it is; change no label",
+    )
+    label.add_argument(
+        "--since",
+        default="",
+        metavar="REVISION|RUN",
+        help="with --preview: as it was when (the last run, if not named)",
+    )
+    label.add_argument(
+        "--out", type=Path, metavar="FILE", help="with --preview: the page (preview.html)"
+    )
+    label.set_defaults(command=commands.label)
 
 
 def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:

@@ -333,6 +333,35 @@ def report_labels(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def label(arguments: argparse.Namespace) -> int:
+    """Run the label stage; or show a few rows under the task as it was and as it is."""
+    if arguments.preview is None:
+        if arguments.since or arguments.out:
+            raise SettingsInvalid("--since and --out belong to --preview")
+        arguments.name = "label"
+        return stage(arguments)
+    from contracts import files
+    from driver import locks
+    from driver.preview.comparison import preview
+    from driver.report import preview as shown
+    from driver.task.diff import since_when
+
+    if arguments.preview < 1:
+        raise SettingsInvalid("--preview takes a number of rows, from 1 on")
+    session = _session(arguments)
+    console = session.display.console
+    with locks.workspace(session.workspace):
+        since = since_when(session, arguments.since)
+        found = preview(
+            session, arguments.preview, since, lambda done, of: console.say(f"asked {done} of {of}")
+        )
+    out = arguments.out or Path("preview.html")
+    shown.show(found, console)
+    files.write_text(out, shown.markup(found, session.task))
+    console.say(f"{out} shows every field, with what differs marked.")
+    return 0
+
+
 def show_task(arguments: argparse.Namespace) -> int:
     """Show the task at a glance."""
     from driver.task import show

@@ -21,7 +21,7 @@ _ANEW = "no answer of before can stand: every row is labelled anew"
 
 def show(session: Session, since: str, *, as_json: bool) -> int:
     """Print what has changed since a run (the last one, if not named) or a revision of git."""
-    name, old = _before(session, since)
+    name, old = since_when(session, since)
     now = LabelDefinition.of(session.task)
     edit, price = compare(old, now), cost.of(session)
     training = _training(session, edit, price)
@@ -44,7 +44,11 @@ def show(session: Session, since: str, *, as_json: bool) -> int:
     return 0
 
 
-def _before(session: Session, since: str) -> tuple[str, LabelDefinition]:
+def since_when(session: Session, since: str) -> tuple[str, LabelDefinition]:
+    """Return what labels rested on at a run, the last one if none is named, or at a revision.
+
+    With what to call it. Raises `InputMissing` for what is neither, or has not noted it.
+    """
     task = session.task.name
     if not since or (session.workspace / "runs" / since).is_dir():
         run = Run.named(session.workspace, since)

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from contracts.derived_labels import Base, ancestors, bases
 from contracts.label_cache import Derived, LabelCache
-from images.labeler.teacher import Attempt, Judgement, Question, Teacher, judge, judge_output
+from images.labeler.teacher import Judgement, Question, Teacher, judge, judge_output
+from serving.attempts import Attempt
 from tasks.definition import InvalidAnswer, Item, Task
 from tasks.parsing import parse_answer
 

@@ -27,7 +27,6 @@ from images.labeler.pool import Pool
 from images.labeler.rows import Unusable, read_items, read_reviews
 from images.labeler.server import Server
 from images.labeler.teacher import (
-    Attempt,
     Judgement,
     Question,
     Teacher,
@@ -38,6 +37,7 @@ from images.labeler.teacher import (
     unaskable,
     verdict_of,
 )
+from serving.attempts import Attempt
 from serving.engine import Answer
 from serving.teachers import (
     TeacherIdentity,

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from images.labeler.teacher import Attempt, Judgement, Question
+from images.labeler.teacher import Judgement, Question
+from serving.attempts import Attempt
 from tasks.definition import Item, Task
 
 _SHOWN_FAULTS = 3

@@ -13,63 +13,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.derived_labels import Asker, Base, row_key
-from contracts.label_cache import is_attempt
 from contracts.label_definition import LabelDefinition
 from contracts.params import LabelParams
 from images.labeler.asking import Request
-from serving.engine import Answer
+from serving.attempts import Attempt, context_for
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
-_BYTES_PER_TOKEN = 2.5
-"""Least for German in Qwen3's vocabulary: articles have 3.2 to 4.5, names and numbers less."""
-_CONTEXT_STEP = 2048
-"""A context is a multiple of this, so that one more item hardly ever means another one."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One request and what came back, as cached and as written to the quarantine."""
-
-    seed: int
-    text: str
-    finished: bool
-    reason: str
-    """Why the engine ended the answer."""
-    prompt_tokens: int
-    answer_tokens: int
-    seconds: float
-    """How long the model worked."""
-    began_at: float | None = None
-    """When the request was sent, in seconds since the epoch; None where nobody noted it."""
-    ended_at: float | None = None
-
-    @classmethod
-    def of(cls, seed: int, answer: Answer, ended_at: float) -> Attempt:
-        """Return what is kept of an answer that came at `ended_at`."""
-        return cls(
-            seed=seed,
-            text=answer.text,
-            finished=answer.finished,
-            reason=answer.reason,
-            prompt_tokens=answer.prompt_tokens,
-            answer_tokens=answer.answer_tokens,
-            seconds=round(answer.seconds - (answer.waited_s or 0), 3),
-            began_at=round(ended_at - answer.seconds, 3),
-            ended_at=round(ended_at, 3),
-        )
-
-    @classmethod
-    def read(cls, rows: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
-        """Return cached attempts; none of them if one is unreadable, and the item is asked anew."""
-        kept = list(rows)
-        return tuple(cls(**row) for row in kept) if all(map(is_attempt, kept)) else ()
-
-    @classmethod
-    def given(cls, text: str, source: str) -> Attempt:
-        """Return a whole answer that no request was made for."""
-        return cls(0, text, True, source, 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -188,7 +139,9 @@ class Teacher:
         self._timeout_s = params.timeout_s
         self._temperature = params.temperature
         self._schema = task.schema()
-        self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
+        self._num_ctx = params.num_ctx or context_for(
+            task.label_prompt, map(task.user_message, items), params.num_predict
+        )
         # The size of the context is no part of it: an input that does not fit is refused, so
         # it never changes an answer.
         self.definition = LabelDefinition.of(task)
@@ -223,13 +176,6 @@ class Teacher:
             },
             self._timeout_s,
         )
-
-    def _context(self, items: Iterable[Item], num_predict: int) -> int:
-        """Return a context that holds the longest item's question, answer, and a second answer."""
-        longest = max(len(self._task.user_message(item).encode()) for item in items)
-        prompt = len(self._task.label_prompt.encode()) + longest
-        needed = prompt / _BYTES_PER_TOKEN + 2 * num_predict
-        return _CONTEXT_STEP * -(-int(needed) // _CONTEXT_STEP)
 
     def _messages(self, question: Question) -> list[dict[str, str]]:
         """Return the question, with the last answer and what is wrong with it.
