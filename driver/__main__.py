@@ -195,7 +195,7 @@ def _add_label(subparsers: Any, common: argparse.ArgumentParser) -> None:
     label.add_argument(
         "--out", type=Path, metavar="FILE", help="with --preview: the page (preview.html)"
     )
-    label.set_defaults(command=commands.label)
+    label.set_defaults(command=commands.label, name="label")
 
 
 def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:

@@ -128,7 +128,6 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Say what a run would do about each stage, whether the training fits, and what is in doubt."""
-    from contracts import stages
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
@@ -137,10 +136,7 @@ def plan(arguments: argparse.Namespace) -> int:
     session = _session(arguments)
     plan = pipeline.make(session)
     plan_table(plan, session.display.console)
-    if any(step.stage is stages.LABEL and step.action is Action.RUN for step in plan) and (
-        asked := cost.of(session)
-    ):
-        session.display.note(asked.text())
+    cost.announce(session, plan)
     if forecast.trains(plan):
         try:
             forecast.announce(session)
@@ -335,31 +331,13 @@ def report_labels(arguments: argparse.Namespace) -> int:
 
 def label(arguments: argparse.Namespace) -> int:
     """Run the label stage; or show a few rows under the task as it was and as it is."""
-    if arguments.preview is None:
-        if arguments.since or arguments.out:
-            raise SettingsInvalid("--since and --out belong to --preview")
-        arguments.name = "label"
-        return stage(arguments)
-    from contracts import files
-    from driver import locks
-    from driver.preview.comparison import preview
-    from driver.report import preview as shown
-    from driver.task.diff import since_when
+    from driver.preview import command
 
-    if arguments.preview < 1:
-        raise SettingsInvalid("--preview takes a number of rows, from 1 on")
-    session = _session(arguments)
-    console = session.display.console
-    with locks.workspace(session.workspace):
-        since = since_when(session, arguments.since)
-        found = preview(
-            session, arguments.preview, since, lambda done, of: console.say(f"asked {done} of {of}")
-        )
-    out = arguments.out or Path("preview.html")
-    shown.show(found, console)
-    files.write_text(out, shown.markup(found, session.task))
-    console.say(f"{out} shows every field, with what differs marked.")
-    return 0
+    if arguments.preview is not None:
+        return command.show(_session(arguments), arguments.preview, arguments.since, arguments.out)
+    if arguments.since or arguments.out:
+        raise SettingsInvalid("--since and --out belong to --preview")
+    return stage(arguments)
 
 
 def show_task(arguments: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def show(found: Preview, console: LastingConsole) -> None:
         title = f"{each.row.item.id} ({each.row.why})"
         if not console.is_terminal:
             for name, old, new in lines or [("the same", "", "")]:
-                console.say("\t".join(" ".join(x.split()) for x in (title, name, old, new)))
+                _say(console, "\t".join(" ".join(x.split()) for x in (title, name, old, new)))
             continue
         shown = Table(title=plain(title), title_justify="left", title_style="bold")
         shown.add_column("", no_wrap=True)
@@ -61,6 +61,14 @@ def markup(found: Preview, task: Task) -> str:
     return page(
         "Preview of an edit", f"<p>{escape(heading)}. {escape(summary(found))}</p>{counted}"
     )
+
+
+def _say(console: LastingConsole, line: str) -> None:
+    """Write a line as it is: rich would turn its tabs into blanks."""
+    try:
+        console.file.write(f"{line}\n")
+    except OSError:
+        console.on_broken_pipe()
 
 
 def _old(row: Compared) -> Told:

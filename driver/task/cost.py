@@ -25,6 +25,7 @@ from contracts.derived_labels import (
 )
 from contracts.label_cache import CACHE_FILE, LabelCache, is_attempt
 from contracts.label_definition import LabelDefinition
+from driver.plan import Action, Step
 from serving.teachers import connect_teachers, remembered_teacher
 from tasks.definition import InvalidAnswer, Item, Task
 
@@ -113,6 +114,14 @@ def of(session: Session) -> Cost | None:
         asker = Asker.of(teacher.tag, teacher.digest, session.settings.label)
         count = _Count(session, cache, asker, items)
         return _priced(count.rows(), tuple(sorted(count.fields)), session.workspace)
+
+
+def announce(session: Session, plan: Sequence[Step]) -> None:
+    """Say what the label stage would ask, where a plan runs it."""
+    if not any(step.stage is stages.LABEL and step.action is Action.RUN for step in plan):
+        return
+    if (found := of(session)) is not None:
+        session.display.note(found.text())
 
 
 def _items(session: Session) -> list[Item]:

@@ -13,7 +13,7 @@ import pytest
 
 from contracts import files, stages
 from contracts.errors import InputMissing
-from contracts.label_definition import LabelDefinition
+from contracts.label_definition import LabelDefinition, compare
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
@@ -148,11 +148,8 @@ def test_each_kind_of_edit_says_what_it_does() -> None:
     old = LabelDefinition.of(TASK)
     first, *_ = TASK.rules
     told = old.model_copy(update={"rules": {**old.rules, first.id: "error: anders"}})
-    edit = diff.compare(old, told)
+    edit = compare(old, told)
     assert list(diff.effects(edit, told)) == [
         (f"rule {first.id}", "only rows that break it now are asked again")
     ]
-    assert (
-        "what labels rest on is the same"
-        in dict(diff.effects(diff.compare(old, old), old)).values()
-    )
+    assert "what labels rest on is the same" in dict(diff.effects(compare(old, old), old)).values()
