@@ -61,6 +61,10 @@ def gold_sample(reviewed: Iterable[str], count: int) -> list[str]:
     return sorted(reviewed, key=lambda key: hashlib.sha256(key.encode()).digest())[:count]
 
 
+REVIEW = "review"
+"""Where an answer is from that a person has given; it is never asked about as a whole."""
+
+
 def row_key(prefix: str, item_digest: str) -> str:
     """Return the key of an item's answers: all that its first request depends on."""
     return digest_text(prefix + item_digest)
@@ -71,7 +75,7 @@ class Base:
     """A valid answer of an earlier definition, and what it lacks."""
 
     source: str
-    """Its key in the cache."""
+    """Its key in the cache, or `REVIEW`."""
     attempt: int
     """Which of the answers there it is; -1 for a row that was derived itself."""
     values: Mapping[str, Any]
@@ -182,3 +186,20 @@ def _fields(text: str, definition: LabelDefinition) -> dict[str, Any] | None:
         return None
     whole = isinstance(found, dict) and found.keys() == definition.fields.keys()
     return found if whole else None
+
+
+def of_review(
+    label: object, definition: LabelDefinition, earlier: Iterable[LabelDefinition]
+) -> Base | None:
+    """Return a person's label with the fields of an earlier definition, and what it lacks.
+
+    None for any other: a label that lacks what it never could is a mistake of whoever wrote it.
+    What prompts say is no matter here.
+    """
+    if not isinstance(label, dict) or label.keys() == definition.fields.keys():
+        return None
+    if all(each.fields.keys() != label.keys() for each in earlier):
+        return None
+    kept = {name: label[name] for name in definition.fields if name in label}
+    asked, given = to_ask(definition, kept)
+    return Base(REVIEW, -1, {**kept, **given}, asked)

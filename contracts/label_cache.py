@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from contracts.files import canonical_json, digest_text
 from contracts.label_definition import LabelDefinition
 from contracts.sqlite_file import SqliteFile
 
 CACHE_FILE = "cache/labels.sqlite"
 """Below the workspace."""
+_ANYBODY = ""
+"""In place of who is asked: a definition that labels of persons rest on."""
 _AT_ONCE = 500
 """Keys in one query; SQLite allows 999 in its oldest configuration."""
 _TABLES = """
@@ -128,6 +131,13 @@ class LabelCache(SqliteFile):
         if not known or known[-1] != (prefix, definition):
             query = "INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)"
             self._write(query, [(prefix, asker, definition.model_dump_json())])
+
+    def note_definition(self, definition: LabelDefinition) -> list[LabelDefinition]:
+        """Keep what labels rest on now, whoever gives them; return all that they ever rested on."""
+        prefix = digest_text(canonical_json(definition.model_dump(mode="json")))
+        self.put_definition(prefix, _ANYBODY, definition)
+        found = self.definitions(_ANYBODY).values()
+        return [each for each in found if each.task == definition.task]
 
     def definitions(self, asker: str) -> dict[str, LabelDefinition]:
         """Return the definitions by prefix, oldest first; unreadable ones are left out."""

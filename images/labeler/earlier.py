@@ -7,13 +7,15 @@ put into that answer, which is then judged as a whole. What the edit has outdate
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache as cached
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from contracts.derived_labels import Base, ancestors, bases
+from contracts.derived_labels import REVIEW, Base, ancestors, bases
 from contracts.label_cache import Derived, LabelCache
 from images.labeler.teacher import Judgement, Question, Teacher, judge, judge_output
 from serving.attempts import Attempt
@@ -84,13 +86,37 @@ class Earlier:
         return following(self._task, question, max_attempts) or question
 
 
+def of_reviews(
+    task: Task,
+    teacher: Teacher,
+    cache: LabelCache,
+    incomplete: Mapping[str, Base],
+    items: Mapping[str, Item],
+) -> list[Question]:
+    """Return the questions for what persons' labels lack, with the attempts at them so far."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name, base in incomplete.items():
+        same[teacher.backfill_key(items[name], base)].append(name)
+    attempts = cache.attempts(list(same))
+    found = []
+    for key, names in same.items():
+        group = tuple(items[name] for name in names)
+        question = Question(
+            key, group, Attempt.read(attempts.get(key, ())), base=incomplete[names[0]]
+        )
+        judged = tuple(judge_for(task, question, each) for each in question.attempts)
+        found.append(replace(question, judgements=judged))
+    return found
+
+
 def following(task: Task, question: Question, max_attempts: int) -> Question | None:
     """Return what is to be asked next; None where nothing is.
 
     A completed answer that breaks the very rules that it breaks without what was asked for is
     itself outdated: then the item is asked as a whole.
     """
-    if question.base and question.judgements and question.accepted is None:
+    whole = question.base is not None and question.base.source != REVIEW
+    if whole and question.base and question.judgements and question.accepted is None:
         without = _without(task, question.item, question.base)
         if without and without.faults and {*question.judgements[-1].faults} <= {*without.faults}:
             return Question(question.row, question.items)
@@ -114,6 +140,8 @@ def as_derived(question: Question) -> Derived | None:
     output = question.accepted
     if output is None or not (question.base or question.origin):
         return None
+    if question.base and question.base.source == REVIEW:
+        return None  # what a person has said can be read again, and may be changed by then
     text = json.dumps(output.model_dump(mode="json"), ensure_ascii=False)
     if question.base:
         origin = json.dumps(question.base.origin(question.key))

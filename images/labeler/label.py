@@ -17,10 +17,11 @@ from contracts.derived_labels import gold_sample
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
 from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
+from contracts.label_definition import LabelDefinition
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
-from images.labeler.earlier import Earlier, as_derived, following, judge_for
+from images.labeler.earlier import Earlier, as_derived, following, judge_for, of_reviews
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.pool import Pool
@@ -64,8 +65,12 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
-    reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
-    state = Labelling(task, items, reviewed)
+    with LabelCache(context.root / CACHE_FILE) as cache:
+        earlier = cache.note_definition(LabelDefinition.of(task))
+    reviewed, unusable, incomplete = read_reviews(
+        context.input(REVIEWED), task, items, earlier if context.params.backfill else ()
+    )
+    state = Labelling(task, items, reviewed, incomplete)
     _take_reviewed(context, state)
     _set_apart(state, unusable)
     _tell(context, state)
@@ -119,14 +124,17 @@ def _ask_teacher(
 ) -> None:
     """Ask for every item without a review, and for a few with one, to see how far they agree."""
     params = context.params
-    wanted = [item for key, item in state.items.items() if key not in state.decisions]
-    wanted += _some_reviewed(state, params.gold_sample)
+    done = state.decisions.keys() | state.incomplete.keys()
+    wanted = [item for key, item in state.items.items() if key not in done]
+    wanted += _some_reviewed(state, params.gold_sample) if wanted else []
     with LabelCache(context.root / CACHE_FILE) as cache:
         (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
-        teacher = Teacher(tag, digest, state.task, params, wanted)
+        shown = [*wanted, *(state.items[key] for key in state.incomplete)]
+        teacher = Teacher(tag, digest, state.task, params, shown)
         cache.put_definition(teacher.prefix, teacher.asker.mark, teacher.definition)
         open_ = list(_unanswered(context, state, teacher, cache, wanted))
+        open_ += _uncompleted(context, state, teacher, cache)
         if open_ and away:
             raise away
         state.begin_asking()
@@ -217,6 +225,19 @@ def _unanswered(
         else:
             yield question
     _remember(cache, state.task, judged)
+
+
+def _uncompleted(
+    context: StageContext[LabelParams], state: Labelling, teacher: Teacher, cache: LabelCache
+) -> Iterator[Question]:
+    """Settle the reviewed labels of before an edit that are completed already; yield the rest."""
+    for question in of_reviews(state.task, teacher, cache, state.incomplete, state.items):
+        if question.settled(context.params.max_attempts):
+            state.settle(question, cached=True)
+        elif why := unaskable(state.task, question.item):
+            state.settle(question, cached=True, failure=why)
+        else:
+            yield question
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:

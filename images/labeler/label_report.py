@@ -28,7 +28,7 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
     """Return everything about the labels that is worth knowing, as JSON."""
     outputs = {key: each.output for key, each in state.decisions.items() if each.output is not None}
     asked = [each for each in state.decisions.values() if each.origin == "teacher"]
-    derived = [each for each in asked if each.derived is not None]
+    derived = [each for each in state.decisions.values() if each.derived is not None]
     return {
         "items": len(state.items),
         "labelled": len(outputs),
@@ -48,7 +48,7 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
             for fault in (each.deciding.faults if each.deciding else {each.failure})
         ),
         "cost": {
-            "items": len(asked) - len(derived) + len(state.checked),
+            "items": sum(each.derived is None for each in asked) + len(state.checked),
             "asked_now": state.asked,
             **cost(state.conversations),
         },

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from contracts.derived_labels import REVIEW, Base
 from images.labeler.teacher import Judgement, Question
 from serving.attempts import Attempt
 from tasks.definition import Item, Task
@@ -49,6 +50,8 @@ class Labelling:
     task: Task
     items: dict[str, Item]
     reviewed: dict[str, BaseModel]
+    incomplete: dict[str, Base] = field(default_factory=dict)
+    """Reviewed labels of before an edit, which the teacher is asked to complete."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     checked: dict[str, BaseModel | None] = field(default_factory=dict)
     """The teacher's answers to reviewed items; they change no label."""
@@ -83,6 +86,8 @@ class Labelling:
             self.conversations.append(question.attempts)
         else:
             self.completions.append(question.attempts if question.base else question.spent)
+        is_review = question.base is not None and question.base.source == REVIEW
+        origin = "reviewed" if is_review else "teacher"
         for item in question.items:
             if item.id in self.reviewed:
                 self.checked[item.id] = question.accepted
@@ -90,7 +95,7 @@ class Labelling:
             self.cached += cached
             self.asked += not cached and derived is None
             self.backfilled += not cached and derived is not None
-            decision = Decision("teacher", question.attempts, question.judgements, failure, derived)
+            decision = Decision(origin, question.attempts, question.judgements, failure, derived)
             self.decide(item.id, decision)
 
     def begin_asking(self) -> None:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, StringConstraints, create_model
 
-from contracts.errors import EngineUnavailable
+from contracts.errors import EngineUnavailable, ItemsInvalid
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import LabelDefinition, compare
 from images.labeler import label as label_stage
 from tasks import Task, Violation
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
-from tests.unit.labeler_stage import label
+from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import Labelling, engine, stage
 from tests.unit.scripted_engine import ScriptedEngine
 
@@ -208,6 +208,33 @@ def test_limits_are_asked_about_only_where_they_are_broken(
     edit(edited)
     metrics = stage.label(max_attempts=1)
     assert (metrics.cached, metrics.asked) == (2, 1)
+
+
+def test_what_a_person_has_said_is_completed_and_stays_a_review(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    reviews = [{"id": "i0", "label": label("low")}, {"id": "i1", "label": label(None)}]
+    write_jsonl(stage.folder / "reviewed.jsonl", [*reviews, {"id": "i2", "label": label("high")}])
+    assert stage.label().reviewed == 3
+    before = outputs(stage)
+    edit(with_deadline())
+    engine.script = answers
+    metrics = stage.label()
+    assert (metrics.reviewed, metrics.backfilled, metrics.asked) == (3, 2, 0)
+    rows = stage.rows("labels")
+    assert [(row["origin"], row["label"]["deadline"]) for row in rows] == [
+        ("reviewed", "2026-03-31"),
+        ("reviewed", None),
+        ("reviewed", "2026-03-31"),
+    ]
+    assert rows[0]["derived"]["from"] == "review"
+    assert (stage.label().reviewed, len(engine.asked)) == (3, 2)
+    edit(TASK)
+    assert stage.label().reviewed == 3
+    assert outputs(stage) == before
+    write_jsonl(stage.folder / "reviewed.jsonl", [{"id": "i0", "label": {"relevant": True}}])
+    with pytest.raises(ItemsInvalid, match="is no label"):
+        stage.label()
 
 
 def test_a_damaged_derived_row_or_definition_costs_no_more_than_itself(
