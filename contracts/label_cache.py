@@ -132,12 +132,14 @@ class LabelCache(SqliteFile):
             query = "INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)"
             self._write(query, [(prefix, asker, definition.model_dump_json())])
 
-    def note_definition(self, definition: LabelDefinition) -> list[LabelDefinition]:
-        """Keep what labels rest on now, whoever gives them; return all that they ever rested on."""
+    def note_definition(self, definition: LabelDefinition) -> None:
+        """Keep what labels rest on now, whoever gives them."""
         prefix = digest_text(canonical_json(definition.model_dump(mode="json")))
         self.put_definition(prefix, _ANYBODY, definition)
-        found = self.definitions(_ANYBODY).values()
-        return [each for each in found if each.task == definition.task]
+
+    def noted_definitions(self, task: str) -> list[LabelDefinition]:
+        """Return all that labels of a task were noted to rest on, oldest first."""
+        return [each for each in self.definitions(_ANYBODY).values() if each.task == task]
 
     def definitions(self, asker: str) -> dict[str, LabelDefinition]:
         """Return the definitions by prefix, oldest first; unreadable ones are left out."""

@@ -21,6 +21,7 @@ from contracts.derived_labels import (
     ancestors,
     bases,
     gold_sample,
+    of_review,
     row_key,
 )
 from contracts.label_cache import CACHE_FILE, LabelCache, is_attempt
@@ -99,8 +100,9 @@ class Cost:
 
 def of(session: Session) -> Cost | None:
     """Return what labelling would ask now; None where there are no items or answers to count by."""
-    items = _items(session)
-    if not items or not (session.workspace / CACHE_FILE).is_file():
+    if session.store.latest(stages.SNAPSHOT.name) is None:
+        return None
+    if not (session.workspace / CACHE_FILE).is_file():
         return None
     servers = connect_teachers(os.environ, session.workspace, session.settings.label.teacher)
     with LabelCache(session.workspace / CACHE_FILE) as cache:
@@ -112,8 +114,9 @@ def of(session: Session) -> Cost | None:
         if teacher is None:
             return None
         asker = Asker.of(teacher.tag, teacher.digest, session.settings.label)
+        items, incomplete = _items(session, cache)
         count = _Count(session, cache, asker, items)
-        return _priced(count.rows(), tuple(sorted(count.fields)), session.workspace)
+        return _priced(count.rows(incomplete), tuple(sorted(count.fields)), session.workspace)
 
 
 def announce(session: Session, plan: Sequence[Step]) -> None:
@@ -124,19 +127,32 @@ def announce(session: Session, plan: Sequence[Step]) -> None:
         session.display.note(found.text())
 
 
-def _items(session: Session) -> list[Item]:
-    """Return the items that the teacher is asked about: without a review, and a few with one."""
+def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[Item, Base]]]:
+    """Return the items that the teacher is asked about: without a review, and a few with one; and
+    those whose review it is asked to complete, with it."""
     last = session.store.latest(stages.SNAPSHOT.name)
     if last is None:
-        return []
+        return [], []
     at = {name: session.workspace / each.path for name, each in last[1].outputs.items()}
-    reviewed = {str(row["id"]) for row in files.read_jsonl(at[stages.REVIEWED.name])}
-    gold = set(gold_sample(reviewed, session.settings.label.gold_sample))
-    model = session.task.item
-    items = [model.model_validate(row) for row in files.read_jsonl(at[stages.ITEMS.name])]
-    if all(item.id in reviewed for item in items):
-        return []
-    return [item for item in items if item.id not in reviewed or item.id in gold]
+    reviews = {str(row["id"]): row for row in files.read_jsonl(at[stages.REVIEWED.name])}
+    model, params = session.task.item, session.settings.label
+    read = [model.model_validate(row) for row in files.read_jsonl(at[stages.ITEMS.name])]
+    items = {item.id: item for item in read}
+    now = LabelDefinition.of(session.task)
+    earlier = cache.noted_definitions(now.task) if params.backfill else []
+    bases_of = {
+        key: base
+        for key, row in reviews.items()
+        if key in items
+        and (base := of_review(row.get("label"), now, earlier)) is not None
+        and base.asked
+        and base.can_stand(now.fields, session.task.parse)
+    }
+    wanted = [item for item in read if item.id not in reviews]
+    whole = [key for key, row in reviews.items() if key not in bases_of and "unusable" not in row]
+    gold = gold_sample((key for key in whole if key in items), params.gold_sample)
+    asked = [*wanted, *(items[key] for key in gold)] if wanted else []
+    return asked, [(items[key], base) for key, base in bases_of.items()]
 
 
 class _Count:
@@ -157,8 +173,8 @@ class _Count:
         self.fields: set[str] = set()
         """What is asked for alone, as far as it was counted."""
 
-    def rows(self) -> Rows:
-        """Return what becomes of each row."""
+    def rows(self, incomplete: Sequence[tuple[Item, Base]] = ()) -> Rows:
+        """Return what becomes of each row, reviews that are to be completed included."""
         keys = {row_key(self._prefix, digest): digest for digest in self._items}
         own, derived = self._cache.attempts(list(keys)), self._cache.derived(list(keys))
         verdicts = self._cache.verdicts([*own, *derived], self._rules)
@@ -182,6 +198,8 @@ class _Count:
                 if kind == "outdated" and digest not in self._known:
                     kind = "new"
             counts[kind] += 1
+        for item, base in incomplete:
+            counts[self._of_earlier(item, base)] += 1
         return Rows(**counts)
 
     def _bases(self, digests: Sequence[str]) -> dict[str, Base]:

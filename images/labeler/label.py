@@ -66,7 +66,8 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
     with LabelCache(context.root / CACHE_FILE) as cache:
-        earlier = cache.note_definition(LabelDefinition.of(task))
+        cache.note_definition(LabelDefinition.of(task))
+        earlier = cache.noted_definitions(task.name)
     reviewed, unusable, incomplete = read_reviews(
         context.input(REVIEWED), task, items, earlier if context.params.backfill else ()
     )

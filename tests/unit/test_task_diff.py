@@ -23,6 +23,7 @@ from images.labeler import label as label_stage
 from serving.teachers import TeacherServer
 from tasks import Task
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
+from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import Labelling, engine, items, stage
 from tests.unit.scripted_engine import ScriptedEngine
 from tests.unit.test_labels_known_items import snapshot
@@ -114,6 +115,18 @@ def test_the_count_is_what_the_stage_then_asks(
     snapshot(stage.folder, *items(4))
     assert _told(session, edits[-1], capsys)["rows"] == _rows(kept=3, new=1)
     assert engine.alive
+
+
+def test_reviews_that_lack_the_field_are_counted(
+    session: Session, stage: Labelling, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.folder / "store/snapshot/f/out" / stages.REVIEWED.filename
+    write_jsonl(out, [{"id": f"i{n}", "label": label("low")} for n in range(3)])
+    assert _told(session, TASK, capsys)["rows"] == _rows()
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
+    write_jsonl(out, [{"id": "i0", "label": label(None)}, {"id": "i1", "label": label("low")}])
+    # i0 is whole, but one of the reviews that the teacher is held against: its own answer is not.
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
 
 
 def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:
