@@ -79,6 +79,7 @@ TASK = Task(
     system_prompt=_prompt("system"),
     label_prompt=_prompt("label"),
     correction_prompt=_read("prompts/correction.md").strip(),
+    backfill_prompt=_read("prompts/backfill.md").strip(),
     user_message=user_message,
     check=check,
     stratum=stratum,
