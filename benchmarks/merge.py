@@ -98,12 +98,12 @@ def peft(root: Path) -> None:
 
     from images.merger.with_peft import merge_with_peft
     from images.weights.lora import touched_modules
+    from images.weights.shards import model_shards
 
-    adapter, out = root / "lora_adapter", root / "out"
-    touched = touched_modules(adapter)
-    merge_with_peft(
-        root / "base", adapter, out, torch.bfloat16, touched, lambda _done, _total: None
-    )
+    base, adapter, out = root / "base", root / "lora_adapter", root / "out"
+    names = {entry.name for entries in model_shards(base).values() for entry in entries}
+    touched = touched_modules(adapter, names)
+    merge_with_peft(base, adapter, out, torch.bfloat16, touched, lambda _done, _total: None)
     _flush(out)
     _print_peak()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -17,8 +18,19 @@ _NO_SPACE = 2**20
 """Bytes free below which a write has failed for want of space; what it wrote is still there."""
 
 
+_USERINFO = re.compile(r"\b(?!ssh://[^/\s:@]*@)([a-z][a-z0-9+.-]*://)[^/\s\"'?#]*@", re.IGNORECASE)
+
+
+def without_userinfo(text: str) -> str:
+    """Return a text whose URLs are without user and password (RFC 3986, 3.2.1), to be shown.
+
+    A user alone may be a token; only that of ssh:// is a name, and stays.
+    """
+    return _USERINFO.sub(r"\1", text)
+
+
 class RetrainError(Exception):
-    """Base of every failure that a user is told about.
+    """Base of every failure that a user is told about; none of it shows a URL's password.
 
     `what` states the failure, `why` the cause as far as it is known, `todo` the next step.
     `todo` falls back to the class's `hint`.
@@ -33,10 +45,10 @@ class RetrainError(Exception):
         self, what: str, *, why: str = "", todo: str = "", passing: bool | None = None
     ) -> None:
         """Let `passing` differ from the class's: an engine that is too old stays so."""
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.todo = todo or self.hint
+        self.what = without_userinfo(what)
+        self.why = without_userinfo(why)
+        self.todo = without_userinfo(todo or self.hint)
+        super().__init__(self.what)
         if passing is not None:
             self.passing = passing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,10 @@ _LENGTH_STEP = 64
 """Tokens by which a shorter `train.max_length` is looked for."""
 _SHORTEST = 64
 """The least `train.max_length` that the settings take."""
+_LEAST_RANK = 8
+"""Of the adapter, that is advised; below it a LoRA may learn too little."""
+_WORTH_A_RANK = 0.05
+"""Share of all memory from which on a smaller rank is advised: it changes what is learned."""
 _CARD_SHARE = 0.95
 """Of a card's memory that training can have: a display takes some."""
 
@@ -35,21 +40,23 @@ class Saving:
         return f"{self.setting} (saves {self.mib:,} MiB{short})"
 
 
-def choose(training: Training, *, rows_a_step: int, free_mib: int) -> int:
+def choose(training: Training, *, rows_a_step: int, free_mib: int, where: str = "") -> int:
     """Return the most rows at once that fit `free_mib`, a divisor of `rows_a_step`.
 
     `training.rows` does not matter. Raises `OutOfMemory` with what would help where one row of
-    `training.length` tokens does not fit.
+    `training.length` tokens does not fit; `where` says what has that memory.
     """
     for rows in divisors(rows_a_step):
         if fits(training, rows, free_mib):
             return rows
-    raise does_not_fit(training, free_mib)
+    raise does_not_fit(training, free_mib, where=where)
 
 
 def divisors(number: int) -> Iterator[int]:
-    """Yield the divisors of a number, the largest first."""
-    yield from (each for each in range(number, 0, -1) if number % each == 0)
+    """Yield the divisors of a number, the largest first, in as many steps as its root has units."""
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    yield from (number // each for each in small)
+    yield from (each for each in reversed(small) if each * each != number)
 
 
 def halved(rows: int) -> int:
@@ -88,6 +95,8 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
                 changes[f"train.load_in={load_in}"]["shares"] = 1
     if not single.checkpointing:
         changes["train.gradient_checkpointing=on"] = {"checkpointing": True}
+    if rank := _smaller_rank(single, free_mib):
+        changes[f"train.rank={rank}"] = {"rank": rank}
     if length >= _SHORTEST:
         changes[f"train.max_length={length}"] = {"length": length}
     needed = single.memory().total
@@ -108,6 +117,11 @@ def savings(training: Training, free_mib: int) -> list[Saving]:
     return found
 
 
+def one_of(processes: int, memory: str) -> str:
+    """Return how a message calls what one process has of a memory that all of them share."""
+    return memory if processes == 1 else f"one of {processes} processes' part of {memory}"
+
+
 def does_not_fit(training: Training, free_mib: int, *, where: str = "") -> OutOfMemory:
     """Return the error that says what is short, by which terms, and what each way would save."""
     memory = training.with_rows(1).memory()
@@ -125,6 +139,21 @@ def advice(ways: Iterable[str]) -> str:
     """Return what to do about too little memory, of the ways that would save some."""
     either = ", or ".join(ways)
     return f"Set {either}." if either else "Free memory, or take a larger device."
+
+
+def _smaller_rank(training: Training, free_mib: int) -> int:
+    """Return the largest half, quarter, … of the rank that fits, else the smallest; 0 for none.
+
+    None is advised where the adapter is a small part of the whole.
+    """
+    needed, rank, found = training.memory().total, training.rank, 0
+    while (rank := rank // 2) >= _LEAST_RANK:
+        total = replace(training, rank=rank).memory().total
+        if needed - total >= _WORTH_A_RANK * needed:
+            found = rank
+        if total <= free_mib:
+            break
+    return found
 
 
 def _shorter(training: Training, free_mib: int) -> int:

@@ -34,6 +34,8 @@ _CPU_RESERVE = 2.6
 _NF4_BLOCK = 64
 """Weights that share one absmax, which is kept in fp32 (bitsandbytes' default block size). Unsloth
 quantises the absmax as well, which saves another 0.05 bytes a weight."""
+_LARGEST_SIZE = 1 << 31
+"""Above it nothing is a model's size: tools count in 32 bits, and products stay within a float."""
 _ADAM8_BLOCK = 256
 _ADAM8_SMALLEST = 4096
 """bitsandbytes keeps both moments in one byte each, with an fp32 absmax for every 256 elements, and
@@ -79,10 +81,13 @@ class Shape:
                 vocabulary=int(config["vocab_size"]),
                 tied=bool(config.get("tie_word_embeddings", False)),
             )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # int() of infinity
             raise UnknownShape(f"config.json: {type(error).__name__}: {error}") from error
-        if min(shape.layers, hidden, shape.ffn, heads, shape.vocabulary) < 1:
+        sizes = (shape.layers, hidden, shape.ffn, heads, shape.vocabulary)
+        if min(sizes) < 1:
             raise UnknownShape("config.json has a size below 1")
+        if max(*sizes, shape.kv_heads, shape.head_dim) > _LARGEST_SIZE:
+            raise UnknownShape(f"config.json has a size above {_LARGEST_SIZE:,}")
         return shape
 
     @classmethod
@@ -90,7 +95,7 @@ class Shape:
         """Read the config.json of a base model's folder; raise `UnknownShape` without one."""
         try:
             found = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UnknownShape(f"config.json: {error}") from error
         return cls.of(found if isinstance(found, dict) else {})
 

@@ -124,6 +124,11 @@ def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
     )
     again.add_argument("--out", type=Path, metavar="FILE", help="with --restore: as JSON lines")
     again.add_argument(
+        "--backend-moved",
+        action="store_true",
+        help="with --restore: the backend of that reprocess has another address now",
+    )
+    again.add_argument(
         "--unverified",
         action="store_true",
         help="take the live model's answers although it is not verified, or was taken back",

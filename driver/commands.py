@@ -63,8 +63,8 @@ def reprocess(arguments: argparse.Namespace) -> int:
         return shown.status(_workspace(arguments))
     if arguments.restore is not None:
         return _restore(arguments)
-    if arguments.yes or arguments.out:
-        raise SettingsInvalid("--yes and --out belong to --restore")
+    if arguments.yes or arguments.out or arguments.backend_moved:
+        raise SettingsInvalid("--yes, --out and --backend-moved belong to --restore")
     from driver import pipeline
 
     if arguments.unverified:
@@ -90,6 +90,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     url = settings.backend.url if settings.backend else record.about().backend
     storage = storage_of(load_task(settings.task))
     backend = Backend(url)
+    restoration.require_same_backend(record, backend, moved=arguments.backend_moved)
     edits = backend_edits.find(backend)
     with ExitStack() as held:
         if arguments.yes:
@@ -116,7 +117,8 @@ def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
     session = _session(arguments)
     with ExitStack() as held:
         held.enter_context(locks.workspace(session.workspace))
-        if session.settings.backend or session.settings.train.device == "cuda":
+        wants_gpu = session.settings.backend or session.settings.train.device == "cuda"
+        if wants_gpu or session.window.is_open:  # a dead run's, which is brought back
             held.enter_context(locks.host(session.workspace))
         held.callback(session.close)
         try:
@@ -180,7 +182,8 @@ def models(arguments: argparse.Namespace) -> int:
     session = _session(arguments)
     name = session.settings.deploy.name
     try:
-        models.show(versions.versions(session.workspace, session.engine, name), name)
+        found = versions.versions(session.workspace, session.engine, name)
+        models.show(found, name, versions.live_digest(session.engine, name))
     finally:
         session.close()
     return 0

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import files
+from contracts import files, stages
 from contracts.errors import RetrainError
-from driver import promotion, records, served, taken_back, verification, versions
+from contracts.params import DeployMetrics
+from driver import promotion, recent, records, served, taken_back, verification, versions
+from driver.store import Store
 from serving import connect
-from serving.engine import Engine
+from serving.engine import Engine, full_tag
 
 Say = Callable[[str], None]
 
@@ -53,12 +55,32 @@ def settle(workspace: Path, say: Say) -> None:
 
 def _secure(workspace: Path, say: Say) -> None:
     """Let each served name name a model that is known to be good, where there is one."""
-    for alias, name in served.read(workspace).items():
-        engine = connect(dict(name.engine), workspace)
+    found = _served_names(workspace)
+    if not found:
+        say("nobody knows which name is served: `driver models` shows what is live")
+    for alias, environment in found.items():
+        engine = connect(environment, workspace)
         try:
             _secure_name(workspace, engine, alias, say)
         finally:
             engine.close()
+
+
+def _served_names(workspace: Path) -> dict[str, dict[str, str]]:
+    """Return the names that may be served, each with the environment that names its engine.
+
+    Where served.json does not say so, by the deployments in the store, and by the settings of the
+    last run, whose deployment may not have come to its end.
+    """
+    settings = recent.settings(workspace)
+    environment = recent.engine_environment(settings)
+    deployments = Store(workspace).executions(stages.DEPLOY.name)
+    aliases = {DeployMetrics.model_validate(result.metrics).alias for _, result in deployments}
+    deploy = settings.get("deploy")
+    if isinstance(deploy, dict) and deploy.get("name"):
+        aliases.add(full_tag(str(deploy["name"])))
+    known = {alias: dict(name.engine) for alias, name in served.read(workspace).items()}
+    return {**dict.fromkeys(sorted(aliases), environment), **known}
 
 
 def _secure_name(workspace: Path, engine: Engine, alias: str, say: Say) -> None:

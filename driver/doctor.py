@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts import files, stages
-from contracts.errors import GpuUnavailable, RetrainError, StageFailed
+from contracts.errors import GpuUnavailable, RetrainError, StageFailed, without_userinfo
 from driver import disk, forecast, lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import stages_for
@@ -213,7 +213,7 @@ def _backend(session: Session) -> Finding:
     if session.settings.backend is None:
         return Finding("Backend", ok=None, text="none is set")
     preflight.check_backend(session)
-    return Finding("Backend", ok=True, text=session.settings.backend.url)
+    return Finding("Backend", ok=True, text=without_userinfo(session.settings.backend.url))
 
 
 def _compose(session: Session) -> Finding:

@@ -7,18 +7,20 @@ and decides anew, with what is really free.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files, fit, pace, stages
-from contracts.errors import GpuUnavailable, OutOfMemory
+from contracts.errors import GpuUnavailable
 from contracts.params import TrainParams
 from contracts.stage import OutputRef, Stage
 from contracts.vram import QWEN3_14B, Breakdown, Shape, Training, UnknownShape
 from driver import lease, preflight
 from driver.plan import Action, Step
+from driver.runners import compose
 
 if TYPE_CHECKING:
     from driver.session import Session
@@ -37,6 +39,7 @@ class Device:
     name: str
     """As NVML names it; "" for a CPU."""
     total_mib: int
+    """Of a CPU's memory the part of one process."""
     usable_mib: int
     """What the training can have of it."""
     place: str
@@ -102,11 +105,12 @@ def forecast(session: Session) -> Forecast | None:
     processes = _processes(params, device)
     training = _divided(training, params, device, processes)
     if params.micro_batch_size is None and device:
-        try:
-            rows_a_step = params.batch_size // processes
-            rows = fit.choose(training, rows_a_step=rows_a_step, free_mib=device.usable_mib)
-        except OutOfMemory:
-            raise fit.does_not_fit(training, device.usable_mib, where=device.place) from None
+        rows = fit.choose(
+            training,
+            rows_a_step=params.batch_size // processes,
+            free_mib=device.usable_mib,
+            where=device.place,
+        )
         training = training.with_rows(rows)
     rate = _rate(session, shape, device, lengths, processes)
     return Forecast(
@@ -158,9 +162,7 @@ def _shape(session: Session) -> tuple[Shape, str]:
 def _device(session: Session) -> Device | None:
     """Return the smallest device of the training; None where it cannot be seen from here."""
     if session.settings.train.device == "cpu":
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        total = int(lines[0].split()[1]) // 1024
-        return Device("", total, total, "this machine's memory")
+        return _cpu(session)
     if not preflight.gpu_is_here(session):
         return None
     from driver.adapters import gpu
@@ -173,6 +175,24 @@ def _device(session: Session) -> Device | None:
     usable = session.settings.gpu.needed_mib or int(smallest.total_mib * _FREE_SHARE)
     place = f"GPU {smallest.index} ({smallest.name})"
     return Device(smallest.name, smallest.total_mib, usable, place, len(chosen))
+
+
+def _cpu(session: Session) -> Device | None:
+    """Return what a process on a CPU has: all of them share the machine's or container's memory."""
+    known: list[tuple[int, str]] = []
+    if preflight.gpu_is_here(session):  # and so is the memory
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        known.append((int(lines[0].split()[1]) // 1024, "this machine's memory"))
+    if session.settings.runner == "docker":
+        trainer = compose.read(session.compose_file, os.environ)["trainer"]
+        if limit := trainer.memory_mib:
+            known.append((limit, "the training container's memory (TRAINER_MEMORY)"))
+    if not known:
+        return None
+    total, place = min(known)
+    processes = session.settings.train.processes or 1
+    part = total // processes
+    return Device("", part, part, fit.one_of(processes, place))
 
 
 def _processes(params: TrainParams, device: Device | None) -> int:

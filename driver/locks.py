@@ -30,6 +30,8 @@ _EVERYBODY = 0o666
 _ORPHAN_S = 300.0
 """How long what a driver that died has started is waited for: a compose that stops the backend."""
 _POLL_S = 0.2
+_ENDED = "ended: "
+"""Before what a holder has signed: it let go by itself, and nothing of it is stopped."""
 _GPU_TAKEN = "another driver uses the GPU of this host"
 _OURS: list[int] = []
 
@@ -63,12 +65,17 @@ def is_held(folder: Path) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
+    return bool(_lockers(path))
+
+
+def _lockers(path: Path) -> list[str]:
+    """Return the ids of the processes that have locked a file, whoever has the lock by now."""
     try:
         file = _as_listed(path)
-        held = _HELD.read_text(encoding="ascii").splitlines()
+        held = [line.split() for line in _HELD.read_text(encoding="ascii").splitlines()]
     except (OSError, LookupError, ValueError):  # no lock file, or no /proc as it is on Linux
-        return False
-    return any(line.split()[1] == "FLOCK" and file in line.split() for line in held)
+        return []
+    return [line[4] for line in held if line[1] == "FLOCK" and file in line]
 
 
 def _as_listed(path: Path) -> str:
@@ -94,9 +101,10 @@ def _as_listed(path: Path) -> str:
 def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
     """Hold this host's GPU for a run in the workspace `folder`, whoever's other runs there are.
 
-    `WindowOpen` where the last run has died in another workspace and left the service stopped: it
-    has to come back first, but for one that `recovers` its own. `FileUnusable` for a lock file that
-    cannot be opened: no run goes without. One that recovers then only looks whether it is held.
+    `WindowOpen` where the last run has died in another workspace and left the service stopped, or
+    may have, since this user cannot look there: it has to come back first, but for one that
+    `recovers` its own. `FileUnusable` for a lock file that cannot be opened: no run goes without.
+    One that recovers then only looks whether it is held.
     """
     path = _shared_folder() / _HOST_LOCK
     try:
@@ -109,8 +117,15 @@ def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
         yield
         return
     with _locked(descriptor, path, _GPU_TAKEN):
-        left = _open_window(_said(descriptor))
-        if left is None or left == folder.resolve():
+        try:
+            left = _open_window(_said(descriptor))
+        except WindowOpen:
+            if not recovers:
+                raise
+            yield  # what is written there stays
+            return
+        ours = left is None or left == folder.resolve()
+        if ours:
             _sign(descriptor, folder.resolve())
         elif not recovers:
             raise WindowOpen(
@@ -119,7 +134,28 @@ def host(folder: Path, *, recovers: bool = False) -> Iterator[None]:
                 todo=f"`python -m driver recover -w {left}`, then run again. If what it stopped is "
                 "to stay away, remove the window.json there.",
             )
-        yield
+        try:
+            yield
+        finally:
+            if ours:
+                _sign_off(descriptor)
+
+
+def forget(folder: Path) -> None:
+    """Take a dead run of this workspace off the host's lock, if its service window is closed.
+
+    Until then other users, who cannot see that it is, are refused.
+    """
+    path = _shared_folder() / _HOST_LOCK
+    with suppress(FileUnusable, OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if _workspace_in(_said(descriptor)) == folder.resolve():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _workspace_in(_said(descriptor)) == folder.resolve():
+                    _sign_off(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _shared_folder() -> Path:
@@ -153,7 +189,9 @@ def _take(descriptor: int, path: Path, busy: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = _said(descriptor) or "an unknown process"
-            if not _has_died(holder):
+            if stranger := _stranger(path, holder):
+                holder = stranger
+            if stranger or not _has_died(holder):
                 raise WorkspaceBusy(busy, why=f"the lock {path} is held by {holder}") from error
             left = f"what a driver that died has started ({holder})"
             if deadline is None:
@@ -170,9 +208,28 @@ def _take(descriptor: int, path: Path, busy: str) -> None:
             return
 
 
+def _stranger(path: Path, signed: str) -> str:
+    """Return who holds a lock without being who has signed it, nor a child of that; "" for none.
+
+    A child that was given the lock is listed with the process that has taken it, dead or not.
+    """
+    lockers = _lockers(path)
+    if not lockers or _number(signed) in lockers:
+        return ""
+    try:
+        name = Path(f"/proc/{lockers[0]}/comm").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"pid {lockers[0]}"
+    return f"pid {lockers[0]} ({name.strip()})"
+
+
+def _number(signed: str) -> str:
+    return signed.removeprefix("pid ").partition(" ")[0]
+
+
 def _has_died(holder: str) -> bool:
     """Return whether the process that has signed a lock is no more."""
-    number = holder.removeprefix("pid ").partition(" ")[0]
+    number = _number(holder)
     if not number.isdecimal():
         return False
     try:
@@ -196,18 +253,56 @@ def _sign(descriptor: int, folder: Path) -> None:
         os.pwrite(descriptor, text.encode(), 0)
 
 
-def _open_window(said: str) -> Path | None:
-    """Return the workspace of a lock's last holder if its service window is open, as far as seen.
+def _sign_off(descriptor: int) -> None:
+    """Note on a lock that its holder lets go of it, unless its service window is open still."""
+    said = _said(descriptor)
+    with suppress(WindowOpen, OSError):
+        if not said.startswith(_ENDED) and _open_window(said) is None:
+            os.pwrite(descriptor, (_ENDED + said).encode(), 0)
 
-    The holder is dead, or has ended: a lock file keeps what was written there.
+
+def _workspace_in(said: str) -> Path | None:
+    """Return the workspace of a lock's last holder if that has not let go of it by itself."""
+    folder = Path(said.partition(_WORKSPACE)[2])
+    return folder if folder.is_absolute() and not said.startswith(_ENDED) else None
+
+
+def _open_window(said: str) -> Path | None:
+    """Return the workspace of a lock's last holder if its service window is open.
+
+    The holder is dead, or has ended: a lock file keeps what was written there. `WindowOpen` where
+    this user cannot look whether it is.
     """
     from driver.window_record import RECORD_FILE  # 0.3 s, which `status` has no use for
 
-    folder = Path(said.partition(_WORKSPACE)[2])
-    with suppress(OSError):  # another user's
-        if folder.is_absolute() and (folder / RECORD_FILE).exists():
-            return folder
-    return None
+    folder = _workspace_in(said)
+    if folder is None:
+        return None
+    try:
+        (folder / RECORD_FILE).stat()
+    except PermissionError as error:
+        raise _unseen(folder) from error
+    except OSError:  # closed, or the whole workspace is gone
+        return None
+    return folder
+
+
+def _unseen(folder: Path) -> WindowOpen:
+    owner = users.owner_of(_nearest(folder))
+    who = " or ".join(dict.fromkeys((owner, "root")))
+    return WindowOpen(
+        f"a run of {owner} in another workspace has died, and may have left the service stopped: "
+        f"{folder}",
+        why=f"{users.me()} cannot look there; what it has stopped would count as not running, and "
+        "stay away",
+        todo=f"Ask {who} to call `python -m driver recover -w {folder}`; then run again.",
+    )
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or the first folder above it that this user can see."""
+    places = (path, *path.absolute().parents)
+    return next(each for each in places if os.access(each, os.F_OK, effective_ids=True))
 
 
 def _open(path: Path, *, only_to_lock: bool = False) -> int:
@@ -245,8 +340,7 @@ def _make(path: Path, flags: int) -> int:
 
 def _closed_to_us(path: Path, error: OSError) -> FileUnusable:
     """Say whose it is, or the folder that keeps us from it or from making it."""
-    places = (path, *path.absolute().parents)
-    there = next(each for each in places if os.access(each, os.F_OK, effective_ids=True))
+    there = _nearest(path)
     owner, mode = users.owner_of(there), there.stat().st_mode & 0o7777
     todo = f"Call as {owner}, or name a workspace of your own (--workspace DIR)."
     if there == path:

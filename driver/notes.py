@@ -27,9 +27,10 @@ class Notes:
         self._run = run
         self._facts: dict[str, Any] = {
             "run": run.id,
+            "workspace": str(run.folder.parent.parent.resolve()),
             "pid": os.getpid(),
             "docker_host": docker_host,
-            "docker_tls": tls.model_dump(mode="json") if tls else None,
+            "docker_tls": tls.model_dump(mode="json") if tls else tls,
             "started_at": time.time(),
         }
         self.stages: dict[str, dict[str, Any]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.settings import BackendSettings
 
 if TYPE_CHECKING:  # the Docker SDK takes 0.2 s to import, and requests too
@@ -31,7 +31,7 @@ class World:
 
         return Backend(settings.url)
 
-    def containers(self, host: str, tls: DockerTls | None = None) -> ContainerHost:
+    def containers(self, host: str, tls: Tls | None = None) -> ContainerHost:
         """Return an engine with containers of others."""
         from driver.adapters.containers import AWAY_S, ContainerHost
 

@@ -309,7 +309,7 @@ def check_backend(session: Session) -> None:
     One that a dead run has stopped is asked nothing: it comes back when this run ends.
     """
     from driver.adapters.backend import Backend
-    from driver.service import check_returns, service_for
+    from driver.service import check_returns, check_unpaused, service_for
 
     backend = session.settings.backend
     if backend is None or session.window.is_open:
@@ -317,6 +317,7 @@ def check_backend(session: Session) -> None:
     state = service_for(backend).state()
     if state.running:
         check_returns(state)
+        check_unpaused(state)
         Backend(backend.url).wait_healthy(needed=1, timeout_s=10)
 
 

@@ -7,7 +7,7 @@ that names nothing. So what is about to happen is written down first.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts import files
@@ -15,7 +15,7 @@ from contracts.errors import EngineUnavailable, FileUnusable, RetrainError
 from contracts.stage import Frozen
 from driver import records, served, taken_back
 from serving import connect
-from serving.engine import Engine
+from serving.engine import Engine, Model
 
 RECORD = records.PROMOTION
 """Below the workspace, while an alias is being switched."""
@@ -27,7 +27,7 @@ class Switch(Frozen):
     alias: str
     version: str
     previous: str
-    """What the alias named before; "" for nothing that has another name."""
+    """What the alias named before, by another name; "" for nothing."""
     engine: dict[str, str]
     """The environment that names the serving engine."""
     good: tuple[str, ...] = ()
@@ -60,17 +60,17 @@ def switch(
     """Let `alias` name `version`, compare the digests, and end the old model's runner.
 
     For a rollback `good` are the names of what may be live again, `bad` those of what is taken
-    back, `left` its version. Raises `EngineUnavailable` where the alias does not show the version's
-    digest afterwards. Called again for the same switch it knows what the alias named before the
-    first call: by now it may name anything.
+    back, `left` its version. What the alias names keeps a name, one made for it if need be. Raises
+    `EngineUnavailable` where the alias does not show the version's digest afterwards. Called again
+    for the same switch it knows what the alias named before the first call: by now it may name
+    anything.
     """
     before, known = engine.models(), _cut_off(workspace)
     previous = ""
     if known and (known.alias, known.version) == (alias, version):
         previous = known.previous
     elif alias in before and before[alias].digest != before[version].digest:
-        same = (t for t, m in before.items() if t != alias and m.digest == before[alias].digest)
-        previous = served.version_of(before, alias, before[alias].digest) or max(same, default="")
+        previous = keep_name(engine, before, alias)
     record = Switch(
         alias=alias,
         version=version,
@@ -85,6 +85,21 @@ def switch(
     _copy(engine, version, alias)
     _mark(workspace, record)
     _drop(workspace)
+
+
+def keep_name(engine: Engine, models: Mapping[str, Model], alias: str) -> str:
+    """Return another name of what the alias names, a version where there is one; else make one."""
+    digest = models[alias].digest
+    same = (tag for tag, model in models.items() if tag != alias and model.digest == digest)
+    known = served.version_of(models, alias, digest) or max(same, default="")
+    return known or name_before(engine, alias, digest)
+
+
+def name_before(engine: Engine, alias: str, digest: str) -> str:
+    """Give what the alias names a version of its own: overwritten, it would be deleted."""
+    version = f"{alias.partition(':')[0]}:before-{digest[:12]}"
+    engine.copy(alias, version)
+    return version
 
 
 def _cut_off(workspace: Path) -> Switch | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
-from driver import candidates, damaged, locks, promotion, records, verification
-from driver.docker_tls import DockerTls
+from driver import candidates, damaged, locks, promotion, recent, records, verification
+from driver.docker_tls import Tls
 from driver.signals import SIGNALS
 from driver.store import Run
 from driver.window import Window
@@ -34,7 +33,9 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
     `FileUnusable`, when all is done, for a damaged record of the served model.
     """
     if not workspace.is_dir():
-        if stop_stages(workspace, say):  # the folder is gone, but its stage went on
+        stopped = stop_stages(workspace, say)
+        locks.forget(workspace)
+        if stopped:  # the folder is gone, but its stage went on
             return
         raise InputMissing(
             f"there is no workspace {workspace}", todo="Name the one of the run: --workspace DIR."
@@ -62,6 +63,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     """Bring the backend and the others back, if they were left stopped."""
     window = Window(workspace, backend=None, shield=SIGNALS.shield)
     if not window.is_open:
+        locks.forget(workspace)
         say(f"Nothing to recover in {workspace}: no service was left stopped.")
         return
     away = window.record().backend is not None
@@ -81,12 +83,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
 
 def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
     """Remove what a killed evaluation has left in the serving engine of the last run."""
-    run = Run.last(workspace)
-    try:
-        asked = json.loads((run.folder / "settings.json").read_text()) if run else {}
-    except (OSError, ValueError):
-        return
-    engine = connect({**os.environ, "RETRAIN_ENGINE": str(asked.get("engine", ""))}, workspace)
+    engine = connect(recent.engine_environment(recent.settings(workspace)), workspace)
     try:
         candidates.drop(workspace, engine, partial(_at_work, workspace), say)
     finally:
@@ -136,13 +133,13 @@ def stop_stages(
     return stopped
 
 
-def _drop(workspace: Path, host: str, tls: DockerTls | None) -> list[str]:
+def _drop(workspace: Path, host: str, tls: Tls | None) -> list[str]:
     from driver.runners.leftovers import StageContainers
 
     return StageContainers(workspace, host=host, tls=tls).drop()
 
 
-def _engine(workspace: Path) -> tuple[str | None, DockerTls | None]:
+def _engine(workspace: Path) -> tuple[str | None, Tls | None]:
     """Return the engine of the last run's stages, "" for none, None where that is not known; and
     its certificates."""
     run = Run.last(workspace)

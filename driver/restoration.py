@@ -1,8 +1,8 @@
 """Gives the backend's items back what they had before a reprocess: shows it, or writes it.
 
-Never an item that a person has reviewed since, whatever it holds. What was reviewed already, and
-was reprocessed all the same (reprocess.reviewed), is only given back while it still holds what the
-reprocess has left there.
+Only to the backend that the reprocess was of, and only what an item still holds of it: what
+somebody has changed since stays, and so does what the reprocess has not asked about. Never an item
+that a person has reviewed since, whatever it holds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from contracts.errors import RestoreFailed
+from contracts.errors import RestoreFailed, without_userinfo
 from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
 from driver.adapters.items import analysis_of, edited, with_analysis
@@ -30,6 +30,7 @@ class Standing(StrEnum):
     SAME = "as it was"
     DIFFERS = "differs"
     REVIEWED = "reviewed by a person since"
+    CHANGED = "differs, but not as this reprocess has left it"
     GONE = "no longer in the backend, or not readable"
 
 
@@ -55,16 +56,28 @@ class Restored:
     """Fields that differ and that the backend does not let be written."""
 
 
+def require_same_backend(record: Record, backend: Backend, *, moved: bool) -> None:
+    """Raise `RestoreFailed` for another backend than the record's, unless it has only `moved`."""
+    recorded = Backend(record.about().backend).url
+    if moved or without_userinfo(recorded) == without_userinfo(backend.url):
+        return
+    raise RestoreFailed(
+        f"the reprocess in {record.folder} was of {recorded}, and not of {backend.url}",
+        why="an item of another backend would get an answer that it never had",
+        todo="Set backend.url to that one, or name another RUN. If it is the same backend under "
+        "another address: `--backend-moved`.",
+    )
+
+
 def differences(backend: Backend, storage: Storage, record: Record) -> list[Difference]:
     """Compare every kept item with how the backend shows it now; changes nothing."""
     kept, given = record.before(), record.answers()
     _, shown = look_at(backend, storage, kept)
-    return [
-        _difference(storage, state, shown.get(i), given.get(i, "")) for i, state in kept.items()
-    ]
+    return [_difference(storage, state, shown.get(i), given.get(i)) for i, state in kept.items()]
 
 
-def _difference(storage: Storage, state: Row, now: Row | None, given: str) -> Difference:
+def _difference(storage: Storage, state: Row, now: Row | None, given: str | None) -> Difference:
+    """Compare an item with what was kept of it; `given` is of `Record.answers`, None if missing."""
     item_id, title = str(state["id"]), str(state.get("title") or "")
     if now is None or another_article(state, now):
         return Difference(item_id, title, Standing.GONE)
@@ -72,16 +85,23 @@ def _difference(storage: Storage, state: Row, now: Row | None, given: str) -> Di
     differing = [name for name in before if before[name] != after[name]]
     if not differing:
         return Difference(item_id, title, Standing.SAME)
-    reviewed_since = now.get(_FLAG) is True and not (
-        state[_FLAG] is True and given == answer_digest(now, storage)
-    )
     return Difference(
         item_id,
         title,
-        Standing.REVIEWED if reviewed_since else Standing.DIFFERS,
+        _standing(storage, state, now, given),
         {name: before[name] for name in differing},
         {name: after[name] for name in differing},
     )
+
+
+def _standing(storage: Storage, state: Row, now: Row, given: str | None) -> Standing:
+    """Say how an item that differs stands to what was kept of it."""
+    as_left = given == answer_digest(now, storage)
+    if now.get(_FLAG) is True and not (state[_FLAG] is True and as_left):
+        return Standing.REVIEWED
+    # Of a request that was cut off, or answered too late, only a new analysis can be seen.
+    analysed = given == "" and analysis_of(now, storage) != analysis_of(state, storage)
+    return Standing.DIFFERS if as_left or analysed else Standing.CHANGED
 
 
 def _values(item: Row, storage: Storage) -> Row:
@@ -140,8 +160,8 @@ def write_back(
     record.restored()  # before the first: what was done counts as undone from here on
     for each in due:
         item = backend.shown(each.item_id)
-        now = _difference(storage, kept[each.item_id], item, given.get(each.item_id, ""))
-        if item is None or now.standing is Standing.REVIEWED:
+        now = _difference(storage, kept[each.item_id], item, given.get(each.item_id))
+        if item is None or now.standing in {Standing.REVIEWED, Standing.CHANGED}:
             problems.append(f"item {each.item_id}: {now.standing}")
         elif problem := _write(backend, storage, edits, item, _only(now.before, fields)):
             problems.append(f"item {each.item_id}: {problem}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -17,6 +18,11 @@ _COMPOSE_TIMEOUT_S = 300
 _REPROCESS_ASKED = re.compile(r"POST /api/items/reprocess(\?\S*)? HTTP/\S+\"? 200")
 _REPROCESS_DONE = "Reprocessing complete:"
 """The backend has no endpoint that tells; its access log and this line do (as observed)."""
+_ANSWERED = re.compile(r"HTTP/\d\S* \d{3}\b")
+"""Any line of an access log, whatever was asked."""
+_LONGEST_REPROCESS_S = 6 * 3600
+"""After that a bulk reprocess that has not told its end is none: one that was answered with "no
+items to process" never does. Its 1000 items at most take that long at 21 s each."""
 
 
 class Service(Protocol):
@@ -65,6 +71,40 @@ def check_returns(state: ContainerState) -> None:
         )
 
 
+def check_unpaused(state: ContainerState) -> None:
+    """Raise `BackendUnavailable` for a container that runs, but is frozen: it answers nobody."""
+    if state.paused:
+        raise BackendUnavailable(
+            f"{state.name} is paused",
+            why="somebody has frozen it (`docker pause`), and a start does not wake it",
+            todo=f"`docker unpause {state.name}`, then call again.",
+            passing=False,
+        )
+
+
+def under_way(lines: Iterable[tuple[float, str]], now: float) -> bool | None:
+    """Return whether a bulk reprocess was asked for and is not done, by the backend's log.
+
+    `lines` are times in seconds since the epoch, as `now` is, and texts. None where they do not
+    tell: without any access line, although the driver itself has just asked for the health, the
+    log is not kept there; and a reprocess that is done without having been asked for is of a log
+    that was rotated, which may have lost others.
+    """
+    answered = rotated = False
+    asked: list[float] = []
+    for at, text in lines:
+        answered = answered or _ANSWERED.search(text) is not None
+        if _REPROCESS_ASKED.search(text):
+            asked.append(at)
+        elif _REPROCESS_DONE in text and asked:
+            asked.pop()  # the latest: an older one may have had nothing to do
+        elif _REPROCESS_DONE in text:
+            rotated = True
+    if any(now - at < _LONGEST_REPROCESS_S for at in asked):
+        return True
+    return False if answered and not rotated else None
+
+
 class ContainerService:
     """A container by its name."""
 
@@ -81,17 +121,13 @@ class ContainerService:
         return self._containers.state(container_id or self.name())
 
     def reprocessing(self) -> bool | None:
-        """Compare how many bulk reprocesses were asked for with how many are done, by the log."""
-        state = self.state()
-        since = datetime.fromisoformat(state.started_at).timestamp()
-        asked = done = 0
+        """Tell by the log, as `under_way` does."""
         try:
-            for line in self._containers.log_lines(state.id, since):
-                asked += _REPROCESS_ASKED.search(line) is not None
-                done += _REPROCESS_DONE in line
-        except BackendUnavailable:  # `docker logs` is not for every log driver
+            state = self.state()
+            since = datetime.fromisoformat(state.started_at).timestamp()
+            return under_way(self._containers.log_lines(state.id, since), time.time())
+        except BackendUnavailable:  # renamed, or `docker logs` is not for its log driver
             return None
-        return asked > done
 
     def stop(self, container_id: str, timeout_s: int) -> Stopped:
         """Stop that very container of it."""

@@ -20,7 +20,7 @@ from contracts import params, stages
 from contracts.errors import SettingsInvalid
 from contracts.stage import Params
 from driver import yaml_text
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 
 ENV_PREFIX = "RETRAIN__"
 """`RETRAIN__TRAIN__LEARNING_RATE=1e-4` is `train.learning_rate`."""
@@ -60,8 +60,9 @@ class BackendSettings(Params):
     environment: {}}. With another OLLAMA_MODEL there the container is made anew."""
     docker_host: str = Field("", pattern=r"^(ssh|unix|tcp|http|https|npipe)://\S+$|^$")
     """The engine that runs it, e.g. ssh://user@host; empty: the one that runs the stages."""
-    docker_tls: DockerTls | None = None
-    """For one at tcp://: {cert_path, verify}; None: as DOCKER_CERT_PATH and DOCKER_TLS_VERIFY."""
+    docker_tls: Tls | None = None
+    """For one at tcp://: {cert_path, verify}, or false for one without TLS; None: as
+    DOCKER_CERT_PATH and DOCKER_TLS_VERIFY."""
     stop_timeout_s: int = Field(120, ge=1)
     """Seconds it gets to finish its work; gunicorn itself gives up after 60."""
     healthy_timeout_s: float = Field(300, gt=0)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
-from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy
+from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy, without_userinfo
 from contracts.stage import Event, Job, Result
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 
 REFUSAL_FILE = "refused.txt"
 _SMALL = 4_000_000
@@ -200,10 +200,12 @@ class RunState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     run: str
+    workspace: str = ""
+    """Its path then; "" where an older driver did not note it."""
     pid: int = 0
     docker_host: str | None = None
     """The engine of its stage containers; "" where stages are processes, None where not noted."""
-    docker_tls: DockerTls | None = None
+    docker_tls: Tls | None = None
     """How that is spoken to, where it is at tcp://."""
     started_at: float | None = None
     """In seconds since the epoch; None where an older driver did not note it."""
@@ -274,7 +276,10 @@ class Run:
 
     def write_state(self, state: dict[str, object]) -> None:
         """Publish what `status` shows: per stage its action, fingerprint, state and result."""
-        files.write_json(self.folder / "run.json", state)
+        engine = str(state.get("docker_host") or "")
+        # Whoever recovers needs a password in it, and nobody else may see that.
+        mode = 0o644 if without_userinfo(engine) == engine else files.PRIVATE
+        files.write_json(self.folder / "run.json", state, mode)
 
     def read_state(self) -> RunState:
         """Return what was published last; an empty state where a kill came before it.

@@ -46,6 +46,8 @@ def bring_back_first(session: Session) -> None:
         return
     # On another engine this run could not go on with it, and no later start would know of it.
     recover.stop_stages(session.workspace, session.display.warn, but=session.docker_host)
+    if session.containers:
+        session.containers.drop_former()
     at_work = session.containers.at_work() if session.containers else []
     if at_work:
         session.display.warn(

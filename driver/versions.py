@@ -66,6 +66,12 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
     return sorted(found, key=lambda each: (each.tag[len(prefix) :][:1].isdigit(), each.tag))[::-1]
 
 
+def live_digest(engine: Engine, name: str) -> str:
+    """Return the digest of what the alias names, "" for nothing; it need not be a version."""
+    live = engine.models().get(full_tag(name))
+    return live.digest if live else ""
+
+
 def roll_back(
     workspace: Path,
     engine: Engine,
@@ -97,17 +103,22 @@ def roll_back(
             return finished, begun.left
     alias = full_tag(name)
     target = _named(found, name, wanted) if wanted else _before(workspace, models, found, name)
-    leaves = now is not None and now.digest != target.digest
+    live = models.get(alias)  # which may have no version: its tag was removed, say
+    bad: Sequence[str] = ()
+    left = now.tag if now else ""
+    if live and live.digest != target.digest:
+        left = promotion.keep_name(engine, models, alias)
+        bad = names(workspace, engine.models(), live.digest)
     promotion.switch(
         workspace,
         engine,
         alias,
         target.tag,
         good=names(workspace, models, target.digest),
-        bad=names(workspace, models, now.digest) if now and leaves else (),
-        left=now.tag if now else "",
+        bad=bad,
+        left=left,
     )
-    return target, now.tag if now else ""
+    return target, left
 
 
 def _begun(workspace: Path) -> promotion.Switch | None:

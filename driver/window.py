@@ -162,7 +162,8 @@ class Window:
         from driver.service import check_returns
 
         engine = settings.docker_host or self._world.default_engine()
-        known = {"docker_host": engine, "docker_tls": settings.docker_tls or in_effect(engine)}
+        tls = in_effect(engine) if settings.docker_tls is None else settings.docker_tls
+        known = {"docker_host": engine, "docker_tls": tls}
         settings = settings.model_copy(update=known)
         state = self._world.service(settings).state()
         if not state.running:
@@ -208,7 +209,10 @@ class Window:
 
         settings = record.settings
         service = self._world.service(settings)
-        state = service.state()
+        try:
+            state = service.state()
+        except BackendUnavailable:  # renamed since
+            state = service.state(record.container_id)
         if not state.running:
             return
         if is_stopping(record.stopping, state):  # a driver that died has begun it
@@ -231,7 +235,7 @@ class Window:
         if busy is None:
             self.warnings.append(
                 f"whether {state.name} was in the middle of a bulk reprocess cannot be told, since "
-                f"its log cannot be read; it was stopped ({how})"
+                f"its log does not say; it was stopped ({how})"
             )
         elif busy:
             self.warnings.append(
@@ -345,5 +349,7 @@ class Window:
             self._write(record.model_copy(update={"others": others}))
 
     def _write(self, record: Record) -> None:
+        place = record.workspace or str(self._path.parent.resolve())
+        facts = record.model_dump(mode="json") | {"workspace": place}
         # Compose's variables are in it, and may hold secrets.
-        files.write_json(self._path, record.model_dump(mode="json"), files.PRIVATE)
+        files.write_json(self._path, facts, files.PRIVATE)

@@ -6,7 +6,7 @@ import math
 import time
 
 from contracts.stage import Frozen
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.settings import BackendSettings
 from serving.engine import Resident
 
@@ -38,7 +38,7 @@ class Other(Frozen):
     name: str
     host: str
     """Its Docker engine, as in DOCKER_HOST; "" for this host's own."""
-    tls: DockerTls | None = None
+    tls: Tls | None = None
     """How that is spoken to, where it is at tcp://."""
     stopping: Stopping | None = None
 
@@ -46,6 +46,8 @@ class Other(Frozen):
 class Record(Frozen):
     """What was running before: enough to bring it back, and nothing else."""
 
+    workspace: str = ""
+    """Its path when the window was opened; "" where an older driver did not note it."""
     backend: BackendSettings | None = None
     """With the engine and the folder as they were in effect, since nobody else will know; None
     where only others are stopped."""

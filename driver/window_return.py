@@ -58,9 +58,13 @@ class Return:
         One that was only switched off may have ended meanwhile, and ran before all the same.
         `busy`: whether it was in the middle of a bulk reprocess, which a renewal ends.
         """
+        from driver.service import check_unpaused
+
         service = self._world.service(record.settings)
         finish_stop(record.stopping, service)
         ran = running(service, record.container_id)
+        if ran:
+            check_unpaused(ran)
         try:
             started = (
                 self._renew(record, service, ran) if renew else service.start(record.container_id)

@@ -54,13 +54,17 @@ def ollama_address(host: str) -> str:
     text = host.strip().strip("\"'")
     scheme, given, rest = text.partition("://")
     scheme, rest = (scheme, rest) if given else ("http", text)
+    authority, slash, path = rest.partition("/")
+    rest = authority.rpartition("@")[2] + slash + path  # users and passwords it knows none
     default = {"https": 443, "http": 80}.get(scheme, _DEFAULT_PORT) if given else _DEFAULT_PORT
     try:
         parts = urlsplit(f"//{rest}" if not rest.count(":") > 1 or "[" in rest else f"//[{rest}]")
         port = parts.port or default
     except ValueError as error:
         raise SettingsInvalid(
-            f"OLLAMA_HOST={host} is no address", why=str(error), todo="Write host:port, or a URL."
+            f"OLLAMA_HOST={host.rpartition('@')[2]} is no address",
+            why=str(error),
+            todo="Write host:port, or a URL.",
         ) from error
     name = parts.hostname or "127.0.0.1"
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.errors import EngineUnavailable, ModelMissing, without_userinfo
 from serving import connect, ollama_address
 from serving.engine import ChatServer, Model, full_tag
 from serving.openai import OpenAiServer, digest_of_name
@@ -68,7 +68,7 @@ def connect_teachers(environ: Mapping[str, str], workspace: Path, name: str) -> 
             address, _, model = word.removeprefix("openai+").partition("#")
             address = address.rstrip("/")
             server = OpenAiServer(address, environ.get("OPENAI_API_KEY", ""))
-            found.append(TeacherServer(server, address, model or name))
+            found.append(TeacherServer(server, without_userinfo(address), model or name))
         else:
             from serving.ollama import Ollama
 

@@ -34,12 +34,12 @@ class TrainParams(Params):
     """Share of the steps with rising learning rate."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW weight decay."""
-    epochs: float = Field(3, gt=0)
-    """Passes over the training split."""
-    max_steps: int = Field(-1, ge=-1)
-    """Overrides `epochs` when positive: a number of optimizer steps."""
-    batch_size: int = Field(4, ge=1)
-    """Effective batch in rows: micro-batch times accumulation."""
+    epochs: float = Field(3, gt=0, le=1000)
+    """Passes over the training split; at most 1,000."""
+    max_steps: int = Field(-1, ge=-1, le=10_000_000)
+    """Overrides `epochs` when positive: a number of optimizer steps, at most ten million."""
+    batch_size: int = Field(4, ge=1, le=65_536)
+    """Effective batch in rows: micro-batch times accumulation; at most 65,536."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Rows on the device at once; a divisor of `batch_size`. None: as many as fit the memory. After
     an out-of-memory error half as many, the effective batch unchanged."""
@@ -48,8 +48,8 @@ class TrainParams(Params):
     `auto`: where the backend keeps them apart (transformers); else rows of like length meet."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Activations are computed again in the backward pass instead of kept. `auto`: on CUDA."""
-    max_length: int = Field(2048, ge=64)
-    """Most tokens in a row, prompt and answer; a longer row is never cut."""
+    max_length: int = Field(2048, ge=64, le=1 << 20)
+    """Most tokens in a row, prompt and answer, up to 2^20; a longer row is never cut."""
     too_long: Literal["error", "drop"] = "error"
     """What happens to a longer row: stop and name it, or name it and leave it out."""
     eval_steps: int = Field(50, ge=1)

@@ -10,7 +10,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import docker
@@ -20,7 +23,8 @@ import urllib3.exceptions
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from contracts.stage import Frozen
-from driver.docker_tls import DockerTls, environment_for
+from driver import users
+from driver.docker_tls import Tls, environment_for, ways
 
 T = TypeVar("T")
 
@@ -44,6 +48,7 @@ class ContainerState(Frozen):
     id: str
     name: str
     running: bool
+    """Also while it is paused."""
     restarts: int
     """How often the engine has restarted it by itself."""
     restart_policy: str
@@ -55,6 +60,7 @@ class ContainerState(Frozen):
     labels: dict[str, str] = {}
     removes_itself: bool = False
     """Made with `--rm`: a stop is its end."""
+    paused: bool = False
 
 
 class Stopped(Frozen):
@@ -95,12 +101,28 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def connect(host: str = "", tls: DockerTls | None = None) -> docker.DockerClient:
+def connect(host: str = "", tls: Tls | None = None) -> docker.DockerClient:
     """Return a client for an engine (`ssh://user@host`, `unix://…`); "" means DOCKER_HOST.
 
-    For `tcp://` without `tls`, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count. Raises
+    For `tcp://` with None for `tls`, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count. Raises
     `DockerUnavailable` when no engine answers.
     """
+    return _reach(host, tls)[0]
+
+
+def _reach(host: str, tls: Tls | None) -> tuple[docker.DockerClient, Tls | None]:
+    """Return a client and the one of `ways` by which it came; the first one's failure is told."""
+    first, *others = ways(host, tls)
+    try:
+        return _connect(host, first), first
+    except DockerUnavailable:
+        for way in others:
+            with suppress(DockerUnavailable):
+                return _connect(host, way), way
+        raise
+
+
+def _connect(host: str, tls: Tls | None) -> docker.DockerClient:
     environment = environment_for(host, tls)
     try:
         # The system's own ssh, for its config, agent and known hosts.
@@ -112,8 +134,25 @@ def connect(host: str = "", tls: DockerTls | None = None) -> docker.DockerClient
         client.api.timeout = None
         return client
     except (docker.errors.DockerException, OSError) as error:
+        _require_access(environment.get("DOCKER_HOST") or LOCAL)
         place = f" at {host}" if host else ""
         raise DockerUnavailable(f"no Docker engine answers{place}", why=str(error)) from error
+
+
+def _require_access(host: str) -> None:
+    """Raise `DockerUnavailable` for an engine's socket that this user may not write to."""
+    path = Path(host.removeprefix("unix://"))
+    if not host.startswith("unix://") or not os.access(path, os.F_OK, effective_ids=True):
+        return
+    if os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        return
+    raise DockerUnavailable(
+        f"{users.me()} may not use the Docker engine at {path}",
+        why=f"Permission denied: the socket is {users.owner_of(path)}'s and of its group",
+        todo=f"Add the user to the group of the engine (`sudo usermod --append --groups docker "
+        f"{users.me()}`, then log in again), or call with sudo.",
+        passing=False,
+    )
 
 
 class ContainerHost:
@@ -122,9 +161,7 @@ class ContainerHost:
     Every call raises `DockerUnavailable` when the engine does not answer.
     """
 
-    def __init__(
-        self, host: str = "", patience_s: float = 0.0, tls: DockerTls | None = None
-    ) -> None:
+    def __init__(self, host: str = "", patience_s: float = 0.0, tls: Tls | None = None) -> None:
         """`patience_s` is how long an engine that is away is waited for, at every call."""
         self.host = host or os.environ.get("DOCKER_HOST", "") or LOCAL
         self._tls = tls
@@ -154,14 +191,15 @@ class ContainerHost:
         while True:
             try:
                 if self._client is None:
-                    self._client = connect(self.host, self._tls)
+                    self._client, self._tls = _reach(self.host, self._tls)
                     self._client.api.timeout = _ANSWER_S
                 return ask(self._client)
             except docker.errors.APIError:
                 raise
             except _BROKEN as error:
                 self._client = None  # by ssh, it is a process that has ended
-                if time.monotonic() >= deadline:
+                refused = isinstance(error, DockerUnavailable) and not error.passing
+                if refused or time.monotonic() >= deadline:
                     if isinstance(error, DockerUnavailable):
                         raise
                     raise DockerUnavailable(
@@ -186,6 +224,7 @@ class ContainerHost:
             image=container.attrs["Config"]["Image"],
             labels=container.attrs["Config"].get("Labels") or {},
             removes_itself=bool(config.get("AutoRemove")),
+            paused=bool(state.get("Paused")),
         )
 
     def exists(self, name: str) -> bool:
@@ -227,16 +266,17 @@ class ContainerHost:
                 f"the container {name} does not start", why=str(error)
             ) from error
 
-    def log_lines(self, name: str, since: float) -> Iterator[str]:
-        """Yield what a container has said since a time (seconds since the epoch).
+    def log_lines(self, name: str, since: float) -> Iterator[tuple[float, str]]:
+        """Yield what a container has said since a time, and when (seconds since the epoch).
 
         Raises `BackendUnavailable` where its log cannot be read.
         """
         container = self._get(name)
         try:
-            for line in container.logs(stream=True, follow=False, since=since):
-                yield line.decode("utf-8", errors="replace").rstrip("\n")
-        except (docker.errors.APIError, *_BROKEN) as error:
+            for line in container.logs(stream=True, follow=False, since=since, timestamps=True):
+                at, _, text = line.decode("utf-8", errors="replace").rstrip("\n").partition(" ")
+                yield datetime.fromisoformat(at).timestamp(), text
+        except (docker.errors.APIError, ValueError, *_BROKEN) as error:
             raise BackendUnavailable(
                 f"the log of the container {name} cannot be read", why=str(error)
             ) from error

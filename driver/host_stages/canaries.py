@@ -107,7 +107,7 @@ def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item:
     named = {name: row[name] for name in ("id", "title") if name in row}
     record = Record.of_model(context.root, run, model, backend.url)
     state = reanalysis.state_of(item, storage_of(load_task(context.job.task)))
-    record.begin(run, model, backend.url, {row["id"]: state | named}, 1)
+    record.begin(run, model, backend.url, {row["id"]: state | named}, 1, canaries=[row["id"]])
 
 
 def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:

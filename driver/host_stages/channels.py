@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from contracts.errors import BackendUnavailable
@@ -38,12 +38,15 @@ class Bulk:
         outcomes: Outcomes,
         params: ReprocessParams,
         outage: Outage,
+        keep: Callable[[Channel], None],
     ) -> None:
+        """`keep` is given whole items that are not in the snapshot of what the items held."""
         self._backend = backend
         self._storage = storage
         self._outcomes = outcomes
         self._params = params
         self._outage = outage
+        self._keep = keep
 
     def run(self, now: Channel, others: Channel | None) -> Iterator[tuple[str, Seen]]:
         """Yield what became of the items of those channels.
@@ -98,10 +101,9 @@ class Bulk:
 
     def _channel(self, channel_id: int, listed: Channel) -> Iterator[tuple[str, Seen]]:
         """Have one channel analysed anew; yields each item when its new state shows."""
-        # Hours may have passed since they were listed.
-        items = {item_id: self._backend.shown(item_id) for item_id in listed}
-        there = {item_id: item for item_id, item in items.items() if item is not None}
-        if len(there) < len(items) or self._objection(there):
+        # Hours may have passed since they were listed, and the channel may have others by now.
+        there = self._members(channel_id, listed)
+        if there.keys() != listed.keys() or self._objection(there):
             say(f"channel {channel_id} goes item by item: it has changed meanwhile")
             return
         before = {i: reanalysis.state_of(item, self._storage) for i, item in there.items()}
@@ -109,8 +111,34 @@ class Bulk:
         self._outcomes.intend(before, wait_s)
         count = self._backend.reprocess_channel(channel_id)
         if count != len(before):
-            say(f"channel {channel_id}: the backend takes {count} items, {len(before)} are known")
+            came = self._others(channel_id, count, before)
+            self._outcomes.intend(came, wait_s)
+            before |= came
         yield from self._shown(before, wait_s)
+
+    def _members(self, channel_id: int, known: Iterable[str]) -> Channel:
+        """Return what is in a channel now, `known` items whole; nothing if it cannot be listed."""
+        listed, shown = reanalysis.look_at(self._backend, self._storage, known)
+        there = {i: it for i, it in listed.items() if it.get("channel_id") == channel_id}
+        return {i: shown.get(i, item) for i, item in there.items()}
+
+    def _others(self, channel_id: int, count: int, known: Mapping[str, Row]) -> dict[str, Row]:
+        """Keep and return what came into a channel at the very moment of its request; says so.
+
+        The request cannot be taken back. What such an item holds is its former answer, since a bulk
+        run shows nothing before its end.
+        """
+        say(f"channel {channel_id}: the backend takes {count} items, {len(known)} are known")
+        came = [i for i in self._members(channel_id, known) if i not in known]
+        _, whole = reanalysis.look_at(self._backend, self._storage, came)
+        if not whole:
+            return {}
+        self._keep(whole)
+        say(f"came in meanwhile, and what they hold is kept: {', '.join(whole)}")
+        reviewed = [i for i, item in whole.items() if item.get("is_manually_reviewed") is True]
+        if reviewed:
+            say(f"REVIEWED ITEMS ARE OVERWRITTEN: {', '.join(reviewed)}; `--restore` has them")
+        return {i: reanalysis.state_of(item, self._storage) for i, item in whole.items()}
 
     def _shown(self, before: dict[str, Row], wait_s: float) -> Iterator[tuple[str, Seen]]:
         """Yield the items of a bulk run when their new states show; what failed is left over."""

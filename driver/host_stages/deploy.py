@@ -165,6 +165,5 @@ def _keep_previous(root: Path, engine: Engine, alias: str, candidate: str) -> st
     served.replaces(root, promotion.environment(engine), alias, candidate, before)
     version = served.version_of(models, alias, before)
     if before and not version and live is not None and live.digest == before:
-        version = f"{alias.partition(':')[0]}:before-{before[:12]}"
-        engine.copy(alias, version)
+        version = promotion.name_before(engine, alias, before)
     return version

@@ -81,6 +81,7 @@ def work(context: StageContext[FetchParams]) -> FetchMetrics:
     else:
         _download(params, target)
     check(FetchParams(path=str(target)))
+    _complete_index(target)
     count = sum(1 for path in target.rglob("*") if path.is_file())
     name = Path(params.path).name if params.path else f"{params.model}@{params.revision[:8]}"
     return FetchMetrics(model=name, files=count, bytes=files.size_of(target))
@@ -101,6 +102,24 @@ def _weights(folder: Path) -> dict[str, set[str]]:
     for tensor, file in weights.items():
         found[file].add(tensor)
     return found
+
+
+def _complete_index(folder: Path) -> None:
+    """Give the store's index its `metadata`, without which transformers ends in a KeyError.
+
+    A file of its own takes the index's place, which may be a link to the one that was taken.
+    """
+    path = folder / _INDEX
+    if not path.is_file():
+        return
+    index = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(index.get("metadata"), dict):
+        return
+    found = [
+        each for name in _weights(folder) for each in _check_safetensors(folder / name).values()
+    ]
+    size = sum(each.end - each.begin for each in found)
+    files.write_json(path, {**index, "metadata": {"total_size": size}})
 
 
 def _check_json(path: Path, key: str) -> Any:

@@ -47,7 +47,7 @@ class Seen:
     unanswered: bool = False
     """It failed without any answer of the model, which need not be the item's fault."""
     answer: str = ""
-    """Digest of the answer that is stored now (`answer_digest`)."""
+    """Digest of what the item holds by it (`answer_digest`); "" where nothing is known to be."""
 
 
 def reprocess(
@@ -117,7 +117,8 @@ def judge(storage: Storage, before: Row | None, after: Row) -> Seen:
         return Seen(Outcome.LEFT_OUT, "a person reviewed it while its analysis was under way")
     problem, unanswered = _hidden_failure(storage, before or {}, after)
     if problem:
-        return Seen(Outcome.FAILED, problem, unanswered=unanswered)
+        stored = answer_digest(after, storage)  # an empty answer, say, which is ours too
+        return Seen(Outcome.FAILED, problem, unanswered=unanswered, answer=stored)
     return Seen(Outcome.PROCESSED, answer=answer_digest(after, storage))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts import files
-from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
+from contracts.errors import FileUnusable, InputMissing, ItemsInvalid, without_userinfo
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 
 _FLAG = "is_manually_reviewed"
@@ -47,11 +47,13 @@ class About(BaseModel):
     model: str
     """Digest of the deployed GGUF."""
     backend: str
-    """The backend's URL."""
+    """The backend's URL, without a password."""
     items: int
     """How many items are to be reprocessed."""
     kept: int = 0
     """How many items' states before.jsonl holds, at least; 0 where an older driver did not note."""
+    canaries: tuple[str, ...] = ()
+    """The items that a verification has asked about, which outcomes.jsonl does not say."""
     restored_at: str = ""
     """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
@@ -93,7 +95,8 @@ class Record:
         """
         for record in cls.every(workspace):
             about = record.about()
-            if (about.model, about.backend, about.restored_at) == (model, backend, ""):
+            known = about.model, without_userinfo(about.backend), about.restored_at
+            if known == (model, without_userinfo(backend), ""):
                 return record
             if record.begun:
                 break
@@ -138,10 +141,19 @@ class Record:
             )
         return found
 
-    def begin(self, run: str, model: str, backend: str, now: Mapping[str, Row], items: int) -> None:
+    def begin(
+        self,
+        run: str,
+        model: str,
+        backend: str,
+        now: Mapping[str, Row],
+        items: int,
+        canaries: Iterable[str] = (),
+    ) -> None:
         """Publish the items' states `now`, by id, where none was kept before.
 
-        `items` is how many there are to reprocess, with those that have no state to keep.
+        `items` is how many there are to reprocess, with those that have no state to keep;
+        `canaries` are those that a verification is about to ask about.
 
         A state that is kept stays, unless a person has reviewed the item since: that is worth more
         than the answer of an older model.
@@ -151,9 +163,22 @@ class Record:
         kept = {**now, **{i: s for i, s in known.items() if not _reviewed_since(s, now.get(i))}}
         if kept != known or not begun:
             files.write_jsonl(self.folder / _BEFORE, kept.values())
-        runs = tuple(dict.fromkeys([*(self.about().runs if begun else ()), run]))
-        about = About(runs=runs, model=model, backend=backend, items=items, kept=len(kept))
+        old = self.about() if begun else None
+        about = About(
+            runs=tuple(dict.fromkeys([*(old.runs if old else ()), run])),
+            model=model,
+            backend=without_userinfo(backend),
+            items=items,
+            kept=len(kept),
+            canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *canaries])),
+        )
         self._note(about)
+
+    def add(self, now: Mapping[str, Row]) -> None:
+        """Publish the states of further items, by id; what is kept already stays."""
+        kept = {**now, **self.before()}
+        files.write_jsonl(self.folder / _BEFORE, kept.values())
+        self._note(self.about().model_copy(update={"kept": len(kept)}))
 
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
@@ -168,9 +193,18 @@ class Record:
         return list(_whole_lines(self.folder / _OUTCOMES))
 
     def answers(self) -> dict[str, str]:
-        """Return the digest of the answer that each item was given, as far as that is known."""
-        lines = [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]
-        return {line["id"]: line["answer"] for line in lines if line.get("answer")}
+        """Return the digest of what each item was given, "" where it may have been given something.
+
+        An item that was not asked about, or turned out to be left out, is not in it. Of what only a
+        verification has kept, all was asked about, also where an older driver did not note it.
+        """
+        found = dict.fromkeys(self.about().canaries if self.begun else self.before(), "")
+        for line in [*_whole_lines(self.folder / _PREVIOUS), *self.lines()]:
+            if "until" in line or line.get("answer"):
+                found[line["id"]] = line.get("answer", "")
+            elif line.get("outcome") in {Outcome.LEFT_OUT, Outcome.NOT_THERE}:
+                found.pop(line["id"], None)
+        return found
 
 
 def _line(row: Any) -> Row:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Asked, Outcomes, Record
 from driver.host_stages.telling import say
-from tasks import Task, load_task
+from tasks import Storage, Task, load_task
 
 _FEWEST = 10  # items before a share of failures means anything
 _TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
@@ -69,10 +69,10 @@ def work(
     model = context.job.inputs[GGUF.name].digest
     record = Record.of_model(context.root, context.job.run, model, backend.url)
     found = _look(context, backend, task, outage, everything=everything)
-    states = {i: reanalysis.state_of(item, storage) | _named(item) for i, item in found.now.items()}
+    states = _states(found.now, storage)
     record.begin(context.job.run, model, backend.url, states, len(found.rows))
     outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
-    reprocessing = _Reprocessing(context, backend, outcomes, outage)
+    reprocessing = _Reprocessing(context, backend, record, outcomes, outage)
     reprocessing.run(found)
     counts = outcomes.count()
     if counts[Outcome.NOT_THERE]:
@@ -166,8 +166,13 @@ def _look(
     return _Found([*rows, *came], now, others if listed else None)
 
 
-def _named(item: Row) -> Row:
-    return {"id": str(item["id"]), "title": item.get("title") or ""}
+def _states(items: Mapping[str, Row], storage: Storage) -> dict[str, Row]:
+    """Return what a new analysis can change of each item, with its id and title."""
+    return {
+        i: reanalysis.state_of(item, storage)
+        | {"id": str(item["id"]), "title": item.get("title") or ""}
+        for i, item in items.items()
+    }
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -188,6 +193,7 @@ class _Reprocessing:
         self,
         context: StageContext[ReprocessParams],
         backend: Backend,
+        record: Record,
         outcomes: Outcomes,
         outage: Outage,
     ) -> None:
@@ -195,6 +201,7 @@ class _Reprocessing:
         self._params = context.params
         self._backend = backend
         self._storage = storage_of(load_task(context.job.task))
+        self._record = record
         self._outcomes = outcomes
         self._outage = outage
         self._here: Counter[Outcome] = Counter()
@@ -207,7 +214,12 @@ class _Reprocessing:
         self._progress()
         if self._params.mode == "channel":
             bulk = channels.Bulk(
-                self._backend, self._storage, self._outcomes, self._params, self._outage
+                self._backend,
+                self._storage,
+                self._outcomes,
+                self._params,
+                self._outage,
+                lambda came: self._record.add(_states(came, self._storage)),
             )
             for item_id, outcome in bulk.run(found.now, found.others):
                 self._keep(item_id, outcome)

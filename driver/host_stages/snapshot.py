@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import ItemsInvalid, SettingsInvalid
+from contracts.errors import ItemsInvalid, SettingsInvalid, without_userinfo
 from contracts.params import (
     SnapshotMetrics,
     SnapshotParams,
@@ -219,7 +219,8 @@ def _take_backend(task: Task, backend: Backend) -> _Snapshot:
     usable = [item for item in listed if has_text(item, task)]
     if len(usable) < len(listed):
         say(f"{len(listed) - len(usable)} items without a text left out")
-    items = [_item(task, item, f"{backend.url}/api/items/{item['id']}") for item in usable]
+    shown = without_userinfo(backend.url)
+    items = [_item(task, item, f"{shown}/api/items/{item['id']}") for item in usable]
     return _Snapshot(items, _reviewed_there(task, usable))
 
 

@@ -174,8 +174,8 @@ class Display:
                 self._task,
                 completed=event.done,
                 total=event.total,
-                unit=event.unit,
-                metrics=_metrics(event),
+                unit=escape(event.unit),
+                metrics=escape(_metrics(event)),
             )
             return
         self._event, self._heard = event, time.monotonic()

@@ -34,7 +34,7 @@ def status(workspace: Path) -> int:
     about, lines = record.about(), record.lines()
     last = {line["id"]: line for line in lines if "outcome" in line}
     begun = {line["id"] for line in lines if "until" in line}
-    console.print(f"Reprocess of run {about.runs[0]}, {escape(about.backend)}")
+    console.print(f"Reprocess of run {escape(about.runs[0])}, {escape(about.backend)}")
     console.print(_progress(workspace, len(last), about.items, lines))
     table = Table("outcome", "items", "reason")
     told = Counter((line["outcome"], line["reason"]) for line in last.values())
@@ -45,7 +45,9 @@ def status(workspace: Path) -> int:
     if begun or last:
         console.print(table)
     if about.restored_at:
-        console.print(f"The items were given back what they had before, {about.restored_at}.")
+        console.print(
+            f"The items were given back what they had before, {escape(about.restored_at)}."
+        )
     console.print(f"Folder: {escape(str(record.folder))}")
     return 0
 
@@ -78,7 +80,7 @@ def differences(found: Sequence[Difference], writable: set[str]) -> None:
     """Print what differs from before, by item and field, and what of it can be written back."""
     console = Console(highlight=False, soft_wrap=True)
     for standing, number in count(found).items():
-        console.print(f"{number:6} items: {standing}")
+        console.print(f"{number:6} items: {standing}{escape(_which(found, standing))}")
     due = [each for each in found if each.standing is Standing.DIFFERS]
     if not due:
         console.print("There is nothing to give back.")
@@ -86,17 +88,25 @@ def differences(found: Sequence[Difference], writable: set[str]) -> None:
     table = Table("item", "field", "before", "now")
     for each in due[:_SHOWN]:
         for name, value in each.before.items():
-            table.add_row(each.item_id, name, _short(value), _short(each.now[name]))
+            table.add_row(escape(each.item_id), escape(name), _short(value), _short(each.now[name]))
     console.print(table)
     if len(due) > _SHOWN:
         console.print(f"… and {len(due) - _SHOWN} more items; --out FILE writes all of them")
     if writable:
-        console.print(f"The backend lets these be written: {', '.join(sorted(writable))}.")
+        console.print(f"The backend lets these be written: {escape(', '.join(sorted(writable)))}.")
     else:
         console.print(
             "The backend's API has no way to write items: by its /openapi.json it knows neither "
             "PATCH nor PUT /api/items/{item_id} with any of these fields."
         )
+
+
+def _which(found: Sequence[Difference], standing: Standing) -> str:
+    """Return the ids of the first items that are not given back although they differ."""
+    if standing not in {Standing.REVIEWED, Standing.CHANGED}:
+        return ""
+    ids = [each.item_id for each in found if each.standing is standing]
+    return f" ({', '.join(ids[:_SHOWN])}{', …' if len(ids) > _SHOWN else ''})"
 
 
 def _short(value: object) -> str:

@@ -20,6 +20,10 @@ from driver import yaml_text
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+"""Of a size in Compose, all of them powers of 1024."""
+
 
 class Build(Frozen):
     """How an image is built."""
@@ -58,6 +62,14 @@ class Service(Frozen):
     profiles: tuple[str, ...] = ()
     logging: Logging | None = None
     deploy: dict[str, Any] = Field(default={})
+
+    @property
+    def memory_mib(self) -> int | None:
+        """The memory limit; None where there is none, or it is not as Compose writes it."""
+        found = _BYTES.fullmatch(str(self.mem_limit).strip().lower())
+        if found is None:
+            return None
+        return int(float(found[1]) * _UNITS[found[2]]) >> 20 or None
 
     @property
     def gpus(self) -> tuple[dict[str, Any], ...]:

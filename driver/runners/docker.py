@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -92,17 +93,22 @@ class DockerRunner:
     def _ask(self, image_id: str, command: list[str]) -> bytes:
         """Return what a short command in an image says; `ContainerError` where it fails.
 
-        Labelled, since it is this client that removes it: a driver that is killed meanwhile
-        leaves it behind.
+        Named, so that a signal at any moment leaves none; and labelled, since it is this client
+        that removes it: a driver that is killed meanwhile leaves it behind.
         """
-        output: bytes = self._client.containers.run(
-            image_id,
-            command[1:],
-            entrypoint=command[:1],
-            network_mode="none",
-            labels=self._containers.probe_labels(),
-            remove=True,
-        )
+        name = f"retrain-probe-{uuid.uuid4().hex[:12]}"
+        try:
+            output: bytes = self._client.containers.run(
+                image_id,
+                command[1:],
+                entrypoint=command[:1],
+                name=name,
+                network_mode="none",
+                labels=self._containers.probe_labels(),
+            )
+        finally:
+            with suppress(docker.errors.APIError, *BROKEN):
+                self._client.api.remove_container(name, force=True)
         return output
 
     def survives(self, stage: Stage, fingerprint: str) -> bool:

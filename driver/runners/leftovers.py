@@ -14,7 +14,8 @@ import docker.errors
 from contracts.errors import DockerUnavailable
 from contracts.stage import Stage
 from driver.adapters.containers import connect
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
+from driver.moved import former_paths
 from driver.runners.follow import patiently
 
 LABEL_STAGE = "retrain.stage"
@@ -32,16 +33,20 @@ _PAUSE_S = 0.5
 
 
 class StageContainers:
-    """The stage containers of one workspace; a workspace is its absolute path."""
+    """The stage containers of one workspace; a workspace is its absolute path.
+
+    One that was moved while a stage of it was at work has containers of its former path, too.
+    """
 
     def __init__(
-        self, workspace: Path, client: Any = None, host: str = "", tls: DockerTls | None = None
+        self, workspace: Path, client: Any = None, host: str = "", tls: Tls | None = None
     ) -> None:
         """Connect, unless a client is given; `DockerUnavailable` when no engine answers.
 
         `host` is the engine; "" means DOCKER_HOST.
         """
         self._workspace = str(workspace.resolve())
+        self._former = former_paths(workspace)
         self._client = client or connect(host, tls)
 
     def labels(self, stage: Stage, fingerprint: str) -> dict[str, str]:
@@ -63,7 +68,7 @@ class StageContainers:
 
     def at_work(self) -> list[str]:
         """Return the stages that run although no driver of this workspace does."""
-        ours = self._listed({LABEL_WORKSPACE: self._workspace})
+        ours = self._all(LABEL_WORKSPACE)
         return [c.labels[LABEL_STAGE] for c in ours if c.status in _AT_WORK]
 
     def elsewhere(self) -> list[str]:
@@ -78,15 +83,28 @@ class StageContainers:
         They are of runs that died, and nobody will collect them. Raises `DockerUnavailable` for an
         engine that stays away.
         """
-        for container in self._listed({LABEL_PROBE: self._workspace}):
+        for container in self._all(LABEL_PROBE):
             put_away(container)
-        dropped = []
+        dropped = self.drop_former()
         for container in self._listed({LABEL_WORKSPACE: self._workspace}):
             kept = keeps_containers() and container.name.startswith(_KEPT)
             if container.labels.get(LABEL_FINGERPRINT) not in keep and not kept:
                 put_away(container)
                 dropped.append(container.labels[LABEL_STAGE])
         return dropped
+
+    def drop_former(self) -> list[str]:
+        """Put away those that a move of the workspace has left behind; return their stages.
+
+        They are mounted to where it was: none can be gone on with.
+        """
+        left = [c for path in self._former for c in self._listed({LABEL_WORKSPACE: path})]
+        for container in left:
+            put_away(container)
+        return [container.labels[LABEL_STAGE] for container in left]
+
+    def _all(self, label: str) -> list[Any]:
+        return [c for path in (self._workspace, *self._former) for c in self._listed({label: path})]
 
     def _listed(self, labels: dict[str, str]) -> list[Any]:
         filters = {"label": [f"{name}={value}" for name, value in labels.items()]}

@@ -162,7 +162,8 @@ def _doubts(
     if key in previous and stratum(previous[key]) != stratum(output):
         yield 4, f"was {stratum(previous[key])}, is now {stratum(output)}"
     if (refused := len(decision.judgements) - 1) > 0:
-        yield refused, f"{refused} answers were refused before this one"
+        counted = "1 answer was" if refused == 1 else f"{refused} answers were"
+        yield refused, f"{counted} refused before this one"
     if decision.deciding:
         for violation in decision.deciding.violations:
             yield 1, f"{violation.rule}: {violation.message}"

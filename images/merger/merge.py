@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from contracts import files
+from contracts.base_model import EMBEDDING, HEAD
 from contracts.entrypoint import StageContext
 from contracts.errors import SentinelTripped
 from contracts.params import (
@@ -31,7 +33,7 @@ from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.arithmetic import check_finite
 from images.weights.checks import check_changed, check_pair
 from images.weights.lora import NotCovered, Update
-from images.weights.model_files import DTYPES, write_the_rest
+from images.weights.model_files import DTYPES, base_config, write_the_rest
 from images.weights.shards import (
     INDEX,
     NAMES,
@@ -64,9 +66,11 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
     except NotCovered as reason:
         why = str(reason)
         changed = _by_peft(context, why, pair.touched)
-    _check_written(pair.tensors, out, dtype)
+    untied = bool(why) and _is_untied(pair.config, out)
+    _check_written(pair.tensors, out, dtype, untied=untied)
     check_changed(changed, pair)
-    write_the_rest(base, out, pair.config, dtype)
+    config = {**pair.config, "tie_word_embeddings": False} if untied else pair.config
+    write_the_rest(base, out, config, dtype)
     found = check_against_training(context)
     return MergeMetrics(
         merged_modules=len(pair.touched),
@@ -127,12 +131,31 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
     merge_with_peft(base, context.input(LORA_ADAPTER), out, dtype, modules, tell)
     before, after = _places(base), _places(out)
     changed = set()
-    for name in sorted(set(before) & set(after)):
+    embedding = _embedding(before)
+    for name in sorted(after):
+        # A head that the base has not was its embedding.
+        old = name if name in before or name != HEAD else embedding
+        if old not in before:
+            continue  # named by `_check_written`
         new = _read(after[name], name)
         check_finite(name, new)
-        if not torch.equal(_read(before[name], name).to(dtype), new):
+        if not torch.equal(_read(before[old], old).to(dtype), new):
             changed.add(name)
     return changed
+
+
+def _embedding(names: Iterable[str]) -> str:
+    """Return which of these tensors is the embedding; "" for none."""
+    return next((name for name in names if name.endswith(f".{EMBEDDING}")), "")
+
+
+def _is_untied(config: Mapping[str, Any], out: Path) -> bool:
+    """Return whether PEFT has parted the head from the embedding, one of them trained as a copy.
+
+    `config` is the base's; PEFT's own stands in `out` until the rest is written.
+    """
+    merged = base_config(out).get("tie_word_embeddings")
+    return bool(config.get("tie_word_embeddings")) and merged is False
 
 
 def _remove_others(folder: Path, keep: set[str]) -> None:
@@ -156,8 +179,15 @@ def _read(path: Path, name: str) -> torch.Tensor:
 
 
 # --- what has to hold ----------------------------------------------------------------------------
-def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> None:
-    """Compare the headers: the same names (so a tied head stays tied), shapes, the asked type."""
+def _check_written(
+    base: Mapping[str, Entry], out: Path, dtype: torch.dtype, *, untied: bool
+) -> None:
+    """Compare the headers: the same names, shapes, the asked type.
+
+    So a tied head stays tied; one that is `untied` is a tensor more, of the embedding's shape.
+    """
+    if untied and (embedding := _embedding(base)):
+        base = {HEAD: base[embedding], **base}
     after = {entry.name: entry for found in model_shards(out).values() for entry in found}
     if odd := {name for name in set(base) ^ set(after) if not is_recomputed(name)}:
         raise SentinelTripped(

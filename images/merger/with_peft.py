@@ -43,6 +43,7 @@ def merge_with_peft(
     from transformers import AutoModelForCausalLM
 
     _check_head(base, adapter)
+    _check_layers(adapter)
     tell(0, _PARTS)
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=_merged_in(base, dtype), device_map="cpu", local_files_only=True
@@ -71,13 +72,28 @@ def _merged_in(base: Path, dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_head(base: Path, adapter: Path) -> None:
-    """Raise for a trained head that is the embedding: each merge would change that as well."""
-    trained = lora_modules(adapter) | set(read_config(adapter).get("modules_to_save") or ())
-    if base_config(base).get("tie_word_embeddings") and "lm_head" in trained:
+    """Raise for a LoRA on a head that is the embedding: each merge would change that as well.
+
+    A copy of head or embedding that was trained in its place (`modules_to_save`) is another matter:
+    with it the merged model has two of them, unless PEFT was told to keep them tied.
+    """
+    tied = base_config(base).get("tie_word_embeddings")
+    if tied and "lm_head" in lora_modules(adapter):
         raise SentinelTripped(
             "sentinel tied_head: the adapter trains the head, which in this base is the embedding",
-            why="merged, it would change the embedding, which was trained as it is",
-            todo="Train without lm_head, or on a base with tie_word_embeddings=false and a head.",
+            why="they are one tensor, so that a merge would change both",
+            todo="Train without lm_head, or with a copy of it (modules_to_save), or on a base with "
+            "tie_word_embeddings=false and a head.",
+        )
+
+
+def _check_layers(adapter: Path) -> None:
+    """Raise for an adapter on repeated layers, which PEFT can compute with, but not save merged."""
+    if repeated := read_config(adapter).get("layer_replication"):
+        raise SentinelTripped(
+            "sentinel adapter_modules: the adapter repeats layers of the base (layer_replication)",
+            why=f"as {repeated}; merged it would be a model of another number of layers",
+            todo="Train without layer_replication, or on a base that has these layers itself.",
         )
 
 

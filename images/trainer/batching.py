@@ -112,7 +112,7 @@ def settle(
     kept = recorded(folder)
     rows_a_step = params.batch_size // processes
     if kept is None:
-        rows = params.micro_batch_size or _choose(training, params, rows_a_step)
+        rows = params.micro_batch_size or _choose(training, params, processes)
         kept = rows, rows
         _record(folder, *kept)
     chosen, most = kept
@@ -146,10 +146,11 @@ def restart() -> None:
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # the very command that runs already
 
 
-def free_mib(device: str) -> int:
+def free_mib(device: str, processes: int = 1) -> int:
     """Return what this process can have: of the GPU, or of this machine's or container's memory.
 
-    On a GPU that is what is free beside its context, on a CPU what it holds already counts too.
+    On a GPU that is what is free beside its context, on a CPU what it holds already counts too, and
+    what is free is shared with the training's other `processes`.
     """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) // MIB
@@ -159,7 +160,7 @@ def free_mib(device: str) -> int:
     with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
         free = min(free, _free_in_group_mib(_GROUP))
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return free + pages * resource.getpagesize() // MIB
+    return free // processes + pages * resource.getpagesize() // MIB
 
 
 def _free_in_group_mib(group: Path) -> int:
@@ -177,11 +178,13 @@ def _free_in_group_mib(group: Path) -> int:
     return (limit - used + files_read) // MIB
 
 
-def _choose(training: Training | None, params: TrainParams, rows_a_step: int) -> int:
+def _choose(training: Training | None, params: TrainParams, processes: int) -> int:
     if training is None:
         return 1
-    free = free_mib(params.device)
-    rows = fit.choose(training, rows_a_step=rows_a_step, free_mib=free)
+    free = free_mib(params.device, processes)
+    where = "" if params.device == "cuda" else fit.one_of(processes, "this machine's memory")
+    rows_a_step = params.batch_size // processes
+    rows = fit.choose(training, rows_a_step=rows_a_step, free_mib=free, where=where)
     memory = training.with_rows(rows).memory()
     _log.warning(
         "%d rows of up to %d tokens at once: about %d of %d MiB (%s)",

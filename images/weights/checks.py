@@ -57,13 +57,13 @@ def check_pair(base: Path, adapter: Path, digest: str) -> Pair:
     """Return base and adapter as far as a merge has to know them; `digest` is the base's.
 
     Raises `BaseModelMissing`, and `SentinelTripped` for a base that is quantised or has a head that
-    it should not have, an adapter of another
-    base, and one that holds nothing, NaN or infinity.
+    it should not have, an adapter of another base, and one that holds nothing, NaN or infinity.
     """
     config, shards = base_config(base), model_shards(base)
     check_base(config, stored_tensors(base, shards))
     check_commit(adapter, digest)
-    return Pair(adapter, config, shards, touched_modules(adapter))
+    names = {entry.name for entries in shards.values() for entry in entries}
+    return Pair(adapter, config, shards, touched_modules(adapter, names))
 
 
 def stored_tensors(base: Path, shards: Mapping[str, Sequence[Entry]]) -> dict[str, Stored]:

@@ -32,6 +32,8 @@ _OWN_PARTS = re.compile(r"\.(?:(?:lora_|base_layer\.|token_adapter\.).*|[^.]+)$"
 """What follows a module's name in the adapter file: PEFT's parts of a layer, or one parameter."""
 
 _TRAINED_IN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INDICES_IN = (torch.int32, torch.int64)
+"""What kinds of adapter beside LoRA keep with their weights: the places that these are for."""
 
 _READ = {
     "peft_type",
@@ -125,18 +127,22 @@ class Trained:
 Update = Lora | LoraBias | Trained
 
 
-def touched_modules(adapter: Path) -> set[str]:
+def touched_modules(adapter: Path, base: Collection[str]) -> set[str]:
     """Return the modules (`model.layers.0.mlp.up_proj`, …) that the adapter file holds tensors for.
 
-    Raises `SentinelTripped` for an adapter that holds nothing, numbers of another kind than those
-    that are trained, or NaN or infinity; `InputMissing` for a file that cannot be read.
+    `base` are the names of the base's tensors. Raises `SentinelTripped` for an adapter that holds
+    nothing, numbers of another kind than those that are trained, or NaN or infinity;
+    `InputMissing` for a file that cannot be read.
     """
     modules = set()
+    own = {name.rpartition(".")[0] for name in base}
+    lora = read_config(adapter).get("peft_type") == "LORA"
+    types = _TRAINED_IN if lora else _TRAINED_IN + _INDICES_IN
     try:
         with safe_open(adapter / WEIGHTS, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 tensor = tensors.get_tensor(name)
-                if tensor.dtype not in _TRAINED_IN:
+                if tensor.dtype not in types:
                     raise SentinelTripped(
                         f"sentinel adapter_tensors: {name} is {str(tensor.dtype)[6:]}",
                         why="an adapter is trained in floating point, and merged as it is",
@@ -144,12 +150,26 @@ def touched_modules(adapter: Path) -> set[str]:
                     )
                 if not bool(torch.isfinite(tensor).all()):
                     raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
-                modules.add(_OWN_PARTS.sub("", name.removeprefix(_PREFIX)))
+                modules.add(_module_of(name, own))
     except (OSError, SafetensorError) as error:
         raise InputMissing(f"the adapter's {WEIGHTS} is damaged", why=str(error)) from error
     if not modules:
         raise SentinelTripped("sentinel adapter_modules: the adapter holds no LoRA")
     return modules
+
+
+def _module_of(name: str, own: Collection[str]) -> str:
+    """Return the module of the base that a tensor of the adapter file is for.
+
+    `own` are the base's modules with tensors of their own. Beside LoRA, some kinds of adapter have
+    modules within the one that they change (`….q_proj.oft_R.weight`).
+    """
+    found = _OWN_PARTS.sub("", name.removeprefix(_PREFIX))
+    if ".lora_" in name:
+        return found
+    parts = found.split(".")
+    parents = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((parent for parent in parents if parent in own), found)
 
 
 def without_effect(adapter: Path, modules: Collection[str]) -> set[str]:

@@ -1,8 +1,9 @@
 """Dates in German text, whichever way they are written."""
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -58,6 +59,16 @@ _DAY_BEFORE = re.compile(
 )
 _LONGEST_JOIN = 48  # characters from such a day to the next
 _IN_MONTH = re.compile(r"\b(?:im|anfang|mitte|ende)\s$", re.IGNORECASE)
+# Before a month or a year without a day: the first is meant, or the last.
+_FIRST = re.compile(r"\b(?:anfang|beginn|ab|seit|von)\s$", re.IGNORECASE)
+_LAST = re.compile(r"\b(?:ende|bis|bis einschließlich)\s$", re.IGNORECASE)
+_TURN_OF_YEAR = re.compile(rf"\b(?P<turn>anfang|ende)\s(?P<year>{_YEAR})\b", re.IGNORECASE)
+_PART_OF_YEAR = re.compile(
+    r"\b(?P<which>erste|zweite|dritte|vierte|[1-4]\.)[nrs]?\s(?P<part>quartal|halbjahr)"
+    rf"s?(?:\s(?P<year>{_YEAR})\b)?",
+    re.IGNORECASE,
+)
+_WHICH = {"erste": 1, "zweite": 2, "dritte": 3, "vierte": 4}
 _FROM_MONTH = re.compile(r"\b(?:ab|bis|seit|von|vom)\s$", re.IGNORECASE)
 # Days that a relative word of the article can mean, counted from the publication, which may be a
 # day late. A weekday is one of the last week or of the next two.
@@ -107,9 +118,11 @@ def dates_in(text: str) -> list[Mention]:
 def dates_given(article: str) -> list[Mention]:
     """Return the dates in an article: those of `dates_in`, and what may be one as well.
 
-    That is a day and month without a year wherever they stand, and a date in English.
+    That is a day and month without a year wherever they stand, a date in English, and the day that
+    "Ende Mai" or "im ersten Quartal" begins or ends with.
     """
     found = dates_in(article)
+    found.extend(_turns(article))
     for match in _BARE.finditer(article):
         found.append(Mention(match.group(), None, int(match.group(2)), int(match.group(1))))
     for match in _ENGLISH_MONTH.finditer(article):
@@ -118,6 +131,41 @@ def dates_given(article: str) -> list[Mention]:
         days: list[int | None] = [int(day) for day in re.findall(r"\b\d{1,2}(?!\d)", around)]
         found.extend(Mention(match.group(), None, month, day) for day in [None, *days])
     return found
+
+
+def _turns(article: str) -> Iterator[Mention]:
+    """Yield the first or last day that "ab Juli", "Ende 2025" and "erstes Quartal" speak of."""
+    for match in _DATE.finditer(article):
+        mention = _mention(match)
+        if mention is not None and mention.day is None:
+            before = article[max(0, match.start() - 20) : match.start()]
+            if _FIRST.search(before):
+                yield replace(mention, day=1)
+            if _LAST.search(before):
+                yield from _last_days(mention)
+    for match in _TURN_OF_YEAR.finditer(article):
+        first = match.group("turn").lower() == "anfang"
+        month, day = (1, 1) if first else (12, 31)
+        yield Mention(match.group(), int(match.group("year")), month, day)
+    for match in _PART_OF_YEAR.finditer(article):
+        yield from _days_of_part(match)
+
+
+def _days_of_part(match: re.Match[str]) -> Iterator[Mention]:
+    which, months = match.group("which").lower(), 3 if match.group("part")[0] in "qQ" else 6
+    end = months * (_WHICH.get(which) or int(which[0]))
+    if end > 12:
+        return
+    year = int(match.group("year")) if match.group("year") else None
+    yield Mention(match.group(), year, end - months + 1, 1)
+    yield from _last_days(Mention(match.group(), year, end, None))
+
+
+def _last_days(mention: Mention) -> Iterator[Mention]:
+    """Yield the last day of a month: of a February whose year nobody says, both."""
+    years = {mention.year} if mention.year else {2023, 2024}
+    days = {monthrange(year, mention.month)[1] for year in years}
+    yield from (replace(mention, day=day) for day in days)
 
 
 def without_dates(text: str) -> str:

@@ -9,7 +9,7 @@ words: "weitere", a denial, another town.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import cache, lru_cache
 
@@ -41,7 +41,11 @@ _WEIGHS = re.compile(
     r"|[Hh]inweise? auf\b|schätz(?:e|en|t|te|ten|ungsweise)\b|[Uu]nklar|[Uu]ngewiss|fraglich"
     r"|[Pp]otenziell|abzuwarten|abwarten|zeichne(?:t|n) sich\b|schein(?:t|en)\b"
     r"|\boffen, (?:ob|wie|wer|was|wann)\b|\b(?:ist|sei|bleibt|blieb) (?:\w{1,20} ){0,3}offen\b"
+    r"|[Gg]e(?:warnt|droht|hofft|bangt|schätzt)\b|[Aa]ngedroht|[Ee]rhofft|[Vv]orgewarnt\b"
     r"|in Frage\b|infrage\b|[Ee]rwäg|Überlegung|überleg|zur Disposition|auf der Kippe|Szenari"
+    r"|schließ(?:t|en)\b[^.!?]{0,80}\bnicht aus\b|schloss(?:en)?\b[^.!?]{0,80}\bnicht aus\b"
+    r"|(?:behält|behalten|behielten?) (?:\w{1,20} ){0,2}sich\b[^.!?]{0,80}\bvor\b|vorbehalten\b"
+    r"|zur Debatte\b|mit dem Gedanken\b|im Gespräch\b(?! mit\b)"
     r"|may\b|might\b|could\b|expect(?:s|ed)?\b|likely\b)"
 )
 # Can be turned into a guess, if it is about the very same: "wir können" becomes "sie könnten", and
@@ -65,6 +69,14 @@ _NO_CONTENT = FUNCTION_WORDS | word_set(
     neue sagt sagte heißt erklärte dies dadurch hierdurch ebenfalls auswirkungen konsequenzen
     """
 ) - {"geplant"}
+# Verbs that say no more than the noun beside them: Klage einreichen. "Stellen" are jobs.
+_LIGHT = word_set(
+    """
+    einreichen einzureichen eingereicht einleiten einzuleiten eingeleitet anstrengen anzustrengen
+    angestrengt erheben erhoben stellen stellt gestellt ergreifen ergriffen anrufen anzurufen
+    angerufen aufrufen aufzurufen aufgerufen veranstalten veranstaltet
+    """
+)
 _ENDING = re.compile(r"(?:ungen|ung|ern|en|er|es|em|et|te|n|s|e|t)$")
 _STEM = 6  # letters that are compared at most, and
 _LEAST_STEM = 4  # at least
@@ -101,6 +113,23 @@ _EVENTS = tuple(
     beginn begonn start eroeffn
     verkauf verkaeuf veraeusser
     """.strip().splitlines()
+)
+# Events so grave that an article which guesses at one names it: in a guess, and in an article.
+_GRAVE = tuple(
+    (re.compile(guessed), re.compile(told))
+    for guessed, told in (
+        (
+            r"\b(?:sterben|stirbt|gestorben|todesf(?:a|ae)ll\w*|todesopfer)\b",
+            r"sterb|stirb|starb|storb|\btod|\btot|toedlich|toet|opfer|leben|umkomm|hospiz|palliat",
+        ),
+        (r"\b(?:suizid|selbstmord|selbsttoetung)", r"su[iy]zid|selbstm|selbstt|das leben"),
+        (r"\brueckfaellig", r"rueckf|wieder (?:trink|konsum)"),
+    )
+)
+# The verb that a guess ends with: "könnten kündigen", "dürfte geschlossen werden".
+_LAST_VERB = re.compile(
+    r"\b(?:könnt|dürft)en?\b[^.!?,;:]{0,160}?\b([a-zäöüß]{4,})"
+    r"(?: (?:müssen|werden|sein|haben))*[.!?]?$"
 )
 # Too short to be compared: it is a closing.
 _CLOSING = "Schließung"
@@ -193,19 +222,30 @@ class Weighed:
             return Bearing.UNSURE if self._sure else Bearing.NONE
         found = Bearing.NONE
         plain = folded(statement)
+        if any(guess.search(plain) and not self._names(told) for guess, told in _GRAVE):
+            return found
+        verb = _verb_of(statement)
         for number in {*self._sure, *self._maybe}:
-            found = max(found, min(self._borne_out(stems, number), self._most(plain, number)))
+            found = max(found, min(self._borne_out(stems, number), self._most(plain, number, verb)))
             if found is Bearing.SAME:
                 return found
         return Bearing.UNSURE if self.tells(statement) else found
 
-    def _most(self, statement: str, number: int) -> Bearing:
-        """Return how far a sentence can bear out a guess, folded, whatever words they share."""
+    def _most(self, statement: str, number: int, verb: frozenset[str]) -> Bearing:
+        """Return how far a sentence can bear out a guess, folded, whatever words they share.
+
+        Without the stem of the guess's verb, in `verb` if it has one, it may be of another event.
+        """
         if self._differs(statement, number):
             return Bearing.UNSURE if number in self._sure else Bearing.NONE
         if _ALSO.search(statement) and not _MORE_TOLD.search(self._plain[number]):
             return Bearing.UNSURE
+        if verb and not _shared(verb, self._plain[number]):
+            return Bearing.UNSURE
         return Bearing.SAME
+
+    def _names(self, event: re.Pattern[str]) -> bool:
+        return any(event.search(plain) for plain in self._plain)
 
     def _differs(self, statement: str, number: int) -> bool:
         """Return whether one word makes another guess of it: "weitere", a denial, another town."""
@@ -288,9 +328,25 @@ class Weighed:
 
 @lru_cache(maxsize=256)
 def content_stems(sentence: str) -> frozenset[str]:
-    """Return the stems of the words of a sentence that say what it is about, folded."""
+    """Return the stems of the words of a sentence that say what it is about, folded.
+
+    Of the verbs in `_LIGHT` only if no other word tells anything.
+    """
     told = _WORD.findall(_THE_END.sub(_CLOSING, sentence))
-    words = (word for word in told if word.lower() not in _NO_CONTENT)
+    words = [word for word in told if word.lower() not in _NO_CONTENT]
+    telling = _stems(word for word in words if word not in _LIGHT)
+    return _stems(words) if telling <= _everywhere() else telling
+
+
+def _verb_of(statement: str) -> frozenset[str]:
+    """Return the stem of the verb that a guess ends with, if it says what is to happen."""
+    match = _LAST_VERB.search(statement.rstrip('“”«" '))
+    if match is None or match.group(1) in _LIGHT:
+        return frozenset()
+    return content_stems(match.group(1)) - _everywhere()
+
+
+def _stems(words: Iterable[str]) -> frozenset[str]:
     return frozenset(stem for word in words if len(stem := _stem(folded(word))) >= _LEAST_STEM - 1)
 
 

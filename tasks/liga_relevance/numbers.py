@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from tasks.liga_relevance.shares import in_per_cent, shares_in
 from tasks.liga_relevance.words import folded
 
 # 1.200 and 1 200 are groups of thousands; 3,5 is a decimal.
@@ -131,7 +132,8 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
     """Return the numbers in `text`: digits only, "." before decimals, no leading zeros.
 
     With `words`, numbers written out and ordinals count too, and the parts of a date or a time
-    stand beside the whole, so that "2026-03-01" also gives 2026, 3 and 1. A decade is "1990er".
+    stand beside the whole, so that "2026-03-01" also gives 2026, 3 and 1. A decade is "1990er", and
+    "ein Viertel" is "25 %".
     """
     found = {name for match in _DECADE.finditer(text) for name in _decade_names(match)}
     text = _DECADE.sub(" ; ", text)
@@ -145,6 +147,7 @@ def numbers_in(text: str, *, words: bool = True) -> set[str]:
         found.update(_canonical(part) for part in re.findall(r"\d+", text))
         found.update(re.sub(r"\D", "", m) for m in _MAYBE_GROUPED.findall(text))
         found.update(_in_words(text.lower()))
+        found.update(shares_in(text))
     return found
 
 
@@ -167,7 +170,8 @@ def ungrounded(text: str, given: set[str]) -> list[str]:
         for number, scaled, scale in _written(_DECADE.sub(" ; ", text))
         if (scaled or number) not in given and not (number in given and _YEAR.fullmatch(number))
     }
-    return sorted(numbers | (decades - given))
+    shares = {number for number in numbers & in_per_cent(text) if f"{number} %" in given}
+    return sorted((numbers - shares) | (decades - given))
 
 
 def _decade_names(match: re.Match[str]) -> list[str]:

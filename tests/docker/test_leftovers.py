@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from contracts.stages import TRAIN
+from driver import recover
 from driver.adapters.containers import connect
+from driver.notes import Notes
 from driver.runners.docker import DockerRunner, running_s
-from driver.runners.leftovers import StageContainers
+from driver.runners.leftovers import LABEL_PROBE, StageContainers
+from driver.store import Run
 from tests.docker.engine import docker
 from tests.docker.stage_compose import ROOT
 
@@ -53,6 +60,26 @@ def test_stages_and_probes_of_this_workspace_are_removed(
     assert all(map(exists, [wanted, *others]))
 
 
+def test_a_signal_while_an_image_is_looked_into_leaves_no_container(
+    stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    runner = DockerRunner(tmp_path, ROOT / "compose.retrain.yml", gpu=False)
+    listed = ("ps", "--quiet", f"--filter=label={LABEL_PROBE}={tmp_path.resolve()}")
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while not docker(*listed) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        runner._ask(stage_images["labeler"], ["sleep", "120"])
+    interrupter.join()
+    assert docker(*listed, "--all") == ""
+
+
 def test_what_was_never_started_is_no_survivor_and_what_is_paused_is_at_work(
     made: list[str], stage_images: dict[str, str], tmp_path: Path
 ) -> None:
@@ -71,6 +98,22 @@ def test_what_was_never_started_is_no_survivor_and_what_is_paused_is_at_work(
     assert StageContainers(tmp_path / "other").elsewhere() == [str(tmp_path.resolve())]
     assert ours.drop() == ["train", "train"]
     assert not any(map(exists, [created, made[-1]]))
+
+
+def test_a_stage_of_a_workspace_that_was_moved_since_is_stopped_and_one_of_its_copy_is_not(
+    made: list[str], stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    was, copy, now = tmp_path / "was", tmp_path / "copy", tmp_path / "now"
+    Notes(Run.create(was), "").stage("train", state="running")
+    shutil.copytree(was, copy)
+    sleeping = ("--entrypoint=sleep", *labelled(StageContainers(was), "f1"))
+    made.append(docker("run", "--detach", *sleeping, stage_images["labeler"], "600"))
+    assert StageContainers(copy).at_work() == []
+    assert recover.stop_stages(copy, print) == []
+    was.rename(now)
+    assert StageContainers(now).at_work() == ["train"]
+    assert recover.stop_stages(now, print) == ["train"]
+    assert not exists(made[-1])
 
 
 def test_a_stage_that_is_met_again_has_run_since_its_container_began(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import serving.ollama
+from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable
 from driver import damaged, records, recover, taken_back, verification, versions
 from driver.host_stages import canaries
+from driver.store import Run
 from serving.ollama import Ollama
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
@@ -125,6 +128,29 @@ def test_what_nobody_has_verified_does_not_stay_live_behind_a_damaged_record(
     assert sum("ROLLED BACK" in said for said in world.said) == 1
     (world.root / f"{file}.damaged-1").unlink()
     recover.recover(world.root, world.said.append)
+
+
+@pytest.mark.parametrize("file", [records.VERIFICATION, records.PROMOTION])
+def test_nor_where_the_list_of_served_names_is_damaged_too(world: World, file: str) -> None:
+    """As after a power cut: the deployments in the store still name what is served."""
+    for damaged_one in (file, records.SERVED):
+        (world.root / damaged_one).write_text("\0" * 40)
+    damaged.settle(world.root, world.said.append)
+    assert world.live() == OLD_DIGEST
+    assert sum("ROLLED BACK" in said for said in world.said) == 1
+
+
+def test_nor_a_name_that_only_the_last_run_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deployment was killed before its result; nothing else is known to be good."""
+    shutil.rmtree(world.root / "store" / "deploy")
+    run = Run.create(world.root)
+    files.write_json(run.folder / "settings.json", {"deploy": {"name": "liga-relevance"}})
+    for damaged_one in (records.VERIFICATION, records.SERVED):
+        (world.root / damaged_one).write_text("{")
+    damaged.settle(world.root, world.said.append)
+    assert world.said[-1].startswith("NOT ROLLED BACK: nothing says that what liga-relevance:lat")
 
 
 def test_what_is_accepted_stays_live_behind_a_damaged_record(world: World) -> None:

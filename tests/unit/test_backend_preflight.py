@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import SettingsInvalid, WindowOpen
+from contracts.errors import BackendUnavailable, SettingsInvalid, WindowOpen
 from contracts.stage import Stage
 from contracts.stages import REPROCESS, SNAPSHOT, VERIFY
 from driver import preflight, service
@@ -31,6 +31,16 @@ def test_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "--rm" in caught.value.why
     assert "compose" in caught.value.todo
     assert outside.calls == []
+
+
+def test_one_that_is_paused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "service_for", Outside(paused=True).service)
+    session: Any = SimpleNamespace(
+        settings=SimpleNamespace(backend=BACKEND), window=Window(tmp_path, BACKEND)
+    )
+    with pytest.raises(BackendUnavailable, match="news is paused") as caught:
+        preflight.check_backend(session)
+    assert "`docker unpause news`" in caught.value.todo
 
 
 def test_at_the_window(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from driver.host_stages import fetch
 from images.trainer.base_tensors import check_complete
 from images.weights.checks import check_pair
 from tests.unit.lora_models import make_adapter, make_base
+from tests.unit.model_stages import folder_of, run
 
 WEIGHTS = "model.safetensors"
 UP = "model.layers.0.mlp.up_proj"
@@ -158,3 +159,22 @@ def test_a_plan_says_it(sound: Path, tmp_path: Path) -> None:
     assert doubts(sound / "base") == []
     (told,) = doubts(folder / "base")
     assert "unquantised_base" in told
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}])
+def test_an_index_without_metadata_is_trained_on_and_stays_as_it_is(
+    tmp_path: Path, metadata: dict[str, None]
+) -> None:
+    base = make_base(tmp_path / "base", shard="40KB", num_hidden_layers=1)
+    (base / "tokenizer.json").write_text('{"model": {}}')
+    index = base / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    size = told.pop("metadata")["total_size"]
+    index.write_text(json.dumps(told | metadata))
+    before = index.read_bytes()
+
+    run(tmp_path, stages.FETCH, fetch.work, {}, {"path": str(base)})
+    taken = folder_of(tmp_path, stages.FETCH) / "out" / "base"
+    check_complete(taken)  # transformers reads it
+    assert json.loads((taken / index.name).read_text()) == told | {"metadata": {"total_size": size}}
+    assert index.read_bytes() == before

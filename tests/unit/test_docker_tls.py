@@ -18,7 +18,7 @@ from contracts import files
 from contracts.errors import DockerUnavailable
 from driver import docker_tls
 from driver.adapters.containers import ContainerHost
-from driver.docker_tls import DockerTls, environment_for, in_effect
+from driver.docker_tls import DockerTls, Tls, environment_for, in_effect
 from driver.notes import Notes
 from driver.settings import BackendSettings
 from driver.store import Run
@@ -157,11 +157,11 @@ def test_the_window_records_them_for_the_backend_and_the_others(
         ("/certs", "1", DockerTls(cert_path=Path("/certs"), verify=True)),
         ("/certs", "", DockerTls(cert_path=Path("/certs"), verify=False)),
         ("", "1", DockerTls(cert_path=Path("~/.docker"), verify=True)),
-        ("", "", None),
+        ("", "", False),
     ],
 )
 def test_what_the_environment_says_is_noted_and_means_the_same_afterwards(
-    folder: str, verify: str, noted: DockerTls | None, monkeypatch: pytest.MonkeyPatch
+    folder: str, verify: str, noted: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CERT_PATH", folder)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", verify)
@@ -181,3 +181,32 @@ def test_certificates_are_for_tcp_alone(monkeypatch: pytest.MonkeyPatch) -> None
     environ = docker_tls.environment_for("unix:///var/run/docker.sock")
     assert environ["DOCKER_TLS_VERIFY"] == ""
     assert docker_tls.environment_for("") == dict(os.environ)
+
+
+def test_that_there_is_no_tls_is_noted_and_counts_whatever_the_environment_says_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", ADDRESS)
+    opened = Window(
+        tmp_path, BackendSettings(url="http://127.0.0.1:9", container="news"), "", Outside()
+    )
+    opened.open()
+    run = Run.create(tmp_path)
+    Notes(run, ADDRESS).stage("train", state="running")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    for noted in (run.read_state().docker_tls, opened.record().settings.docker_tls):
+        assert noted is False
+        assert environment_for(ADDRESS, noted)["DOCKER_TLS_VERIFY"] == ""
+    assert environment_for(ADDRESS, None)["DOCKER_TLS_VERIFY"] == "1"  # an older driver's record
+
+
+def test_where_those_noted_fail_the_environment_s_for_the_same_engine_are_tried(
+    engine: Running, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_in_a_run(monkeypatch, engine.host, certificates)
+    for noted in (False, DockerTls(cert_path=Path("/moved/since"))):
+        reached = ContainerHost(engine.host, tls=noted)
+        assert reached.environment()["DOCKER_CERT_PATH"] == str(certificates)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://other.example:2376")
+    with pytest.raises(DockerUnavailable):
+        ContainerHost(engine.host, tls=False)

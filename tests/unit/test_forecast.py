@@ -244,6 +244,36 @@ def test_two_gpus_share_the_rows_and_what_one_cannot_hold(
         forecast.forecast(session(*TOO_MUCH, two, "train.sharding=none"))
 
 
+ON_A_CPU = ("train.device=cpu", "train.backend=transformers", "train.load_in=fp32")
+
+
+def test_processes_on_a_cpu_share_its_memory(session: Callable[..., Any]) -> None:
+    alone = forecast._device(session(*ON_A_CPU, "runner=process"))
+    four = forecast._device(session(*ON_A_CPU, "runner=process", "train.processes=4"))
+    assert alone is not None
+    assert four is not None
+    assert four.usable_mib == alone.usable_mib // 4
+    assert four.place == "one of 4 processes' part of this machine's memory"
+
+
+def test_a_container_on_a_cpu_has_its_limit(
+    session: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINER_MEMORY", "1.5g")
+    found = forecast._device(session(*ON_A_CPU))
+    assert found is not None
+    assert found.usable_mib == 1536
+    with pytest.raises(OutOfMemory, match=r"does not fit the training container's memory"):
+        forecast.forecast(session(*ON_A_CPU))
+    monkeypatch.setenv("TRAINER_MEMORY", "900t")
+    found = forecast._device(session(*ON_A_CPU))
+    assert found is not None
+    assert found.place == "this machine's memory", "the smaller of the two"
+    monkeypatch.setenv("DOCKER_HOST", "ssh://gpu-host")
+    monkeypatch.setenv("TRAINER_MEMORY", "0")
+    assert forecast._device(session(*ON_A_CPU)) is None, "nothing is known of another machine"
+
+
 def test_processes_that_cannot_be_are_said_with_the_plan(
     session: Callable[..., Any], nvml: Callable[[Any], Any]
 ) -> None:

@@ -17,9 +17,12 @@ from contracts.gguf_header import GgufInvalid, read_header
 from contracts.stage import Event
 from contracts.stages import (
     CONVERT,
+    MERGE,
 )
 from images.gguf import convert, fetch_converter
+from images.merger import merge
 from tests.tiny_gguf import complete
+from tests.unit.lora_models import make_adapter
 from tests.unit.model_stages import folder_of, run
 
 CONVERTER = Path(os.environ.get("LLAMA_CPP_DIR", ROOT / ".cache" / "llama.cpp"))
@@ -80,6 +83,24 @@ def test_the_table_of_a_rotary_embedding_is_dropped_as_the_converter_does(
     save_file(weights, tmp_path / "old" / "model.safetensors", metadata={"format": "pt"})
     header = read_header(converted(tmp_path / "ws", tmp_path / "old", []))
     assert len(header.tensors) == len(weights) - 1
+
+
+@pytest.mark.skipif(
+    not (CONVERTER / "convert_hf_to_gguf.py").is_file(), reason="LLAMA_CPP_DIR has no converter"
+)
+def test_a_head_that_a_merge_has_untied_is_in_the_file(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(CONVERTER))
+    adapter = make_adapter(tmp_path / "adapter", tiny_base, modules_to_save=["lm_head"])
+    (tmp_path / "merge" / "in").mkdir(parents=True)
+    inputs = {name: tmp_path / "merge" / "in" / name for name in ("base", "lora_adapter")}
+    inputs["base"].symlink_to(tiny_base)
+    inputs["lora_adapter"].symlink_to(adapter)
+    run(tmp_path / "merge", MERGE, merge.work, inputs, {})
+    model = folder_of(tmp_path / "merge", MERGE) / "out" / "merged"
+    header = read_header(converted(tmp_path / "ws", model, []))
+    assert {"output.weight", "token_embd.weight"} <= {each.name for each in header.tensors}
 
 
 def test_a_missing_converter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def test_where_too_few_are_doubtful_the_least_sure_ones_follow(
     shown = json.loads((stage.out / "label_report.json").read_text())["look_at"]
     assert len(shown) == 20
     assert [row["id"] for row in shown[:3]] == ["i3", "i7", "i9"]
-    assert shown[0]["why"] == ["1 answers were refused before this one"]
+    assert shown[0]["why"] == ["1 answer was refused before this one"]
     assert shown[1]["why"] == ["nothing speaks against it, but relevance_score is 0.55"]
     assert "i0" not in {row["id"] for row in shown}, "a person has looked at it"
     assert [row["id"] for row in shown[3:]] != [f"i{n}" for n in range(1, 18)], "a sample"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
-from driver import locks, recover
+from driver import commands, locks, recover, users
 from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
 
@@ -169,6 +170,30 @@ def test_recover_brings_nothing_back_into_the_training_of_another_workspace(
     assert not (one / RECORD_FILE).exists()
 
 
+_CPU = {
+    "fetch": {"path": "base"},
+    "snapshot": {"items": ["items.jsonl"]},
+    "train": {"device": "cpu"},
+}
+
+
+def test_no_command_brings_anything_back_into_it_either(tmp_path: Path, shared: Path) -> None:
+    """Not even one that has no use for the GPU itself."""
+    one = tmp_path / "one"
+    leave_open(shared, one)
+    (shared / "retrain-driver.lock").unlink()  # a reboot
+    settings = tmp_path / "retrain.yaml"
+    files.write_json(settings, {**_CPU, "runner": "process"})
+    asked = argparse.Namespace(config=settings, set=[], workspace=one)
+    with (
+        holder("host", shared, tmp_path / "two"),
+        pytest.raises(WorkspaceBusy),
+        commands._at_work(asked),
+    ):
+        pass
+    assert (one / RECORD_FILE).exists()
+
+
 def test_recover_needs_no_lock_file_that_cannot_be_made(tmp_path: Path, shared: Path) -> None:
     leave_open(shared, tmp_path / "one")
     (shared / "retrain-driver.lock").unlink()
@@ -288,6 +313,61 @@ def test_a_workspace_of_another_user_is_named(public: Path) -> None:
     assert "--workspace DIR" in caught.value.todo
 
 
+CLOSED = 0o700 if os.geteuid() == 0 else 0o000
+"""The mode of a folder into which `another_user` cannot look."""
+
+
+def test_a_dead_run_where_this_user_cannot_look_is_not_forgotten(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its own user has called recover: the service may be stopped."""
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    one, lock = public / "one", public / "retrain-driver.lock"
+    leave_open(public, one)
+    one.chmod(CLOSED)
+    signed = lock.read_text(encoding="utf-8")
+    owner = users.me()
+    for _ in range(2):
+        with another_user(), pytest.raises(WindowOpen, match=f"run of {owner} ") as caught:  # noqa: SIM117
+            with locks.host(public / "two"):
+                pass
+    assert f"Ask {owner} " in caught.value.todo
+    assert f"`python -m driver recover -w {one}`" in caught.value.todo
+    with another_user(), locks.host(public / "two", recovers=True):
+        pass
+    assert lock.read_text(encoding="utf-8") == signed
+    one.chmod(0o700)
+    recover.recover(one, print)
+    with another_user(), locks.host(public / "two"):
+        pass
+
+
+def test_one_that_died_with_its_window_closed_is_forgotten_by_recover(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    leave_open(public, public / "one")
+    (public / "one" / RECORD_FILE).unlink()
+    (public / "one").chmod(CLOSED)
+    with another_user(), pytest.raises(WindowOpen), locks.host(public / "two"):
+        pass
+    (public / "one").chmod(0o700)
+    recover.recover(public / "one", print)
+    with another_user(), locks.host(public / "two"):
+        pass
+
+
+def test_one_that_ended_by_itself_keeps_nobody_out(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_SHARED_FOLDERS", (public,))
+    (public / "one").mkdir(mode=0o700)
+    with locks.host(public / "one"):
+        pass
+    with another_user(), locks.host(public / "two"):
+        pass
+
+
 # --- what a driver that died has started ---------------------------------------------------------
 _PARENT = """
 import pathlib, subprocess, sys
@@ -340,3 +420,17 @@ def test_one_that_does_not_end_is_named(orphaned: Path, monkeypatch: pytest.Monk
         pass
     assert "what a driver that died has started (pid " in caught.value.why
     assert f"fuser -v {orphaned / 'lock'}" in caught.value.todo
+
+
+def test_who_has_locked_it_without_signing_is_no_child_of_the_dead(
+    orphaned: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "lock").write_bytes((orphaned / "lock").read_bytes())
+    with (other / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(WorkspaceBusy) as caught, locks.workspace(other):
+            pass
+    assert f"is held by pid {os.getpid()} (" in caught.value.why
+    assert "driver that died" not in caught.value.why

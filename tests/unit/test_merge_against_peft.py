@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
@@ -159,12 +161,43 @@ def test_what_streaming_does_not_cover_goes_to_peft_and_says_so(
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
-@pytest.mark.parametrize("lora", [{"target_modules": ["q_proj", "lm_head"]}, SAVED_HEAD])
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_a_copy_of_head_or_embedding_unties_them(tmp_path: Path, saved: list[str]) -> None:
+    base, adapter = made(tmp_path, {"modules_to_save": saved})
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    expected = merged_by_peft(base, adapter, torch.bfloat16)
+    assert set(tensors(out)) == set(expected), "with a head of its own"
+    assert_same_bits(out, expected)
+    config, before = (json.loads((each / "config.json").read_text()) for each in (out, base))
+    assert config == before | {"tie_word_embeddings": False}
+    check_complete(out)
+    with torch.no_grad():
+        ids = torch.arange(5, 25)[None]
+        plain = AutoModelForCausalLM.from_pretrained(base)
+        trained = peft.PeftModel.from_pretrained(plain, str(adapter))(ids).logits
+        served = AutoModelForCausalLM.from_pretrained(out)(ids).logits
+    assert torch.nn.functional.cosine_similarity(trained, served, dim=-1).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    ],
+)
 def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change_too(
     tmp_path: Path, lora: dict[str, Any]
 ) -> None:
     base, adapter = made(tmp_path, lora)
     with pytest.raises(SentinelTripped, match="tied_head"):
+        merged(tmp_path / "ws", base, adapter)
+
+
+def test_repeated_layers_are_named(tmp_path: Path) -> None:
+    base, adapter = made(tmp_path, {"layer_replication": [[0, 2], [1, 3]]})
+    with pytest.raises(SentinelTripped, match=r"adapter_modules.*layer_replication"):
         merged(tmp_path / "ws", base, adapter)
 
 
@@ -271,3 +304,22 @@ def test_a_damaged_base_is_named(tmp_path: Path) -> None:
     base.mkdir()
     with pytest.raises(BaseModelMissing, match=r"config\.json"):
         merged(tmp_path / "empty", base, adapter)
+
+
+OTHER_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "OFT": ("OFTConfig", {"oft_block_size": 4, "r": 0}),
+    "LN tuning": ("LNTuningConfig", {"target_modules": ["post_attention_layernorm"]}),
+    "SHiRA, with its indices in whole numbers": ("ShiraConfig", {"r": 2}),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_KINDS)
+def test_other_kinds_of_adapter_are_peft_s_to_merge(tmp_path: Path, case: str) -> None:
+    name, told = OTHER_KINDS[case]
+    base = make_base(tmp_path / "base", tie_word_embeddings=False)
+    given = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "up_proj"], **told}
+    adapter = save_adapter(tmp_path / "adapter", base, getattr(peft, name)(**given))
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert metrics["merged_modules"] in {3, 6}, "one or two of each layer"
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import socketserver
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.errors import InputMissing
+from contracts.errors import DockerUnavailable, InputMissing
 from driver import recover
+from driver.adapters.containers import ContainerHost
 from driver.store import Run
+from tests.unit.other_user import another_user, close, public_folder
 
 
 @pytest.fixture
@@ -130,6 +133,18 @@ def test_the_engine_that_the_run_goes_on_with_is_left_alone(
     assert not lines
     recover.stop_stages(tmp_path, lines.append, but="unix:///var/run/docker.sock")
     assert len(lines) == 1
+
+
+def test_an_engine_that_this_user_may_not_use_is_no_engine_that_is_down() -> None:
+    with public_folder() as folder, socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(folder / "docker.sock"))
+        engine.listen()
+        close(folder / "docker.sock", 0o600)
+        with another_user(), pytest.raises(DockerUnavailable) as caught:
+            ContainerHost(f"unix://{folder}/docker.sock", patience_s=600)
+    assert f"may not use the Docker engine at {folder}/docker.sock" in caught.value.what
+    assert "sudo" in caught.value.todo
+    assert "groups docker" in caught.value.todo
 
 
 @pytest.mark.usefixtures("nobody")

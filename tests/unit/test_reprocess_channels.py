@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from contracts import files
 from contracts.errors import ReprocessFailed
 from contracts.params import ReprocessMetrics
+from driver.adapters.backend import Backend
+from driver.host_stages.record import Record
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.reprocess_stage import OLD, ReprocessStage, Row, news, titles
@@ -70,6 +74,72 @@ def test_a_channel_that_is_not_whole_goes_item_by_item(
     said = capsys.readouterr().err
     assert "they hold items that this run does not know" in said
     assert "an earlier start has begun with them" in said
+
+
+def _came_in(tmp_path: Path, number: int, *, like: int) -> None:
+    """Let a reviewed item come into the channel of another one."""
+    (file,) = tmp_path.rglob("backend.sqlite")
+    with closing(sqlite3.connect(file)) as store, store:
+        store.execute("CREATE TEMP TABLE came AS SELECT * FROM items WHERE id = ?", (like,))
+        changed = (number, f"Titel {number}", f"http://x/{number}", "Von Hand.")
+        store.execute(
+            "UPDATE came SET id = ?, title = ?, url = ?, summary = ?, is_manually_reviewed = 1",
+            changed,
+        )
+        store.execute("INSERT INTO items SELECT * FROM came")
+
+
+def test_a_channel_is_looked_at_anew_right_before_its_request(
+    stage: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """The first may take an hour; who reviews an item that came in since is not overwritten."""
+    it, service = stage(_channels([news(number, **OLD) for number in (1, 2)]))
+    asked, real = [], Backend.reprocess_channel
+
+    def first_then_more(self: Backend, channel_id: int) -> int:
+        asked.append(channel_id)
+        _came_in(tmp_path, 9, like=2)
+        return real(self, channel_id)
+
+    monkeypatch.setattr(Backend, "reprocess_channel", first_then_more)
+    assert it.run(mode="channel", everything=True).processed == 2
+    assert len(asked) == 1
+    assert service.get("/api/items/9")["summary"] == "Von Hand."
+    assert "goes item by item: it has changed meanwhile" in capsys.readouterr().err
+
+
+def test_what_comes_in_with_the_request_itself_is_kept(
+    stage: Make,
+    ollama: OllamaDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Nothing outside can keep the backend from it; but nothing is lost, and it is said."""
+    it, service = stage([news(1, **OLD)])
+    request, add, is_kept = Backend.reprocess_channel, Record.add, threading.Event()
+
+    def with_another(self: Backend, channel_id: int) -> int:
+        _came_in(tmp_path, 9, like=1)
+        return request(self, channel_id)
+
+    def kept_first(self: Record, now: dict[str, Row]) -> None:
+        add(self, now)
+        is_kept.set()
+
+    monkeypatch.setattr(Backend, "reprocess_channel", with_another)
+    monkeypatch.setattr(Record, "add", kept_first)
+    ollama.script = lambda _: good_answer() if is_kept.wait(60) else "kein JSON"
+    it.run(mode="channel")
+    kept = Record.find(it.root).before()
+    assert kept["9"]["summary"] == "Von Hand."
+    assert service.get("/api/items/9")["summary"] != "Von Hand."
+    said = capsys.readouterr().err
+    assert "takes 2 items, 1 are known" in said
+    assert "REVIEWED ITEMS ARE OVERWRITTEN: 9" in said
 
 
 def test_without_a_listing_all_go_item_by_item(

@@ -15,6 +15,8 @@ from driver import restoration
 from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
 from driver.adapters.items import analysis_of, storage_of
+from driver.host_stages import reanalysis
+from driver.host_stages.reanalysis import Outcome
 from driver.host_stages.record import Record
 from driver.restoration import Standing
 from tasks import load_task
@@ -66,6 +68,47 @@ def test_a_review_since_is_never_touched(stage: Make) -> None:
     assert _standings(it) == {"1": Standing.REVIEWED, "2": Standing.DIFFERS}
     assert _given_back(it).items == 1
     assert service.get("/api/items/1")["summary"] == "Von Hand."
+
+
+def test_only_what_the_reprocess_has_left_is_given_back(stage: Make, ollama: OllamaDouble) -> None:
+    """Not what it has left out, nor what somebody has edited since without calling it a review."""
+    rows = [news(number, **OLD) for number in (1, 2, 3)]
+    rows[1]["is_manually_reviewed"] = True
+    it, service = stage(rows, **PATCH)
+    ollama.script = lambda message: "kein JSON" if "Titel 3" in message else good_answer()
+    with pytest.raises(ReprocessFailed):
+        it.run()
+    for item_id in (1, 2):
+        sent = {"summary": "Nachgetragen.", "is_manually_reviewed": False}
+        requests.patch(f"{service.url}/api/items/{item_id}", json=sent, timeout=30)
+    assert _standings(it) == {"1": Standing.CHANGED, "2": Standing.CHANGED, "3": Standing.DIFFERS}
+    assert _given_back(it).items == 1  # the failed one, which had lost its answer
+    shown = [service.get(f"/api/items/{item_id}")["summary"] for item_id in (1, 2, 3)]
+    assert shown == ["Nachgetragen.", "Nachgetragen.", "Alt."]
+
+
+def test_what_a_request_that_was_cut_off_has_brought_is_given_back(stage: Make) -> None:
+    """A kill between the request and its outcome; nobody has gone on since."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    it.run()
+    path = it.folder / "outcomes.jsonl"
+    files.write_jsonl(path, [line for line in files.read_jsonl(path) if "until" in line])
+    assert _given_back(it).items == 1
+    assert service.get("/api/items/1")["summary"] == "Alt."
+
+
+def test_what_only_a_verification_has_asked_about_is_given_back(stage: Make) -> None:
+    """The reprocess was cut off before it came to that item."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    state = reanalysis.state_of(service.get("/api/items/1"), STORAGE)
+    kept = {"1": state | {"id": "1", "title": "Titel 1"}}
+    record = Record.of_model(it.root, "r", it.model, service.url)
+    record.begin("r", it.model, service.url, kept, 1, canaries=["1"])
+    seen = reanalysis.reprocess(Backend(service.url), STORAGE, {"id": "1"}, 10)
+    assert seen.outcome is Outcome.PROCESSED
+    (record.folder / "outcomes.jsonl").touch()
+    assert _given_back(it).items == 1
+    assert service.get("/api/items/1")["summary"] == "Alt."
 
 
 def test_a_review_between_the_look_and_the_write(stage: Make) -> None:
@@ -151,6 +194,27 @@ def test_without_yes_nothing_is_written(
     assert _driver(it, "--restore", "--yes") == 0
     assert service.get("/api/items/1")["summary"] == "Alt."
     assert "1 items have what they had before, as read back." in capsys.readouterr().out
+
+
+def test_another_backend_gets_nothing_unless_it_has_only_moved(
+    stage: Make,
+    start_backend: Callable[..., RunningBackend],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its items have the same ids and titles, and other answers."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    it.run()
+    other = start_backend([news(1, **{**OLD, "summary": "Produktion."})], **PATCH)
+    recorded, it.backend_url = it.backend_url, other.url
+    assert _driver(it, "--restore", "--yes") == RestoreFailed.exit_code
+    said = capsys.readouterr().err
+    assert f"was of {recorded}, and not of {other.url}" in said
+    assert "--backend-moved" in said
+    assert other.get("/api/items/1")["summary"] == "Produktion."
+    it.backend_url = recorded.replace("127.0.0.1", "localhost")
+    assert _driver(it, "--restore", "--yes") == RestoreFailed.exit_code
+    assert _driver(it, "--restore", "--yes", "--backend-moved") == 0
+    assert service.get("/api/items/1")["summary"] == "Alt."
 
 
 def test_a_backend_without_a_way_is_told_plainly(

@@ -164,7 +164,7 @@ def test_what_was_chosen_once_is_kept(
     params = TrainParams(**{**SETTINGS, "micro_batch_size": None})
     first = batching.settle(tmp_path, params, tiny_base, longest=100)
     assert (first.chosen, first.params.micro_batch_size) == (4, 4), "this machine has room"
-    monkeypatch.setattr(batching, "free_mib", lambda _device: 0)
+    monkeypatch.setattr(batching, "free_mib", lambda _device, _processes: 0)
     assert batching.settle(tmp_path, params, tiny_base, longest=100) == first
     with pytest.raises(OutOfMemory, match="does not fit"):
         batching.settle(tmp_path / "new", params, tiny_base, longest=100)
@@ -214,8 +214,25 @@ def test_pages_of_files_that_were_read_are_free_in_a_container(
     monkeypatch.setattr(batching, "_GROUP", tmp_path)
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
     assert batching.free_mib("cpu") - resident == pytest.approx(30, abs=5)
+    assert batching.free_mib("cpu", 3) - resident == pytest.approx(10, abs=5), "all share it"
     (tmp_path / "memory.max").write_text("max\n")
     assert batching.free_mib("cpu") > 100
+
+
+def test_processes_on_a_cpu_do_not_count_on_the_same_memory(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = TrainParams(**{**SETTINGS, "micro_batch_size": None})
+    asked: list[int] = []
+
+    def free(_device: str, processes: int) -> int:
+        asked.append(processes)
+        return 1
+
+    monkeypatch.setattr(batching, "free_mib", free)
+    with pytest.raises(OutOfMemory, match="one of 2 processes' part of this machine's memory"):
+        batching.settle(tmp_path, params, tiny_base, longest=100, processes=2)
+    assert asked == [2]
 
 
 def test_the_estimate_knows_the_loss_s_chunk() -> None:

@@ -107,7 +107,7 @@ def test_versions_are_listed_with_scores_the_newest_first(
     assert found[0].errors == {"relevance_score.ece": 0.1}
     assert found[2].scores == found[2].errors == {}
     monkeypatch.setenv("COLUMNS", "200")
-    models.show(found, "news")
+    models.show(found, "news", live(engine))
     head, *lines = [re.split(r" *[│┃] *", line) for line in capsys.readouterr().out.splitlines()][
         2:
     ]

@@ -21,6 +21,13 @@ from tests.unit.model_stages import TRAINING
 PRODUCTION = Training.of(TrainParams(), QWEN3_14B, rows=1, length=2048)
 CARD_24_GB = 24_576 - 400
 """What an RTX 3090 has free with nothing on it, about."""
+SIZES = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+}
 LOAD_IN: tuple[LoadIn, ...] = get_args(LoadIn)
 
 shapes = st.builds(
@@ -171,6 +178,18 @@ def test_what_saves_nothing_or_cannot_be_set_is_not_advised() -> None:
     assert not any("max_length" in way.setting for way in ways), "the settings begin at 64"
 
 
+def test_a_smaller_rank_is_advised_where_the_adapter_is_large() -> None:
+    large = replace(PRODUCTION, rank=512)
+    needed = large.memory().total
+    (way,) = (way for way in fit.savings(large, CARD_24_GB) if "rank" in way.setting)
+    assert (way.setting, way.enough) == ("train.rank=64", True)
+    assert needed - way.mib == replace(large, rank=64).memory().total <= CARD_24_GB
+    assert replace(large, rank=128).memory().total > CARD_24_GB
+    (way,) = (way for way in fit.savings(large, 0) if "rank" in way.setting)
+    assert (way.setting, way.enough) == ("train.rank=8", False)
+    assert not any("rank" in way.setting for way in fit.savings(PRODUCTION, 0)), "it is small"
+
+
 @settings(max_examples=60)
 @given(trainings)
 def test_all_ways_together_are_named_where_they_save_more(training: Training) -> None:
@@ -211,12 +230,30 @@ def test_a_divided_base_takes_a_share_and_what_is_put_together() -> None:
         {"text_config": "wide"},
         {"hidden_size": 64, "num_attention_heads": 0},
         {"num_experts": 8, "hidden_size": 64},
+        SIZES | {"hidden_size": float("inf")},
+        SIZES | {"hidden_size": 10**400},
+        SIZES | {"head_dim": 10**400},
     ],
 )
 def test_other_configs_are_no_shape(config: dict[str, Any], tmp_path: Path) -> None:
     files.write_json(tmp_path / "config.json", config)
     with pytest.raises(UnknownShape):
         Shape.read(tmp_path)
+
+
+def test_a_config_nested_without_end_is_no_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(UnknownShape):
+        Shape.read(tmp_path)
+
+
+def test_divisors_come_largest_first() -> None:
+    for number in range(1, 200):
+        assert list(fit.divisors(number)) == [n for n in range(number, 0, -1) if number % n == 0]
+
+
+def test_divisors_of_a_large_prime_come_at_once() -> None:
+    assert list(fit.divisors(2**31 - 1)) == [2**31 - 1, 1]
 
 
 def test_a_config_without_its_defaults_is_read(tiny_base: Path) -> None:

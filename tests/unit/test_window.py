@@ -158,7 +158,7 @@ def test_a_log_that_cannot_be_read_is_said(tmp_path: Path, outside: Outside) -> 
     opened = window(tmp_path, outside)
     opened.open()
     assert not outside.running
-    assert "cannot be told, since its log cannot be read" in opened.warnings[0]
+    assert "cannot be told, since its log does not say" in opened.warnings[0]
 
 
 def test_a_backend_that_was_removed_meanwhile_is_said_and_kept_on_the_record(
@@ -174,6 +174,34 @@ def test_a_backend_that_was_removed_meanwhile_is_said_and_kept_on_the_record(
     Window(tmp_path, None, world=outside).close()
     assert outside.running
     assert not (tmp_path / RECORD_FILE).exists()
+
+
+def test_one_that_was_renamed_meanwhile_is_found_by_its_id(
+    tmp_path: Path, outside: Outside
+) -> None:
+    window(tmp_path, outside).open()
+    outside.renamed = True
+    again = window(tmp_path, outside)
+    again.open()  # before the next stage
+    outside.running = True  # somebody has started it
+    again.open()
+    assert not outside.running
+    again.close()
+    assert (outside.running, again.is_open) == (True, False)
+
+
+def test_one_that_is_paused_is_named_so_at_once(tmp_path: Path, outside: Outside) -> None:
+    opened = window(tmp_path, outside)
+    opened.open()
+    outside.come_up()  # started by hand, and frozen
+    outside.paused = True
+    with pytest.raises(BackendUnavailable, match="news is paused") as caught:
+        opened.close()
+    assert "`docker unpause news`" in caught.value.todo
+    assert opened.is_open
+    outside.paused = False
+    opened.close()
+    assert not opened.is_open
 
 
 def test_the_record_names_the_engine_whatever_is_in_effect_later(

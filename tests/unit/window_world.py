@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import ContainerState, Stopped
-from driver.docker_tls import DockerTls
+from driver.docker_tls import Tls
 from driver.outside import World
 from driver.settings import BackendSettings
 from driver.window import Window
@@ -41,6 +41,9 @@ class Outside(World):
     """Whether its log cannot be read."""
     removes_itself: bool = False
     """Whether it was made with --rm."""
+    paused: bool = False
+    renamed: bool = False
+    """Whether it has another name by now than the settings say."""
     removed: bool = False
     """Whether its container is gone, and none has its name."""
     ended: Stopped = field(default_factory=lambda: Stopped(exit_code=0, seconds=1))
@@ -99,7 +102,7 @@ class Outside(World):
         assert settings.container == "news"
         return self
 
-    def containers(self, host: str, tls: DockerTls | None = None) -> Any:
+    def containers(self, host: str, tls: Tls | None = None) -> Any:
         assert (host, tls) == ("unix://gpu", None)
         if self.other_away:
             raise DockerUnavailable("no Docker engine answers at unix://gpu")
@@ -112,7 +115,8 @@ class Outside(World):
     # --- Service ---
     def state(self, container_id: str = "") -> ContainerState:
         self.step()
-        if container_id not in {"", self.container} or self.removed:
+        known = {self.container} if self.renamed else {"", self.container}
+        if container_id not in known or self.removed:
             raise BackendUnavailable(f"there is no container {container_id or 'news'}")
         return ContainerState(
             id=self.container,
@@ -122,6 +126,7 @@ class Outside(World):
             restart_policy="always",
             started_at=f"start {self.starts}",
             removes_itself=self.removes_itself,
+            paused=self.running and self.paused,
         )
 
     def reprocessing(self) -> bool | None:

@@ -8,7 +8,7 @@ Klage" bears out "könnte klagen"; with a demand for a demand.
 import re
 
 from tasks.liga_relevance.rules.case import Case, Findings, Rule, excerpt
-from tasks.liga_relevance.rules.speculation import LIKELY, WOHL
+from tasks.liga_relevance.rules.speculation import LIKELY, VIEW, WOHL
 
 _ADVERB = rf"(?:{LIKELY}|sicherlich|{WOHL})"
 _GUESS = (
@@ -109,8 +109,7 @@ _LIGA_MUST_ACT = re.compile(
 _WHO_GROUPS = tuple(f"who{number}" for number in ("", *range(2, 8)))
 # Where the Liga is no more than the source of what is said, or the one it is said to.
 _SOURCE = re.compile(
-    r"(?:laut|gemäß|zufolge|ansicht|meinung|sicht|angaben?|einschätzung|worten|auffassung|an|bei|mit"
-    r"|gegenüber|gegen)"
+    rf"(?:laut|gemäß|zufolge|sicht|{VIEW}|an|bei|mit|gegenüber|gegen)"
     r"(?: (?:der|die|den|dem|des))?(?: [a-zäöüß]{1,20}n)? $",
     re.IGNORECASE,
 )

@@ -44,6 +44,12 @@ _VERB = (
 _SPOKEN_AFTER = re.compile(rf"\s?,?\s*{_VERB}\b")
 _SPOKEN_BEFORE = re.compile(rf"\b{_VERB}\b[^.!?:„\"]{{0,60}}:\s*$")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:–]\s+|\n\s*)$")
+# Between two parts of one speech: „Wir helfen“, sagte Otto. „Aber uns fehlt Geld.“
+_INQUIT = re.compile(
+    rf"[“”«\"],?\s?(?:{_VERB}|so|(?:hielt|hält|fuhr|fährt|fügt|fügte|setzt|setzte|sprach"
+    r"|spricht|schrieb|schreibt|verwies|verweist|begründet|begründete|stellt|stellte)\b)"
+    r"[^.!?„“”»«\"]{0,80}[.:]?\s?[„“»«\"]"
+)
 _MOST_INFLECTED = 5  # words of a passage: more are somebody's sentence, or
 _HEAD = 3  # words of a longer part of one: what depends on these keeps its case
 _SENTENCE_END = re.compile(r"[.!?]\W*$")
@@ -143,13 +149,15 @@ def _may_close(text: str, place: int) -> bool:
 
 
 def _ungrounded_quote(case: Case) -> Findings:
-    given = f" {' '.join(case.words)} "
+    given = [f" {' '.join(case.words)} "]
+    if (speech := _INQUIT.sub(" ", case.shown)) != case.shown:
+        given.append(f" {' '.join(words_of(speech))} ")
     for name, text in case.claims:
         unclosed = 0
         for passage in quotes_in(text):
             unclosed += not passage.closed
             quoted = _judged(text, passage) if unclosed <= _MOST_UNCLOSED else ""
-            if quoted and not _occurs(quoted, given):
+            if quoted and not any(_occurs(quoted, told) for told in given):
                 yield f"{name} {excerpt(quoted)}"
 
 

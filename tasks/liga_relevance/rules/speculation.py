@@ -75,10 +75,16 @@ _HEDGE = re.compile(
     rf"|\b(?:wird|werden|ist|sind|hat|haben)\b[^.!?,;:]{{0,60}}?{WOHL}|{_FEARED}|{_OPEN}",
     re.IGNORECASE,
 )
+# Angaben and the like, of whoever gives them: "nach ihren Angaben", "seiner Meinung nach".
+VIEW = (
+    r"(?:angaben?|ansicht|einschätzung|worten|auffassung|meinung|aussagen?|darstellung|auskunft"
+    r"|informationen|überzeugung|schätzung(?:en)?|prognosen?)"
+)
+_WHOSE = r"(?:(?:ihre[nr]|seine[nr]|deren|dessen|eigene[nr]|übereinstimmenden) ){0,2}"
 _SAID = re.compile(
     r"\b(?:laut(?! (?:de[mrs] )?(?:artikel|text|beitrag|meldung))|zufolge|heißt es|hieß es"
-    r"|nach (?:angaben|ansicht|einschätzung|worten|auffassung"
-    r"|meinung|aussage|darstellung)|sicht|mitgeteilt|angekündigt|davon aus|(?:sag|warn|beton|erklär"
+    rf"|(?:nach|laut) {_WHOSE}{VIEW}|{_WHOSE}{VIEW} nach|sicht|mitgeteilt|angekündigt"
+    r"|davon aus|(?:sag|warn|beton|erklär"
     r"|fürcht|befürcht|kritisier|mein|bericht|forder|erwart|rechn|vermut|glaub|verweis|schätz|hoff"
     r"|klag|argumentier|mahn|antwort|äußer|schreib|sprech|seh)(?:t|te|et|ete|n|en|ten|eten)|sieht"
     r"|teilt(?:e|en)? [^.!?]{0,60}mit|spricht|sprach|sah|hält|hielt|schrieb|findet|fand)\b"

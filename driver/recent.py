@@ -1,0 +1,26 @@
+"""The settings of the last run, for those who have nothing but the workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from driver.store import Run
+
+
+def settings(workspace: Path) -> dict[str, Any]:
+    """Return the settings of the last run; empty where there is none, or they cannot be read."""
+    run = Run.last(workspace)
+    try:
+        found = json.loads((run.folder / "settings.json").read_text("utf-8")) if run else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def engine_environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment by which `serving.connect` finds the engine of these settings."""
+    return {**os.environ, "RETRAIN_ENGINE": str(settings.get("engine", ""))}

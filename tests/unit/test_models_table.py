@@ -1,0 +1,56 @@
+"""`driver models`, as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driver import versions
+from driver.report import models
+from serving import connect
+from serving.engine import Engine
+from tests.unit.test_versions import RUNS, TASK, live, released
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = connect({"RETRAIN_ENGINE": "llamacpp"}, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("why", ["as in [ops-12]", "agreed [/OPS-12]", "[red]all[/red] of us"])
+def test_a_reason_is_shown_as_it_was_given(
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    why: str,
+) -> None:
+    """What stands in square brackets is no markup."""
+    released(tmp_path, engine, RUNS[0], force=why)
+    monkeypatch.setenv("COLUMNS", "250")
+    models.show(versions.versions(tmp_path, engine, "news"), "news", live(engine))
+    assert f"forced: {why} (" in capsys.readouterr().out
+
+
+def test_what_is_live_and_no_version_is_said(
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody has made the name by hand, or removed the version's own."""
+    monkeypatch.setenv("COLUMNS", "250")
+    released(tmp_path, engine, RUNS[0])
+    models.show(versions.versions(tmp_path, engine, "news"), "news", live(engine))
+    assert "which is no version here" not in capsys.readouterr().out
+    (tmp_path / "hand.gguf").write_text("made by hand")
+    made = engine.create("news:latest", tmp_path / "hand.gguf", TASK.modelfile())
+    digest = versions.live_digest(engine, "news")
+    assert digest == made.digest
+    models.show(versions.versions(tmp_path, engine, "news"), "news", digest)
+    said = capsys.readouterr().out
+    assert f"news:latest names digest {digest[:12]}, which is no version here" in said
