@@ -65,6 +65,10 @@ class Derived(NamedTuple):
     """What it was made from, as JSON (`contracts.derived_labels.Base.origin`)."""
 
 
+DEFINITION = ("prefix", "asker", "definition")
+"""The keys of a row of `export` that says what answers were asked under."""
+DERIVED = ("derived", "answer", "origin")
+"""The keys of one that was made of answers."""
 _ATTEMPT: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "text": str,
@@ -146,13 +150,8 @@ class LabelCache(SqliteFile):
         query = "SELECT prefix, definition FROM definitions WHERE asker = ? ORDER BY rowid"
         with self._named_errors():
             rows = self._database.execute(query, (asker,)).fetchall()
-        found = {}
-        for prefix, text in rows:
-            try:
-                found[prefix] = LabelDefinition.model_validate_json(text)
-            except ValidationError:
-                continue
-        return found
+        whole = [row for row in rows if _is_definition((row[0], asker, row[1]))]
+        return {prefix: LabelDefinition.model_validate_json(text) for prefix, text in whole}
 
     def derived(self, keys: Sequence[str]) -> dict[str, Derived]:
         """Return derived rows by key; damaged ones are left out."""
@@ -213,12 +212,20 @@ class LabelCache(SqliteFile):
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
                 if all(isinstance(value, str) for value in row):
                     yield Imported(*row)._asdict()
+            query = "SELECT prefix, asker, definition FROM definitions ORDER BY rowid"
+            for row in self._database.execute(query):
+                if _is_definition(row):
+                    yield dict(zip(DEFINITION, row, strict=True))
+            for row in self._database.execute("SELECT * FROM derived ORDER BY key"):
+                if _is_derived(row):
+                    yield dict(zip(DERIVED, row, strict=True))
 
     def __len__(self) -> int:
         """Return how many rows cannot be had again."""
         with self._named_errors():
-            count = "SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM imported)"
-            return int(self._database.execute(count).fetchone()[0])
+            tables = ("answers", "imported", "definitions", "derived")
+            counts = " + ".join(f"(SELECT count(*) FROM {name})" for name in tables)  # noqa: S608
+            return int(self._database.execute(f"SELECT {counts}").fetchone()[0])
 
     def put_exported(self, rows: Iterable[dict[str, Any]]) -> int:
         """Take rows of `export`, all or none, and return how many of them are new here.
@@ -230,7 +237,12 @@ class LabelCache(SqliteFile):
         new = 0
         with self._named_errors(), self._database:
             for row in rows:
-                new += self._take_answer(row) if "key" in row else self._take_imported(row)
+                if row.keys() == {*DEFINITION}:
+                    self._take(row, DEFINITION, "definitions")
+                elif row.keys() == {*DERIVED}:
+                    self._take(row, DERIVED, "derived")
+                else:
+                    new += self._take_answer(row) if "key" in row else self._take_imported(row)
             if new:
                 self._database.execute(_IMPORT)
         return new
@@ -248,6 +260,11 @@ class LabelCache(SqliteFile):
             "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
         )
         return True
+
+    def _take(self, row: Mapping[str, Any], names: Sequence[str], table: str) -> None:
+        """Take what is no answer, but what answers are understood by, where it is not here."""
+        query = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608
+        self._database.execute(query, [str(row[name]) for name in names])
 
     def _take_imported(self, row: Mapping[str, Any]) -> bool:
         given = (str(row["item"]), str(row["answer"]), str(row["source"]))
@@ -295,6 +312,15 @@ def imports_of(workspace: Path) -> int:
             return int(found.fetchone()[0])
     except sqlite3.Error:
         return 0
+
+
+def _is_definition(row: Sequence[Any]) -> bool:
+    try:
+        return all(isinstance(v, str) for v in row) and bool(
+            LabelDefinition.model_validate_json(row[2])
+        )
+    except ValidationError:
+        return False
 
 
 def _is_derived(row: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -13,6 +14,7 @@ from pydantic import Field, StringConstraints, create_model
 from contracts.errors import EngineUnavailable, ItemsInvalid
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import LabelDefinition, compare
+from driver import labels
 from images.labeler import label as label_stage
 from tasks import Task, Violation
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
@@ -235,6 +237,23 @@ def test_what_a_person_has_said_is_completed_and_stays_a_review(
     write_jsonl(stage.folder / "reviewed.jsonl", [{"id": "i0", "label": {"relevant": True}}])
     with pytest.raises(ItemsInvalid, match="is no label"):
         stage.label()
+
+
+def test_what_was_asked_under_goes_along_with_an_export(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None], tmp_path: Path
+) -> None:
+    labelled(stage, engine)
+    edit(with_deadline())
+    stage.label()
+    after = outputs(stage)
+    labels.export(stage.folder, tmp_path / "all.jsonl")
+    other = Labelling(tmp_path / "other")
+    found = labels.take(other.folder, TASK, [tmp_path / "all.jsonl"])
+    assert (found.answers, found.refused_rows) == (5, 0)
+    assert other.label().cached == 3
+    assert outputs(other) == after
+    edit(with_deadline(section=SECTION + " deadline ist ein Tag."))
+    assert other.label().backfilled == 2
 
 
 def test_a_damaged_derived_row_or_definition_costs_no_more_than_itself(
