@@ -14,6 +14,7 @@ import pytest
 from contracts import files, stages
 from contracts.errors import InputMissing
 from contracts.label_definition import LabelDefinition, compare
+from driver import __main__ as cli
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
@@ -166,3 +167,22 @@ def test_each_kind_of_edit_says_what_it_does() -> None:
         (f"rule {first.id}", "only rows that break it now are asked again")
     ]
     assert "what labels rest on is the same" in dict(diff.effects(compare(old, old), old)).values()
+
+
+def test_the_commands_and_the_plan_say_so(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "retrain.yaml"
+    settings.write_text(
+        f"workspace: {session.workspace}\nlabel: {{teacher: teacher}}\nrunner: process\n"
+        f"fetch: {{path: {tmp_path}}}\nsnapshot: {{items: [{tmp_path}/items.jsonl]}}\n"
+    )
+    named = ["-c", str(settings)]
+    assert cli.main(["task", "diff", "r1", *named]) == 0
+    assert "nothing: what labels rest on is the same" in capsys.readouterr().out
+    assert cli.main(["label", "--since", "r1", *named]) == 10
+    assert "belong to --preview" in capsys.readouterr().err
+    assert cli.main(["label", "--preview", "0", *named]) == 10
+    assert cli.main(["plan", *named]) == 0
+    said = capsys.readouterr().out
+    assert "label: 3 rows keep their labels; the teacher is asked nothing" in said
