@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.files import canonical_json, digest_text
-from contracts.label_cache import LabelCache, is_attempt
+from contracts.label_cache import Derived, LabelCache, is_attempt
 from contracts.label_definition import Edit, LabelDefinition, compare, to_ask
 from contracts.params import LabelParams
 
@@ -186,6 +186,20 @@ def _fields(text: str, definition: LabelDefinition) -> dict[str, Any] | None:
         return None
     whole = isinstance(found, dict) and found.keys() == definition.fields.keys()
     return found if whole else None
+
+
+def is_outdated(row: Derived, base: Base | None, backfill: str) -> bool:
+    """Return whether a row that was made before would be made by another question now.
+
+    That is seen where it was made of the same answer, `base`; `backfill` is the key of the question
+    that completes it now, "" where nothing has to be asked.
+    """
+    origin = json.loads(row.origin)
+    same = base is not None and (base.source, base.attempt) == (
+        origin.get("from"),
+        origin.get("attempt"),
+    )
+    return same and origin.get("backfill", "") != backfill
 
 
 def of_review(

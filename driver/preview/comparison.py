@@ -111,8 +111,8 @@ def _compared(
     first = servers[0].server, servers[0].tag
     asked = 0
     for side in (old, new):
-        if side is new:
-            new.complete(cache, old, items)
+        if side is new and params.backfill:
+            new.complete(cache, items)
         wanted = list(side.wanted(cache, items))
         if wanted and away:
             raise away

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contracts.derived_labels import Ancestor, Asker, Base, bases, row_key
+from contracts.derived_labels import Asker, Base, ancestors, bases, row_key
 from contracts.files import canonical_json
 from contracts.label_cache import LabelCache, is_attempt
-from contracts.label_definition import LabelDefinition, compare
+from contracts.label_definition import LabelDefinition
 from serving.engine import Messages
 from tasks.definition import InvalidAnswer, Item, Task
 
@@ -51,14 +51,13 @@ class Side:
         self._asked_as = replace(task, label_prompt=definition.label_prompt)
         self._bases: dict[str, Base] = {}
 
-    def complete(self, cache: LabelCache, before: Side, items: Sequence[Item]) -> None:
-        """Start from the other side's answers where the edit lets them stand."""
-        edit = compare(before.definition, self.definition)
-        if edit.relabels or before.prefix == self.prefix:
-            return
-        ancestor = Ancestor(before.prefix, before.definition, edit)
+    def complete(self, cache: LabelCache, items: Sequence[Item]) -> None:
+        """Start from the answers of earlier definitions, as the label stage does."""
+        found = ancestors(cache, self._asker, self.prefix, self.definition)
         digests = [self._task.item_digest(item) for item in items]
-        self._bases = bases(cache, [ancestor], self.definition, digests)
+        started = bases(cache, found, self.definition, digests)
+        known, parse = self.definition.fields, self._task.parse
+        self._bases = {key: base for key, base in started.items() if base.can_stand(known, parse)}
 
     def wanted(self, cache: LabelCache, items: Iterable[Item]) -> Iterator[Question]:
         """Yield what has to be asked."""

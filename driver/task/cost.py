@@ -21,10 +21,11 @@ from contracts.derived_labels import (
     ancestors,
     bases,
     gold_sample,
+    is_outdated,
     of_review,
     row_key,
 )
-from contracts.label_cache import CACHE_FILE, LabelCache, is_attempt
+from contracts.label_cache import CACHE_FILE, Derived, LabelCache, is_attempt
 from contracts.label_definition import LabelDefinition
 from driver.plan import Action, Step
 from serving.teachers import connect_teachers, remembered_teacher
@@ -184,8 +185,9 @@ class _Count:
         for key, digest in keys.items():
             item = self._items[digest]
             texts = [each["text"] for each in own.get(key, ()) if is_attempt(each)]
-            texts = texts or ([derived[key].text] if key in derived else [])
-            said = verdicts.get(key)
+            if key not in own and self._stands(item, derived.get(key), found.get(digest)):
+                texts = [derived[key].text]
+            said = verdicts.get(key) if texts else None
             if self._is_valid(item, texts, said) or (
                 digest in imported and self._keeps(item, imported[digest].answer)
             ):
@@ -208,6 +210,21 @@ class _Count:
         found: list[Ancestor] = ancestors(self._cache, self._asker, self._prefix, self._now)
         return bases(self._cache, found, self._now, digests)
 
+    def _stands(self, item: Item, row: Derived | None, base: Base | None) -> bool:
+        """Return whether a row that was made before would be made in the same way now."""
+        if row is None:
+            return False
+        key = self._question(item, base) if base and base.asked else ""
+        return not is_outdated(row, base, key)
+
+    def _question(self, item: Item, base: Base) -> str:
+        """Return the key of the question that completes an answer."""
+        fields = {name: self._now.fields[name].meaning for name in base.asked}
+        properties = {name: self._schema["properties"][name] for name in base.asked}
+        only = {**self._schema, "properties": properties, "required": list(properties)}
+        asked = self._task.backfill_messages(item, base.values, fields)
+        return self._asker.backfill_key(asked, only)
+
     def _of_earlier(self, item: Item, base: Base | None) -> str:
         """Return what becomes of a row by the answer of before that it can start from."""
         if base is None:
@@ -217,11 +234,7 @@ class _Count:
         if not base.asked:
             text = base.merged(self._now.fields, {})
             return "kept" if self._keeps(item, text) else "broken"
-        fields = {name: self._now.fields[name].meaning for name in base.asked}
-        properties = {name: self._schema["properties"][name] for name in base.asked}
-        only = {**self._schema, "properties": properties, "required": list(properties)}
-        asked = self._task.backfill_messages(item, base.values, fields)
-        key = self._asker.backfill_key(asked, only)
+        key = self._question(item, base)
         attempts = [each for each in self._cache.attempts([key]).get(key, ()) if is_attempt(each)]
         if any(self._completes(item, base, each) for each in attempts):
             return "kept"

@@ -16,6 +16,7 @@ from driver.task.revision import labelling_at
 if TYPE_CHECKING:
     from driver.session import Session
 
+_UNTOLD = "the label prompt does not say so: only who was asked for it alone is asked again"
 _ANEW = "no answer of before can stand: every row is labelled anew"
 
 
@@ -80,11 +81,7 @@ def _of_fields(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
         yield f"field {name} takes other values", _ANEW
     for name in edit.limits:
         yield f"field {name} has other limits", "only rows that do not keep them are asked again"
-    told = (
-        "see the label prompt"
-        if edit.prompt
-        else "the label prompt does not say so: nobody is asked"
-    )
+    told = "see the label prompt" if edit.prompt else _UNTOLD
     for name in edit.described:
         yield f"field {name} is described otherwise", told
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from contracts.derived_labels import REVIEW, Base, ancestors, bases
+from contracts.derived_labels import REVIEW, Base, ancestors, bases, is_outdated
 from contracts.label_cache import Derived, LabelCache
 from images.labeler.teacher import Judgement, Question, Teacher, judge, judge_output
 from serving.attempts import Attempt
@@ -50,9 +50,10 @@ class Earlier:
         self._attempts = cache.attempts([*self._keys.values(), *filter(None, spent)])
 
     def known(self, key: str) -> Question | None:
-        """Return a row that was made before, to be judged; None where there is none."""
+        """Return a row that was made before, to be judged; None where there is none, or the
+        question that it was completed by is another one now."""
         row = self.derived.get(key)
-        if row is None:
+        if row is None or is_outdated(row, self._bases.get(key), self._keys.get(key, "")):
             return None
         backfill = json.loads(row.origin).get("backfill", "")
         return Question(

@@ -123,6 +123,20 @@ def test_what_is_said_of_the_added_field_anew_asks_for_it_again_alone(
     assert (metrics.asked, metrics.backfilled) == (0, 2)
 
 
+def test_a_field_that_is_said_to_concern_every_row_is_asked_for_in_the_rest(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    edit(with_deadline())
+    stage.label()
+    edit(replace(with_deadline(), only_for={}))
+    assert (stage.label().backfilled, len(engine.asked)) == (1, 6)
+    edit(replace(with_deadline(), only_for={}, backfill_prompt="Anders gefragt:\n$fields"))
+    assert (stage.label().backfilled, len(engine.asked)) == (3, 9)
+    edit(with_deadline())
+    assert (stage.label().cached, len(engine.asked)) == (3, 9)
+
+
 def test_a_changed_meaning_labels_anew_and_so_does_the_setting(
     stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
 ) -> None:
