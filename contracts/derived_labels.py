@@ -63,6 +63,8 @@ def gold_sample(reviewed: Iterable[str], count: int) -> list[str]:
 
 REVIEW = "review"
 """Where an answer is from that a person has given; it is never asked about as a whole."""
+IMPORT = "import"
+"""Where one is from that came out of another tool."""
 
 
 def row_key(prefix: str, item_digest: str) -> str:
@@ -75,7 +77,7 @@ class Base:
     """A valid answer of an earlier definition, and what it lacks."""
 
     source: str
-    """Its key in the cache, or `REVIEW`."""
+    """Its key in the cache, or `REVIEW`, or `IMPORT`."""
     attempt: int
     """Which of the answers there it is; -1 for a row that was derived itself."""
     values: Mapping[str, Any]
@@ -147,6 +149,11 @@ def bases(
             kept = {name: values[name] for name in definition.fields if name in values}
             asked, given = to_ask(definition, kept)
             by_item[keys[key]] = Base(key, number, {**kept, **given}, asked)
+    noted = cache.noted_definitions(definition.task)
+    for item, row in cache.imported([each for each in item_digests if each not in by_item]).items():
+        base = of_label(_object(row.answer), definition, noted, IMPORT)
+        if base is not None:
+            by_item[item] = base
     return by_item
 
 
@@ -180,12 +187,16 @@ def _accepted(
 
 def _fields(text: str, definition: LabelDefinition) -> dict[str, Any] | None:
     """Return an answer's fields; None for a text that is none of this definition."""
+    found = _object(text)
+    return found if found and found.keys() == definition.fields.keys() else None
+
+
+def _object(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(found, dict) and found.keys() == definition.fields.keys()
-    return found if whole else None
+    return found if isinstance(found, dict) else None
 
 
 def is_outdated(row: Derived, base: Base | None, backfill: str) -> bool:
@@ -202,10 +213,10 @@ def is_outdated(row: Derived, base: Base | None, backfill: str) -> bool:
     return same and origin.get("backfill", "") != backfill
 
 
-def of_review(
-    label: object, definition: LabelDefinition, earlier: Iterable[LabelDefinition]
+def of_label(
+    label: object, definition: LabelDefinition, earlier: Iterable[LabelDefinition], source: str
 ) -> Base | None:
-    """Return a person's label with the fields of an earlier definition, and what it lacks.
+    """Return a label that has the fields of an earlier definition, and what it lacks.
 
     None for any other: a label that lacks what it never could is a mistake of whoever wrote it.
     What prompts say is no matter here.
@@ -216,4 +227,4 @@ def of_review(
         return None
     kept = {name: label[name] for name in definition.fields if name in label}
     asked, given = to_ask(definition, kept)
-    return Base(REVIEW, -1, {**kept, **given}, asked)
+    return Base(source, -1, {**kept, **given}, asked)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import files, pace, stages
 from contracts.derived_labels import (
+    REVIEW,
     Ancestor,
     Asker,
     Base,
@@ -22,7 +23,7 @@ from contracts.derived_labels import (
     bases,
     gold_sample,
     is_outdated,
-    of_review,
+    of_label,
     row_key,
 )
 from contracts.label_cache import CACHE_FILE, Derived, LabelCache, is_attempt
@@ -145,7 +146,7 @@ def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[
         key: base
         for key, row in reviews.items()
         if key in items
-        and (base := of_review(row.get("label"), now, earlier)) is not None
+        and (base := of_label(row.get("label"), now, earlier, REVIEW)) is not None
         and base.asked
         and base.can_stand(now.fields, session.task.parse)
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from contracts.derived_labels import REVIEW, Base, ancestors, bases, is_outdated
+from contracts.derived_labels import IMPORT, REVIEW, Base, ancestors, bases, is_outdated
 from contracts.label_cache import Derived, LabelCache
 from images.labeler.teacher import Judgement, Question, Teacher, judge, judge_output
 from serving.attempts import Attempt
@@ -141,13 +141,11 @@ def as_derived(question: Question) -> Derived | None:
     output = question.accepted
     if output is None or not (question.base or question.origin):
         return None
-    if question.base and question.base.source == REVIEW:
-        return None  # what a person has said can be read again, and may be changed by then
+    origin = json.dumps(question.base.origin(question.key)) if question.base else question.origin
+    if json.loads(origin)["from"] in {REVIEW, IMPORT}:
+        return None  # what others have said can be read again, and may be changed by then
     text = json.dumps(output.model_dump(mode="json"), ensure_ascii=False)
-    if question.base:
-        origin = json.dumps(question.base.origin(question.key))
-        return Derived(question.row, text, origin)
-    return Derived(question.key, text, question.origin)
+    return Derived(question.row or question.key, text, origin)
 
 
 def _without(task: Task, item: Item, base: Base) -> Judgement | None:

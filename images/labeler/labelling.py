@@ -10,12 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.derived_labels import REVIEW, Base
+from contracts.derived_labels import IMPORT, REVIEW, Base
 from images.labeler.teacher import Judgement, Question
 from serving.attempts import Attempt
 from tasks.definition import Item, Task
 
 _SHOWN_FAULTS = 3
+_ORIGINS = {REVIEW: "reviewed", IMPORT: "imported"}
+"""Of labels that were made of another than the teacher's, by where that is from."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,12 @@ class Labelling:
             self.conversations.append(question.attempts)
         else:
             self.completions.append(question.attempts if question.base else question.spent)
-        is_review = question.base is not None and question.base.source == REVIEW
-        origin = "reviewed" if is_review else "teacher"
+        origin = _ORIGINS.get(str((derived or {}).get("from")), "teacher")
         for item in question.items:
             if item.id in self.reviewed:
                 self.checked[item.id] = question.accepted
                 continue
-            self.cached += cached
+            self.cached += cached and origin == "teacher"
             self.asked += not cached and derived is None
             self.backfilled += not cached and derived is not None
             decision = Decision(origin, question.attempts, question.judgements, failure, derived)

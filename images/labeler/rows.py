@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from contracts import files
-from contracts.derived_labels import Base, of_review
+from contracts.derived_labels import REVIEW, Base, of_label
 from contracts.errors import ItemsInvalid
 from contracts.label_definition import LabelDefinition
 from tasks.definition import InvalidAnswer, Item, Task
@@ -82,7 +82,7 @@ def read_reviews(
     now, unusable, incomplete = LabelDefinition.of(task), dict[str, Unusable](), dict[str, Base]()
     for row in files.read_jsonl(path):
         key, label = str(row.get("id")), row.get("label")
-        base = of_review(label, now, earlier) if key in items else None
+        base = of_label(label, now, earlier, REVIEW) if key in items else None
         if base and key not in incomplete and base.can_stand(now.fields, task.parse):
             incomplete[key] = base
         elif (why := row.get("unusable")) is not None:

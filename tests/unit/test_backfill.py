@@ -12,14 +12,14 @@ import pytest
 from pydantic import Field, StringConstraints, create_model
 
 from contracts.errors import EngineUnavailable, ItemsInvalid
-from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.label_cache import CACHE_FILE, Imported, LabelCache
 from contracts.label_definition import LabelDefinition, compare
 from driver import labels
 from images.labeler import label as label_stage
 from tasks import Task, Violation
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
-from tests.unit.labelling import Labelling, engine, stage
+from tests.unit.labelling import Labelling, engine, items, stage
 from tests.unit.scripted_engine import ScriptedEngine
 
 __all__ = ["engine", "stage"]
@@ -251,6 +251,27 @@ def test_what_a_person_has_said_is_completed_and_stays_a_review(
     write_jsonl(stage.folder / "reviewed.jsonl", [{"id": "i0", "label": {"relevant": True}}])
     with pytest.raises(ItemsInvalid, match="is no label"):
         stage.label()
+
+
+def test_what_was_imported_is_completed_and_stays_imported(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    digests = [TASK.item_digest(TASK.item.model_validate(row)) for row in items(3)]
+    given = (label("low"), label(None), label("high"))
+    with LabelCache(stage.folder / CACHE_FILE) as cache:
+        rows = zip(digests, map(json.dumps, given), strict=True)
+        cache.put_imported(Imported(item, text, "old.jsonl") for item, text in rows)
+    assert stage.label().imported == 3
+    before = outputs(stage)
+    edit(with_deadline())
+    engine.script = answers
+    for _ in range(2):
+        metrics = stage.label()
+        assert (metrics.imported, metrics.asked, len(engine.asked)) == (3, 0, 2)
+    assert [row["label"]["priority"] for row in stage.rows("labels")] == ["low", None, "high"]
+    edit(TASK)
+    assert stage.label().imported == 3
+    assert outputs(stage) == before
 
 
 def test_what_was_asked_under_goes_along_with_an_export(

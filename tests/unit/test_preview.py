@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from contracts.stages import LABEL
 from driver.preview import command, comparison
 from driver.preview.chosen import choose
 from driver.report import preview as shown
+from driver.report.display import LastingConsole
 from driver.session import Session
 from driver.store import Store
 from images.labeler import label as label_stage
@@ -161,3 +164,12 @@ def test_the_command_prints_and_writes(
         each.unlink()
     with pytest.raises(InputMissing, match="no items"):
         command.show(session, 20, "r1", None)
+
+
+def test_a_terminal_gets_a_table_for_each_row(session: Session) -> None:
+    session.task = with_deadline()
+    out = io.StringIO()
+    shown.show(_previewed(session), LastingConsole(file=out, force_terminal=True, width=90))
+    said = out.getvalue()
+    assert re.search(r"deadline.*│.*–.*│.*2026-03-31", said)
+    assert re.search(r"run r1.*┃.*now", said)
