@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,8 +84,10 @@ def _edit(checkout: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _label(checkout: Path, workspace: Path, fingerprint: str, teacher: SimulatedTeacher) -> Path:
-    """Label in a process of the checkout; return the folder of what was published."""
+def _start(
+    checkout: Path, workspace: Path, fingerprint: str, teacher: SimulatedTeacher
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start the stage as a process of the checkout; return it, and where it publishes."""
     params = LabelParams(teacher=MODEL, min_labelled=1, concurrency=1)
     job = job_of(
         LABEL,
@@ -94,27 +97,33 @@ def _label(checkout: Path, workspace: Path, fingerprint: str, teacher: Simulated
         code_digest=files.code_digest(*LABEL.code),
     )
     path = Store(workspace).prepare(job)
-    subprocess.run(
-        [sys.executable, "-m", "images.labeler", str(path)],
-        cwd=checkout,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(checkout),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "RETRAIN_TEACHERS": teacher.word("ollama"),
-        },
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return path.parent / "out"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "RETRAIN_TEACHERS": teacher.word("ollama"),
+    }
+    command = [sys.executable, "-m", "images.labeler", str(path)]
+    started = subprocess.Popen(command, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
+    return started, path.parent / "out"
+
+
+def _label(checkout: Path, workspace: Path, fingerprint: str, teacher: SimulatedTeacher) -> Path:
+    started, out = _start(checkout, workspace, fingerprint, teacher)
+    assert started.wait(timeout=120) == 0
+    return out
+
+
+def _workspace(folder: Path) -> Path:
+    files.write_jsonl(folder / ITEMS.filename, items(COUNT))
+    files.write_jsonl(folder / REVIEWED.filename, [])
+    return folder
 
 
 def test_the_field_is_asked_for_alone_and_gone_it_is_as_if_it_had_not_been(
     checkout: Path, tmp_path: Path, teacher: SimulatedTeacher
 ) -> None:
-    workspace = tmp_path / "workspace"
-    files.write_jsonl(workspace / ITEMS.filename, items(COUNT))
-    files.write_jsonl(workspace / REVIEWED.filename, [])
+    workspace = _workspace(tmp_path / "workspace")
     before = _label(checkout, workspace, "f1", teacher)
     assert teacher.load.requests == COUNT
 
@@ -137,3 +146,30 @@ def test_the_field_is_asked_for_alone_and_gone_it_is_as_if_it_had_not_been(
         assert (removed / artifact.filename).read_bytes() == (
             before / artifact.filename
         ).read_bytes()
+
+
+def test_a_sigkill_among_the_questions_costs_the_one_under_way(
+    checkout: Path, tmp_path: Path, teacher: SimulatedTeacher
+) -> None:
+    workspace = _workspace(tmp_path / "workspace")
+    _label(checkout, workspace, "f1", teacher)
+    _edit(checkout)
+    teacher.reset()
+    met, killed = threading.Event(), threading.Event()
+
+    def waits(asked: Asked) -> str:
+        if asked.number == 1 and not killed.is_set():
+            met.set()
+            killed.wait(timeout=60)
+        return _answer(asked)
+
+    teacher.script = waits
+    started, _ = _start(checkout, workspace, "f2", teacher)
+    assert met.wait(timeout=60)
+    started.kill()
+    started.wait()
+    killed.set()
+    out = _label(checkout, workspace, "f2", teacher)
+    assert sorted(teacher.load.by_item.values()) == [1, 1, 2]
+    rows = read_jsonl(out / LABELS.filename)
+    assert [row["label"]["deadline"] for row in rows] == ["2026-03-31", None] * (COUNT // 2)
