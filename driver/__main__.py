@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(subparsers, common)
     _add_report(subparsers, common)
     _add_unit(subparsers, common)
+    _add_label(subparsers, common)
     _add_labels(subparsers, common)
     _add_task(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
@@ -186,6 +187,27 @@ def _add_unit(subparsers: Any, common: argparse.ArgumentParser) -> None:
     unit.set_defaults(command=commands.install_unit)
 
 
+def _add_label(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "label the items (as `stage label`), or preview what an edit of the task does to a few"
+    label = subparsers.add_parser("label", help=text, description=text, parents=[common])
+    label.add_argument(
+        "--preview",
+        type=int,
+        metavar="N",
+        help="ask about N chosen rows under the task as it was and as it is; change no label",
+    )
+    label.add_argument(
+        "--since",
+        default="",
+        metavar="REVISION|RUN",
+        help="with --preview: as it was when (the last run, if not named)",
+    )
+    label.add_argument(
+        "--out", type=Path, metavar="FILE", help="with --preview: the page (preview.html)"
+    )
+    label.set_defaults(command=commands.label, name="label")
+
+
 def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
     labels = subparsers.add_parser("labels", help="show, export or import labels")
     ways = labels.add_subparsers(required=True, metavar="report|export|import")
@@ -204,14 +226,24 @@ def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    task = subparsers.add_parser(
-        "task", help="show the task, write what others need of it, or hold it against them"
-    )
-    ways = task.add_subparsers(required=True, metavar="show|render|check|new")
+    text = "show the task and what an edit costs, write it for others, or hold it against them"
+    task = subparsers.add_parser("task", help=text, description=text)
+    ways = task.add_subparsers(required=True, metavar="show|render|check|diff|new")
     text = "show fields, prompts, rules and digests, and what has changed since the last run"
     shown = ways.add_parser("show", help=text, description=text, parents=[common])
     shown.add_argument("--json", action="store_true", help="as one JSON object")
     shown.set_defaults(command=commands.show_task)
+    text = "say what has changed in the task, and what labelling and training that costs"
+    diff = ways.add_parser("diff", help=text, description=text, parents=[common])
+    diff.add_argument(
+        "since",
+        nargs="?",
+        default="",
+        metavar="REVISION|RUN",
+        help="since when: a revision of git or a run (the last run, if not named)",
+    )
+    diff.add_argument("--json", action="store_true", help="as one JSON object")
+    diff.set_defaults(command=commands.diff_task)
     text = "write guide, schema, Modelfile, parser, columns, types … of the task into a folder"
     made = ways.add_parser("render", help=text, description=text, parents=[common])
     made.add_argument(

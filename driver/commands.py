@@ -135,11 +135,13 @@ def plan(arguments: argparse.Namespace) -> int:
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
+    from driver.task import cost
     from driver.task.check import at_run
 
     session = _session(arguments)
     plan = pipeline.make(session)
     plan_table(plan, session.display.console)
+    cost.announce(session, plan)
     if forecast.trains(plan):
         try:
             forecast.announce(session)
@@ -333,11 +335,29 @@ def report_labels(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def label(arguments: argparse.Namespace) -> int:
+    """Run the label stage; or show a few rows under the task as it was and as it is."""
+    from driver.preview import command
+
+    if arguments.preview is not None:
+        return command.show(_session(arguments), arguments.preview, arguments.since, arguments.out)
+    if arguments.since or arguments.out:
+        raise SettingsInvalid("--since and --out belong to --preview")
+    return stage(arguments)
+
+
 def show_task(arguments: argparse.Namespace) -> int:
     """Show the task at a glance."""
     from driver.task import show
 
     return show.show(_settings(arguments), as_json=arguments.json)
+
+
+def diff_task(arguments: argparse.Namespace) -> int:
+    """Say what an edit of the task costs before it is made."""
+    from driver.task import diff
+
+    return diff.show(_session(arguments), arguments.since, as_json=arguments.json)
 
 
 def render_task(arguments: argparse.Namespace) -> int:
