@@ -243,7 +243,7 @@ def used(part: Part) -> set[str]:
 
 
 def compared(part: Part) -> Iterator[tuple[str, Node]]:
-    """Yield each field that is compared with a text, and that text: `item.priority === "high"`."""
+    """Yield each field that is compared with a text, and that text: `item.state === "open"`."""
     for node in walk(part.root):
         if node.type != "binary_expression" or len(node.named_children) != 2:
             continue
