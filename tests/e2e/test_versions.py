@@ -21,7 +21,7 @@ from contracts import files
 from contracts.errors import CandidateRefused, VerifyFailed
 from tests.docker.engine import docker
 from tests.e2e import seen
-from tests.e2e.host import ALIAS, LIVE, TEACHER, Host
+from tests.e2e.host import ALIAS, IRRELEVANT, LIVE, RELEVANT, TEACHER, Host
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -113,6 +113,11 @@ def test_the_way_back_is_by_digest_and_no_run_undoes_it(finished: Host) -> None:
     assert "was taken back" in refused.stderr
     assert seen.live(finished) == good
     assert seen.started_at(finished) == started
+    # Items may have been answered by the model that was live meanwhile: all are asked once more.
+    assert "a model has been deployed since" in finished.driver("plan", *GOOD).stdout
+    _ends(finished.driver("run", *GOOD), 0)
+    asked = finished.result("reprocess").metrics
+    assert (asked["processed"], asked["failed"]) == (RELEVANT + IRRELEVANT, 0)
     same = finished.driver("run", *GOOD)
     _ends(same, 0)
     assert "Nothing has changed" in same.stdout
