@@ -81,21 +81,34 @@ def _compared(compared: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
         rows = [
             (
                 each["name"],
-                f"{each['value']:+z.3f}",
-                f"{each['low']:+z.3f} to {each['high']:+z.3f}",
-                f"{each['p_better']:.3g}",
-                f"{each['p_worse']:.3g}",
+                each.get("rows", ""),  # an older evaluation has not noted it
+                *(
+                    ("not compared", "", "", "")
+                    if too_few(each)
+                    else (
+                        f"{each['value']:+z.3f}",
+                        f"{each['low']:+z.3f} to {each['high']:+z.3f}",
+                        f"{each['p_better']:.3g}",
+                        f"{each['p_worse']:.3g}",
+                    )
+                ),
             )
             for each in found
         ]
         head = (
             "measure",
+            "rows",
             "better by",
             "95 % interval",
             "p, were it no better",
             "p, were it no worse",
         )
         yield f"<h3>Candidate against {escape(role)}</h3>{table(head, rows)}"
+
+
+def too_few(found: Mapping[str, Any]) -> bool:
+    """Return whether two models had too few rows in common for a difference to say anything."""
+    return bool(found.get("rows", 0) < found.get("fewest", 0))
 
 
 # --- where they err ------------------------------------------------------------------------------

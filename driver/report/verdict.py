@@ -10,8 +10,9 @@ from typing import Any
 from contracts import stages
 from contracts.errors import CandidateRefused, Interrupted, RetrainError
 from contracts.params import VerifyMetrics
+from contracts.params.service import RULES_OF_POSITIVE
 from driver import locks, taken_back
-from driver.report import after_deploy
+from driver.report import after_deploy, evaluation
 from driver.report.after_deploy import Line, Told
 from driver.report.display import duration
 from driver.report.finished import ENDED_WELL, Finished
@@ -162,17 +163,25 @@ def _date(at: float) -> str:
 
 
 def _findings(verdict: Mapping[str, Any] | None) -> str:
-    """Return what each rule of the gate has found, those that refuse the model first."""
+    """Return what each rule of the gate has found: what refuses the model first, and what could not
+    be asked before what passed.
+    """
     if not verdict:
         return ""
-    found = sorted(verdict["findings"], key=lambda each: bool(each["passed"]))
+    marks = {"bad": "✗", "note": "–", "good": "✓"}
+    found = [(_tone(each), each["text"]) for each in verdict["findings"]]
     lines = "".join(
-        f'<li><span class="mark {"good" if each["passed"] else "bad"}">'
-        f"{'✓' if each['passed'] else '✗'}</span>{escape(each['text'])}"
-        for each in found
+        f'<li><span class="mark {tone}">{marks[tone]}</span>{escape(text)}'
+        for tone, text in sorted(found, key=lambda each: list(marks).index(each[0]))
     )
     said = "lets the candidate pass" if verdict["promote"] else "refuses the candidate"
     return f"<h3>The gate {said}</h3><ul class=findings>{lines}</ul>"
+
+
+def _tone(finding: Mapping[str, Any]) -> str:
+    if not finding["passed"]:
+        return "bad"
+    return "good" if finding.get("asked", True) else "note"  # an older evaluation does not say
 
 
 def _cards(scores: Mapping[str, Any] | None) -> str:
@@ -183,14 +192,25 @@ def _cards(scores: Mapping[str, Any] | None) -> str:
     rival, found = next(iter(scores["compared"].items()), ("", []))
     apart = {each["name"]: each for each in found}
     cards = []
-    for name in [each for each in scores.get("matters", ()) if each in measures][:_CARDS]:
-        each, against = measures[name], apart.get(name)
+    for matters in [each for each in scores.get("matters", ()) if each in measures][:_CARDS]:
+        # By `rules` models are compared where both have written a text (images/labeler/gate.py).
+        by_texts = matters == "rules" and RULES_OF_POSITIVE in apart
+        name = RULES_OF_POSITIVE if by_texts else matters
+        each = measures[name]
         told = f"95 %: {each['low']:z.2f} to {each['high']:z.2f}"
-        if against:
-            low, high = against["low"], against["high"]
-            told = f"{against['value']:+z.3f} against the {rival} ({low:+z.2f} to {high:+z.2f})"
+        if against := apart.get(name):
+            told = _against(rival, against)
         cards.append(
             f'<div class="card"><span>{escape(name)}</span><b>{each["value"]:z.3f}</b>'
             f"<span>{escape(told)}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _against(rival: str, found: Mapping[str, Any]) -> str:
+    rows = f"{found['rows']} rows that both call positive" if found.get("fewest") else ""
+    if evaluation.too_few(found):
+        return f"not compared with the {rival}: {rows}, fewer than {found['fewest']}"
+    interval = f"{found['low']:+z.2f} to {found['high']:+z.2f}"
+    told = f"{found['value']:+z.3f} against the {rival} ({interval})"
+    return f"{told}, on the {rows}" if rows else told

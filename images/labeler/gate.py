@@ -6,7 +6,9 @@ docs/reference/gate.md has the rules, and how often they err, by simulation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from scipy.stats import hypergeom
 
 from contracts.params import EvaluateParams
 from contracts.params.service import RULES_OF_POSITIVE
@@ -16,37 +18,61 @@ from images.labeler.resampling import Difference, Lead, differences, holm
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule says. A rule that could not be asked (no champion) is passed, and says so."""
+    """What one rule says."""
 
     rule: str
     passed: bool
     text: str
+    asked: bool = True
+    """Whether it had anything to go by. Without (no champion) it is passed, and says so."""
 
 
 GUARDED = ("valid",)
 """Measures in which a model must not be worse either; being better in them alone is no reason to
 go live. `rules` are among those that matter by the task."""
 
+FEWEST_SHARED = 20
+"""Rows that both models have to call positive for their texts to be compared on them. With fewer,
+texts 30 points worse too often pass for as good (docs/reference/gate.md)."""
+
 
 def against(
     ours: Mapping[str, Measure], other: Mapping[str, Measure], matters: Sequence[str], rows: int
 ) -> list[Difference]:
-    """Compare two models on the same rows in the measures that matter, and in those guarded.
-
-    In the label rules on those rows alone that both have answered positively: an answer that says
-    no has hardly a text to break a rule with. Over all rows whoever finds more would lose, and
-    whoever writes worse could win by finding less.
-    """
+    """Compare two models on the same rows in the measures that matter, and in those guarded."""
     names = dict.fromkeys(
         (*(RULES_OF_POSITIVE if name == "rules" else name for name in matters), *GUARDED)
     )
-    if RULES_OF_POSITIVE in names:
-        shared = (ours[RULES_OF_POSITIVE].counts[:, 1] > 0) & (
-            other[RULES_OF_POSITIVE].counts[:, 1] > 0
-        )
-        ours = {**ours, RULES_OF_POSITIVE: ours[RULES_OF_POSITIVE].on(shared)}
-        other = {**other, RULES_OF_POSITIVE: other[RULES_OF_POSITIVE].on(shared)}
-    return differences(ours, other, list(names), rows)
+    texts = names.keys() & {RULES_OF_POSITIVE}
+    found = {name: _texts(ours[name], other[name], rows) for name in texts}
+    rest = differences(ours, other, [name for name in names if name not in texts], rows)
+    found |= {each.name: each for each in rest}
+    return [found[name] for name in names]
+
+
+def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
+    """Compare two models in the label rules on those rows alone that both have answered positively.
+
+    An answer that says no has hardly a text to break a rule with: over all rows whoever finds more
+    would lose, and whoever writes worse could win by finding less. With fewer than `FEWEST_SHARED`
+    such rows they count as not compared; of all positive answers of each it is only told whether
+    the candidate's are significantly worse.
+    """
+    shared = (ours.counts[:, 1] > 0) & (other.counts[:, 1] > 0)
+    both = int(shared.sum())
+    if both >= FEWEST_SHARED:
+        return replace(_of_texts(ours.on(shared), other.on(shared), rows), rows=both)
+    kept, of = ours.counts.sum(axis=0).astype(int).tolist()
+    other_kept, of_other = other.counts.sum(axis=0).astype(int).tolist()
+    # Fisher's exact test, one-sided (Fisher 1935): the texts are on different rows.
+    p_worse = float(hypergeom.cdf(kept, of + of_other, kept + other_kept, of))
+    return replace(_of_texts(ours, other, rows), rows=both, p_worse=p_worse)
+
+
+def _of_texts(ours: Measure, other: Measure, rows: int) -> Difference:
+    name = RULES_OF_POSITIVE
+    (found,) = differences({name: ours}, {name: other}, [name], rows)
+    return replace(found, fewest=FEWEST_SHARED)
 
 
 def judge(
@@ -101,14 +127,14 @@ def _above_constant(leads: Sequence[Lead], params: EvaluateParams) -> Iterable[F
     """
     if not params.above_constant:
         told = "nobody asks whether it is better than a constant answer: evaluate.above_constant"
-        yield Finding("constant", True, f"{told} is off")
+        yield Finding("constant", True, f"{told} is off", asked=False)
         return
     for each in leads:
         than = f"the same answer to every row reaches {each.reached:.3g}"
         if each.attainable <= 0:
             told = f"{each.name} is {each.value:.3g}, and is not held against a constant answer"
             why = f"{than}, and on these rows no model could be shown to be better"
-            yield Finding("constant", True, f"{told}: {why}")
+            yield Finding("constant", True, f"{told}: {why}", asked=False)
         elif each.least > 0:
             yield Finding("constant", True, f"{each.name} is {each.value:.3g}; {than}")
         elif each.value == each.reached:
@@ -128,11 +154,14 @@ def _not_worse_than_champion(
     adjusted for the number of measures: that would let more of the worse ones pass.
     """
     if found is None:
-        yield Finding("champion", True, "no other model is live, so nothing can get worse")
+        told = "no other model is live, so nothing can get worse"
+        yield Finding("champion", True, told, asked=False)
         return
     for each in found:
         if told := _worse(each, "the champion's", params):
             yield Finding("champion", False, told)
+        elif not each.compared:
+            yield _not_compared("champion", each, "the champion's")
         elif each.least < -params.margin:
             told = f"{each.name} may be more than {params.margin:g} worse than the champion's"
             yield Finding("champion", False, f"{told}: {_by(each)}; more test rows would tell")
@@ -151,8 +180,23 @@ def _worse(found: Difference, whose: str, params: EvaluateParams) -> str:
     )
 
 
+def _not_compared(rule: str, found: Difference, whose: str) -> Finding:
+    told = (
+        f"{found.name} is not compared with {whose}: {_both(found)}, fewer than {found.fewest}; "
+        "over all positive answers of each it is not significantly worse"
+    )
+    return Finding(rule, True, told, asked=False)
+
+
 def _by(found: Difference) -> str:
-    return f"{found.value:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f})"
+    told = f"{found.value:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f})"
+    if not found.compared:
+        return f"{told} over all positive answers of each, since there are {_both(found)}"
+    return f"{told} on the {_both(found)}" if found.fewest else told
+
+
+def _both(found: Difference) -> str:
+    return f"{found.rows} rows that both call positive"
 
 
 def _standing(found: Difference, params: EvaluateParams) -> str:
@@ -176,11 +220,13 @@ def _against_base_model(
     to and forget how to write.
     """
     if found is None:
-        yield Finding("baseline", True, "no base model is named to compare with")
+        yield Finding("baseline", True, "no base model is named to compare with", asked=False)
         return
     for each in found:
         if told := _worse(each, "the base model's", params):
             yield Finding("baseline", False, told)
+        elif not each.compared:
+            yield _not_compared("baseline", each, "the base model's")
     yield _better([each for each in found if each.name not in GUARDED] or found, params)
 
 
@@ -190,6 +236,10 @@ def _better(found: Sequence[Difference], params: EvaluateParams) -> Finding:
     Adjusted for the number of measures (Holm): of models that are as good as the base model in all
     of them, at most `alpha` pass.
     """
+    found = [each for each in found if each.compared]
+    if not found:
+        told = "in no measure shown to be better than the base model: none could be compared"
+        return Finding("baseline", False, told)
     adjusted = holm([each.p_better for each in found])
     best, p = min(zip(found, adjusted, strict=True), key=lambda pair: (pair[1], -pair[0].value))
     by = (

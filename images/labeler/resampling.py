@@ -47,6 +47,15 @@ class Difference:
     """Chance of a difference this bad, or worse, between two models that are alike."""
     p_better: float
     """Chance of a difference this good, or better, between two models that are alike."""
+    rows: int
+    """On how many rows both have what is compared."""
+    fewest: int = 0
+    """On how many they need it; 0 for a measure that every row has."""
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are enough rows; with fewer, `p_worse` alone is of use."""
+        return self.rows >= self.fewest
 
 
 @dataclass(frozen=True)
@@ -158,6 +167,7 @@ def _difference(
         float(least),
         (1 + as_bad) / (1 + SWAPS),
         (1 + as_good) / (1 + SWAPS),
+        len(ours.counts),
     )
 
 

@@ -98,7 +98,7 @@ def difference(
     value: float = 0.0, least: float = -0.03, name: str = "relevant.f1", **p: float
 ) -> Difference:
     worse, better = p.get("p_worse", 0.5), p.get("p_better", 0.5)
-    return Difference(name, value, value - 0.05, value + 0.05, least, worse, better)
+    return Difference(name, value, value - 0.05, value + 0.05, least, worse, better, 150)
 
 
 def refused(findings: list[Finding]) -> list[str]:
@@ -238,7 +238,36 @@ def test_who_writes_worse_is_refused_though_he_finds_less() -> None:
     assert told.startswith("rules.positive is significantly worse than the champion's: -0.450")
 
 
-def test_without_a_row_that_both_call_positive_the_texts_are_not_compared() -> None:
-    ours, other = texts(range(20), range(0)), texts(range(20, 40), range(20, 30))
-    (found,) = (d for d in against(ours, other, ("rules",), 150) if d.name == "rules.positive")
-    assert (found.value, found.low, found.high, found.p_worse) == (0, 0, 0, 1)
+@pytest.mark.parametrize("shared", [0, 4, 19])
+def test_on_few_rows_that_both_call_positive_the_texts_are_not_compared(shared: int) -> None:
+    """No difference would look like proof of none, whoever writes worse."""
+    ours, other = texts(range(40), range(3)), texts(range(40 - shared, 60), range(0))
+    for role, whose in (("champion", "the champion's"), ("baseline", "the base model's")):
+        found = {role: against(ours, other, ("rules",), 150)}
+        said = [each for each in judge(ours, found, PARAMS) if each.rule == role]
+        rows = f"{shared} rows that both call positive, fewer than 20"
+        (told,) = [each for each in said if not each.asked]
+        assert told.passed
+        assert told.text.startswith(f"rules.positive is not compared with {whose}: {rows}; ")
+
+
+def test_texts_much_worse_are_refused_though_they_are_on_other_rows() -> None:
+    """The champion finds 12 of 60, and breaks no rule; the candidate all, and breaks one in 30."""
+    ours, other = texts(range(60), range(30)), texts(range(12), range(0))
+    (told,) = refused(judge(ours, {"champion": against(ours, other, ("rules",), 150)}, PARAMS))
+    assert told.startswith("rules.positive is significantly worse than the champion's: -0.500")
+    assert "over all positive answers of each, since there are 12 rows that both call" in told
+
+
+def test_texts_that_could_not_be_compared_are_not_better_than_the_base_models() -> None:
+    ours, other = texts(range(40), range(0)), texts(range(30, 60), range(30, 60))
+    compared = {"baseline": against(ours, other, ("rules",), 150)}
+    (told,) = refused(judge(ours, compared, PARAMS))
+    assert told == "in no measure shown to be better than the base model: none could be compared"
+
+
+def test_a_difference_of_texts_names_its_rows() -> None:
+    ours, other = texts(range(40), range(0)), texts(range(10, 60), range(0))
+    compared = {"champion": against(ours, other, ("rules",), 150)}
+    told = next(each.text for each in judge(ours, compared, PARAMS) if each.rule == "champion")
+    assert told.endswith("(95 % interval +0.000 to +0.000) on the 30 rows that both call positive")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts import files
 from contracts.errors import CandidateRefused
+from contracts.stage import Artifact, Stage
+from contracts.stages import VERDICT
 from driver import taken_back
 from driver.notes import Notes
-from driver.report import html
+from driver.report import evaluation, html, verdict
+from driver.report.finished import Finished
 from driver.store import Run
 from tests.unit.finished_run import FinishedRun
 from tests.unit.reported import copied, failure, head, report, run
@@ -41,6 +45,41 @@ def test_every_measure_is_explained_by_the_kind_of_its_field(run: FinishedRun) -
     rows = re.findall(r"<tr><td>([^<]+)<td>([^<]+)</tr>", told.split("</details>")[0])
     assert sorted(name for name, _ in rows) == sorted(names)
     assert dict(rows)["assigned_aks"].startswith("F1 over all values chosen")
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_head_says_on_which_rows_the_texts_were_compared(
+    run: FinishedRun, *, few: bool
+) -> None:
+    """On too few the difference is not shown: it would look like one that was found."""
+    (path,) = run.workspace.glob("store/evaluate/*/out/scores.json")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    (texts,) = (d for d in scores["compared"]["champion"] if d["name"] == "rules.positive")
+    assert texts["rows"] >= texts["fewest"] > 0
+    texts["rows"] = 7 if few else texts["rows"]
+    told = verdict.section(Finished(run.workspace, run.run), scores)
+    (card,) = re.findall(r"<span>rules\.positive</span><b>[\d.]+</b><span>([^<]+)</span>", told)
+    both = f"{texts['rows']} rows that both call positive"
+    shown = f"{texts['value']:+z.3f} against the champion"
+    assert both in card
+    assert (shown in card) is not few
+    assert card.startswith("not compared with the champion: 7 rows") is few
+    assert ("not compared" in evaluation.side_by_side(scores, ())) is few
+
+
+class _Unasked(Finished):
+    """A run in which the first rule of the gate had nothing to go by."""
+
+    def read(self, stage: Stage, artifact: Artifact) -> Any:
+        found = super().read(stage, artifact)
+        if artifact == VERDICT:
+            found["findings"][0]["asked"] = False
+        return found
+
+
+def test_what_could_not_be_asked_has_no_check_mark(run: FinishedRun) -> None:
+    marks = re.findall(r'"mark (\w+)">', verdict.section(_Unasked(run.workspace, run.run), None))
+    assert marks[:2] == ["note", "good"]
 
 
 def test_the_same_run_gives_the_same_report(run: FinishedRun) -> None:
