@@ -105,15 +105,22 @@ def _probe(context: StageContext[DeployParams], engine: Engine, version: str, di
 
 
 def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> None:
-    """Remove the oldest versions that runs have made, but for the `keep` newest and those needed.
+    """Remove the oldest models that runs have made, but for the `keep` newest and those needed.
 
-    A version that somebody has made by hand has another form of name, and stays.
+    By digest: attempts that were cut off leave a model several versions, which count as one, and
+    go or stay together. A version that somebody has made by hand has another form of name, and
+    stays.
     """
-    own = sorted(tag for tag in engine.models() if tag.startswith(f"{name}:"))
-    made = [tag for tag in own if served.RUN.fullmatch(tag.partition(":")[2]) and tag not in needed]
-    for tag in made[: max(0, len(made) - keep)]:
-        engine.unload(tag)
-        engine.delete(tag)
+    models = engine.models()
+    own = sorted((tag for tag in models if tag.startswith(f"{name}:")), reverse=True)
+    made = [tag for tag in own if served.RUN.fullmatch(tag.partition(":")[2])]
+    kept = {models[tag].digest for tag in needed if tag in models}
+    others = dict.fromkeys(models[tag].digest for tag in made if models[tag].digest not in kept)
+    old = {*list(others)[keep:]}
+    for tag in reversed(made):
+        if models[tag].digest in old:
+            engine.unload(tag)
+            engine.delete(tag)
 
 
 def require_promoted(verdict: Path, force: str = "") -> str:

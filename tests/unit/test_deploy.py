@@ -37,7 +37,14 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def run(
-    root: Path, engine: Engine, name: str, content: str, *, promote: bool = True, force: str = ""
+    root: Path,
+    engine: Engine,
+    name: str,
+    content: str,
+    *,
+    promote: bool = True,
+    force: str = "",
+    keep: int = 3,
 ) -> DeployMetrics:
     """Deploy a file that stands for a GGUF: the store only keeps it, nobody loads it here."""
     (root / "model.gguf").unlink(missing_ok=True)
@@ -53,7 +60,7 @@ def run(
         for artifact, file in (("gguf", "model.gguf"), ("verdict", "verdict.json"))
     }
     job = job_of(DEPLOY, inputs=inputs, run=name)
-    params = DeployParams(name="news", force=force)
+    params = DeployParams(name="news", force=force, keep=keep)
     return deploy.work(StageContext(DEPLOY, job, params, root, root, lambda _: None), engine)
 
 
@@ -95,6 +102,19 @@ def test_a_model_made_by_hand_keeps_a_name(tmp_path: Path, engine: Engine) -> No
     second = run(tmp_path, engine, "run-2", "two")
     assert second.previous == f"news:before-{by_hand[:12]}"
     assert engine.models()[second.previous].digest == by_hand
+
+
+def test_attempts_at_one_model_cost_no_older_one(tmp_path: Path, engine: Engine) -> None:
+    """Deployments that were killed leave its file under the names of their runs."""
+    runs = [f"2026010{day}-120000" for day in range(1, 8)]
+    before = [run(tmp_path, engine, name, name, keep=1) for name in runs[:3]]
+    (tmp_path / "again.gguf").write_text("again")
+    for name in runs[3:6]:
+        engine.create(f"news:{name}", tmp_path / "again.gguf", TASK.modelfile())
+    last = run(tmp_path, engine, runs[6], "again", keep=1)
+    # The live one, the one before it, and one more.
+    left = {model.digest for model in engine.models().values()}
+    assert left == {last.digest, before[2].digest, before[1].digest}
 
 
 def test_a_refused_candidate_touches_nothing(tmp_path: Path, engine: Engine) -> None:
