@@ -145,9 +145,13 @@ def write_back(
 ) -> Restored:
     """Write to each item that differs what it had before, and read every field of it back.
 
-    Each is looked at once more before. Raises `RestoreFailed` where the backend lets nothing be
-    written, and at the first item that counts as reviewed afterwards although it was not: the
-    next ones would too, and no reprocess would touch them any more.
+    Each is looked at once more before. With the first that is written to, the whole reprocess
+    counts as undone, and the next one asks about every item; where nothing is due it does not, as
+    that would overwrite what the items have got since.
+
+    Raises `RestoreFailed` where the backend lets nothing be written, and at the first item that
+    counts as reviewed afterwards although it was not: the next ones would too, and no reprocess
+    would touch them any more.
     """
     fields, given, kept = writable(edits, storage), record.answers(), record.before()
     if edits is None or not fields:
@@ -157,14 +161,18 @@ def write_back(
             "that a reprocess changes",
         )
     due = [each for each in found if each.standing is Standing.DIFFERS]
-    whole, problems = 0, []
-    record.restored()  # before the first: what was done counts as undone from here on
+    whole, problems, noted = 0, [], False
     for each in due:
         item = backend.shown(each.item_id)
         now = _difference(storage, kept[each.item_id], item, given.get(each.item_id))
         if item is None or now.standing in {Standing.REVIEWED, Standing.CHANGED}:
             problems.append(f"item {each.item_id}: {now.standing}")
-        elif problem := _write(backend, storage, edits, item, _only(now.before, fields)):
+            continue
+        values = _only(now.before, fields)
+        if values and not noted:
+            record.restored()  # before the first: what was done counts as undone from here on
+            noted = True
+        if problem := _write(backend, storage, edits, item, values):
             problems.append(f"item {each.item_id}: {problem}")
         else:
             whole += 1
@@ -180,6 +188,8 @@ def require(restored: Restored) -> str:
             f"{restored.items} have",
             why="; ".join(restored.problems[:3]),
         )
+    if not restored.items:
+        return "No item has anything to get back."
     rest = f" (but not {', '.join(restored.not_written)})" if restored.not_written else ""
     return f"{restored.items} items have what they had before{rest}, as read back."
 

@@ -160,6 +160,18 @@ def test_an_overwritten_review_comes_back_unless_it_was_reviewed_again(stage: Ma
     assert [service.get(f"/api/items/{i}")["summary"] for i in (1, 2)] == ["Alt.", "Noch einmal."]
 
 
+def test_where_nothing_is_due_nothing_counts_as_undone(stage: Make) -> None:
+    """Else the next reprocess would overwrite what somebody has edited since."""
+    it, service = stage([news(1, **OLD)], **PATCH)
+    it.run()
+    by_hand = {"summary": "Von Hand.", "is_manually_reviewed": False}
+    requests.patch(f"{service.url}/api/items/1", json=by_hand, timeout=30)
+    assert _standings(it) == {"1": Standing.CHANGED}
+    assert restoration.require(_given_back(it)) == "No item has anything to get back."
+    it.run()
+    assert service.get("/api/items/1")["summary"] == "Von Hand."
+
+
 def test_an_edit_that_counts_as_a_review_ends_it_at_once(stage: Make) -> None:
     """Where it cannot be told otherwise: the first item says so, the second is left alone."""
     it, service = stage(
