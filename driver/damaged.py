@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts import files, stages
+from contracts import stages
 from contracts.errors import RetrainError
 from contracts.params import DeployMetrics
 from driver import promotion, recent, records, served, taken_back, verification, versions
@@ -49,7 +49,7 @@ def settle(workspace: Path, say: Say) -> None:
         say(f"what is live cannot be made sure of now: {error}")
         return
     for file in lost:
-        files.remove(workspace / file)
+        records.remove(workspace / file)
 
 
 def _secure(workspace: Path, say: Say) -> None:

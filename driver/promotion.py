@@ -108,6 +108,8 @@ def _cut_off(workspace: Path) -> Switch | None:
         return read(workspace)
     except FileUnusable:
         records.keep(workspace / RECORD)
+        if (workspace / RECORD).is_dir():  # a file is overwritten
+            records.remove(workspace / RECORD)
         return None
 
 

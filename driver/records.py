@@ -7,6 +7,7 @@ begins until a person has looked at that file and removed it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -30,10 +31,12 @@ def read(path: Path, kind: type[R]) -> R | None:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except (ValidationError, IsADirectoryError) as error:
+        wrong = error.error_count() if isinstance(error, ValidationError) else 0
+        why = f"{wrong} errors" if wrong else "it is a folder"
         raise FileUnusable(
             f"{path} is damaged",
-            why=f"{error.error_count()} errors",
+            why=why,
             todo="`python -m driver recover` sees to it that no bad model stays live, and keeps it "
             "aside; `driver models` shows which one is live.",
         ) from error
@@ -53,19 +56,39 @@ def set_aside(path: Path, kind: type[Frozen], say: Callable[[str], None]) -> Non
     if not is_damaged(path, kind):
         return
     aside = keep(path)
-    files.remove(path)
+    remove(path)
     say(f"{path} is damaged; it is kept as {aside.name}")
 
 
 def keep(path: Path) -> Path:
     """Return the copy of a damaged record that `require_whole` finds; made if there is none."""
-    content, number = path.read_bytes(), 1
+    number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        if aside.read_bytes() == content:
+        if _is_copy(aside, path):
             return aside
         number += 1
-    files.write_bytes(aside, content)
+    if path.is_dir():
+        copying = aside.with_name(f"{aside.name}.copying")
+        shutil.copytree(path, copying, dirs_exist_ok=True)
+        copying.rename(aside)
+    else:
+        files.write_bytes(aside, path.read_bytes())
     return aside
+
+
+def _is_copy(aside: Path, path: Path) -> bool:
+    if aside.is_dir() or path.is_dir():
+        return aside.is_dir() and path.is_dir()
+    return aside.read_bytes() == path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Remove a damaged record, which may be a folder: Docker makes one where a file to mount is
+    missing.
+    """
+    if path.is_dir():
+        shutil.rmtree(path)
+    files.remove(path)
 
 
 def require_whole(workspace: Path) -> None:

@@ -19,8 +19,8 @@ from serving.engine import Model
 
 _RECORD = records.REJECTED
 """Below the workspace."""
-_NAME = re.compile(r'"([^"\\]+)"')
-"""A version or a digest as the file holds it: neither needs an escape."""
+_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+"""A JSON string; that of a version or a digest needs no escape."""
 
 
 def reject(workspace: Path, *names: str) -> None:
@@ -41,15 +41,15 @@ def rejected(workspace: Path) -> list[str]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except ValueError:
+    except (ValueError, RecursionError, IsADirectoryError):
         found = None
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(isinstance(e, str) and e.isascii() for e in found):
         raise FileUnusable(
             f"{path} is damaged",
-            why="it is no list of digests",
+            why="it is no list of versions and digests",
             todo="Restore it, or remove it: what was taken back may then go live again.",
         )
-    return [str(each) for each in found]
+    return found
 
 
 def rescue(workspace: Path, say: Callable[[str], None]) -> None:
@@ -63,7 +63,13 @@ def rescue(workspace: Path, say: Callable[[str], None]) -> None:
         rejected(workspace)
     except FileUnusable:
         aside = records.keep(path)
-        shown = sorted({*_NAME.findall(path.read_text(encoding="utf-8", errors="replace"))})
+        text = ""
+        if path.is_dir():
+            records.remove(path)
+        else:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        names = {each for each in _TEXT.findall(text) if each.isascii() and "\\" not in each}
+        shown = sorted(names - {""})
         files.write_json(path, shown)
         say(
             f"{path} is damaged; it is kept as {aside.name}. The {len(shown)} names that can still "

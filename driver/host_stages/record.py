@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files
 from contracts.errors import FileUnusable, InputMissing, ItemsInvalid, without_userinfo
@@ -53,7 +53,7 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer driver may have noted more
 
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = Field(min_length=1)
     """The runs that have worked on it; the first one gave the folder its name."""
     model: str
     """Digest of the deployed GGUF."""
@@ -138,10 +138,12 @@ class Record:
         path = self.folder / _ABOUT
         try:
             return About.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+        except (ValidationError, IsADirectoryError) as error:
+            wrong = error.errors(include_url=False) if isinstance(error, ValidationError) else ()
+            why = str(wrong[0]["msg"]) if wrong else "it is a folder"
             raise FileUnusable(
                 f"{path} is damaged",
-                why=str(error.errors(include_url=False)[0]["msg"]),
+                why=why,
                 todo=f"Move {self.folder} away: the items' former answers are in {_BEFORE} there.",
             ) from error
 
