@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
+from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable, RetrainError
 from driver import users
 from driver.docker_tls import in_effect
 from driver.outside import World
@@ -77,7 +77,7 @@ class Window:
         """Return when the backend was away: until now where it still is."""
         try:
             since = self.record().stopped_at if self.is_open else None
-        except WindowOpen:  # told by whoever has to close it
+        except FileUnusable:  # told by whoever has to close it
             since = None
         return self.away if since is None else [*self.away, (since, time.time())]
 
@@ -87,18 +87,21 @@ class Window:
         return self._path.exists()
 
     def record(self) -> Record:
-        """Return what has to come back; `WindowOpen` for a record that cannot be read."""
+        """Return what has to come back; `FileUnusable` for a record that cannot be read.
+
+        Only a person can mend that, so it is no `WindowOpen`, which may well pass by itself.
+        """
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
         except PermissionError as error:
             owner = users.owner_of(self._path)
-            raise WindowOpen(
+            raise FileUnusable(
                 f"cannot read {self._path}",
                 why=f"it is {owner}'s, and this is {users.me()}",
                 todo=f"Call recover as {owner} (`sudo -u {owner} python -m driver recover …`).",
             ) from error
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
-            raise WindowOpen(
+            raise FileUnusable(
                 f"cannot read {self._path}",
                 why=str(error),
                 todo="Start the backend's container by hand, then remove the file.",
