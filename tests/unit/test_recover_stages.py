@@ -80,6 +80,28 @@ def test_notes_that_cannot_even_be_opened_keep_nobody_from_the_service(tmp_path:
     assert not (tmp_path / RECORD_FILE).exists()
 
 
+def test_where_the_run_cannot_say_its_engine_those_of_the_window_are_asked(
+    tmp_path: Path, nobody: str
+) -> None:
+    (Run.create(tmp_path).folder / "run.json").mkdir()
+    there = nobody.replace("then", "news")
+    record = {
+        "backend": {"url": "http://127.0.0.1:9", "container": "news", "docker_host": there},
+        "others": [{"id": "c1", "name": "notebook", "host": nobody}],
+    }
+    files.write_json(tmp_path / RECORD_FILE, {"opened_at": 1.0, **record})
+    lines: list[str] = []
+    assert recover.stop_stages(tmp_path, lines.append) == []
+    *engines, last = lines
+    names = ("now.sock", "then.sock", "news.sock")
+    for name, said_of_it in zip(names, engines, strict=True):
+        assert "no Docker engine answers" in said_of_it
+        assert name in said_of_it
+        assert name in last
+    assert "which Docker engine it is on is not known" in last
+    assert "run.json cannot be read" in last
+
+
 def test_nothing_that_goes_wrong_with_the_stages_keeps_the_service_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
