@@ -88,7 +88,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     try:
         with locks.host(workspace, recovers=True):  # not into another run's training
             window.close()
-    except WindowOpen:  # one of the others is not
+    except (WindowOpen, FileUnusable):  # one of the others is not, or the record stays
         if window.away:
             say(back.format(window.away_s))
         raise

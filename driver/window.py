@@ -260,7 +260,8 @@ class Window:
 
         `renew` lets compose make the container anew for a changed environment, also one that runs
         while nothing is stopped. Raises `BackendUnavailable`, or `WindowOpen` for one of the
-        others, and keeps the record of it, when something does not come back.
+        others, and keeps the record of it, when something does not come back; `FileUnusable` for a
+        record that cannot be read, or removed when all is back.
         """
         busy = self._reprocess_before_renewal() if renew else False
         back: tuple[Record, list[tuple[Other, RetrainError]]] | None = None
@@ -311,13 +312,23 @@ class Window:
         return failed
 
     def _forget(self, record: Record, failed: list[tuple[Other, RetrainError]]) -> None:
-        """Remove the record, or leave on it only the others that are not back."""
+        """Remove the record, or leave on it only the others that are not back.
+
+        Raises `FileUnusable` where it stays.
+        """
         if failed:
             others = tuple(other for other, _ in failed)
             with suppress(OSError):  # a full disk: then all of it is looked at once more
                 self._write(Record(opened_at=record.opened_at, others=others))
             return
-        files.remove(self._path)
+        try:
+            files.remove(self._path)
+        except OSError as error:  # a file system that has gone read-only, for one
+            raise FileUnusable(
+                f"what was stopped is back, but its record could not be removed: {self._path}",
+                why=str(error.strerror),
+                todo="Remove that file: as long as it is there, it counts as stopped.",
+            ) from error
 
     def _reprocess_before_renewal(self) -> bool | None:
         """Wait for a bulk reprocess that a renewal would end; return whether it is under way still.
