@@ -98,7 +98,7 @@ def execute(
     params: P = stage.params.model_validate(job.params)  # type: ignore[assignment]
     context = StageContext(stage, job, params, root, folder, emit)
     building, published = context.work / "out", folder / "out"
-    building.mkdir(parents=True, exist_ok=True)
+    files.make_folder(building)
 
     with full_disk_named(folder):
         metrics = work(context)

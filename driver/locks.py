@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from contracts import files
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
 from driver import signature, users
 
@@ -51,7 +52,7 @@ def workspace(folder: Path, *, recovers: bool = False) -> Iterator[None]:
 
     One that `recovers` takes also a lock file that it cannot write to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     path = folder / "lock"
     descriptor = _open(path, only_to_lock=recovers)
     with _locked(descriptor, path, f"another driver works in {folder}"):

@@ -247,6 +247,7 @@ class Run:
                 run.folder.mkdir()
             except FileExistsError:
                 continue
+            files.leave_to_owner(run.folder)
             files.make_folder(run.folder / "logs")
             files.fsync_path(run.folder.parent)
             return run

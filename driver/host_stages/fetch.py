@@ -166,7 +166,7 @@ def _take(source: Path, target: Path) -> None:
         if not path.is_file():
             continue
         copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(copy.parent)
         original = path.resolve()  # the hub's cache is full of symbolic links
         # A private file is copied, since the store's are made readable and links share their mode.
         readable = original.stat().st_mode & 0o444 == 0o444

@@ -21,6 +21,7 @@ from contracts.errors import (
     StageFailed,
     error_for,
 )
+from contracts.label_cache import LabelCache
 from contracts.params import (
     GgufMetrics,
     GgufParams,
@@ -32,6 +33,7 @@ from contracts.stages import (
     GGUF_VARIANTS,
     MERGED,
 )
+from driver import locks
 from driver.store import Run, Store
 from tests.jobs import job_of
 
@@ -263,6 +265,20 @@ def test_a_private_file_stays_private_and_belongs_to_whom_the_folder_does(tmp_pa
         files.write_json(path, {"number": number}, files.PRIVATE)
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.stat().st_uid == owner
+
+
+def test_what_root_makes_in_a_workspace_belongs_to_its_owner(tmp_path: Path) -> None:
+    """Else one `sudo python -m driver run` would lock the owner out of the next."""
+    owner = 4711 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path, owner, -1)
+    with locks.workspace(tmp_path / "new" / "workspace"):
+        run = Run.create(tmp_path / "new" / "workspace")
+    files.write_json(run.folder / "settings.json", {}, files.PRIVATE)
+    with LabelCache(tmp_path / "cache" / "labels.sqlite"):
+        pass
+    made = [path for path in tmp_path.rglob("*") if path.name != "lock"]  # it is for everybody
+    assert len(made) == 8
+    assert {path.stat().st_uid for path in made} == {owner}
 
 
 def test_a_file_system_without_owners_takes_a_private_file(
