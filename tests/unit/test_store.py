@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from contracts.stages import (
     MERGED,
 )
 from driver import locks
+from driver.served import RUN
 from driver.store import Run, Store
 from tests.jobs import job_of
 
@@ -227,12 +229,19 @@ def test_an_image_of_other_code_refuses_the_job(tmp_path: Path) -> None:
     assert main(["images.gguf", str(path)], {CONVERT: copies}) == ImageStale.exit_code
 
 
-def test_runs_sort_by_time_and_never_collide(tmp_path: Path) -> None:
-    first, second = Run.create(tmp_path), Run.create(tmp_path)
-    assert first.id != second.id
+@pytest.mark.parametrize("before", [[], ["20991231-235959"], ["20991231-235959-12"]])
+def test_runs_sort_in_their_order_although_the_clock_was_set_back(
+    tmp_path: Path, before: list[str]
+) -> None:
+    """And never collide. The number is an older driver's."""
+    for name in before:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    runs = [Run.create(tmp_path).id for _ in range(3)]
+    assert sorted({*before, *runs}) == before + runs
+    assert all(re.fullmatch(RUN, run) for run in runs)
     last = Run.last(tmp_path)
     assert last is not None
-    assert last.id == max(first.id, second.id)
+    assert last.id == runs[-1]
 
 
 def test_publishing_is_atomic_and_leaves_nothing_behind(tmp_path: Path) -> None:
