@@ -37,8 +37,9 @@ _CHARACTERS_PER_TOKEN = 2.5  # of an answer at its longest; English has more
 def begin(name: str, fields: Sequence[str], language: str) -> int:
     """Write the task and its sample, and say what comes next; the command's exit code."""
     task = given.task_name(name)
-    if importlib.util.find_spec(f"tasks.{task}"):
-        raise _taken(task, files.ROOT / "tasks" / task)
+    if found := importlib.util.find_spec(f"tasks.{task}"):
+        folders = found.submodule_search_locations  # None for a module
+        raise _taken(task, Path(folders[0] if folders else str(found.origin)))
     parts = _Parts(task, given.fields(fields), " ".join(language.split()))
     sample = files.ROOT / "examples" / f"{task}-sample"
     package = files.ROOT / "tasks" / task

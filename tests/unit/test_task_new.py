@@ -108,6 +108,22 @@ def test_a_name_that_cannot_be_is_refused(checkout: Path, name: str) -> None:
     assert sorted(path.name for path in (checkout / "tasks").iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Übung", "Take uebung, say."),
+        ("my-task", "Take my_task, say."),
+        ("Meine Straße 2", "Take meine_strasse_2, say."),
+        ("class", "a word of the Python language"),
+        ("2", "Take another one."),
+    ],
+)
+def test_a_name_that_is_refused_is_told_the_nearest_one(name: str, said: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        given.task_name(name)
+    assert said in f"{refused.value.why} {refused.value.todo}"
+
+
 def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
     done = _run(checkout, "driver", "task", "new", "nothing")
     assert done.returncode == SettingsInvalid.exit_code
