@@ -180,16 +180,21 @@ def _declared(field: Given) -> str:
         ),
     }[field.kind]
     null = " | None" if field.nullable else ""
-    meaning = field.meaning or f"{field.title} of the item."
-    if field.values and not field.meaning:
-        meaning += f" One of {', '.join(field.values)}."
-    elif field.values:
-        meaning = f"{meaning.rstrip('.')}: {', '.join(field.values)}."
-    meaning += " null if there is none." if field.nullable else ""
     said = bounds.split(", ") if bounds else []
-    said += [f"title={literal(field.title)}", f"description={literal(meaning)}"]
+    said += [f"title={literal(field.title)}", f"description={literal(_meaning(field))}"]
     inside = "".join(f"        {each},\n" for each in said)
     return f"    {field.name}: {kind}{null} = Field(\n{inside}    )"
+
+
+def _meaning(field: Given) -> str:
+    """Return what the teacher is told of a field, with its values and whether it may be null."""
+    meaning = field.meaning or f"{field.title} of the item."
+    if field.values:
+        link = ": " if field.meaning else ". One of "
+        meaning = f"{meaning.rstrip('.')}{link}{', '.join(field.values)}."
+    if field.nullable and not re.search(r"\bnull\b", meaning):
+        meaning = f"{meaning.rstrip('.')}; null if there is none."
+    return meaning
 
 
 def _value(field: Given, row: Mapping[str, Any], turn: int) -> Any:

@@ -124,6 +124,20 @@ def test_a_name_that_is_refused_is_told_the_nearest_one(name: str, said: str) ->
     assert said in f"{refused.value.why} {refused.value.todo}"
 
 
+@pytest.mark.parametrize(
+    ("field", "meaning"),
+    [
+        ("who:text?:Name; null, wenn keiner", "Name; null, wenn keiner"),
+        ("who:text?:The name.", "The name; null if there is none."),
+        ("mood:good|bad?:How it is", "How it is: good, bad; null if there is none."),
+        ("mood:good|bad", "Mood of the item. One of good, bad."),
+    ],
+)
+def test_what_a_field_means_is_said_once(field: str, meaning: str) -> None:
+    parts = begin._Parts("letters_in", given.fields([field]), "English")
+    assert f'description="{meaning}"' in parts.package()["output.py"]
+
+
 def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
     done = _run(checkout, "driver", "task", "new", "nothing")
     assert done.returncode == SettingsInvalid.exit_code
