@@ -88,9 +88,11 @@ class Cost:
         if rows.kept:
             parts.append(f"{rows.kept} rows keep their labels")
         if rows.completed:
-            parts.append(f"{rows.completed} are asked for {', '.join(self.fields)} alone")
+            parts.append(
+                f"{rows.completed} {_rows(parts)} asked for {', '.join(self.fields)} alone"
+            )
         if rows.labelled:
-            parts.append(f"{rows.labelled} are labelled ({why})")
+            parts.append(f"{rows.labelled} {_rows(parts)} labelled ({why})")
         if rows.quarantined:
             parts.append(f"{rows.quarantined} stay in quarantine")
         return f"label: {'; '.join([*parts, self._time()])}"
@@ -102,6 +104,11 @@ class Cost:
             return "how long that takes was not measured yet"
         most = "at most" if self.at_most else "about"
         return f"{most} {pace.in_words(self.seconds)} by the pace of the last labelling"
+
+
+def _rows(said: Sequence[str]) -> str:
+    """Return the verb of a part, with its subject where it is the first one."""
+    return "are" if said else "rows are"
 
 
 def of(session: Session) -> Cost | None:
