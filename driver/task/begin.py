@@ -62,7 +62,7 @@ class _Parts:
             "name": name,
             "alias": name.replace("_", "-"),
             "title": name.replace("_", " ").capitalize(),
-            "language": language,
+            "language": language.replace("$", "$$"),  # the prompts are templates in turn
             "Item": self._item,
             "Answer": self._answer,
         }

@@ -12,6 +12,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -132,17 +133,19 @@ def fields(texts: Sequence[str]) -> tuple[Given, ...]:
 
 
 def _asked() -> list[Given]:
-    """Ask for fields until an empty line; nobody is asked where there is no terminal."""
+    """Ask for fields until an empty line, or the end of the input; nobody is asked where there is
+    no terminal."""
     found: list[Given] = []
     if not sys.stdin.isatty():
         return found
     print(f"Fields of the answer, in order, as NAME:TYPE[:MEANING]. Types: {', '.join(TYPES)}, or")
     print("the values of a choice (good|bad); ? behind the type lets it be null. Empty: done.")
-    while text := input("field: ").strip():
-        try:
-            found.append(field(text))
-        except SettingsInvalid as error:
-            print(error)
+    with suppress(EOFError):
+        while text := input("field: ").strip():
+            try:
+                found.append(field(text))
+            except SettingsInvalid as error:
+                print(error)
     return found
 
 

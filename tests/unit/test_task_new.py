@@ -179,6 +179,19 @@ def test_fields_are_asked_for_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert [each.name for each in given.fields([])] == ["why", "kind"]
 
 
+def test_the_end_of_the_input_ends_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["why:text"])
+
+    def read(_: str) -> str:
+        for text in typed:
+            return text
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", read)
+    assert [each.name for each in given.fields([])] == ["why"]
+
+
 @pytest.mark.parametrize("renamed", [0, 1])
 def test_a_call_that_was_cut_off_is_ended_by_the_same_call(
     renamed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
