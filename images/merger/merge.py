@@ -31,7 +31,7 @@ from contracts.stages import (
 from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.arithmetic import check_finite
-from images.weights.checks import check_changed, check_pair
+from images.weights.checks import Pair, check_changed, check_pair
 from images.weights.lora import NotCovered, Update
 from images.weights.model_files import DTYPES, base_config, write_the_rest
 from images.weights.shards import (
@@ -68,7 +68,7 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
         why = str(reason)
         changed = _by_peft(context, why, pair.touched)
     untied = bool(why) and _is_untied(pair.config, out)
-    _check_written(pair.tensors, out, dtype, untied=untied)
+    _check_written(_expected(pair, out, untied=untied), out, dtype)
     check_changed(changed, pair)
     config = {**pair.config, "tie_word_embeddings": False} if untied else pair.config
     write_the_rest(base, out, config, dtype)
@@ -142,6 +142,9 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
         check_finite(name, new)
         if not torch.equal(_read(before[old], old).to(dtype), new):
             changed.add(name)
+    # A head that the adapter holds beside its embedding, and keeps tied, is that tensor still.
+    if HEAD not in after and embedding in changed and HEAD.removesuffix(".weight") in modules:
+        changed.add(HEAD)
     return changed
 
 
@@ -175,15 +178,22 @@ def _read(path: Path, name: str) -> torch.Tensor:
 
 
 # --- what has to hold ----------------------------------------------------------------------------
-def _check_written(
-    base: Mapping[str, Entry], out: Path, dtype: torch.dtype, *, untied: bool
-) -> None:
-    """Compare the headers: the same names, shapes, the asked type.
+def _expected(pair: Pair, out: Path, *, untied: bool) -> dict[str, Entry]:
+    """Return the base's tensors as the merged model has to have them.
 
-    So a tied head stays tied; one that is `untied` is a tensor more, of the embedding's shape.
+    A tied head stays tied: a copy of the embedding in the base's files is not written by PEFT's
+    way, and may be missing. One that is `untied` is there, of the embedding's shape.
     """
+    base = pair.tensors
     if untied and (embedding := embedding_of(base)):
-        base = {HEAD: base[embedding], **base}
+        return {HEAD: base[embedding], **base}
+    if pair.config.get("tie_word_embeddings") and HEAD not in _places(out):
+        base.pop(HEAD, None)
+    return base
+
+
+def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> None:
+    """Compare the headers: the same names, shapes, the asked type."""
     after = by_name(model_shards(out))
     if odd := {name for name in set(base) ^ set(after) if not is_recomputed(name)}:
         raise SentinelTripped(

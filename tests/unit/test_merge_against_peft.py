@@ -21,7 +21,7 @@ from images.trainer.backends import PROJECTIONS
 from images.trainer.base_tensors import check_complete
 from images.weights import checks
 from images.weights.checks import BASE_BY_DIGEST
-from images.weights.lora import plan_updates
+from images.weights.lora import WEIGHTS, plan_updates
 from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base, merged_by_peft, save_adapter
 from tests.unit.model_stages import folder_of, run
@@ -136,6 +136,7 @@ def test_types_of_one_file_may_differ(tmp_path: Path) -> None:
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
+TIED: dict[str, Any] = {"ensure_weight_tying": True}
 SAVED_HEAD: dict[str, Any] = {"modules_to_save": ["lm_head"]}
 TO_PEFT: dict[str, tuple[dict[str, Any], str]] = {
     "DoRA": ({"use_dora": True}, "use_dora"),
@@ -180,11 +181,43 @@ def test_a_copy_of_head_or_embedding_unties_them(tmp_path: Path, saved: list[str
     assert torch.nn.functional.cosine_similarity(trained, served, dim=-1).min() > 0.99
 
 
+def test_a_head_that_stays_tied_has_changed_with_its_embedding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PEFT saves it a second time, under its own name, and merges one tensor."""
+    base, adapter = made(tmp_path, {"modules_to_save": ["embed_tokens"], **TIED})
+    with caplog.at_level(logging.WARNING):
+        out, _ = merged(tmp_path / "ws", base, adapter)
+    assert {name.rpartition(".model.")[2] for name in load_file(adapter / WEIGHTS)} >= {
+        "lm_head.weight",
+        "embed_tokens.weight",
+    }
+    assert "lm_head.weight" not in tensors(out)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+    assert "unchanged" not in caplog.text
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, SAVED_HEAD])
+def test_a_base_may_hold_its_tied_head_as_a_copy_of_the_embedding(
+    tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    """Published models do. PEFT does not write such a copy again."""
+    base, adapter = made(tmp_path, lora)
+    held = load_file(base / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert ("lm_head.weight" in tensors(out)) == (lora is SAVED_HEAD)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+    check_complete(out)
+
+
 @pytest.mark.parametrize(
     "lora",
     [
         {"target_modules": ["q_proj", "lm_head"]},
-        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+        {"target_modules": ["q_proj", "embed_tokens"], **TIED},
     ],
 )
 def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change_too(
