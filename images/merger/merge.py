@@ -23,6 +23,7 @@ from contracts.params import (
     MergeMetrics,
     MergeParams,
 )
+from contracts.safetensors_header import Entry, read_header
 from contracts.stages import (
     BASE,
     LORA_ADAPTER,
@@ -38,12 +39,10 @@ from images.weights.shards import (
     INDEX,
     NAMES,
     SINGLE,
-    Entry,
     by_name,
     index_of,
     is_recomputed,
     model_shards,
-    read_header,
 )
 
 PROGRESS = "merge.json"

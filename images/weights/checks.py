@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.base_model import Stored, check_base
 from contracts.errors import SentinelTripped
+from contracts.safetensors_header import Entry
 from images.weights.adapter_config import read_config
 from images.weights.lora import (
     NotCovered,
@@ -19,7 +20,7 @@ from images.weights.lora import (
     without_effect,
 )
 from images.weights.model_files import base_config
-from images.weights.shards import FLOATS, Entry, by_name, model_shards
+from images.weights.shards import FLOATS, by_name, model_shards
 
 BASE_BY_DIGEST = "base@sha256:"
 """What the trainer writes in front of the digest of its base, as the adapter's base model."""

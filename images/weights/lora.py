@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from contracts.errors import InputMissing, SentinelTripped
+from contracts.safetensors_header import Entry
 from images.weights.adapter_config import read_config
-from images.weights.shards import FLOATS, Entry
+from images.weights.shards import FLOATS
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -328,7 +328,7 @@ def test_a_damaged_base_is_named(tmp_path: Path) -> None:
     name = min(model_shards(base))
     whole = (base / name).read_bytes()
     (base / name).write_bytes(whole[:-1])
-    with pytest.raises(BaseModelMissing, match="is not whole"):
+    with pytest.raises(BaseModelMissing, match="is damaged"):
         merged(tmp_path / "cut", base, adapter)
     (base / name).unlink()
     with pytest.raises(BaseModelMissing, match=f"has no {name}"):
