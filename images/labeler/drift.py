@@ -159,7 +159,11 @@ def _served_type(context: StageContext[EvaluateParams], engine: Engine) -> str:
     try:
         return file_type(read_header(context.input(GGUF)))
     except GgufInvalid as error:
-        raise SentinelTripped("sentinel gguf: the file cannot be read", why=str(error)) from error
+        raise SentinelTripped(
+            "sentinel gguf: the file cannot be read",
+            why=str(error),
+            todo="Convert anew: `python -m driver stage gguf`.",
+        ) from error
 
 
 def _limit(served: str, known: Reference) -> Limit:

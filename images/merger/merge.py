@@ -32,7 +32,7 @@ from contracts.stages import (
 from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.arithmetic import check_finite
-from images.weights.checks import Pair, check_changed, check_pair
+from images.weights.checks import REPORT, Pair, check_changed, check_pair
 from images.weights.lora import NotCovered, Update
 from images.weights.model_files import DTYPES, base_config, write_the_rest
 from images.weights.shards import (
@@ -198,9 +198,18 @@ def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> 
         raise SentinelTripped(
             "sentinel tensor_names: the merged model has other tensors than the base",
             why=", ".join(sorted(odd)[:5]),
+            todo=REPORT,
         )
     for name, entry in after.items():
         if entry.shape != base[name].shape:
-            raise SentinelTripped(f"sentinel shapes: {name} was written as {entry.shape}")
+            raise SentinelTripped(
+                f"sentinel shapes: {name} was written as {entry.shape}",
+                why=f"it is {base[name].shape} in the base",
+                todo=REPORT,
+            )
         if entry.dtype != NAMES[dtype]:
-            raise SentinelTripped(f"sentinel dtype: {name} was written in {entry.dtype}")
+            raise SentinelTripped(
+                f"sentinel dtype: {name} was written in {entry.dtype}",
+                why=f"merge.dtype asks for {NAMES[dtype]}",
+                todo=REPORT,
+            )
