@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
-from images.merger import merge, streamed
+from images.merger import merge, streamed, with_peft
 from images.trainer.backends import PROJECTIONS
 from images.trainer.base_tensors import check_complete
 from images.weights import checks
@@ -136,6 +136,7 @@ def test_types_of_one_file_may_differ(tmp_path: Path) -> None:
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
+NORM = "model.norm.weight"
 TIED: dict[str, Any] = {"ensure_weight_tying": True}
 SAVED_HEAD: dict[str, Any] = {"modules_to_save": ["lm_head"]}
 TO_PEFT: dict[str, tuple[dict[str, Any], str]] = {
@@ -288,6 +289,32 @@ def test_the_table_of_a_rotary_embedding_is_no_matter(tmp_path: Path, way: str) 
     found = {name: each for name, each in tensors(out).items() if "inv_freq" not in name}
     assert found.keys() == expected.keys() - {"lm_head.weight"}
     assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "plant"),
+    [
+        ("tensor_names", lambda held: held.pop(NORM)),
+        ("tensor_names", lambda held: held.update(ghost=torch.zeros(2))),
+        ("shapes", lambda held: held.update({NORM: held[NORM].reshape(2, -1)})),
+        ("dtype", lambda held: held.update({NORM: held[NORM].float()})),
+    ],
+)
+def test_files_that_are_not_the_base_s_but_for_their_values_are_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentinel: str, plant: Any
+) -> None:
+    merge_with_peft = with_peft.merge_with_peft
+
+    def faulty(base: Path, adapter: Path, out: Path, *more: Any) -> None:
+        merge_with_peft(base, adapter, out, *more)
+        held = load_file(out / "model.safetensors")
+        plant(held)
+        save_file(held, out / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(with_peft, "merge_with_peft", faulty)
+    base, adapter = made(tmp_path, {"use_dora": True}, num_hidden_layers=1)
+    with pytest.raises(SentinelTripped, match=f"sentinel {sentinel}: "):
+        merged(tmp_path / "ws", base, adapter)
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
