@@ -28,8 +28,9 @@ from contracts import files
 from contracts.files import digest_text
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.params import LabelParams
-from images.labeler.teacher import Attempt, Teacher
+from images.labeler.teacher import Teacher
 from serving import full_tag
+from serving.attempts import Attempt
 from serving.ollama import Ollama
 from tasks import load_task
 from tests.services import label_job

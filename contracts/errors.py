@@ -333,6 +333,16 @@ class TaskUnrenderable(RetrainError):
     hint = "docs/reference/task.md says what a definition may hold."
 
 
+class TaskDrifted(RetrainError):
+    """The backend could not store or show an answer as the task defines it."""
+
+    exit_code = 44
+    hint = (
+        "`python -m driver task check` shows each difference, `--patch` what of them it can mend; "
+        "`run --accept-drift` goes on."
+    )
+
+
 class Interrupted(RetrainError):
     """The run was stopped by a signal; the next run goes on from here."""
 

@@ -14,10 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from contracts.files import canonical_json, digest_text
+from contracts.label_definition import LabelDefinition
 from contracts.sqlite_file import SqliteFile
 
 CACHE_FILE = "cache/labels.sqlite"
 """Below the workspace."""
+_ANYBODY = ""
+"""In place of who is asked: a definition that labels of persons rest on."""
 _AT_ONCE = 500
 """Keys in one query; SQLite allows 999 in its oldest configuration."""
 _TABLES = """
@@ -28,6 +34,10 @@ CREATE TABLE IF NOT EXISTS imported (item TEXT PRIMARY KEY, answer TEXT NOT NULL
                                      source TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS teachers (place TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS imports (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS definitions (prefix TEXT PRIMARY KEY, asker TEXT NOT NULL,
+                                        definition TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS derived (key TEXT PRIMARY KEY, answer TEXT NOT NULL,
+                                    origin TEXT NOT NULL);
 """
 _IMPORT = """
 INSERT INTO imports SELECT max(coalesce(max(number), 0) + 1, CAST(strftime('%s') AS INTEGER)),
@@ -45,6 +55,20 @@ class Imported(NamedTuple):
     source: str
 
 
+class Derived(NamedTuple):
+    """A row made of answers that were given to other questions."""
+
+    key: str
+    text: str
+    """The whole answer."""
+    origin: str
+    """What it was made from, as JSON (`contracts.derived_labels.Base.origin`)."""
+
+
+DEFINITION = ("prefix", "asker", "definition")
+"""The keys of a row of `export` that says what answers were asked under."""
+DERIVED = ("derived", "answer", "origin")
+"""The keys of one that was made of answers."""
 _ATTEMPT: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "text": str,
@@ -100,6 +124,44 @@ class LabelCache(SqliteFile):
         query = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)"
         self._write(query, [(key, rules, _json(verdicts)) for key, verdicts in rows])
 
+    def last_verdicts(self, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the verdicts on the attempts under each key, by whatever rules."""
+        return dict(self._listed("SELECT key, verdicts FROM verdicts WHERE key IN", keys))
+
+    # --- what they were asked under, and what was made of them -----------------------------------
+    def put_definition(self, prefix: str, asker: str, definition: LabelDefinition) -> None:
+        """Keep what answers whose keys begin with `prefix` were asked under, the newest last."""
+        known = list(self.definitions(asker).items())
+        if not known or known[-1] != (prefix, definition):
+            query = "INSERT OR REPLACE INTO definitions VALUES (?, ?, ?)"
+            self._write(query, [(prefix, asker, definition.model_dump_json())])
+
+    def note_definition(self, definition: LabelDefinition) -> None:
+        """Keep what labels rest on now, whoever gives them."""
+        prefix = digest_text(canonical_json(definition.model_dump(mode="json")))
+        self.put_definition(prefix, _ANYBODY, definition)
+
+    def noted_definitions(self, task: str) -> list[LabelDefinition]:
+        """Return all that labels of a task were noted to rest on, oldest first."""
+        return [each for each in self.definitions(_ANYBODY).values() if each.task == task]
+
+    def definitions(self, asker: str) -> dict[str, LabelDefinition]:
+        """Return the definitions by prefix, oldest first; unreadable ones are left out."""
+        query = "SELECT prefix, definition FROM definitions WHERE asker = ? ORDER BY rowid"
+        with self._named_errors():
+            rows = self._database.execute(query, (asker,)).fetchall()
+        whole = [row for row in rows if _is_definition((row[0], asker, row[1]))]
+        return {prefix: LabelDefinition.model_validate_json(text) for prefix, text in whole}
+
+    def derived(self, keys: Sequence[str]) -> dict[str, Derived]:
+        """Return derived rows by key; damaged ones are left out."""
+        rows = self._rows("SELECT key, answer, origin FROM derived WHERE key IN", keys)
+        return {row[0]: Derived(*row) for row in rows if _is_derived(row)}
+
+    def put_derived(self, rows: Iterable[Derived]) -> None:
+        """Keep derived rows, in place of earlier ones."""
+        self._write("INSERT OR REPLACE INTO derived VALUES (?, ?, ?)", list(rows))
+
     # --- answers from elsewhere ------------------------------------------------------------------
     def imported(self, items: Sequence[str]) -> dict[str, Imported]:
         """Return imported answers by item digest; damaged ones are left out."""
@@ -150,12 +212,20 @@ class LabelCache(SqliteFile):
             for row in self._database.execute("SELECT * FROM imported ORDER BY item"):
                 if all(isinstance(value, str) for value in row):
                     yield Imported(*row)._asdict()
+            query = "SELECT prefix, asker, definition FROM definitions ORDER BY rowid"
+            for row in self._database.execute(query):
+                if _is_definition(row):
+                    yield dict(zip(DEFINITION, row, strict=True))
+            for row in self._database.execute("SELECT * FROM derived ORDER BY key"):
+                if _is_derived(row):
+                    yield dict(zip(DERIVED, row, strict=True))
 
     def __len__(self) -> int:
         """Return how many rows cannot be had again."""
         with self._named_errors():
-            count = "SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM imported)"
-            return int(self._database.execute(count).fetchone()[0])
+            tables = ("answers", "imported", "definitions", "derived")
+            counts = " + ".join(f"(SELECT count(*) FROM {name})" for name in tables)  # noqa: S608
+            return int(self._database.execute(f"SELECT {counts}").fetchone()[0])
 
     def put_exported(self, rows: Iterable[dict[str, Any]]) -> int:
         """Take rows of `export`, all or none, and return how many of them are new here.
@@ -167,7 +237,12 @@ class LabelCache(SqliteFile):
         new = 0
         with self._named_errors(), self._database:
             for row in rows:
-                new += self._take_answer(row) if "key" in row else self._take_imported(row)
+                if row.keys() == {*DEFINITION}:
+                    self._take(row, DEFINITION, "definitions")
+                elif row.keys() == {*DERIVED}:
+                    self._take(row, DERIVED, "derived")
+                else:
+                    new += self._take_answer(row) if "key" in row else self._take_imported(row)
             if new:
                 self._database.execute(_IMPORT)
         return new
@@ -185,6 +260,11 @@ class LabelCache(SqliteFile):
             "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, _json(attempts))
         )
         return True
+
+    def _take(self, row: Mapping[str, Any], names: Sequence[str], table: str) -> None:
+        """Take what is no answer, but what answers are understood by, where it is not here."""
+        query = f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)"  # noqa: S608
+        self._database.execute(query, [str(row[name]) for name in names])
 
     def _take_imported(self, row: Mapping[str, Any]) -> bool:
         given = (str(row["item"]), str(row["answer"]), str(row["source"]))
@@ -232,6 +312,22 @@ def imports_of(workspace: Path) -> int:
             return int(found.fetchone()[0])
     except sqlite3.Error:
         return 0
+
+
+def _is_definition(row: Sequence[Any]) -> bool:
+    try:
+        return all(isinstance(v, str) for v in row) and bool(
+            LabelDefinition.model_validate_json(row[2])
+        )
+    except ValidationError:
+        return False
+
+
+def _is_derived(row: Sequence[Any]) -> bool:
+    try:
+        return all(isinstance(v, str) for v in row) and isinstance(json.loads(row[2]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _list(text: Any) -> list[dict[str, Any]] | None:

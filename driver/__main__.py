@@ -15,7 +15,7 @@ from contracts.errors import (
     Unforeseen,
     from_os_error,
 )
-from driver import commands
+from driver import commands, task_commands
 from driver.signals import SIGNALS
 
 _EPILOG = """\
@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="overrides one setting"
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(subparsers, common)
     for name, command, text in (
-        ("run", commands.run, "do all that has to be done: label, train, evaluate, deploy, verify"),
         (
             "plan",
             commands.plan,
@@ -84,12 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = subparsers.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(command=command)
-        if command is commands.run:
-            sub.add_argument(
-                "--force",
-                metavar="REASON",
-                help="let a model go live that the gate refuses; the deployment keeps the reason",
-            )
     stage = subparsers.add_parser("stage", help="run one stage on what is there", parents=[common])
     stage.add_argument("name", metavar="NAME", help="e.g. train")
     stage.set_defaults(command=commands.stage)
@@ -98,12 +92,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(subparsers, common)
     _add_report(subparsers, common)
     _add_unit(subparsers, common)
+    _add_label(subparsers, common)
     _add_labels(subparsers, common)
     _add_task(subparsers, common)
     shown = subparsers.add_parser("settings", help="print every setting", parents=[common])
     shown.add_argument("--resolved", action="store_true", help="as they are in effect, as JSON")
     shown.set_defaults(command=commands.show_settings)
     return parser
+
+
+def _add_run(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "do all that has to be done: label, train, evaluate, deploy, verify"
+    run = subparsers.add_parser("run", help=text, description=text, parents=[common])
+    run.add_argument(
+        "--force",
+        metavar="REASON",
+        help="let a model go live that the gate refuses; the deployment keeps the reason",
+    )
+    run.add_argument(
+        "--accept-drift",
+        action="store_true",
+        help="go on although the backend could not store or show an answer (task check)",
+    )
+    run.set_defaults(command=commands.run)
 
 
 def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -181,39 +192,65 @@ def _add_unit(subparsers: Any, common: argparse.ArgumentParser) -> None:
     unit.set_defaults(command=commands.install_unit)
 
 
+def _add_label(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    text = "label the items (as `stage label`), or preview what an edit of the task does to a few"
+    label = subparsers.add_parser("label", help=text, description=text, parents=[common])
+    label.add_argument(
+        "--preview",
+        type=int,
+        metavar="N",
+        help="ask about N chosen rows under the task as it was and as it is; change no label",
+    )
+    label.add_argument(
+        "--since",
+        default="",
+        metavar="REVISION|RUN",
+        help="with --preview: as it was when (the last run, if not named)",
+    )
+    label.add_argument(
+        "--out", type=Path, metavar="FILE", help="with --preview: the page (preview.html)"
+    )
+    label.set_defaults(command=task_commands.label, name="label")
+
+
 def _add_labels(subparsers: Any, common: argparse.ArgumentParser) -> None:
     labels = subparsers.add_parser("labels", help="show, export or import labels")
     ways = labels.add_subparsers(required=True, metavar="report|export|import")
     text = "write the report on the last labelling, a failed one included, as an HTML page"
     shown = ways.add_parser("report", help=text, description=text, parents=[common])
     shown.add_argument("--out", type=Path, default=Path("labels.html"), help="(%(default)s)")
-    shown.set_defaults(command=commands.report_labels)
+    shown.set_defaults(command=task_commands.report_labels)
     text = "write every answer of the teacher that this workspace keeps to a JSONL file"
     out = ways.add_parser("export", help=text, description=text, parents=[common])
     out.add_argument("file", type=Path, metavar="FILE")
-    out.set_defaults(command=commands.export_labels)
+    out.set_defaults(command=task_commands.export_labels)
     text = "take exported answers, or the labels of other tools; only what keeps the rules counts"
     into = ways.add_parser("import", help=text, description=text, parents=[common])
     into.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    into.set_defaults(command=commands.import_labels)
+    into.set_defaults(command=task_commands.import_labels)
 
 
 def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    task = subparsers.add_parser("task", help="show the task, or write what others need of it")
-    ways = task.add_subparsers(required=True, metavar="show|render|new")
+    text = "show the task and what an edit costs, write it for others, or hold it against them"
+    task = subparsers.add_parser("task", help=text, description=text)
+    ways = task.add_subparsers(required=True, metavar="show|render|check|diff|new")
     text = "show fields, prompts, rules and digests, and what has changed since the last run"
     shown = ways.add_parser("show", help=text, description=text, parents=[common])
     shown.add_argument("--json", action="store_true", help="as one JSON object")
-    shown.set_defaults(command=commands.show_task)
-    text = "write guide, schema, Modelfile, parser, columns, types … of the task into a folder"
-    made = ways.add_parser("render", help=text, description=text, parents=[common])
-    made.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to (WORKSPACE/rendered/TASK, if not named)"
+    shown.set_defaults(command=task_commands.show_task)
+    _add_render(ways, common)
+    _add_check(ways, common)
+    text = "say what has changed in the task, and what labelling and training that costs"
+    diff = ways.add_parser("diff", help=text, description=text, parents=[common])
+    diff.add_argument(
+        "since",
+        nargs="?",
+        default="",
+        metavar="REVISION|RUN",
+        help="since when: a revision of git or a run (the last run, if not named)",
     )
-    made.add_argument(
-        "--after", default="", metavar="REVISION", help="the migration's down_revision in Alembic"
-    )
-    made.set_defaults(command=commands.render_task)
+    diff.add_argument("--json", action="store_true", help="as one JSON object")
+    diff.set_defaults(command=task_commands.diff_task)
     text = "begin a task of your own: a package below tasks/, and a sample that trains at once"
     new = ways.add_parser("new", help=text, description=text)
     new.add_argument("name", metavar="NAME", help="small letters, digits and underscores")
@@ -226,7 +263,42 @@ def _add_task(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "? behind the type: may be null. Without any, they are asked for",
     )
     new.add_argument("--language", default="English", help="of the answers' texts")
-    new.set_defaults(command=commands.new_task)
+    new.set_defaults(command=task_commands.new_task)
+
+
+def _add_render(ways: Any, common: argparse.ArgumentParser) -> None:
+    text = "write guide, schema, Modelfile, parser, columns, types … of the task into a folder"
+    made = ways.add_parser("render", help=text, description=text, parents=[common])
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to (WORKSPACE/rendered/TASK, if not named)"
+    )
+    made.add_argument(
+        "--after", default="", metavar="REVISION", help="the migration's down_revision in Alembic"
+    )
+    made.set_defaults(command=task_commands.render_task)
+
+
+def _add_check(ways: Any, common: argparse.ArgumentParser) -> None:
+    text = "name what differs from the task in the backend, its code, and the deployed model"
+    held = ways.add_parser("check", help=text, description=text, parents=[common])
+    held.add_argument(
+        "--repository",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of the backend's code (backend.repository, if not named); it is only read",
+    )
+    held.add_argument(
+        "--sent",
+        type=Path,
+        metavar="FILE",
+        help="a request that the backend has sent to /api/chat, recorded as JSON",
+    )
+    held.add_argument(
+        "--patch",
+        action="store_true",
+        help="print what is mechanical as a diff: `… --patch | git -C DIR apply`",
+    )
+    held.set_defaults(command=task_commands.check_task)
 
 
 if __name__ == "__main__":

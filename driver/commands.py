@@ -1,7 +1,8 @@
 """What each command of `python -m driver` does with its arguments, once they are parsed.
 
 Every command takes the parsed arguments and returns the exit code; it raises `RetrainError` where
-it cannot do what was asked. What a command needs is imported by itself: `--help` and `status` have
+it cannot do what was asked. `driver/task_commands.py` has those of `label`, `labels` and `task`.
+What a command needs is imported by itself: `--help` and `status` have
 no use for Docker or the serving engine.
 """
 
@@ -10,27 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contracts.errors import (
     FileUnusable,
     GpuUnavailable,
     Interrupted,
-    LabelsMissing,
     OutOfMemory,
     SettingsInvalid,
 )
-
-if TYPE_CHECKING:
-    from driver.session import Session
-    from driver.settings import Settings
+from driver import invocation
 
 
-# --- commands ----------------------------------------------------------------------------------
 def run(arguments: argparse.Namespace) -> int:
     """Run all that has to be done; `--force REASON` overrules the gate."""
     from driver import pipeline
@@ -41,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
                 "--force without a reason", why="the deployment keeps why the gate was overruled"
             )
         arguments.set.append(f"deploy.force={json.dumps(arguments.force.strip())}")
-    with _at_work(arguments) as session:
+    if arguments.accept_drift:
+        arguments.set.append("accept_drift=true")
+    with invocation.at_work(arguments) as session:
         pipeline.run(session)
     return 0
 
@@ -50,7 +46,7 @@ def stage(arguments: argparse.Namespace) -> int:
     """Run one stage on what is there."""
     from driver import pipeline
 
-    with _at_work(arguments) as session:
+    with invocation.at_work(arguments) as session:
         pipeline.run_one(session, arguments.name)
     return 0
 
@@ -60,7 +56,7 @@ def reprocess(arguments: argparse.Namespace) -> int:
     if arguments.status:
         from driver.report import reprocess as shown
 
-        return shown.status(_workspace(arguments))
+        return shown.status(invocation.workspace(arguments))
     if arguments.restore is not None:
         return _restore(arguments)
     if arguments.yes or arguments.out or arguments.backend_moved:
@@ -69,7 +65,7 @@ def reprocess(arguments: argparse.Namespace) -> int:
 
     if arguments.unverified:
         arguments.set.append("reprocess.unverified=true")
-    with _at_work(arguments) as session:
+    with invocation.at_work(arguments) as session:
         pipeline.reprocess(session)
     return 0
 
@@ -85,7 +81,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     from driver.report import reprocess as shown
     from tasks import load_task
 
-    settings = _settings(arguments)
+    settings = invocation.settings(arguments)
     record = Record.find(settings.workspace, arguments.restore)
     url = settings.backend.url if settings.backend else record.about().backend
     storage = storage_of(load_task(settings.task))
@@ -108,42 +104,25 @@ def _restore(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _at_work(arguments: argparse.Namespace) -> Iterator[Session]:
-    """Hold what only one run may have; whatever happens inside, the service comes back."""
-    from driver import locks
-    from driver.takeover import take_over
-
-    session = _session(arguments)
-    with ExitStack() as held:
-        held.enter_context(locks.workspace(session.workspace))
-        wants_gpu = session.settings.backend or session.settings.train.device == "cuda"
-        if wants_gpu or session.window.is_open:  # a dead run's, which is brought back
-            held.enter_context(locks.host(session.workspace))
-        held.callback(session.close)
-        try:
-            take_over(session)
-            yield session
-        finally:
-            session.bring_back()
-
-
 def plan(arguments: argparse.Namespace) -> int:
     """Say what a run would do about each stage, whether the training fits, and what is in doubt."""
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
+    from driver.task import cost
+    from driver.task.check import at_run
 
-    session = _session(arguments)
+    session = invocation.session(arguments)
     plan = pipeline.make(session)
     plan_table(plan, session.display.console)
+    cost.announce(session, plan)
     if forecast.trains(plan):
         try:
             forecast.announce(session)
         except (GpuUnavailable, OutOfMemory, SettingsInvalid) as error:
             session.display.warn(str(error))
     running = [step.stage for step in plan if step.action is Action.RUN]
-    for doubt in preflight.doubts(session, running):
+    for doubt in (*preflight.doubts(session, running), *at_run.doubts(session, running)):
         session.display.warn(doubt)
     return 0
 
@@ -152,14 +131,14 @@ def status(arguments: argparse.Namespace) -> int:
     """Show the last run, or the one under way."""
     from driver.report import status
 
-    return status.show(_workspace(arguments))
+    return status.show(invocation.workspace(arguments))
 
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Say what this host lacks."""
     from driver import doctor
 
-    return doctor.show(_session(arguments))
+    return doctor.show(invocation.session(arguments))
 
 
 def recover(arguments: argparse.Namespace) -> int:
@@ -168,7 +147,7 @@ def recover(arguments: argparse.Namespace) -> int:
     from driver.report.display import LastingConsole
 
     console = LastingConsole(highlight=False, soft_wrap=True)
-    recover.recover(_workspace(arguments), console.say)
+    recover.recover(invocation.workspace(arguments), console.say)
     return 0
 
 
@@ -177,7 +156,7 @@ def models(arguments: argparse.Namespace) -> int:
     from driver import versions
     from driver.report import models
 
-    session = _session(arguments)
+    session = invocation.session(arguments)
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
@@ -191,7 +170,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     """Let an older version be live again, by digest."""
     from driver import locks, versions
 
-    session = _session(arguments)
+    session = invocation.session(arguments)
     name = session.settings.deploy.name
     try:
         with locks.workspace(session.workspace):
@@ -224,7 +203,7 @@ def logs(arguments: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
 
     SIGNALS.be_quiet()
-    place = _workspace(arguments), arguments.stage, arguments.run
+    place = invocation.workspace(arguments), arguments.stage, arguments.run
     try:
         logs.show(*place, follow=arguments.follow, say=say, note=note)
     except KeyboardInterrupt:
@@ -237,7 +216,7 @@ def report(arguments: argparse.Namespace) -> int:
     from driver.report import html
     from driver.store import Run
 
-    workspace = _workspace(arguments)
+    workspace = invocation.workspace(arguments)
     print(html.write(workspace, Run.named(workspace, arguments.run)))
     return 0
 
@@ -247,7 +226,7 @@ def verify_lineage(arguments: argparse.Namespace) -> int:
     from driver import lineage
     from driver.store import Run
 
-    session = _session(arguments)
+    session = invocation.session(arguments)
     workspace, engine = session.workspace, session.engine
     say = partial(session.display.console.print, markup=False, emoji=False)  # outlives `| head`
     links, noted = [], dict[str, Any]()
@@ -271,7 +250,7 @@ def install_unit(arguments: argparse.Namespace) -> int:
     """Write the systemd unit that recovers at boot, and enable it."""
     from driver import unit_file
 
-    workspace = _workspace(arguments)
+    workspace = invocation.workspace(arguments)
     if arguments.print:
         print(unit_file.render(workspace), end="")
         return 0
@@ -281,104 +260,12 @@ def install_unit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def export_labels(arguments: argparse.Namespace) -> int:
-    """Write every answer of the teacher to a file."""
-    from driver import labels, locks
-
-    workspace = _settings(arguments).workspace
-    with locks.workspace(workspace):
-        written, damaged = labels.export(workspace, arguments.file)
-    print(f"{written} rows written to {arguments.file}")
-    if damaged:
-        print(f"  damaged and left out: {damaged}; the label stage asks for these again")
-    return 0
-
-
-def import_labels(arguments: argparse.Namespace) -> int:
-    """Take answers and labels from files; only what keeps the rules counts."""
-    from driver import labels, locks
-
-    session = _session(arguments)
-    with locks.workspace(session.workspace):
-        found = labels.take(session.workspace, session.task, arguments.files)
-    print(
-        f"{found.rows} rows: {found.labels} labels and {found.answers} answers of a teacher are new"
-    )
-    if found.known:
-        print(f"  known already: {found.known}")
-    for kind, count in found.refused.most_common():
-        print(f"  refused, {kind}: {count}")
-    for kind, count in found.strangers.items():
-        print(f"  kept, but for no item of the last snapshot, {kind}: {count}")
-    for example in found.examples:
-        print(f"    {example}")
-    if found.refused_rows == found.rows:
-        raise LabelsMissing("not one row was taken", todo="See the reasons above.")
-    print(
-        "The label stage asks no more about an item with a valid label here; one whose answers "
-        "all break a rule is asked about up to label.max_attempts times in all."
-    )
-    return 0
-
-
-def report_labels(arguments: argparse.Namespace) -> int:
-    """Write the page about the last labelling."""
-    from driver.report import labels
-
-    folder = labels.write(_settings(arguments).workspace, arguments.out)
-    print(f"{arguments.out} reports on {folder}")
-    return 0
-
-
-def show_task(arguments: argparse.Namespace) -> int:
-    """Show the task at a glance."""
-    from driver.task import show
-
-    return show.show(_settings(arguments), as_json=arguments.json)
-
-
-def render_task(arguments: argparse.Namespace) -> int:
-    """Write all that others need of the task."""
-    from driver.task import publish
-
-    return publish.render_all(_settings(arguments), arguments.out, arguments.after)
-
-
-def new_task(arguments: argparse.Namespace) -> int:
-    """Begin a task of one's own."""
-    from driver.task import begin
-
-    return begin.begin(arguments.name, arguments.field, arguments.language)
-
-
 def show_settings(arguments: argparse.Namespace) -> int:
     """Print every setting with its meaning, or as in effect."""
-    from driver import settings
+    from driver.report import settings
 
     if arguments.resolved:
-        print(_settings(arguments).model_dump_json(indent=2))
+        print(invocation.settings(arguments).model_dump_json(indent=2))
     else:
         print(settings.describe(), end="")
     return 0
-
-
-# --- shared ------------------------------------------------------------------------------------
-def _settings(arguments: argparse.Namespace) -> Settings:
-    from driver import settings
-
-    loaded = settings.load(arguments.config, arguments.set)
-    if arguments.workspace:
-        loaded = loaded.model_copy(update={"workspace": arguments.workspace})
-    return loaded
-
-
-def _workspace(arguments: argparse.Namespace) -> Path:
-    """Return the workspace; one that is named needs no settings."""
-    return Path(arguments.workspace or _settings(arguments).workspace)
-
-
-def _session(arguments: argparse.Namespace) -> Session:
-    from driver.report.display import Display
-    from driver.session import Session
-
-    return Session(_settings(arguments), Display())

@@ -11,7 +11,14 @@ from typing import Any
 
 from contracts import files
 from contracts.errors import FileUnusable, InputMissing, ItemsInvalid
-from contracts.label_cache import CACHE_FILE, Imported, LabelCache, is_attempt
+from contracts.label_cache import (
+    CACHE_FILE,
+    DEFINITION,
+    DERIVED,
+    Imported,
+    LabelCache,
+    is_attempt,
+)
 from driver.known_items import KnownItems
 from tasks.definition import InvalidAnswer, Item, Task
 
@@ -123,7 +130,7 @@ def take(workspace: Path, task: Task, paths: Sequence[Path]) -> Import:
         for place, row in files.read_placed_jsonl(path):
             found.rows += 1
             is_exported = _is_exported(row)
-            if is_exported and "key" in row:
+            if is_exported and row.keys() != set(Imported._fields):
                 answers.append(row)
                 continue
             read = _exported if is_exported else _foreign
@@ -159,7 +166,8 @@ def _is_exported(row: Row) -> bool:
     if row.keys() == {"key", "attempts"}:
         attempts = row["attempts"]
         return isinstance(attempts, list) and bool(attempts) and all(map(is_attempt, attempts))
-    return row.keys() == set(Imported._fields) and all(isinstance(v, str) for v in row.values())
+    kinds = ({*Imported._fields}, {*DEFINITION}, {*DERIVED})
+    return row.keys() in kinds and all(isinstance(v, str) for v in row.values())
 
 
 def _exported(task: Task, row: Row, known: KnownItems, place: str, found: Import) -> _Label | None:

@@ -36,6 +36,11 @@ class Notes:
         self.stages: dict[str, dict[str, Any]] = {}
         """By stage: what `StageState` holds of it."""
 
+    def accept(self, drift: Sequence[str]) -> None:
+        """Note which differences from the backend the user goes on with."""
+        if drift:
+            self._facts["accepted_drift"] = list(drift)
+
     def stage(self, name: str, **facts: Any) -> None:
         """Note something of a stage, and when, if it is that it begins or ends."""
         noted = self.stages.setdefault(name, {})

@@ -25,6 +25,7 @@ from driver.settings import Settings
 from driver.signals import SIGNALS
 from driver.store import SETTINGS_FILE, Run, Served, Store
 from driver.task import noted
+from driver.task.check import at_run
 from driver.task.load import load_named
 from driver.window import Window
 from serving import connect, ollama_address
@@ -116,8 +117,11 @@ class Session:
 
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
-        preflight.check(self, [step.stage for step in plan if step.action is Action.RUN])
+        running = [step.stage for step in plan if step.action is Action.RUN]
+        preflight.check(self, running)
+        drift = at_run.check(self, running)
         self._take_down(Run.create(self.workspace))
+        self.notes.accept(drift)
         said = self.settings.model_dump_json(indent=2)  # compose's variables, too
         files.write_text(self.run.folder / SETTINGS_FILE, said, files.PRIVATE)
         noted.note(self.task, self.run.folder)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import inspect
-import itertools
-import json
 import os
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,6 +65,14 @@ class BackendSettings(Params):
     wait_for_reprocess_s: float = Field(0, ge=0)
     """How long to wait for a bulk reprocess under way, which a stop would lose; after that, and
     with 0 at once, it is stopped with a warning."""
+    repository: Path | None = None
+    """A checkout of its code, which `driver task check`, and every run first, hold against the
+    task; it is only read."""
+
+    @field_validator("repository")
+    @classmethod
+    def _of_the_user(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser() if folder else None
 
 
 class WindowSettings(Params):
@@ -155,6 +158,9 @@ class Settings(Params):
     """Free disk space in GB that a run demands; None derives it from the base model's size."""
     backend: BackendSettings | None = None
     """The application; without it no container is stopped and nothing is reprocessed."""
+    accept_drift: bool = False
+    """Go on although the backend could not store or show an answer; `run --accept-drift` sets it,
+    and the run notes what was accepted."""
     window: WindowSettings = WindowSettings()
     retry: RetrySettings = RetrySettings()
     limits: LimitSettings = LimitSettings()
@@ -342,49 +348,3 @@ def section(name: str) -> type[Params] | None:
     field = Settings.model_fields.get(name)
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, Params) else None
-
-
-def describe() -> str:
-    """Return every key with its default and meaning, as a commented YAML file."""
-    lines = [
-        "# Every setting with its default. Values also come from RETRAIN__SECTION__KEY",
-        "# and --set section.key=value.",
-    ]
-    meanings = _meanings(Settings)
-    for name, field in Settings.model_fields.items():
-        model = section(name)
-        if model is None:
-            lines += _described(name, meanings.get(name, ""), field.get_default(), "")
-            continue
-        lines += ["", f"# {(model.__doc__ or '').strip()}", f"{name}:"]
-        inside = _meanings(model)
-        for key, inner in model.model_fields.items():
-            lines += _described(key, inside.get(key, ""), inner.get_default(), "  ")
-        if not model.model_fields:
-            lines[-1] += " {}"
-    return "\n".join(lines) + "\n"
-
-
-def _meanings(model: type[Params]) -> dict[str, str]:
-    """Return the docstring below each field of a model.
-
-    Read from the source when asked for: pydantic's own way does so at every import, which took
-    most of the time of `driver plan`.
-    """
-    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: str(below.value.value)
-        for field, below in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-    }
-
-
-def _described(key: str, meaning: str, default: Any, indent: str) -> list[str]:
-    text = " ".join(meaning.split())
-    value = list(default) if isinstance(default, tuple) else default
-    value = str(value) if isinstance(value, Path) else value
-    shown = f"{key}: {json.dumps(value, ensure_ascii=False)}"  # JSON is YAML
-    return [f"{indent}# {text}", f"{indent}{shown}"]

@@ -221,6 +221,8 @@ class RunState(BaseModel):
     away: tuple[tuple[float, float], ...] = ()
     """When the backend was away for this run: from and until."""
     failure: Failure | None = None
+    accepted_drift: tuple[str, ...] = ()
+    """Differences from the backend that would break production, with which the user went on."""
     served: Served | None = None
     """None where no deployment had begun, or the engine could not be asked."""
     stages: dict[str, StageState] = {}

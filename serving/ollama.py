@@ -137,9 +137,15 @@ class Ollama:
 
     def quantization(self, tag: str) -> str:
         """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
+        return ollama_answers.quantization(self._show(tag))
+
+    def shown(self, tag: str) -> ollama_answers.Shown:
+        """Return how a model is served; raises `ModelMissing` for one that is not there."""
+        return ollama_answers.shown(self._show(tag))
+
+    def _show(self, tag: str) -> dict[str, Any]:
         body = {"model": full_tag(tag)}
-        found = self._http.json("POST", "/api/show", SHORT_S, body=body, model=full_tag(tag))
-        return ollama_answers.quantization(found)
+        return self._http.json("POST", "/api/show", SHORT_S, body=body, model=full_tag(tag))
 
     def create_from(self, tag: str, source: str, modelfile: Modelfile) -> Model:
         """Make a model of one that the server has, with another Modelfile.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +13,16 @@ from serving.engine import Answer, AnswerCutOff, Model, NextToken, Resident, Tok
 from serving.http import expected_shape, text_in
 
 _NEVER_S = 10 * 365 * 86400
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a model is served: its Modelfile, as far as Ollama tells it."""
+
+    system: str
+    template: str
+    parameters: dict[str, list[str]]
+    """The values of each, in their order."""
 
 
 def model(row: dict[str, Any]) -> Model:
@@ -30,6 +43,25 @@ def quantization(found: dict[str, Any]) -> str:
     """Return what /api/show says of the weights' type, in small letters."""
     with expected_shape("Ollama"):
         return str((found.get("details") or {}).get("quantization_level") or "").lower()
+
+
+def shown(found: dict[str, Any]) -> Shown:
+    """Return what /api/show says of a model's Modelfile."""
+    parameters: dict[str, list[str]] = {}
+    for line in str(found.get("parameters") or "").splitlines():
+        name, _, value = line.strip().partition(" ")
+        if name:
+            parameters.setdefault(name, []).append(_unquoted(value.strip()))
+    return Shown(str(found.get("system") or ""), str(found.get("template") or ""), parameters)
+
+
+def _unquoted(value: str) -> str:
+    """Return a parameter's value; Go quotes texts nearly as JSON does."""
+    if not value.startswith('"'):
+        return value
+    with contextlib.suppress(ValueError):
+        return str(json.loads(value))
+    return value.strip('"')
 
 
 def answer(found: dict[str, Any], seconds: float) -> Answer:

@@ -23,6 +23,7 @@ __all__ = [
     "Item",
     "LabelRule",
     "Modelfile",
+    "OnlyFor",
     "Serving",
     "Task",
     "UnservableSchema",
@@ -98,6 +99,24 @@ class Modelfile(BaseModel):
         return "\n".join(lines) + "\n"
 
 
+_BACKFILL = """\
+The task has changed: an answer has more fields now, which this one lacks:
+$fields
+
+Give these fields only, for the same item and in keeping with the answer above: one JSON object \
+with just them, and nothing before or after it."""
+
+
+@dataclass(frozen=True)
+class OnlyFor:
+    """For which answers a field has something to say."""
+
+    where: Mapping[str, Any]
+    """Other fields of the answer, with the values (as JSON) that they have to have."""
+    otherwise: Any = None
+    """What the field holds in all other answers, as JSON."""
+
+
 def _no_facets(_: object) -> frozenset[str]:
     return frozenset()
 
@@ -159,6 +178,12 @@ class Task:
     """What `check` looks at, for people."""
     storage: Storage | None = None
     """Where a backend keeps an answer; None where none does."""
+    backfill_prompt: str = _BACKFILL
+    """What the teacher is told of an answer that was given before fields were added; `$fields`
+    stands for them, one a line."""
+    only_for: Mapping[str, OnlyFor] = field(default_factory=dict)
+    """Fields that have something to say in some answers only: in others nobody is asked for them
+    when they are added."""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the answer in the words that Ollama's `format` honours.
@@ -192,11 +217,31 @@ class Task:
         self, item: Item, answer: str, reasons: Sequence[str]
     ) -> list[dict[str, str]]:
         """Return what the teacher is asked after an answer that cannot be used."""
+        return self.corrected(self.label_messages(item), answer, reasons)
+
+    def corrected(
+        self, asked: Sequence[Mapping[str, str]], answer: str, reasons: Sequence[str]
+    ) -> list[dict[str, str]]:
+        """Return a question with the answer to it that cannot be used, and why."""
         listed = "\n".join(f"- {reason}" for reason in reasons)
         said = Template(self.correction_prompt).substitute(reasons=listed)
         return [
-            *self.label_messages(item),
+            *map(dict, asked),
             {"role": "assistant", "content": answer},
+            {"role": "user", "content": self.chat.normalise(said)},
+        ]
+
+    def backfill_messages(
+        self, item: Item, answer: Mapping[str, Any], fields: Mapping[str, str]
+    ) -> list[dict[str, str]]:
+        """Return what the teacher is asked of an answer that lacks `fields`, given with their
+        meanings."""
+        listed = "\n".join(f"- {name}: {meaning}" for name, meaning in fields.items())
+        said = Template(self.backfill_prompt).substitute(fields=listed)
+        text = self.chat.normalise(json.dumps(dict(answer), ensure_ascii=False))
+        return [
+            *self.label_messages(item),
+            {"role": "assistant", "content": text},
             {"role": "user", "content": self.chat.normalise(said)},
         ]
 
@@ -248,7 +293,12 @@ class Task:
             if path.startswith(f"{self.name}/") and path.endswith(".py") and path != wiring
         }
         return _sha256(
-            {"prompts": self._label_prompts, "schema": self.schema(), "sources": sources}
+            {
+                "prompts": self._label_prompts,
+                "schema": self.schema(),
+                "sources": sources,
+                "only_for": {name: asdict(each) for name, each in self.only_for.items()},
+            }
         )
 
     def item_digest(self, item: Item) -> str:
@@ -257,7 +307,7 @@ class Task:
 
     @property
     def _label_prompts(self) -> list[str]:
-        return [self.label_prompt, self.correction_prompt]
+        return [self.label_prompt, self.correction_prompt, self.backfill_prompt]
 
     def _ask(self, system: str, item: Item) -> list[dict[str, str]]:
         return [

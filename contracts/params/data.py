@@ -111,6 +111,9 @@ class LabelParams(Params):
     is reviewed it is asked nothing."""
     min_labelled: float = Field(0.8, ge=0, le=1)
     """Least share of items that must end with a valid label."""
+    backfill: bool = True
+    """Whether answers of before an edit of the task are kept as far as the edit allows, and asked
+    for added fields alone; false labels every item anew after any edit."""
 
 
 class LabelMetrics(Metrics):
@@ -120,6 +123,10 @@ class LabelMetrics(Metrics):
     imported: int = 0
     cached: int
     asked: int
+    backfilled: int = 0
+    """Items whose answers the teacher was asked to complete by the fields that they lacked."""
+    derived: int = 0
+    """Labels made of answers that were given under an earlier definition of the task."""
     quarantined: int
     imports: int = 0
     """Number of the last import of labels that the stage knew of."""
@@ -127,9 +134,10 @@ class LabelMetrics(Metrics):
     def summary(self) -> str:
         """Return the counts, most trusted first."""
         imported = f"{self.imported} imported, " if self.imported else ""
+        filled = f"{self.backfilled} asked for added fields, " if self.backfilled else ""
         return (
             f"{self.reviewed} reviewed, {imported}{self.cached} cached, {self.asked} asked, "
-            f"{self.quarantined} quarantined"
+            f"{filled}{self.quarantined} quarantined"
         )
 
 

@@ -54,6 +54,7 @@ def section(report: _Report) -> str:
         _reasons(report),
         _agreement(report),
         f"<p>{_cost(report['cost'])}</p>",
+        _derived(report.get("derived")),
         *_look_at(report),
     )
     return "\n".join(part for part in parts if part)
@@ -143,6 +144,24 @@ def _cost(cost: _Report) -> str:
         f"({speed:.1f} items a minute, {duration(cost['model_s'])} of model time), "
         f"{cost['prompt_tokens']:,} tokens in and {cost['answer_tokens']:,} out. The last start "
         f"asked for {cost['asked_now']} of these items."
+    )
+
+
+def _derived(derived: _Report | None) -> str:
+    """Return what became of answers of before an edit; reports of earlier versions do not tell."""
+    if not derived or not derived["items"]:
+        return ""
+    fields = ", ".join(f"{name} ({count})" for name, count in derived["fields"].items())
+    asked = (
+        f" Of {derived['completed']} the teacher was asked for added fields alone: "
+        f"{escape(fields)}, in {derived['requests']} requests and "
+        f"{duration(derived['elapsed_s'])}, {derived['asked_now']} of them by the last start."
+        if derived["completed"]
+        else ""
+    )
+    return (
+        f"<p>{derived['items']} labels stand on answers that were given under an earlier "
+        f"definition of the task.{asked}</p>"
     )
 
 

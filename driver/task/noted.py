@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts import files, stages
-from contracts.errors import RunUnreadable
+from contracts.errors import InputMissing, RunUnreadable
+from contracts.label_definition import LabelDefinition
 from driver.store import Run, Store
 from tasks import Task
 
 FILE = "task.json"
-PROMPTS = ("system", "label", "correction")
+PROMPTS = ("system", "label", "correction", "backfill")
 """The prompts of a task, as `Task` names them without "_prompt"."""
 
 
@@ -29,6 +30,8 @@ class Definition(BaseModel):
     answer_schema: dict[str, Any]
     prompts: dict[str, str]
     """The whole texts."""
+    labelling: LabelDefinition | None = None
+    """What labels rest on; None in a note of an earlier version."""
 
 
 def digests(task: Task) -> dict[str, str]:
@@ -55,6 +58,7 @@ def note(task: Task, folder: Path) -> None:
         digests=digests(task),
         answer_schema=task.schema(),
         prompts=texts(task),
+        labelling=LabelDefinition.of(task),
     )
     files.write_json(folder / FILE, found.model_dump(mode="json"))
 
@@ -65,14 +69,36 @@ def digests_of(run: Run, store: Store, task: str) -> dict[str, str]:
     A run of before these notes has only those of its stages' jobs.
     Raises `RunUnreadable` for a damaged note.
     """
+    found = read(run)
+    if found is None:
+        return _of_jobs(run, store, task)
+    return found.digests if found.name == task else {}
+
+
+def read(run: Run) -> Definition | None:
+    """Return what a run has noted; None for one of before these notes.
+
+    Raises `RunUnreadable` for a damaged note.
+    """
     path = run.folder / FILE
     try:
-        found = Definition.model_validate_json(path.read_bytes())
+        return Definition.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return _of_jobs(run, store, task)
+        return None
     except ValidationError as error:
         raise RunUnreadable(f"{path} is damaged", why=str(error.errors()[0]["msg"])) from error
-    return found.digests if found.name == task else {}
+
+
+def labelling_of(run: Run, task: str) -> LabelDefinition:
+    """Return what labels rested on in a run; raises `InputMissing` where it has not noted it."""
+    found = read(run)
+    if found is None or found.labelling is None or found.name != task:
+        raise InputMissing(
+            f"run {run.id} has not noted what labels of {task} rest on",
+            why="it is of an earlier version, or of another task",
+            todo="Name another run, or a git revision: `python -m driver task diff HEAD~1`.",
+        )
+    return found.labelling
 
 
 def _of_jobs(run: Run, store: Store, task: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from images.labeler.teacher import Attempt
+from serving.attempts import Attempt
 
 
 def cost(conversations: Iterable[Sequence[Attempt]]) -> dict[str, Any]:

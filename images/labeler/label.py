@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
+
+from pydantic import BaseModel
 
 from contracts import files
+from contracts.derived_labels import gold_sample
 from contracts.entrypoint import StageContext
 from contracts.errors import EngineUnavailable, LabelsMissing, ModelMissing
 from contracts.label_cache import CACHE_FILE, LabelCache, imports_of
+from contracts.label_definition import LabelDefinition
 from contracts.params import LabelMetrics, LabelParams
 from contracts.stages import ITEMS, LABEL_REPORT, LABELS, QUARANTINE, REVIEWED
 from images.labeler.asking import server_for
+from images.labeler.earlier import Earlier, as_derived, following, judge_for, of_reviews
 from images.labeler.label_report import previous_labels, report
 from images.labeler.labelling import Decision, Labelling
 from images.labeler.pool import Pool
 from images.labeler.rows import Unusable, read_items, read_reviews
 from images.labeler.server import Server
 from images.labeler.teacher import (
-    Attempt,
     Judgement,
     Question,
     Teacher,
@@ -34,6 +38,7 @@ from images.labeler.teacher import (
     unaskable,
     verdict_of,
 )
+from serving.attempts import Attempt
 from serving.engine import Answer
 from serving.teachers import (
     TeacherIdentity,
@@ -60,8 +65,13 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
     task = load_task(context.job.task)
     items = read_items(context.input(ITEMS), task)
     imports = imports_of(context.root)  # first: what comes in meanwhile is for the next start
-    reviewed, unusable = read_reviews(context.input(REVIEWED), task, items)
-    state = Labelling(task, items, reviewed)
+    with LabelCache(context.root / CACHE_FILE) as cache:
+        cache.note_definition(LabelDefinition.of(task))
+        earlier = cache.noted_definitions(task.name)
+    reviewed, unusable, incomplete = read_reviews(
+        context.input(REVIEWED), task, items, earlier if context.params.backfill else ()
+    )
+    state = Labelling(task, items, reviewed, incomplete)
     _take_reviewed(context, state)
     _set_apart(state, unusable)
     _tell(context, state)
@@ -80,6 +90,8 @@ def work(context: StageContext[LabelParams]) -> LabelMetrics:
         imported=origins.count("imported"),
         cached=state.cached,
         asked=state.asked,
+        backfilled=state.backfilled,
+        derived=sum(bool(each.derived and each.output) for each in state.decisions.values()),
         quarantined=len(items) - len(origins),
         imports=imports,
     )
@@ -113,13 +125,17 @@ def _ask_teacher(
 ) -> None:
     """Ask for every item without a review, and for a few with one, to see how far they agree."""
     params = context.params
-    wanted = [item for key, item in state.items.items() if key not in state.decisions]
-    wanted += _some_reviewed(state, params.gold_sample)
+    done = state.decisions.keys() | state.incomplete.keys()
+    wanted = [item for key, item in state.items.items() if key not in done]
+    wanted += _some_reviewed(state, params.gold_sample) if wanted else []
     with LabelCache(context.root / CACHE_FILE) as cache:
         (tag, digest, told), away = _identify(servers, cache.teachers())
         cache.put_teachers(told)
-        teacher = Teacher(tag, digest, state.task, params, wanted)
+        shown = [*wanted, *(state.items[key] for key in state.incomplete)]
+        teacher = Teacher(tag, digest, state.task, params, shown)
+        cache.put_definition(teacher.prefix, teacher.asker.mark, teacher.definition)
         open_ = list(_unanswered(context, state, teacher, cache, wanted))
+        open_ += _uncompleted(context, state, teacher, cache)
         if open_ and away:
             raise away
         state.begin_asking()
@@ -137,12 +153,13 @@ def _ask_teacher(
                 state.settle(question, failure=answer.what)
             else:
                 heard = _hear(state, cache, question, answer)
-                is_over = heard.settled(params.max_attempts)
+                again = following(state.task, heard, params.max_attempts)
                 if heard.accepted is None:
-                    pool.refuse(None if is_over else heard)
-                if is_over:
+                    pool.refuse(again)
+                if again is None:
                     state.settle(heard)
                     settled.append(heard)
+                    cache.put_derived(filter(None, [as_derived(heard)]))
             _tell(context, state)
         _remember(cache, state.task, settled)
 
@@ -161,8 +178,7 @@ def _identify(
 
 def _some_reviewed(state: Labelling, count: int) -> list[Item]:
     """Return reviewed items, chosen by a hash of their ids: the same ones in every run."""
-    ids = sorted(state.reviewed, key=lambda key: hashlib.sha256(key.encode()).digest())
-    return [state.items[key] for key in ids[:count]]
+    return [state.items[key] for key in gold_sample(state.reviewed, count)]
 
 
 def _unanswered(
@@ -177,20 +193,26 @@ def _unanswered(
     for item in items:
         same[teacher.key(item)].append(item)
     attempts, rules = cache.attempts(list(same)), state.task.label_digest()
-    verdicts = cache.verdicts(list(attempts), rules)
+    lacking = {key: group for key, group in same.items() if key not in attempts}
+    earlier = Earlier(state.task, teacher, cache, lacking) if context.params.backfill else None
+    verdicts = cache.verdicts([*attempts, *(earlier.derived if earlier else ())], rules)
     imported = cache.imported([state.task.item_digest(group[0]) for group in same.values()])
     judged = []
     told = time.monotonic()
     for number, (key, group) in enumerate(same.items()):
         told = _tell_now_and_then(context, state, told, known=f"{number} of {len(same)} looked at")
-        before = Attempt.read(attempts.get(key, ()))
-        known = verdicts.get(key, [])
-        judgements = remembered(state.task, before, known)
-        question = Question(key, tuple(group), before, judgements or ())
+        question = earlier.known(key) if earlier else None
+        if question is None:
+            before = Attempt.read(attempts.get(key, ()))
+            question = Question(key, tuple(group), before)
+        judgements = remembered(state.task, question.attempts, verdicts.get(key, []))
         if judgements is None:
-            again = tuple(judge(state.task, group[0], attempt) for attempt in before)
-            question = Question(key, tuple(group), before, again)
-            judged.append(question)
+            judgements = tuple(judge(state.task, group[0], each) for each in question.attempts)
+            judged.append(replace(question, judgements=judgements))
+        question = replace(question, judgements=judgements)
+        if earlier and question.accepted is None and key in lacking:
+            question = earlier.completed(key, context.params.max_attempts)
+            judged += [question] if question.attempts else []
         if question.accepted is not None:
             state.settle(question, cached=True)
             continue
@@ -204,6 +226,19 @@ def _unanswered(
         else:
             yield question
     _remember(cache, state.task, judged)
+
+
+def _uncompleted(
+    context: StageContext[LabelParams], state: Labelling, teacher: Teacher, cache: LabelCache
+) -> Iterator[Question]:
+    """Settle the reviewed labels of before an edit that are completed already; yield the rest."""
+    for question in of_reviews(state.task, teacher, cache, state.incomplete, state.items):
+        if question.settled(context.params.max_attempts):
+            state.settle(question, cached=True)
+        elif why := unaskable(state.task, question.item):
+            state.settle(question, cached=True, failure=why)
+        else:
+            yield question
 
 
 def _answered(state: Labelling, teacher: Teacher) -> Question | None:
@@ -228,14 +263,19 @@ def _is_good(state: Labelling, question: Question, answer: Answer) -> bool:
 
     An item that the teacher has not labelled may be too hard for it: there a whole answer does.
     """
-    judgement = judge(state.task, question.item, Attempt.of(0, answer, time.time()))
+    judgement = judge_for(state.task, question, Attempt.of(0, answer, time.time()))
     if state.decisions[question.item.id].origin == "teacher":
         return judgement.output is not None
     return not {"format", "cut-off"} & set(judgement.faults)
 
 
 def _remember(cache: LabelCache, task: Task, judged: Iterable[Question]) -> None:
-    """Keep what today's rules say, so that they are not asked again; a kill loses no answer."""
+    """Keep what today's rules say, so that they are not asked again; a kill loses no answer.
+
+    A row that was completed is kept as well, whole: a later edit can start from it.
+    """
+    judged = list(judged)
+    cache.put_derived(row for row in map(as_derived, judged) if row)
     rows = ((q.key, [verdict_of(judgement) for judgement in q.judgements]) for q in judged)
     cache.put_verdicts(task.label_digest(), rows)
 
@@ -290,7 +330,7 @@ def _hear(state: Labelling, cache: LabelCache, question: Question, answer: Answe
     attempt = Attempt.of(len(question.attempts), answer, time.time())
     attempts = (*question.attempts, attempt)
     cache.put(question.key, [asdict(each) for each in attempts])
-    judgement = judge(state.task, question.item, attempt)
+    judgement = judge_for(state.task, question, attempt)
     state.hear(attempt, judgement)
     return replace(question, attempts=attempts, judgements=(*question.judgements, judgement))
 
@@ -317,11 +357,7 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     decisions = [(key, state.decisions[key]) for key in state.items]
     files.write_jsonl(
         context.output(LABELS),
-        (
-            {"id": key, "label": json.loads(each.output.model_dump_json()), "origin": each.origin}
-            for key, each in decisions
-            if each.output is not None
-        ),
+        (_row(key, each, each.output) for key, each in decisions if each.output is not None),
     )
     files.write_jsonl(
         context.output(QUARANTINE),
@@ -338,6 +374,12 @@ def _write(context: StageContext[LabelParams], state: Labelling) -> None:
     )
     previous = previous_labels(context.folder, state.task, state.items)
     files.write_json(context.output(LABEL_REPORT), report(state, previous))
+
+
+def _row(key: str, decision: Decision, output: BaseModel) -> dict[str, Any]:
+    """Return a label as it is written; one of earlier answers says of which."""
+    row = {"id": key, "label": json.loads(output.model_dump_json()), "origin": decision.origin}
+    return {**row, "derived": decision.derived} if decision.derived else row
 
 
 def _require_enough(state: Labelling, least: float) -> None:

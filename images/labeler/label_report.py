@@ -28,6 +28,7 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
     """Return everything about the labels that is worth knowing, as JSON."""
     outputs = {key: each.output for key, each in state.decisions.items() if each.output is not None}
     asked = [each for each in state.decisions.values() if each.origin == "teacher"]
+    derived = [each for each in state.decisions.values() if each.derived is not None]
     return {
         "items": len(state.items),
         "labelled": len(outputs),
@@ -47,9 +48,18 @@ def report(state: Labelling, previous: dict[str, BaseModel]) -> dict[str, Any]:
             for fault in (each.deciding.faults if each.deciding else {each.failure})
         ),
         "cost": {
-            "items": len(asked) + len(state.checked),
+            "items": sum(each.derived is None for each in asked) + len(state.checked),
             "asked_now": state.asked,
             **cost(state.conversations),
+        },
+        "derived": {
+            "items": len(derived),
+            "completed": sum(bool(each.derived and "backfill" in each.derived) for each in derived),
+            "asked_now": state.backfilled,
+            "fields": _counted(
+                name for each in derived for name in (each.derived or {}).get("fields", ())
+            ),
+            **cost(state.completions),
         },
         "agreement": {
             "reviewed": _agreement(state.task, state.reviewed, state.checked),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
-from images.labeler.teacher import Attempt, Judgement, Question
+from contracts.derived_labels import IMPORT, REVIEW, Base
+from images.labeler.teacher import Judgement, Question
+from serving.attempts import Attempt
 from tasks.definition import Item, Task
 
 _SHOWN_FAULTS = 3
+_ORIGINS = {REVIEW: "reviewed", IMPORT: "imported"}
+"""Of labels that were made of another than the teacher's, by where that is from."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Decision:
     judgements: tuple[Judgement, ...]
     failure: str = ""
     """Why the last request had no answer at all."""
+    derived: dict[str, Any] | None = None
+    """What the label was made from, if it was not answered as a whole under today's definition."""
 
     @property
     def output(self) -> BaseModel | None:
@@ -44,14 +52,20 @@ class Labelling:
     task: Task
     items: dict[str, Item]
     reviewed: dict[str, BaseModel]
+    incomplete: dict[str, Base] = field(default_factory=dict)
+    """Reviewed labels of before an edit, which the teacher is asked to complete."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     checked: dict[str, BaseModel | None] = field(default_factory=dict)
     """The teacher's answers to reviewed items; they change no label."""
     conversations: list[tuple[Attempt, ...]] = field(default_factory=list)
     """All that the teacher was asked, in whatever start, each once: items may share one."""
+    completions: list[tuple[Attempt, ...]] = field(default_factory=list)
+    """The same for fields alone that answers of before an edit lacked."""
     labelled: int = 0
     cached: int = 0
     asked: int = 0
+    backfilled: int = 0
+    """Items that the teacher was asked about for some fields only."""
     prompt_tokens: int = 0
     """Of this start's requests, as the two below: the pace. label_report tells the cost."""
     answer_tokens: int = 0
@@ -69,14 +83,20 @@ class Labelling:
 
     def settle(self, question: Question, *, cached: bool = False, failure: str = "") -> None:
         """Decide all items of a question by the attempts at it."""
-        self.conversations.append(question.attempts)
+        derived = _origin(question)
+        if derived is None:
+            self.conversations.append(question.attempts)
+        else:
+            self.completions.append(question.attempts if question.base else question.spent)
+        origin = _ORIGINS.get(str((derived or {}).get("from")), "teacher")
         for item in question.items:
             if item.id in self.reviewed:
                 self.checked[item.id] = question.accepted
                 continue
-            self.cached += cached
-            self.asked += not cached
-            decision = Decision("teacher", question.attempts, question.judgements, failure)
+            self.cached += cached and origin == "teacher"
+            self.asked += not cached and derived is None
+            self.backfilled += not cached and derived is not None
+            decision = Decision(origin, question.attempts, question.judgements, failure, derived)
             self.decide(item.id, decision)
 
     def begin_asking(self) -> None:
@@ -100,8 +120,10 @@ class Labelling:
     def figures(self) -> dict[str, float | str]:
         """Return what a person wants to see meanwhile."""
         shown: dict[str, float | str] = {}
-        if self.asked and self.elapsed_s:
-            shown["items/min"] = round(60 * self.asked / self.elapsed_s, 1)
+        if (done := self.asked + self.backfilled) and self.elapsed_s:
+            shown["items/min"] = round(60 * done / self.elapsed_s, 1)
+        if self.backfilled:
+            shown["backfilled"] = self.backfilled
         if self.labelled:
             shown["positive"] = f"{self._positive / self.labelled:.0%}"
         shown["quarantined"] = len(self.decisions) - self.labelled
@@ -111,3 +133,9 @@ class Labelling:
         if self.answer_tokens:
             shown["tokens"] = f"{self.prompt_tokens} in, {self.answer_tokens} out"
         return shown
+
+
+def _origin(question: Question) -> dict[str, Any] | None:
+    if question.base:
+        return question.base.origin(question.key)
+    return dict(json.loads(question.origin)) if question.origin else None

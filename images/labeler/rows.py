@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from contracts import files
+from contracts.derived_labels import REVIEW, Base, of_label
 from contracts.errors import ItemsInvalid
+from contracts.label_definition import LabelDefinition
 from tasks.definition import InvalidAnswer, Item, Task
 
 
@@ -70,18 +72,25 @@ def read_labels(
 
 
 def read_reviews(
-    path: Path, task: Task, items: dict[str, Item]
-) -> tuple[dict[str, BaseModel], dict[str, Unusable]]:
-    """Return the reviewed labels of a file by id, and apart the reviews that are none.
+    path: Path, task: Task, items: dict[str, Item], earlier: Sequence[LabelDefinition] = ()
+) -> tuple[dict[str, BaseModel], dict[str, Unusable], dict[str, Base]]:
+    """Return the reviewed labels of a file by id, and apart the reviews that are none, and those
+    that were whole under an `earlier` definition of the task and lack what only the teacher knows.
 
-    The snapshot says of those why. Raises as `read_labels` does.
+    The snapshot says why a review is no label. Raises as `read_labels` does.
     """
-    unusable = {
-        str(row.get("id")): Unusable(json.dumps(row.get("label"), ensure_ascii=False), str(why))
-        for row in files.read_jsonl(path)
-        if (why := row.get("unusable")) is not None
-    }
-    return read_labels(path, task, items, without=unusable.keys()), unusable
+    now, unusable, incomplete = LabelDefinition.of(task), dict[str, Unusable](), dict[str, Base]()
+    for row in files.read_jsonl(path):
+        key, label = str(row.get("id")), row.get("label")
+        base = of_label(label, now, earlier, REVIEW) if key in items else None
+        if base and key not in incomplete and base.can_stand(now.fields, task.parse):
+            incomplete[key] = base
+        elif (why := row.get("unusable")) is not None:
+            unusable[key] = Unusable(json.dumps(label, ensure_ascii=False), str(why))
+    labels = read_labels(path, task, items, without=unusable.keys() | incomplete.keys())
+    whole = {key: base for key, base in incomplete.items() if not base.asked}
+    labels |= {key: task.parse(base.merged(now.fields, {})) for key, base in whole.items()}
+    return labels, unusable, {key: base for key, base in incomplete.items() if base.asked}
 
 
 def _why(error: ValidationError) -> str:

@@ -12,65 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.files import canonical_json, digest_text
-from contracts.label_cache import is_attempt
+from contracts.derived_labels import Asker, Base, row_key
+from contracts.label_definition import LabelDefinition
 from contracts.params import LabelParams
 from images.labeler.asking import Request
-from serving.engine import Answer
+from serving.attempts import Attempt, context_for
 from tasks.definition import InvalidAnswer, Item, Task, Violation
 
-_FORMAT = "attempts 2"
-"""Changes with the fields of `Attempt` that a cached answer cannot be read without."""
 _WARMER = 0.3
 """Added to the temperature with every attempt: a near-greedy teacher would repeat itself."""
-_BYTES_PER_TOKEN = 2.5
-"""Least for German in Qwen3's vocabulary: articles have 3.2 to 4.5, names and numbers less."""
-_CONTEXT_STEP = 2048
-"""A context is a multiple of this, so that one more item hardly ever means another one."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One request and what came back, as cached and as written to the quarantine."""
-
-    seed: int
-    text: str
-    finished: bool
-    reason: str
-    """Why the engine ended the answer."""
-    prompt_tokens: int
-    answer_tokens: int
-    seconds: float
-    """How long the model worked."""
-    began_at: float | None = None
-    """When the request was sent, in seconds since the epoch; None where nobody noted it."""
-    ended_at: float | None = None
-
-    @classmethod
-    def of(cls, seed: int, answer: Answer, ended_at: float) -> Attempt:
-        """Return what is kept of an answer that came at `ended_at`."""
-        return cls(
-            seed=seed,
-            text=answer.text,
-            finished=answer.finished,
-            reason=answer.reason,
-            prompt_tokens=answer.prompt_tokens,
-            answer_tokens=answer.answer_tokens,
-            seconds=round(answer.seconds - (answer.waited_s or 0), 3),
-            began_at=round(ended_at - answer.seconds, 3),
-            ended_at=round(ended_at, 3),
-        )
-
-    @classmethod
-    def read(cls, rows: Iterable[Mapping[str, Any]]) -> tuple[Attempt, ...]:
-        """Return cached attempts; none of them if one is unreadable, and the item is asked anew."""
-        kept = list(rows)
-        return tuple(cls(**row) for row in kept) if all(map(is_attempt, kept)) else ()
-
-    @classmethod
-    def given(cls, text: str, source: str) -> Attempt:
-        """Return a whole answer that no request was made for."""
-        return cls(0, text, True, source, 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +50,14 @@ class Question:
     items: tuple[Item, ...]
     attempts: tuple[Attempt, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    base: Base | None = None
+    """The answer that these attempts complete; None where they are whole answers."""
+    row: str = ""
+    """The key of the row that they complete."""
+    origin: str = ""
+    """What the answer was made from, if it was given to other questions (`Derived.origin`)."""
+    spent: tuple[Attempt, ...] = ()
+    """The requests that it was completed by."""
 
     @property
     def item(self) -> Item:
@@ -181,17 +139,15 @@ class Teacher:
         self._timeout_s = params.timeout_s
         self._temperature = params.temperature
         self._schema = task.schema()
-        self._sampling = {
-            "num_predict": params.num_predict,
-            "temperature": params.temperature,
-            "repeat_penalty": 1.0,
-        }
-        self._num_ctx = params.num_ctx or self._context(items, params.num_predict)
+        self._num_ctx = params.num_ctx or context_for(
+            task.label_prompt, map(task.user_message, items), params.num_predict
+        )
         # The size of the context is no part of it: an input that does not fit is refused, so
         # it never changes an answer.
+        self.definition = LabelDefinition.of(task)
+        self.asker = Asker.of(tag, digest, params)
         prompts = [task.label_prompt, task.correction_prompt]
-        asked = [_FORMAT, tag, digest, self._sampling, prompts, self._schema]
-        self._key = digest_text(canonical_json(asked))
+        self.prefix = self.asker.prefix(prompts, self._schema)
 
     def key(self, item: Item) -> str:
         """Return the cache key of an item: all that its first request depends on.
@@ -199,7 +155,11 @@ class Teacher:
         The label rules are not part of it. They judge cached answers anew, so a changed rule
         costs a request only for the answers that it bars.
         """
-        return digest_text(self._key + self._task.item_digest(item))
+        return row_key(self.prefix, self._task.item_digest(item))
+
+    def backfill_key(self, item: Item, base: Base) -> str:
+        """Return the cache key of what completes an answer: all that the request depends on."""
+        return self.asker.backfill_key(self._completing(item, base), self._only(base.asked))
 
     def request(self, question: Question) -> Request:
         """Return the next request about an item, warmer than the last and with another seed."""
@@ -207,9 +167,9 @@ class Teacher:
         temperature = min(2.0, self._temperature + _WARMER * number)
         return Request(
             self._messages(question),
-            self._schema,
+            self._only(question.base.asked) if question.base else self._schema,
             {
-                **self._sampling,
+                **self.asker.sampling,
                 "num_ctx": self._num_ctx,
                 "temperature": temperature,
                 "seed": number,
@@ -217,26 +177,33 @@ class Teacher:
             self._timeout_s,
         )
 
-    def _context(self, items: Iterable[Item], num_predict: int) -> int:
-        """Return a context that holds the longest item's question, answer, and a second answer."""
-        longest = max(len(self._task.user_message(item).encode()) for item in items)
-        prompt = len(self._task.label_prompt.encode()) + longest
-        needed = prompt / _BYTES_PER_TOKEN + 2 * num_predict
-        return _CONTEXT_STEP * -(-int(needed) // _CONTEXT_STEP)
-
     def _messages(self, question: Question) -> list[dict[str, str]]:
         """Return the question, with the last answer and what is wrong with it.
 
         An answer that was cut off, or that holds chat markup, is not shown again: it would fill
         the context, or could not be told from markup.
         """
-        asked = self._task.label_messages(question.item)
+        base = question.base
+        if base is None:
+            asked = self._task.label_messages(question.item)
+        else:
+            asked = self._completing(question.item, base)
         if not question.attempts or not question.attempts[-1].finished:
             return asked
         last, judgement = question.attempts[-1], question.judgements[-1]
         if any(token in last.text for token in self._task.chat.control_tokens):
             return asked
-        return self._task.correction_messages(question.item, last.text, judgement.reasons)
+        return self._task.corrected(asked, last.text, judgement.reasons)
+
+    def _completing(self, item: Item, base: Base) -> list[dict[str, str]]:
+        """Return the question for the fields that an answer lacks: it, and what they mean."""
+        fields = {name: self.definition.fields[name].meaning for name in base.asked}
+        return self._task.backfill_messages(item, base.values, fields)
+
+    def _only(self, fields: Sequence[str]) -> dict[str, Any]:
+        """Return the schema of an answer of some fields only."""
+        properties = {name: self._schema["properties"][name] for name in fields}
+        return {**self._schema, "properties": properties, "required": list(properties)}
 
 
 def as_rows(attempts: Sequence[Attempt], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:

@@ -59,6 +59,7 @@ TASK = Task(
     system_prompt=_prompt("system"),
     label_prompt=_prompt("label"),
     correction_prompt=texts.read(__name__, "prompts/correction.md").strip(),
+    backfill_prompt=texts.read(__name__, "prompts/backfill.md").strip(),
     user_message=user_message,
     check=check,
     stratum=stratum,

@@ -18,6 +18,8 @@ import pytest
 import requests
 
 from contracts.errors import EngineUnavailable, ModelMissing
+from driver.task.check import modelfile
+from driver.task.source import Source
 from serving.engine import Answer
 from serving.llamacpp import LlamaCpp
 from serving.ollama import Ollama
@@ -95,6 +97,20 @@ def test_version_models_and_create_again(engine: Ollama, tiny_gguf: Path) -> Non
     assert heard == []  # the server has the blob: nothing is uploaded
     other = MODELFILE.model_copy(update={"system": "Anders."})
     assert engine.create("contract:other", tiny_gguf, other).digest != first.digest
+
+
+def test_what_is_served_can_be_read_back(engine: Ollama, tiny_gguf: Path) -> None:
+    """`driver task check` rests on it: the words of create come back from show."""
+    made = TASK.modelfile()
+    engine.create("contract:shown", tiny_gguf, made)
+    source = Source.of(TASK.name)
+    assert modelfile.compare(source, "shown", engine.shown("contract:shown")).findings == ()
+    other = made.model_copy(update={"system": "Anders."})
+    engine.create("contract:shown-other", tiny_gguf, other)
+    [found] = modelfile.compare(source, "other", engine.shown("contract:shown-other")).findings
+    assert found.place == "other: SYSTEM"
+    with pytest.raises(ModelMissing):
+        engine.shown("contract:nowhere")
 
 
 def test_create_rewrites_the_file(engine: Ollama, raw: Raw, tiny_gguf: Path) -> None:

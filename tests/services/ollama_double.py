@@ -48,6 +48,8 @@ class OllamaDouble:
         self.cut_off = 0
         """How many of the next answers end before they are done: real ones do so after 30 equal
         tokens."""
+        self.shown: dict[str, Any] = {"details": {}}
+        """What /api/show says of each model: a Modelfile without anything in it."""
         self.asked: list[dict[str, Any]] = []
         self.open = threading.Event()
         self.open.set()
@@ -93,11 +95,14 @@ class OllamaDouble:
                 self._reply(200, {"models": models})
 
             def do_POST(self) -> None:
-                """Answer /api/chat by the script; copy and unload as Ollama does."""
+                """Answer /api/chat by the script; copy, show and unload as Ollama does."""
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if self.path == "/api/copy":
                     double.copy(request["source"], request["destination"])
                     self._reply(200, {})
+                    return
+                if self.path == "/api/show":
+                    self._reply(200, double.shown)
                     return
                 digest = double.digest(request["model"])
                 if self.path == "/api/generate":
@@ -108,12 +113,12 @@ class OllamaDouble:
                 double.loaded.setdefault(digest, request["model"])
                 double.open.wait()
                 said = double.script(request["messages"][1]["content"])
-                if isinstance(said, int):
-                    self._reply(said, {"error": "scripted"})
-                else:
-                    cut_off, double.cut_off = double.cut_off > 0, max(0, double.cut_off - 1)
-                    ended = {"done": not cut_off, "done_reason": "stop"}
-                    self._reply(200, {"message": {"content": said}, **ended})
+                failed = isinstance(said, int)
+                cut_off = double.cut_off > 0 and not failed
+                double.cut_off -= cut_off
+                ended = {"done": not cut_off, "done_reason": "stop"}
+                good = {"message": {"content": said}, **ended}
+                self._reply(int(said) if failed else 200, {"error": "scripted"} if failed else good)
 
             def log_message(self, *_: Any) -> None:
                 """Stay quiet."""

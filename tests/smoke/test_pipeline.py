@@ -116,7 +116,7 @@ def test_the_run_folder_tells_the_story(host: Host) -> None:
     defined = json.loads((run.folder / "task.json").read_text(encoding="utf-8"))
     assert (defined["name"], set(defined["prompts"])) == (
         "liga_relevance",
-        {"system", "label", "correction"},
+        {"system", "label", "correction", "backfill"},
     )
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open(encoding="utf-8")]
     trained = [event for event in events if event["stage"] == "train"]

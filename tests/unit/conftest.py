@@ -11,6 +11,7 @@ import pytest
 
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import BackendProcess, RunningBackend
+from tests.unit.checkout import lay_out
 from tests.unit.nvml_double import RecordedNvml, recording
 from tests.unit.reprocess_stage import ReprocessStage
 
@@ -80,3 +81,9 @@ def stage(
         return ReprocessStage(tmp_path, rows, service.url), service
 
     return make
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a small backend's checkout that agrees with the news task."""
+    return lay_out(tmp_path / "backend checkout")

@@ -85,6 +85,8 @@ def test_the_prompts_name_every_field_and_choice(shipped: Shipped) -> None:
             assert all(word in prompt for word in (name, *values)), name
             assert "$" not in prompt
     assert "$reasons" in task.correction_prompt
+    assert "$fields" in task.backfill_prompt
+    assert task.only_for.keys() <= task.output.model_fields.keys()
 
 
 def test_the_canary_is_an_item_that_no_model_has_learned(shipped: Shipped) -> None:

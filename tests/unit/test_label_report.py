@@ -10,7 +10,8 @@ import pytest
 
 from contracts.errors import EngineUnavailable
 from images.labeler.cost import cost
-from images.labeler.teacher import Attempt, Judgement
+from images.labeler.teacher import Judgement
+from serving.attempts import Attempt
 from tasks.definition import Violation
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import GOOD, PLACEHOLDER, Labelling, engine, stage

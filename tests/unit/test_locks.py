@@ -12,7 +12,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import WindowOpen, WorkspaceBusy
-from driver import commands, locks, recover
+from driver import invocation, locks, recover
 from driver.window_record import RECORD_FILE
 from tests.unit.lock_holders import holder, leave_open
 
@@ -153,7 +153,7 @@ def test_no_command_brings_anything_back_into_it_either(tmp_path: Path, shared: 
     with (
         holder("host", shared, tmp_path / "two"),
         pytest.raises(WorkspaceBusy),
-        commands._at_work(asked),
+        invocation.at_work(asked),
     ):
         pass
     assert (one / RECORD_FILE).exists()

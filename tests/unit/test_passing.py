@@ -47,6 +47,7 @@ PASSING = {
     "RulesNotKept": False,
     "ReprocessFailed": False,
     "NotVerified": False,
+    "TaskDrifted": False,
     "TaskUnrenderable": False,
     "RestoreFailed": False,
     "LineageBroken": False,

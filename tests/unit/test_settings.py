@@ -10,6 +10,7 @@ import yaml
 from contracts import files
 from contracts.errors import SettingsInvalid
 from driver import settings
+from driver.report import settings as shown
 
 MINIMAL = "snapshot: {items: [a.jsonl]}\nfetch: {path: base}\n"
 
@@ -110,12 +111,12 @@ def test_the_shipped_settings_are_valid() -> None:
 
 
 def test_the_description_is_yaml_that_names_every_key() -> None:
-    described = yaml.safe_load(settings.describe())
+    described = yaml.safe_load(shown.describe())
     assert set(described) == set(settings.Settings.model_fields)
     for name in described:
         if (model := settings.section(name)) is not None:
             assert set(described[name] or {}) == set(model.model_fields), name
-            assert set(settings._meanings(model)) == set(model.model_fields), "undocumented"
+            assert set(shown.meanings(model)) == set(model.model_fields), "undocumented"
     assert described["train"]["learning_rate"] == 2e-4
 
 

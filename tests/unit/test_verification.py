@@ -9,36 +9,25 @@ from typing import Any
 
 import pytest
 
-from contracts import files, stages
+from contracts import files
 from contracts.errors import (
-    BackendUnavailable,
     CandidateRefused,
     FileUnusable,
-    NotVerified,
-    RulesNotKept,
-    VerifyFailed,
-    VerifyUnanswered,
 )
-from contracts.params import VerifyParams
 from contracts.stage import InputRef
 from driver import (
     again,
     preflight,
     promotion,
     recover,
-    served,
     taken_back,
     verification,
 )
 from driver.adapters.backend import Backend
-from driver.host_stages import canaries, reanalysis, verify
-from driver.plan import Action, Request, Step
-from driver.report.display import Display
-from driver.session import Session
-from driver.settings import Settings
+from driver.host_stages import canaries, reanalysis
 from driver.store import Run
 from serving.ollama import Ollama
-from tests.services.ollama_double import OllamaDouble, good_answer
+from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.verification_world import (
     ALIAS,
@@ -54,6 +43,7 @@ from tests.unit.verification_world import (
     by_label,
     kill,
     known_engine,
+    session_of,
     world,
 )
 
@@ -97,7 +87,7 @@ def test_what_was_taken_back_is_not_promoted_again(world: World) -> None:
         for name, digest in (("verdict", "v"), ("gguf", GGUF))
     }
     with pytest.raises(CandidateRefused, match="was taken back") as caught:
-        preflight.check_candidate(_session(world), given)
+        preflight.check_candidate(session_of(world), given)
     assert "verification failed" in caught.value.why
 
 
@@ -129,7 +119,7 @@ def test_a_model_whose_deployment_was_killed_is_known_by_its_digest(world: World
         for name, digest in (("verdict", "v"), ("gguf", GGUF))
     }
     with pytest.raises(CandidateRefused, match="was taken back"):
-        preflight.check_candidate(_session(world), given)
+        preflight.check_candidate(session_of(world), given)
 
 
 def test_a_model_that_passes_after_all_may_go_live_again(world: World) -> None:
@@ -301,170 +291,3 @@ def test_a_damaged_record_is_named(world: World) -> None:
     world.take_back()
     world.settle()
     assert [verification.RECORD in said for said in world.said] == [True, True]
-
-
-# --- in a run -------------------------------------------------------------------------------------
-def _session(world: World) -> Session:
-    settings = Settings.model_validate(
-        {
-            "workspace": str(world.root),
-            "runner": "process",
-            "snapshot": {"items": ["items.jsonl"]},
-            "fetch": {"path": str(world.root)},
-            "backend": {"url": world.url, "container": "news"},
-            "verify": {"items": 1, "timeout_s": 10},
-        }
-    )
-    return Session(settings, Display())
-
-
-def _step(world: World, session: Session) -> Step:
-    asked: Request = session.request(stages.VERIFY)
-    return Step(asked, Action.RUN, "asked for", "v", world.inputs())
-
-
-def test_a_run_takes_a_bad_model_back_and_says_so_loudly(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    session = _session(world)
-    session._take_down(Run.create(world.root))
-    with pytest.raises(VerifyFailed) as caught:
-        session.execute(_step(world, session))
-    assert caught.value.exit_code == 27
-    assert world.live() == OLD_DIGEST
-    assert "! ROLLED BACK: liga-relevance:latest is" in capsys.readouterr().out
-
-
-def test_what_a_kill_has_left_is_verified_next_or_not_live_meanwhile(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = _session(world)
-    world.ollama.script = by_label
-    with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", kill)
-        with pytest.raises(Killed):
-            world.verify(items=1)
-    session.prepare(_step(world, session))
-    assert world.live() == NEW_DIGEST
-    metrics = {"model": ALIAS, "digest": NEW_DIGEST, "fields": 9, "answer": {}}
-    session._take_down(Run.create(world.root))
-    result = session.execute(_step(world, session))
-    assert session.still_true(stages.VERIFY, result) == ""
-    assert result.metrics.items() >= {k: v for k, v in metrics.items() if k != "answer"}.items()
-    with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", kill)
-        with pytest.raises(Killed):
-            world.verify(items=1)
-    assert session.still_true(stages.VERIFY, result) == "its last start was interrupted"
-    session.prepare(Step(session.request(stages.REPROCESS), Action.RUN, "", "r", world.inputs()))
-    assert world.live() == NEW_DIGEST, "it has passed one before"
-    assert verification.read(world.root) is None
-
-
-def test_what_a_kill_has_left_without_a_verdict_is_not_live_while_another_stage_runs(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = _session(world)
-    with monkeypatch.context() as patched:
-        patched.setattr(canaries, "judge", kill)
-        world.ollama.script = by_label
-        with pytest.raises(Killed):
-            world.verify(items=1)
-    with pytest.raises(NotVerified):  # nobody has verified the older one here either
-        session.prepare(
-            Step(session.request(stages.REPROCESS), Action.RUN, "", "r", world.inputs())
-        )
-    assert world.live() == OLD_DIGEST
-
-
-def test_before_a_run_it_counts_whom_the_backend_will_ask(
-    world: World, start_backend: Start
-) -> None:
-    """With reprocess switched off the verification asks it all the same."""
-    world.backend = start_backend(ROWS, OLLAMA_MODEL="qwen3:14b")
-    session = _session(world)
-    changed = {"reprocess": session.settings.reprocess.model_copy(update={"enabled": False})}
-    session.settings = session.settings.model_copy(update=changed)
-    assert preflight._asks_backend(session, [stages.VERIFY])
-    assert not preflight._asks_backend(session, [stages.REPROCESS])
-    with pytest.raises(BackendUnavailable, match="asks qwen3:14b"):
-        preflight.check_reprocess(session, [stages.VERIFY])
-
-
-def test_another_backend_is_another_verification(world: World, start_backend: Start) -> None:
-    """Not its address: that may hold a password, and a job is shown."""
-    session = _session(world)
-    first = session.request(stages.VERIFY).environment
-    world.backend = start_backend(ROWS)
-    second = _session(world).request(stages.VERIFY).environment
-    assert first.startswith(f"{ALIAS} by ")
-    assert first != second
-    assert world.url not in second
-
-
-def test_silence_takes_nothing_back_and_the_next_run_verifies(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 40 and no verdict; the model is not marked, and another start asks it again."""
-    session = _session(world)
-    changed = {"retry": session.settings.retry.model_copy(update={"times": 0})}
-    session.settings = session.settings.model_copy(update=changed)
-    session._take_down(Run.create(world.root))
-    world.ollama.script = lambda message: 500 if "Titel: Titel" in message else by_label(message)
-    with pytest.raises(VerifyUnanswered) as caught:
-        session.execute(_step(world, session))
-    assert caught.value.exit_code == 40
-    assert (world.live(), taken_back.rejected(world.root)) == (NEW_DIGEST, [])
-    assert "NOT ROLLED BACK: nothing has shown" in capsys.readouterr().out
-    assert verification.read(world.root) is not None
-    world.ollama.script = by_label
-    session.execute(_step(world, session))
-    assert verification.read(world.root) is None
-    assert served.is_accepted(world.root, ALIAS, NEW_DIGEST)
-
-
-@pytest.mark.parametrize("all_silent", [False, True])
-def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_silent: bool) -> None:
-    """It may be tried again, since it has said nothing wrong."""
-    world.ollama.script = lambda message: (
-        500 if all_silent or world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
-    )
-    with pytest.raises(VerifyUnanswered) as caught:
-        world.verify()
-    verification.failed(world.root, world.engine, caught.value, world.said.append)
-    assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
-    assert (verification.read(world.root) is not None) == all_silent
-    assert taken_back.rejected(world.root) == []
-
-
-def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None:
-    speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
-    world.ollama.script = lambda message: (
-        speculation if world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
-    )
-    with pytest.raises(RulesNotKept, match="1 of 1 items break a label rule") as caught:
-        world.verify(items=1)
-    assert "verify.items" in caught.value.todo
-    verification.failed(world.root, world.engine, caught.value, world.said.append)
-    assert (world.live(), taken_back.rejected(world.root)) == (OLD_DIGEST, [])
-
-
-def test_rules_broken_in_many_texts_reject_a_model_for_good(world: World) -> None:
-    record = verification.begin(
-        world.root, world.engine, ALIAS, "liga_relevance", "", world.root / "none", 1
-    )
-    seen = [canaries.Canary(str(n), broken=("speculation",), positive=True) for n in range(5)]
-    with pytest.raises(VerifyFailed) as caught:
-        verify._require_good(VerifyParams(items=5), seen, record)
-    assert type(caught.value) is VerifyFailed
-
-
-def test_answers_that_break_rules_are_taken_back_as_well(world: World) -> None:
-    speculation = good_answer(reasoning="Die Liga könnte sich äußern.")
-    world.ollama.script = lambda message: (
-        speculation if world.ollama.asked[-1]["digest"] == NEW_DIGEST else by_label(message)
-    )
-    with pytest.raises(VerifyFailed, match="break a label rule"):
-        world.verify(items=1)
-    world.take_back()
-    assert world.live() == OLD_DIGEST

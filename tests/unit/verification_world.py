@@ -19,6 +19,9 @@ from contracts.stage import InputRef, Result
 from contracts.stages import DEPLOY, ITEMS, LABELS, VERIFY
 from driver import promotion, served, verification
 from driver.host_stages import canaries, verify
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
 from driver.store import Store
 from serving.ollama import Ollama
 from tests.jobs import job_of
@@ -208,3 +211,18 @@ def world(
     """Return a deployment of a model that answers items 1 to 4 with what nobody can read."""
     ollama.script = bad_by_model(ollama)
     return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+
+
+def session_of(world: World) -> Session:
+    """Return a session of a run that verifies one item of that world."""
+    settings = Settings.model_validate(
+        {
+            "workspace": str(world.root),
+            "runner": "process",
+            "snapshot": {"items": ["items.jsonl"]},
+            "fetch": {"path": str(world.root)},
+            "backend": {"url": world.url, "container": "news"},
+            "verify": {"items": 1, "timeout_s": 10},
+        }
+    )
+    return Session(settings, Display())

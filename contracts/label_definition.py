@@ -1,0 +1,218 @@
+"""What of a task's definition labels rest on, and what an edit of it does to those that are there.
+
+The label stage, `driver plan` and `driver task diff` ask the same question: may an answer that was
+given under one definition stand under another, and what does it lack? The reasons for each part:
+docs/adr/0009-an-edit-costs-what-it-changes.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from enum import Enum
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+_LIMITS = frozenset(
+    {"minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"}
+)
+"""What of a field's schema bounds its values without changing what they mean."""
+_WORD = re.compile(r"\w+|[^\w\s]")
+_SHOWN_WORDS = 12
+
+
+class OnlyFor(BaseModel):
+    """For which answers a field has something to say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    where: dict[str, Any]
+    """Other fields of the answer, with the values that they have to have."""
+    otherwise: Any
+    """What the field holds in all other answers."""
+
+
+class FieldDefinition(BaseModel):
+    """A field of the answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    values: dict[str, Any]
+    """Its JSON schema, as the engine gets it."""
+    meaning: str
+    """What the task says of it and of its values; "" where it does not."""
+
+
+class LabelDefinition(BaseModel):
+    """What labels rest on, as it was at one moment."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str
+    label_prompt: str
+    correction_prompt: str
+    fields: dict[str, FieldDefinition]
+    """In the order of the answer."""
+    whole: tuple[str, ...]
+    """What an answer as a whole must keep."""
+    rules: dict[str, str]
+    """The label rules by id: severity and message."""
+    only_for: dict[str, OnlyFor] = {}
+
+    @classmethod
+    def of(cls, task: Any) -> LabelDefinition:
+        """Return what the labels of a task rest on; also of a task of an earlier revision."""
+        model, schema = task.output, task.schema()["properties"]
+        decorators = model.__pydantic_decorators__
+        validators = {**decorators.field_validators, **decorators.model_validators}
+        return cls(
+            task=task.name,
+            label_prompt=task.label_prompt,
+            correction_prompt=task.correction_prompt,
+            fields={
+                name: FieldDefinition(values=schema[name], meaning=_meaning(field))
+                for name, field in model.model_fields.items()
+            },
+            whole=tuple(
+                " ".join((each.func.__doc__ or name).split()) for name, each in validators.items()
+            ),
+            rules={rule.id: f"{rule.severity}: {rule.message}" for rule in task.rules},
+            only_for={
+                name: OnlyFor(where=dict(each.where), otherwise=each.otherwise)
+                for name, each in getattr(task, "only_for", {}).items()
+            },
+        )
+
+
+def _meaning(field: Any) -> str:
+    enums = [each for each in _types(field.annotation) if issubclass(each, Enum)]
+    values = [
+        f"{value.value}: {meaning}"
+        for each in enums
+        for value in each
+        if (meaning := getattr(value, "meaning", ""))
+    ]
+    return "\n".join([field.description or "", *values]).strip()
+
+
+def _types(annotation: Any) -> Iterable[type]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _types(each)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What has changed from one definition to another."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Fields whose values mean something else."""
+    limits: tuple[str, ...] = ()
+    """Fields whose values are bounded otherwise: what does not fit is asked again."""
+    described: tuple[str, ...] = ()
+    """Fields of which the task says something else, but not to the teacher."""
+    prompt: tuple[str, ...] = ()
+    """Words of the label prompt that belong to no field which was added or removed, as `- old` and
+    `+ new`."""
+    correction: bool = False
+    """Whether an answer that cannot be used is sent back with other words."""
+    rules: tuple[str, ...] = ()
+    """Label rules that are new, gone, or say something else."""
+    whole: bool = False
+    """Whether an answer as a whole must keep something else."""
+
+    @property
+    def relabels(self) -> bool:
+        """Whether no answer of before can stand."""
+        return bool(self.changed or self.prompt)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the two definitions are one."""
+        return self == Edit()
+
+
+def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
+    """Return what has changed. A field under another name is one removed and one added."""
+    added = tuple(name for name in new.fields if name not in old.fields)
+    removed = tuple(name for name in old.fields if name not in new.fields)
+    both = [(name, old.fields[name], new.fields[name]) for name in new.fields if name in old.fields]
+    other = [(name, then, now) for name, then, now in both if then.values != now.values]
+    changed = tuple(
+        name for name, then, now in other if _unbounded(then.values) != _unbounded(now.values)
+    )
+    return Edit(
+        added=added,
+        removed=removed,
+        changed=changed,
+        limits=tuple(name for name, _, _ in other if name not in changed),
+        described=tuple(name for name, then, now in both if then.meaning != now.meaning),
+        prompt=tuple(_prompt_edits(old.label_prompt, new.label_prompt, added, removed)),
+        correction=_words(old.correction_prompt) != _words(new.correction_prompt),
+        rules=tuple(
+            name
+            for name in dict.fromkeys([*old.rules, *new.rules])
+            if old.rules.get(name) != new.rules.get(name)
+        ),
+        whole=old.whole != new.whole,
+    )
+
+
+def _unbounded(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _unbounded(each) for name, each in values.items() if name not in _LIMITS}
+    return [_unbounded(each) for each in values] if isinstance(values, list) else values
+
+
+def _prompt_edits(
+    old: str, new: str, added: Iterable[str], removed: Iterable[str]
+) -> Iterable[str]:
+    """Yield what differs but for words put in that name an added field, and words taken out that
+    name a removed one."""
+    then, now = _words(old), _words(new)
+    for kind, i, j, k, m in SequenceMatcher(None, then, now, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        gone, come = then[i:j], now[k:m]
+        if not gone and _names(come, added):
+            continue
+        if not come and _names(gone, removed):
+            continue
+        yield " ".join([*_shown("-", gone), *_shown("+", come)])
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text)
+
+
+def _names(words: list[str], fields: Iterable[str]) -> bool:
+    return not set(words).isdisjoint(fields)
+
+
+def _shown(sign: str, words: list[str]) -> Iterable[str]:
+    if words:
+        rest = " …" if len(words) > _SHOWN_WORDS else ""
+        yield f"{sign} {' '.join(words[:_SHOWN_WORDS])}{rest}"
+
+
+def to_ask(
+    definition: LabelDefinition, values: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return which fields an answer lacks that have something to say in it, and what the other
+    fields that it lacks hold."""
+    asked, given = [], {}
+    for name in definition.fields:
+        if name in values:
+            continue
+        only = definition.only_for.get(name)
+        if only and any(key in values and values[key] != v for key, v in only.where.items()):
+            given[name] = only.otherwise
+        else:
+            asked.append(name)
+    return tuple(asked), given

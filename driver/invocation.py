@@ -1,0 +1,56 @@
+"""What the commands of `python -m driver` take from their parsed arguments: settings, a session."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from driver.session import Session
+    from driver.settings import Settings
+
+
+def settings(arguments: argparse.Namespace) -> Settings:
+    """Return the settings in effect; `--workspace` wins over them."""
+    from driver.settings import load
+
+    loaded = load(arguments.config, arguments.set)
+    if arguments.workspace:
+        loaded = loaded.model_copy(update={"workspace": arguments.workspace})
+    return loaded
+
+
+def workspace(arguments: argparse.Namespace) -> Path:
+    """Return the workspace; one that is named needs no settings."""
+    return Path(arguments.workspace or settings(arguments).workspace)
+
+
+def session(arguments: argparse.Namespace) -> Session:
+    """Return a session of the settings; `SettingsInvalid` where they name no task."""
+    from driver.report.display import Display
+    from driver.session import Session
+
+    return Session(settings(arguments), Display())
+
+
+@contextmanager
+def at_work(arguments: argparse.Namespace) -> Iterator[Session]:
+    """Hold what only one run may have; whatever happens inside, the service comes back."""
+    from driver import locks
+    from driver.takeover import take_over
+
+    opened = session(arguments)
+    with ExitStack() as held:
+        held.enter_context(locks.workspace(opened.workspace))
+        wants_gpu = opened.settings.backend or opened.settings.train.device == "cuda"
+        if wants_gpu or opened.window.is_open:  # a dead run's, which is brought back
+            held.enter_context(locks.host(opened.workspace))
+        held.callback(opened.close)
+        try:
+            take_over(opened)
+            yield opened
+        finally:
+            opened.bring_back()

@@ -1,0 +1,128 @@
+"""The table's model in a checkout, in SQLAlchemy's old style (Column) and new (mapped_column)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from driver.task.check import enums
+from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.values import longest, too_short
+from driver.task.render.columns import sql
+from driver.task.shape import Field, Kind
+from driver.task.source import Source
+
+PLACE = "table"
+_CALLS = frozenset({"Column", "mapped_column"})
+_TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
+
+
+def compare(source: Source, code: Code) -> Compared:
+    """Hold every column of the task's storage against the model of its table."""
+    table = source.storage.table
+    models = [each for each in code.each_class() if _table_of(each) == table]
+    if not models:
+        return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
+    findings, unclear, checked = list[Finding](), list[str](), 0
+    for model in models:
+        columns = {_column_name(each): each for each in code.inherited(model).values()}
+        findings += _absent(source, model, columns)
+        for field, _ in source.columns:
+            if (column := columns.get(field.name)) is not None:
+                checked += 1
+                findings += _of_column(source, code, field, column, unclear)
+    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+
+
+def _of_column(
+    source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
+) -> Iterator[Finding]:
+    yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
+    if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
+        return
+    for node in _type_calls(column):
+        argument = _length_of(node)
+        if argument is None:
+            continue
+        length = _number(code, column, argument)
+        if length is None:
+            unclear.append(f"{column.file.at(column.line)}: the length of {field.name} is computed")
+            continue
+        needed = longest(source, field)
+        if needed is None or length < needed:
+            edit = (
+                instead(column.file, node, f"{_prefix(node)}Text()")
+                if needed is None
+                else instead(column.file, argument, str(_room(source, field, needed)))
+            )
+            yield too_short(column.file.at(column.line), field, length, needed, edit)
+
+
+def _room(source: Source, field: Field, needed: int) -> int:
+    """Return the length that a column is widened to: the one that the task names."""
+    return source.storage.columns[field.name].length or needed
+
+
+def _absent(source: Source, model: Class, columns: dict[str, Attribute]) -> Iterator[Finding]:
+    for field, column in source.columns:
+        if field.name not in columns:
+            yield Finding(
+                model.file.at(model.node.lineno),
+                f"{model.name} has no column {field.name}",
+                f"{field.name} of an answer cannot be stored: it is lost, or the commit fails",
+                f"Add {sql(field.shape, column)}, with the migration that `driver task render` "
+                "makes (columns.py, migration.py).",
+                Severity.BREAKS,
+            )
+    root = source.storage.analysis[0]
+    if source.analysed and root not in columns:
+        yield Finding(
+            model.file.at(model.node.lineno),
+            f"{model.name} has no column {root}",
+            f"the fields {', '.join(source.analysed)} have no JSON value to be kept in",
+            "Add a JSON column, or name the one there is in Task.storage.analysis.",
+        )
+
+
+def _table_of(each: Class) -> str:
+    """Return the table that a class names itself: a subclass without a name adds no columns."""
+    for attribute in each.attributes:
+        if attribute.name == "__tablename__" and isinstance(attribute.value, ast.Constant):
+            return str(attribute.value.value)
+    return ""
+
+
+def _column_name(attribute: Attribute) -> str:
+    """Return the name in the database, which may be another than the attribute's."""
+    match attribute.value:
+        case ast.Call(args=[ast.Constant(value=str(name)), *_]) as call:
+            if last_name(call) in _CALLS:
+                return name
+    return attribute.name
+
+
+def _type_calls(column: Attribute) -> Iterator[ast.Call]:
+    """Yield the calls of text types in a column's own call, or in its annotation."""
+    for expression in (column.value, column.annotation):
+        for node in ast.walk(expression) if expression is not None else ():
+            if isinstance(node, ast.Call) and last_name(node) in _TEXTS:
+                yield node
+
+
+def _length_of(node: ast.Call) -> ast.expr | None:
+    named = [each.value for each in node.keywords if each.arg == "length"]
+    return named[0] if named else (node.args[0] if node.args else None)
+
+
+def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:
+    if isinstance(node, ast.Name):
+        node = code.constant(column.file, node.id)
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    return None
+
+
+def _prefix(node: ast.Call) -> str:
+    """Return how the module of types is named before a type: "sa." or nothing."""
+    return f"{ast.unparse(node.func.value)}." if isinstance(node.func, ast.Attribute) else ""

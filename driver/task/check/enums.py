@@ -1,0 +1,181 @@
+"""The values that Python code knows of an enum: by a class, by Literal, by a named collection."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from driver.task.check.checkout import SourceFile
+from driver.task.check.finding import Edit, Finding, Severity
+from driver.task.check.python_code import Attribute, Class, Code, after, below, last_name, texts_in
+from driver.task.check.values import choice_of, lacking, unknown_values
+from driver.task.shape import Field
+from driver.task.source import Source
+
+_PLAIN = frozenset(
+    {
+        *("str", "list", "List", "set", "tuple", "dict", "Any", "None", "Optional", "Union"),
+        *("Sequence", "Mapped", "Annotated", "Field", "StringConstraints", "constr"),
+    }
+)
+"""Names in annotations that say nothing of values."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """An enum of the backend's, as it stands somewhere."""
+
+    file: SourceFile
+    line: int
+    holder: str
+    values: tuple[str, ...]
+    last: ast.expr | ast.stmt
+    """What stands before a value that is added: an entry, or of a class a line."""
+
+    def adding(self, names: Sequence[str]) -> Edit:
+        """Return what adds values at its end."""
+        if not isinstance(self.last, ast.stmt):
+            quote = _quote(self.file, self.last)
+            return after(self.file, self.last, "".join(f", {quote}{n}{quote}" for n in names))
+        quote = _quote(self.file, getattr(self.last, "value", None))
+        lines = [f"{member(name)} = {quote}{name}{quote}" for name in names]
+        edit = below(self.file, self.last, lines[0])
+        indent = edit.text.removesuffix(lines[0])
+        return replace(edit, text="".join(indent + line for line in lines))
+
+
+def member(value: str) -> str:
+    """Return what the member of an enum is called that stands for a value."""
+    name = re.sub(r"\W", "_", value.upper())
+    return name if name.isidentifier() else f"VALUE_{name}"
+
+
+def named_by(code: Code, field: Field, attribute: Attribute) -> list[Known]:
+    """Return the enums that a field's annotation, or its column's type, names.
+
+    Where a field has an enum, and the annotation names a type that is not understood,
+    `code.unclear` says so.
+    """
+    found = [
+        known
+        for expression in (attribute.annotation, *_types_in(attribute.value))
+        for node in (ast.walk(expression) if expression is not None else ())
+        if isinstance(node, ast.expr)
+        for known in _in_node(code, attribute, node)
+    ]
+    if not found and choice_of(field.shape) is not None and attribute.annotation is not None:
+        names = {last_name(node) for node in _names(attribute.annotation)} - _PLAIN
+        if names:
+            place = attribute.file.at(attribute.line)
+            code.unclear.append(
+                f"{place}: the values of {', '.join(sorted(names))}, of {field.name}"
+            )
+    return found
+
+
+def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known]:
+    if isinstance(node, ast.Subscript) and last_name(node) == "Literal":
+        yield from _listed(attribute.file, node, "Literal", texts_in(node))
+    elif isinstance(node, ast.Call) and last_name(node) == "Enum":
+        texts = [each for each in node.args if isinstance(each, ast.Constant)]
+        yield from _listed(attribute.file, node, "the column's Enum", texts)
+    elif isinstance(node, ast.Name | ast.Attribute):
+        enum = code.only(last_name(node), attribute.file)
+        if enum is not None and enum.is_enum:
+            yield from of_class(enum)
+        alias = code.constant(attribute.file, last_name(node))
+        if alias is not None and last_name(alias) == "Literal":
+            yield from _listed(attribute.file, alias, "Literal", texts_in(alias))
+
+
+def _types_in(value: ast.expr | None) -> list[ast.expr]:
+    """Return what a column's call is told without a name: the type is among it, no default is."""
+    return value.args if isinstance(value, ast.Call) else []
+
+
+def _names(annotation: ast.expr) -> Iterator[ast.expr]:
+    """Yield the names in an annotation, of dotted ones the last part only."""
+    nodes = [*ast.walk(annotation)]
+    dotted = [node.value for node in nodes if isinstance(node, ast.Attribute)]
+    for node in nodes:
+        if isinstance(node, ast.Name | ast.Attribute) and node not in dotted:
+            yield node
+
+
+def of_class(enum: Class) -> Iterator[Known]:
+    """Yield what an enum's class knows, where its members are texts."""
+    members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
+    if members and len(enum.values) == len(members):
+        yield Known(enum.file, enum.node.lineno, f"enum {enum.name}", enum.values, members[-1])
+
+
+def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
+    """Yield what is an enum of a field's by its name, and holds one of its values.
+
+    That is a class named like the task's, and a collection in capitals such as VALID_PRIORITIES.
+    """
+    for field in source.fields:
+        choice = choice_of(field.shape)
+        if choice is None:
+            continue
+        values = {each.value for each in choice.choices}
+        for each in code.each_class():
+            if each.is_enum and each.name in {choice.name, f"{choice.name}Enum"}:
+                yield from ((field, known) for known in of_class(each) if values & {*known.values})
+        for file, tree in code.modules:
+            for name, value in _capitals(tree):
+                if _is_named_after(name, field.name, choice.name):
+                    listed = _listed(file, value, name, texts_in(value))
+                    yield from ((field, known) for known in listed if values & {*known.values})
+
+
+def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
+    """Yield a finding for each enum that lacks a value, once."""
+    seen = set[tuple[str, int]]()
+    for field, known in found:
+        key = known.file.path, known.last.lineno
+        names = lacking(field, known.values)
+        if key in seen or not names:
+            continue
+        seen.add(key)
+        yield unknown_values(
+            known.file.at(known.line),
+            field,
+            known.values,
+            known.holder,
+            known.adding(names),
+            Severity.BREAKS,
+        )
+
+
+def _listed(
+    file: SourceFile, node: ast.expr, holder: str, texts: Sequence[ast.Constant]
+) -> Iterator[Known]:
+    values = tuple(each.value for each in texts if isinstance(each.value, str))
+    if values:
+        yield Known(file, node.lineno, holder, values, texts[-1])
+
+
+def _capitals(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                if name.isupper():
+                    yield name, value
+
+
+def _is_named_after(name: str, *words: str) -> bool:
+    """Return whether a constant's name holds a word of others', in the singular or plural."""
+    parts = {part.lower() for word in words for part in word.split("_") if len(part) >= 3}
+    return any(part.rstrip("sy") in name.lower() for part in parts)
+
+
+def _quote(file: SourceFile, node: ast.AST | None) -> str:
+    if not isinstance(node, ast.expr):
+        return '"'
+    start = file.offset(node.lineno, node.col_offset)
+    return "'" if file.content[start : start + 1] == b"'" else '"'

@@ -1,0 +1,113 @@
+"""Every place outside that is configured or can be reached, each held against the task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import EngineUnavailable, ModelMissing, RetrainError
+from driver.task.check import columns, enums, modelfile, openapi, processor, prompt, schemas
+from driver.task.check.checkout import Checkout
+from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check.python_code import Code
+from driver.task.source import Source
+from serving.engine import full_tag
+
+if TYPE_CHECKING:
+    from serving.engine import Engine
+
+
+def everywhere(
+    source: Source, url: str, repository: Path | None, engine: Engine, name: str
+) -> list[Compared]:
+    """Compare the live backend at `url` ("" for none), the deployed model, and a checkout."""
+    compared = [live(source, url), deployed(source, engine, name)]
+    if repository is not None:
+        compared += in_checkout(source, repository)
+    return without_doubles(compared)
+
+
+def live(source: Source, url: str) -> Compared:
+    """Compare what the backend says of itself; one that cannot be asked is named, not raised."""
+    from driver.adapters.backend import Backend
+
+    if source.task.storage is None:
+        return Compared(openapi.PLACE, unclear=("the task has no storage: no backend keeps it",))
+    if not url:
+        return Compared(openapi.PLACE, unclear=("the settings have no backend",))
+    try:
+        status, described = Backend(url).call("GET", openapi.PATH)
+    except RetrainError as error:
+        return Compared(openapi.PLACE, unclear=(error.what,))
+    if status != 200 or not isinstance(described, dict):
+        return Compared(openapi.PLACE, unclear=(f"{url}{openapi.PATH} answers with {status}",))
+    return openapi.compare(source, described)
+
+
+def deployed(source: Source, engine: Engine, name: str) -> Compared:
+    """Compare how the deployed model is served; what cannot be asked is named, not raised."""
+    from serving.ollama import Ollama  # and requests with it: only where it is needed
+
+    if not isinstance(engine, Ollama):
+        return Compared(modelfile.PLACE, unclear=("only Ollama has Modelfiles",))
+    tag = full_tag(name)
+    try:
+        return modelfile.compare(source, tag, engine.shown(tag))
+    except ModelMissing:
+        return Compared(modelfile.PLACE, unclear=(f"{tag} is not deployed yet",))
+    except EngineUnavailable as error:
+        return Compared(modelfile.PLACE, unclear=(error.what,))
+
+
+def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
+    """Compare a checkout of the backend's code."""
+    checkout = Checkout.read(repository)
+    code = Code.read(checkout)
+    if source.task.storage is None:
+        yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
+    else:
+        yield columns.compare(source, code)
+        yield schemas.compare(source, code)
+        named = enums.compare(enums.named_alike(code, source))
+        yield Compared("enums", tuple(named))
+        yield processor.compare(source, code)
+    yield prompt.compare(source, code)
+    yield Compared("code", unclear=(*checkout.unread, *code.unclear))
+    try:
+        from driver.task.check import pages
+        from driver.task.check.script import Scripts
+    except ImportError as error:
+        yield Compared(
+            "TypeScript and Vue",
+            unclear=(f"{error.name} is not installed: pip install tree-sitter-typescript",),
+        )
+        return
+    scripts = Scripts.read(checkout)
+    yield pages.compare_types(source, scripts)
+    yield pages.compare_pages(source, scripts)
+
+
+def breaking(compared: list[Compared]) -> list[Finding]:
+    """Return the findings that would break production."""
+    return [
+        finding
+        for each in compared
+        for finding in each.findings
+        if finding.severity is Severity.BREAKS
+    ]
+
+
+def without_doubles(compared: list[Compared]) -> list[Compared]:
+    """Return the same, each difference named once: an enum may be found in several ways."""
+    seen = set[tuple[str, str]]()
+    kept = list[Compared]()
+    for each in compared:
+        findings = list[Finding]()
+        for finding in each.findings:
+            key = finding.place, finding.differs.rpartition(" does not know ")[2]
+            if key not in seen:
+                seen.add(key)
+                findings.append(finding)
+        kept.append(Compared(each.place, tuple(findings), each.unclear, each.checked))
+    return kept

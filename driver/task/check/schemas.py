@@ -1,0 +1,95 @@
+"""The pydantic schemas of a checkout that hold an answer, or a part of one."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from driver.task.check import enums
+from driver.task.check.finding import Compared, Edit, Finding, Severity
+from driver.task.check.python_code import Attribute, Class, Code, below, instead
+from driver.task.check.values import QUERIES, SHOWN, is_named, longest, missing_fields, too_short
+from driver.task.render.api_schemas import annotation
+from driver.task.shape import Field, Kind, Shape
+from driver.task.source import Source
+
+PLACE = "schemas"
+_ROOTS = ("BaseModel", "SQLModel")
+_LIMITS = "max_length"
+
+
+def compare(source: Source, code: Code) -> Compared:
+    """Hold every pydantic model that shares fields with the answer against it."""
+    by_name = {field.name: field for field in source.fields}
+    findings, checked = list[Finding](), 0
+    for model in code.each_class():
+        if is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
+            continue
+        attributes = code.inherited(model)
+        reads = len({*source.analysed} & attributes.keys()) >= 2
+        reads = reads and not is_named(model.name, SHOWN)
+        findings += [_absent(model, field, reads=reads) for field in _missing(source, code, model)]
+        for attribute in model.attributes:
+            if (field := by_name.get(attribute.name)) is not None and len(
+                by_name.keys() & attributes.keys()
+            ) >= 2:
+                checked += 1
+                known = ((field, each) for each in enums.named_by(code, field, attribute))
+                findings += enums.compare(known)
+                findings += _limits(source, field, attribute)
+    unclear = () if checked else ("no pydantic model has two fields of the answer",)
+    return Compared(PLACE, tuple(findings), unclear, checked)
+
+
+def _missing(source: Source, code: Code, model: Class) -> list[Field]:
+    """Return the fields that a model lacks, and none of its bases: those are named themselves."""
+    own, *bases = (
+        missing_fields(source, code.inherited(each), each.name) for each in code.lineage(model)
+    )
+    return [field for field in own if not any(field in base for base in bases)]
+
+
+def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Finding]:
+    if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
+        return
+    needed = longest(source, field)
+    for expression in (attribute.annotation, attribute.value):
+        for node in ast.walk(expression) if expression is not None else ():
+            if not isinstance(node, ast.keyword) or node.arg != _LIMITS:
+                continue
+            limit = node.value
+            if isinstance(limit, ast.Constant) and isinstance(limit.value, int):
+                if needed is not None and limit.value >= needed:
+                    continue
+                edit = instead(attribute.file, limit, "None" if needed is None else str(needed))
+                place = attribute.file.at(attribute.line)
+                yield too_short(place, field, limit.value, needed, edit)
+
+
+def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
+    return Finding(
+        model.file.at(model.node.lineno),
+        f"{model.name} has no field {field.name}",
+        f"pydantic drops {field.name} of each answer: it is never stored"
+        if reads
+        else f"the API does not give {field.name} to pages",
+        f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
+        Severity.BREAKS if reads else Severity.DIFFERS,
+        _adding(model, field),
+    )
+
+
+def _adding(model: Class, field: Field) -> Edit | None:
+    """Return the new field behind the model's last one; None where it names unknown types."""
+    last = [n for n in model.node.body if isinstance(n, ast.AnnAssign)]
+    if not last:
+        return None
+    return below(model.file, last[-1], f"{field.name}: {_plain(field.shape)} | None = None")
+
+
+def _plain(shape: Shape) -> str:
+    """Return a type of built-in names, since what a module imports is its own business."""
+    words = {Kind.NUMBER: "float", Kind.INTEGER: "int", Kind.FLAG: "bool", Kind.OBJECT: "dict"}
+    if shape.kind is Kind.LIST and shape.entry:
+        return f"list[{_plain(shape.entry)}]"
+    return words.get(shape.kind, "str")

@@ -1,0 +1,112 @@
+"""What a place outside must be able to hold of each field, and how a difference is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from driver.task.check.finding import Edit, Finding, Severity
+from driver.task.shape import Field, Kind, Shape, figure
+from driver.task.source import Source
+
+UPDATES = ("update", "edit", "patch")
+"""In the name of a schema that holds only what people may change."""
+QUERIES = ("filter", "query", "param", "search", "sort")
+"""In the name of one that asks for items and holds none."""
+_NOTHING = frozenset({"", "none", "null", "unknown"})
+SHOWN = ("out", "response", "read", "public", "view")
+"""In the name of one that the API gives, and reads nothing with."""
+
+
+def choice_of(shape: Shape) -> Shape | None:
+    """Return the enum of a field: its own, or that of a list's entries; None where it has none."""
+    if shape.kind is Kind.LIST and shape.entry:
+        return choice_of(shape.entry)
+    return shape if shape.kind is Kind.CHOICE else None
+
+
+def longest(source: Source, field: Field) -> int | None:
+    """Return the characters of the longest text that a column of a field gets; None: no limit."""
+    column = source.storage.columns.get(field.name)
+    word = len(column.null or "") if column else 0
+    if field.shape.kind is Kind.CHOICE:
+        return max(word, *(len(choice.value) for choice in field.shape.choices))
+    if field.shape.kind is Kind.TEXT:
+        return None if field.shape.most is None else max(word, int(field.shape.most))
+    return 0
+
+
+def lacking(field: Field, known: Iterable[str]) -> list[str]:
+    """Return the values of a field's enum that are not among those known; [] without an enum."""
+    choice = choice_of(field.shape)
+    there = set(known)
+    return [each.value for each in choice.choices if each.value not in there] if choice else []
+
+
+def missing_fields(source: Source, there: Iterable[str], name: str) -> list[Field]:
+    """Return the fields that a type lacks which holds part of an answer; [] for any other type.
+
+    Two columns make it one of rows, two fields of the JSON value one of analyses; by its name it
+    may be one of what people change, which lacks what they do not, or one of questions.
+    """
+    known = set(there)
+    if is_named(name, QUERIES):
+        return []
+    columns = {field.name for field, _ in source.columns}
+    if is_named(name, UPDATES):
+        columns &= set(source.storage.edited)
+    analysed = set(source.analysed)
+    wanted = columns if len(known & columns) >= 2 else set()
+    if len(known & analysed) >= 2:
+        wanted = wanted | analysed
+    return [field for field in source.fields if field.name in wanted - known]
+
+
+def _others(field: Field, known: Iterable[str]) -> list[str]:
+    """Return what an enum knows beside the task's values, but for words that stand for nothing."""
+    choice = choice_of(field.shape)
+    values = {each.value for each in choice.choices} if choice else set()
+    return [each for each in known if each not in values and each.lower() not in _NOTHING]
+
+
+def is_named(name: str, words: Iterable[str]) -> bool:
+    """Return whether a type's name holds one of these words."""
+    return any(word in name.lower() for word in words)
+
+
+def unknown_values(
+    place: str,
+    field: Field,
+    known: Sequence[str],
+    holder: str,
+    edit: Edit | None,
+    severity: Severity,
+) -> Finding:
+    """Return the finding of an enum that does not know a value of the task's."""
+    names = lacking(field, known)
+    listed = ", ".join(names)
+    others = ", ".join(_others(field, known))
+    instead = f"; it has {others}, which no answer has" if others else ""
+    breaks = severity is Severity.BREAKS
+    return Finding(
+        place,
+        f"{holder} does not know {listed}, of {field.name}{instead}",
+        f"an answer with {names[0]} is refused or cannot be shown: the item's page is an error"
+        if breaks
+        else f"pages have no case for {names[0]}, and the types deny that it comes",
+        f"Add {listed}, or rename what stands for it; rows with an old value need a migration.",
+        severity,
+        edit,
+    )
+
+
+def too_short(place: str, field: Field, length: int, needed: int | None, edit: Edit) -> Finding:
+    """Return the finding of a column or limit that is shorter than an answer may be."""
+    wanted = "any length" if needed is None else f"{figure(needed)} characters"
+    return Finding(
+        place,
+        f"{field.name} holds {length} characters, and an answer may have {wanted}",
+        "one longer value is refused by the database, and a bulk reprocess loses its whole batch",
+        "Widen it, with a migration (`driver task render`: migration.py) where it is a column.",
+        Severity.BREAKS,
+        edit,
+    )

@@ -1,0 +1,106 @@
+"""`driver task diff`: what has changed in the task, and what labelling and training it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from contracts import stages
+from contracts.label_definition import Edit, LabelDefinition, compare
+from driver.store import Run
+from driver.task import cost, noted
+from driver.task.revision import labelling_at
+
+if TYPE_CHECKING:
+    from driver.session import Session
+
+_UNTOLD = "the label prompt does not say so: only who was asked for it alone is asked again"
+_ANEW = "no answer of before can stand: every row is labelled anew"
+
+
+def show(session: Session, since: str, *, as_json: bool) -> int:
+    """Print what has changed since a run (the last one, if not named) or a revision of git."""
+    name, old = since_when(session, since)
+    now = LabelDefinition.of(session.task)
+    edit, price = compare(old, now), cost.of(session)
+    training = _training(session, edit, price)
+    if as_json:
+        found: dict[str, Any] = {
+            "since": name,
+            "edit": {**asdict(edit), "relabels": edit.relabels},
+            "rows": asdict(price.rows) if price else None,
+            "fields": price.fields if price else None,
+            "seconds": price.seconds if price else None,
+            "training": training,
+        }
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0
+    print(f"{session.task.name}, since {name}:")
+    for what, effect in effects(edit, now):
+        print(f"  {what}: {effect}")
+    print(price.text() if price else "label: nothing to count by: no snapshot or no answers yet")
+    print(f"train: {training}")
+    return 0
+
+
+def since_when(session: Session, since: str) -> tuple[str, LabelDefinition]:
+    """Return what labels rested on at a run, the last one if none is named, or at a revision.
+
+    With what to call it. Raises `InputMissing` for what is neither, or has not noted it.
+    """
+    task = session.task.name
+    if not since or (session.workspace / "runs" / since).is_dir():
+        run = Run.named(session.workspace, since)
+        return f"run {run.id}", noted.labelling_of(run, task)
+    return f"revision {since}", labelling_at(since, task)
+
+
+def effects(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
+    """Yield each part that has changed, and what that does to labels."""
+    if edit.is_nothing:
+        yield "nothing", "what labels rest on is the same"
+    yield from _of_fields(edit, now)
+    yield from ((f"label prompt, {words}", _ANEW) for words in edit.prompt)
+    if edit.correction:
+        yield "correction prompt", "only rows whose answer followed the old one are asked again"
+    yield from (
+        (f"rule {name}", "only rows that break it now are asked again") for name in edit.rules
+    )
+    if edit.whole:
+        yield "an answer as a whole", "only rows that do not keep it are asked again"
+
+
+def _of_fields(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
+    for name in edit.added:
+        yield f"field {name} is new", f"it is asked for alone, for {_rows_with(name, now)}"
+    for name in edit.removed:
+        yield f"field {name} is gone", "nobody is asked; the answers of before stand without it"
+    for name in edit.changed:
+        yield f"field {name} takes other values", _ANEW
+    for name in edit.limits:
+        yield f"field {name} has other limits", "only rows that do not keep them are asked again"
+    told = "see the label prompt" if edit.prompt else _UNTOLD
+    for name in edit.described:
+        yield f"field {name} is described otherwise", told
+
+
+def _rows_with(name: str, now: LabelDefinition) -> str:
+    only = now.only_for.get(name)
+    if only is None:
+        return "every row"
+    return "rows with " + ", ".join(f"{key} {json.dumps(v)}" for key, v in only.where.items())
+
+
+def _training(session: Session, edit: Edit, price: cost.Cost | None) -> str:
+    """Return whether the training has to be repeated, and why."""
+    last = session.store.latest(stages.TRAIN.name)
+    if last is None:
+        return "never finished yet"
+    if last[0].task_digest != session.task_digest:
+        return "has to be repeated: a model is trained for one definition of the task"
+    asked = price and (price.rows.completed or price.rows.labelled)
+    if asked or edit.added or edit.removed:
+        return "has to be repeated if the labels change"
+    return "need not be repeated"

@@ -1,0 +1,85 @@
+"""`driver task check` as a command: its table, and the patch that `git apply` takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts import files
+from driver import __main__ as cli
+from driver.task.check import patch
+from driver.task.check.finding import Edit
+from tests.unit.checkout import (
+    ENUMS,
+    MISSING,
+    MODELS,
+    RENAMED,
+    SCHEMAS,
+    SHORTER,
+    TYPES,
+    change,
+    findings,
+)
+
+_DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
+
+
+def _run_check(checkout: Path, workspace: Path, *more: str) -> int:
+    where = ["-c", _DEMO, "-w", str(workspace), "--repository", str(checkout)]
+    return cli.main(["task", "check", *where, *more])
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_git_apply_takes_the_patch_and_the_check_passes(
+    checkout: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], *, windows: bool
+) -> None:
+    for edit in (RENAMED, SHORTER, MISSING):
+        change(checkout, *edit)
+    change(checkout, SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
+    change(checkout, TYPES, " | 'AK5'", "")
+    types = checkout / TYPES
+    types.write_bytes(types.read_bytes().rstrip(b"\n"))  # its last line ends nowhere
+    if windows:
+        for path in (ENUMS, MODELS):
+            (checkout / path).write_bytes((checkout / path).read_bytes().replace(b"\n", b"\r\n"))
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    workspace = tmp_path / "workspace"
+
+    assert _run_check(checkout, workspace, "--patch") == 44
+    diff = capfdbinary.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before, "the check has written"
+    assert not workspace.exists()
+
+    subprocess.run(["git", "apply", "-"], input=diff, cwd=checkout, check=True)
+    assert [finding.line() for finding in findings(checkout)] == []
+    assert _run_check(checkout, workspace) == 0
+    imported = [sys.executable, "-B", "-c", "import app.models, app.schemas"]
+    subprocess.run(imported, cwd=checkout / "backend", check=True)
+    if windows:
+        assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / ENUMS).read_bytes()
+
+
+def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
+    edits = [
+        Edit("a", 3, 3, "1"),
+        Edit("a", 3, 3, "2"),
+        Edit("a", 0, 2, "X"),
+        Edit("a", 1, 3, "lost"),
+    ]
+    assert patch.applied(b"abc", edits) == b"Xc12"
+
+
+def test_the_table_says_what_is_notcompared(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(checkout, *SHORTER)
+    assert _run_check(checkout, tmp_path / "workspace") == 44
+    said = capsys.readouterr()
+    rows = [line.split("\t") for line in said.out.splitlines() if "\t" in line]
+    assert rows[0] == ["means", "place", "what differs", "what it leads to", "what to change"]
+    assert rows[1][:2] == ["breaks", f"{MODELS}:36"]
+    assert "not compared, OpenAPI: the settings have no backend" in said.out
+    assert "a difference would break production" in said.err

@@ -1,0 +1,188 @@
+"""`driver task diff` and `plan`: what an edit of the task costs, told before it is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import files, stages
+from contracts.errors import InputMissing
+from contracts.label_definition import LabelDefinition, compare
+from driver import __main__ as cli
+from driver.report.display import Display
+from driver.session import Session
+from driver.settings import Settings
+from driver.task import cost, diff, noted
+from driver.task.revision import labelling_at
+from images.labeler import label as label_stage
+from serving.teachers import TeacherServer
+from tasks import Task
+from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
+from tests.unit.labeler_stage import label, write_jsonl
+from tests.unit.labelling import Labelling, engine, items, stage
+from tests.unit.scripted_engine import ScriptedEngine
+from tests.unit.test_labels_known_items import snapshot
+
+__all__ = ["engine", "stage"]
+
+
+@pytest.fixture
+def session(stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """Return a session over a workspace whose three items were labelled, in 30 s."""
+    engine.script = answers
+    stage.label()
+    workspace = stage.folder
+    snapshot(workspace, *items(3))
+    for each in ("runs/r1", "store/label/f/out"):
+        (workspace / each).mkdir(parents=True)
+    noted.note(TASK, workspace / "runs/r1")
+    report = json.loads((stage.out / "label_report.json").read_text(encoding="utf-8"))
+    report["cost"] |= {"elapsed_s": 30.0, "items": 3}
+    files.write_json(workspace / "store/label/f/out" / stages.LABEL_REPORT.filename, report)
+    place = TeacherServer(engine, "scripted", "teacher:latest")
+    monkeypatch.setattr(cost, "connect_teachers", lambda *_: [place])
+    settings = Settings.model_validate(
+        {
+            "workspace": str(workspace),
+            "task": TASK.name,
+            "label": {"teacher": "teacher"},
+            "fetch": {"path": str(workspace)},
+            "snapshot": {"items": ["items.jsonl"]},
+        }
+    )
+    return Session(settings, Display())
+
+
+def _told(session: Session, task: Task, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    session.task = task
+    session.__dict__.pop("label_digest", None)
+    capsys.readouterr()
+    assert diff.show(session, "", as_json=True) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def _rows(**counts: int) -> dict[str, int]:
+    return {**dict.fromkeys(cost.Rows.__dataclass_fields__, 0), **counts}
+
+
+def test_an_added_field_costs_a_question_for_each_row_that_has_it(
+    session: Session,
+    stage: Labelling,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _told(session, TASK, capsys)["rows"] == _rows(kept=3)
+    told = _told(session, with_deadline(), capsys)
+    assert told["rows"] == _rows(kept=1, completed=2)
+    assert (told["fields"], told["seconds"]) == (["deadline"], 20)
+    assert told["edit"]["added"] == ["deadline"]
+    diff.show(session, "r1", as_json=False)
+    said = capsys.readouterr().out
+    assert "field deadline is new: it is asked for alone, for rows with relevant true" in said
+    assert "2 are asked for deadline alone; at most 20 s by the pace" in said
+    monkeypatch.setattr(label_stage, "load_task", lambda _: with_deadline())
+    assert stage.label().backfilled == 2
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(kept=3)
+    assert _told(session, TASK, capsys)["rows"] == _rows(kept=3)
+
+
+def test_the_count_is_what_the_stage_then_asks(
+    session: Session,
+    stage: Labelling,
+    engine: ScriptedEngine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompt = TASK.label_prompt.replace("Im Zweifel true", "Im Zweifel false")
+    edits = [
+        replace(TASK, label_prompt=prompt),
+        replace(TASK, correction_prompt="Anders: $reasons"),
+        with_deadline(section=SECTION + " Nie geraten; deadline ist ein Tag."),
+    ]
+    for edited in edits:
+        rows = _told(session, edited, capsys)["rows"]
+        monkeypatch.setattr(label_stage, "load_task", lambda _, task=edited: task)
+        metrics = stage.label()
+        assert rows["completed"] == metrics.backfilled
+        assert rows["outdated"] + rows["broken"] + rows["new"] == metrics.asked
+        assert rows["kept"] == metrics.cached
+    snapshot(stage.folder, *items(4))
+    assert _told(session, edits[-1], capsys)["rows"] == _rows(kept=3, new=1)
+    assert engine.alive
+
+
+def test_reviews_that_lack_the_field_are_counted(
+    session: Session, stage: Labelling, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.folder / "store/snapshot/f/out" / stages.REVIEWED.filename
+    write_jsonl(out, [{"id": f"i{n}", "label": label("low")} for n in range(3)])
+    assert _told(session, TASK, capsys)["rows"] == _rows()
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
+    write_jsonl(out, [{"id": "i0", "label": label(None)}, {"id": "i1", "label": label("low")}])
+    # i0 is whole, but one of the reviews that the teacher is held against: its own answer is not.
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
+
+
+def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:
+    for name in ("tasks", "contracts"):
+        shutil.copytree(
+            files.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    by = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath=/dev/null"]
+    for words in (["init", "-q"], ["add", "tasks"], [*by, "commit", "-q", "-m", "as it is"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    shutil.rmtree(tmp_path / "tasks" / TASK.name)
+    assert labelling_at("HEAD", TASK.name, tmp_path) == LabelDefinition.of(TASK)
+    with pytest.raises(InputMissing, match="HEAD~1 is no run"):
+        labelling_at("HEAD~1", TASK.name, tmp_path)
+    with pytest.raises(InputMissing, match="HEAD is no run") as raised:
+        labelling_at("HEAD", "other", tmp_path)
+    assert "unknown task 'other'" in raised.value.why
+    with pytest.raises(InputMissing, match="no revision"):
+        labelling_at("--output=x", TASK.name, tmp_path)
+
+
+def test_a_run_of_before_these_notes_is_named(session: Session) -> None:
+    note = session.workspace / "runs/r1/task.json"
+    old = json.loads(note.read_text(encoding="utf-8"))
+    del old["labelling"]
+    files.write_json(note, old)
+    with pytest.raises(InputMissing, match="run r1 has not noted"):
+        diff.show(session, "", as_json=False)
+
+
+def test_each_kind_of_edit_says_what_it_does() -> None:
+    old = LabelDefinition.of(TASK)
+    first, *_ = TASK.rules
+    told = old.model_copy(update={"rules": {**old.rules, first.id: "error: anders"}})
+    edit = compare(old, told)
+    assert list(diff.effects(edit, told)) == [
+        (f"rule {first.id}", "only rows that break it now are asked again")
+    ]
+    assert "what labels rest on is the same" in dict(diff.effects(compare(old, old), old)).values()
+
+
+def test_the_commands_and_the_plan_say_so(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "retrain.yaml"
+    settings.write_text(
+        f"workspace: {session.workspace}\nlabel: {{teacher: teacher}}\nrunner: process\n"
+        f"fetch: {{path: {tmp_path}}}\nsnapshot: {{items: [{tmp_path}/items.jsonl]}}\n"
+    )
+    named = ["-c", str(settings)]
+    assert cli.main(["task", "diff", "r1", *named]) == 0
+    assert "nothing: what labels rest on is the same" in capsys.readouterr().out
+    assert cli.main(["label", "--since", "r1", *named]) == 10
+    assert "belong to --preview" in capsys.readouterr().err
+    assert cli.main(["label", "--preview", "0", *named]) == 10
+    assert cli.main(["plan", *named]) == 0
+    said = capsys.readouterr().out
+    assert "label: 3 rows keep their labels; the teacher is asked nothing" in said
