@@ -56,7 +56,7 @@ def read_header(path: Path) -> list[Entry]:
         entries = [
             Entry(
                 name,
-                told["dtype"],
+                str(told["dtype"]),
                 tuple(told["shape"]),
                 *(8 + length + offset for offset in told["data_offsets"]),
             )
