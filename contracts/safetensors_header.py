@@ -64,6 +64,8 @@ def read_header(path: Path) -> list[Entry]:
         ]
         for entry in entries:
             _check_span(entry)
+        if not entries:
+            raise ValueError("it holds no tensor")
         if (wanted := max(entry.end for entry in entries)) != size:
             raise ValueError(f"it has {size} bytes, and its header speaks of {wanted}")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:

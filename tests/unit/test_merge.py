@@ -250,7 +250,7 @@ def test_a_tensor_that_would_be_read_out_of_others_is_refused(
 
 @pytest.mark.parametrize(
     ("header", "why"),
-    [(b"{}", "empty"), (b"[" * 100_000, "recursion"), (b'{"a": 5}', "not subscriptable")],
+    [(b"{}", "no tensor"), (b"[" * 100_000, "recursion"), (b'{"a": 5}', "not subscriptable")],
 )
 def test_a_header_without_tensors_is_named(tmp_path: Path, header: bytes, why: str) -> None:
     path = tmp_path / "model.safetensors"
