@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 4
 """Requests at once: Ollama's usual number of slots or more, and few enough for any other server."""
-Say = Callable[[int, int], None]
-"""Told (done, total) in requests."""
+Say = Callable[[str, int, int], None]
+"""Told under which definition, and (done, total) of its requests."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _compared(
     }
     first = servers[0].server, servers[0].tag
     asked = 0
-    for side in (old, new):
+    for side, called in ((old, "as it was"), (new, "as it is now")):
         if side is new and params.backfill:
             new.complete(cache, items)
         wanted = list(side.wanted(cache, items))
@@ -120,7 +120,7 @@ def _compared(
             _ask(first, wanted, options, params.timeout_s), 1
         ):
             cache.put(question.key, [asdict(attempt)])
-            say(done, len(wanted))
+            say(called, done, len(wanted))
         asked += len(wanted)
     rows = [
         Compared(each, old.told(cache, each.item), new.told(cache, each.item)) for each in chosen

@@ -45,7 +45,7 @@ def _teacher(monkeypatch: pytest.MonkeyPatch, engine: ScriptedEngine) -> None:
 
 
 def _previewed(session: Session, count: int = 20) -> comparison.Preview:
-    return comparison.preview(session, count, OLD, lambda _done, _total: None)
+    return comparison.preview(session, count, OLD, lambda *_: None)
 
 
 def test_only_the_new_prompt_is_asked_and_that_once(

@@ -123,11 +123,11 @@ def test_reviews_that_lack_the_field_are_counted(
 ) -> None:
     out = stage.folder / "store/snapshot/f/out" / stages.REVIEWED.filename
     write_jsonl(out, [{"id": f"i{n}", "label": label("low")} for n in range(3)])
-    assert _told(session, TASK, capsys)["rows"] == _rows()
+    assert _told(session, TASK, capsys)["rows"] == _rows(reviewed=3)
     assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
     write_jsonl(out, [{"id": "i0", "label": label(None)}, {"id": "i1", "label": label("low")}])
     # i0 is whole, but one of the reviews that the teacher is held against: its own answer is not.
-    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3, reviewed=1)
 
 
 def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:
