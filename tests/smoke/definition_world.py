@@ -27,8 +27,8 @@ TASK = load_task(FIRST)
 ALIAS = "liga-demo"
 DAY = "2026-03-31"
 RELEVANT, IRRELEVANT = 24, 8
-SEEDED = (1, 2, 32)
-"""Which items the backends have: two relevant ones, and one that is not."""
+SEEDED = (1, 2)
+"""Which items the backends have: relevant ones, as the tiny model answers alike of all items."""
 REUSED = ("snapshot", "fetch", "label", "split", "train")
 FEW, ENOUGH = "train.max_steps=2", "train.max_steps=50"
 """Two steps show whether training is done again; with 50 the tiny model writes answers."""

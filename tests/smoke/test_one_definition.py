@@ -70,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def plain(world: World) -> Iterator[RunningBackend]:
-    """Return a backend that does not know the field, with three of the items."""
+    """Return a backend that does not know the field, with a few of the items."""
     yield from started(world, RunningBackend, world.folder / "plain")
 
 
@@ -168,6 +168,7 @@ def test_check_names_every_place_that_lacks_it(before: Before, added: Added) -> 
         ("breaks", "GET /api/items/{id}"),
         ("breaks", MODELS),
         ("breaks", PROCESSOR),
+        ("differs", PROCESSOR),  # its system prompt
         ("differs", SCHEMAS),
         ("differs", TYPES),
         ("differs", VIEW),
@@ -238,9 +239,8 @@ def test_a_backend_without_it_gets_no_answers(plain: RunningBackend, added: Adde
 
 def test_the_items_hold_it_once_the_backend_stores_it(added: Added) -> None:
     assert "deadline" not in added.mended
-    assert [item["priority"] for item in added.items] == ["low", "low", "none"]
-    assert [item["deadline"] for item in added.items] == [DAY, DAY, None]
-    assert [state["deadline"] for state in added.record.before().values()] == [None] * 3
+    assert [item["deadline"] for item in added.items] == [DAY] * len(SEEDED)
+    assert [state["deadline"] for state in added.record.before().values()] == [None] * len(SEEDED)
     seen = [line["outcome"] for line in added.record.lines() if "outcome" in line]
     assert seen.count("processed") == len(SEEDED)
 
