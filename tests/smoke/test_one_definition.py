@@ -121,11 +121,10 @@ def removed(world: World, before: Before, added: Added, plain: RunningBackend) -
     world.asked.clear()
     added_field.remove(world.checkout)
     source, told = files.code_digest(*COPIED, root=world.checkout), world.told(plain.url)
+    kept = world.digests(before.outputs)
     for stage in REUSED[:3]:
         world.driver("stage", stage, settings=(FEW,))
-    return Before(
-        source, len(world.asked), world.rows(LABEL, LABELS), world.digests(before.outputs), told
-    )
+    return Before(source, len(world.asked), world.rows(LABEL, LABELS), kept, told)
 
 
 def test_every_rendered_file_has_the_field(before: Before, added: Added, tmp_path: Path) -> None:
@@ -203,9 +202,9 @@ def test_completed_rows_are_valid_as_a_whole(before: Before, added: Added, tmp_p
     (tmp_path / "parser.py").write_text(added.told.rendered["parser.py"], encoding="utf-8")
     parser = taken(tmp_path, "parser")
     for old, new in zip(before.labels, added.labels, strict=True):
-        expected = DAY if old["label"]["relevant"] else None
-        assert new["label"] == old["label"] | {"deadline": expected}
-        assert new["derived"]["fields"] == ["deadline"]
+        relevant = old["label"]["relevant"]
+        assert new["label"] == old["label"] | {"deadline": DAY if relevant else None}
+        assert new["derived"].get("fields", []) == (["deadline"] if relevant else [])
         parser.parse(json.dumps(new["label"]))
 
 
