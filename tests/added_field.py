@@ -1,6 +1,6 @@
 """The field `deadline` added to the news task by an edit of its files, and taken out again.
 
-As a user edits them (docs/how-to/edit-a-task.md): nothing outside of tasks/liga_relevance changes.
+As a user edits them (docs/how-to/add-a-field.md): nothing outside of tasks/liga_relevance changes.
 """
 
 from __future__ import annotations
