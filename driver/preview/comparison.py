@@ -6,7 +6,6 @@ the label stage keeps it, and the label stage asks the same. No label changes by
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from contracts.derived_labels import Asker
 from contracts.errors import EngineUnavailable
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import Edit, LabelDefinition, compare
+from driver import preflight
 from driver.preview.chosen import Chosen, choose
 from driver.preview.sides import Question, Side, Told
 from serving.attempts import Attempt, context_for
@@ -24,7 +24,6 @@ from serving.engine import Answer, ChatServer
 from serving.teachers import (
     TeacherIdentity,
     TeacherServer,
-    connect_teachers,
     identify_teacher,
     remembered_teacher,
 )
@@ -73,13 +72,11 @@ def preview(session: Session, count: int, since: tuple[str, LabelDefinition], sa
     """
     name, before = since
     now, chosen = LabelDefinition.of(session.task), choose(session, count)
-    servers = connect_teachers(os.environ, session.workspace, session.settings.label.teacher)
-    try:
-        with LabelCache(session.workspace / CACHE_FILE) as cache:
-            rows, asked = _compared(session, cache, servers, chosen, (before, now), say)
-    finally:
-        for each in servers:
-            each.server.close()
+    with (
+        LabelCache(session.workspace / CACHE_FILE) as cache,
+        preflight.connected_teachers(session) as servers,
+    ):
+        rows, asked = _compared(session, cache, servers, chosen, (before, now), say)
     fields = tuple(dict.fromkeys([*now.fields, *before.fields]))
     return Preview(name, compare(before, now), fields, rows, asked)
 

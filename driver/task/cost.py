@@ -7,7 +7,6 @@ and nothing is changed. Rows of the same text count once, as they are asked once
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,8 +27,9 @@ from contracts.derived_labels import (
 )
 from contracts.label_cache import CACHE_FILE, Derived, LabelCache, is_attempt
 from contracts.label_definition import LabelDefinition
+from driver import preflight
 from driver.plan import Action, Step
-from serving.teachers import connect_teachers, remembered_teacher
+from serving.teachers import remembered_teacher
 from tasks.definition import InvalidAnswer, Item, Task
 
 if TYPE_CHECKING:
@@ -117,13 +117,11 @@ def of(session: Session) -> Cost | None:
         return None
     if not (session.workspace / CACHE_FILE).is_file():
         return None
-    servers = connect_teachers(os.environ, session.workspace, session.settings.label.teacher)
-    with LabelCache(session.workspace / CACHE_FILE) as cache:
-        try:
-            teacher = remembered_teacher(servers, cache.teachers())
-        finally:
-            for each in servers:
-                each.server.close()
+    with (
+        LabelCache(session.workspace / CACHE_FILE) as cache,
+        preflight.connected_teachers(session) as servers,
+    ):
+        teacher = remembered_teacher(servers, cache.teachers())
         if teacher is None:
             return None
         asker = Asker.of(teacher.tag, teacher.digest, session.settings.label)

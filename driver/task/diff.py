@@ -99,10 +99,10 @@ def _rows_with(name: str, now: LabelDefinition) -> str:
 
 def _training(session: Session, edit: Edit, price: cost.Cost | None) -> str:
     """Return whether the training has to be repeated, and why."""
-    last = session.store.latest(stages.TRAIN.name)
-    if last is None:
+    trained = {job.task_digest for job, _ in session.store.executions(stages.TRAIN.name)}
+    if not trained:
         return "never finished yet"
-    if last[0].task_digest != session.task_digest:
+    if session.task_digest not in trained:
         return "has to be repeated: a model is trained for one definition of the task"
     asked = price and (price.rows.completed or price.rows.labelled)
     if asked or edit.added or edit.removed:

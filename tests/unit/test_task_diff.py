@@ -21,6 +21,7 @@ from driver.settings import Settings
 from driver.task import cost, diff, noted
 from driver.task.revision import labelling_at
 from images.labeler import label as label_stage
+from serving import teachers
 from serving.teachers import TeacherServer
 from tasks import Task
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
@@ -46,7 +47,7 @@ def session(stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.Monkey
     report["cost"] |= {"elapsed_s": 30.0, "items": 3}
     files.write_json(workspace / "store/label/f/out" / stages.LABEL_REPORT.filename, report)
     place = TeacherServer(engine, "scripted", "teacher:latest")
-    monkeypatch.setattr(cost, "connect_teachers", lambda *_: [place])
+    monkeypatch.setattr(teachers, "connect_teachers", lambda *_: [place])
     settings = Settings.model_validate(
         {
             "workspace": str(workspace),
