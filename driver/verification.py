@@ -35,6 +35,7 @@ from tasks import InvalidAnswer, UnknownTask, load_task
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
 _SHOWN = 12  # digits of a digest
+_CUT_OFF = "has not come to the end of this verification"
 Say = Callable[[str], None]
 
 
@@ -159,16 +160,17 @@ def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
     """
     if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
+    elif isinstance(error, RulesNotKept):
+        take_back(root, engine, say, bad=False, reason="breaks a label rule in a few texts")
     else:
-        bad = isinstance(error, VerifyFailed) and not isinstance(error, RulesNotKept)
-        take_back(root, engine, say, bad=bad)
+        take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
 
 
-def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
+def take_back(root: Path, engine: Engine, say: Say, *, bad: bool, reason: str = _CUT_OFF) -> None:
     """Undo the deployment of a model that was not verified; `say` is told what was done.
 
-    With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it has
-    given none, and may be tried again, and one that was accepted before stays. Raises nothing,
+    With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it may
+    be tried again, and one that was accepted before stays, in spite of `reason`. Raises nothing,
     since the failure of the verification is the one to tell: what cannot be done now the next start
     does.
     """
@@ -177,7 +179,7 @@ def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
         record = read(root)
         if record is None:
             return
-        if not bad and _stays(root, record, say):
+        if not bad and _stays(root, record, say, reason):
             return
         if bad:
             named = {record.version} - {record.alias}
@@ -210,14 +212,14 @@ def settle(root: Path, say: Say, *, unfinished: bool) -> None:
         say(f"a verification was interrupted, and what it left cannot be undone now: {error}")
 
 
-def _stays(root: Path, record: Record, say: Say) -> bool:
+def _stays(root: Path, record: Record, say: Say, reason: str = _CUT_OFF) -> bool:
     """Return whether a model without a verdict stays live, since it was accepted before."""
     if not served.is_accepted(root, record.alias, record.digest):
         return False
     _drop(root)
     say(
-        f"NOT ROLLED BACK: this verification of {record.version} has not come to its end, but it "
-        "had passed one before, or `driver rollback` has asked for it: it stays as it is."
+        f"NOT ROLLED BACK: {record.version} {reason}, but it had passed a verification before, or "
+        "`driver rollback` has asked for it: it stays as it is."
     )
     return True
 

@@ -31,6 +31,7 @@ from tests.services.ollama_double import good_answer
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
     ALIAS,
+    NEW,
     NEW_DIGEST,
     OLD_DIGEST,
     ROWS,
@@ -201,6 +202,19 @@ def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None
     assert "verify.items" in caught.value.todo
     verification.failed(world.root, world.engine, caught.value, world.said.append)
     assert (world.live(), taken_back.rejected(world.root)) == (OLD_DIGEST, [])
+
+
+def test_a_rule_broken_in_one_text_leaves_live_what_was_accepted(world: World) -> None:
+    environment = promotion.environment(world.engine)
+    served.accept(world.root, environment, ALIAS, NEW_DIGEST, served.VERIFIED)
+    world.ollama.script = lambda _: good_answer(reasoning="Die Liga könnte sich äußern.")
+    with pytest.raises(RulesNotKept) as caught:
+        world.verify(items=1)
+    verification.failed(world.root, world.engine, caught.value, world.said.append)
+    assert world.live() == NEW_DIGEST
+    assert verification.read(world.root) is None
+    (said,) = world.said
+    assert said.startswith(f"NOT ROLLED BACK: {NEW} breaks a label rule in a few texts, but it had")
 
 
 def test_rules_broken_in_many_texts_reject_a_model_for_good(world: World) -> None:
