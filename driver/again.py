@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts import files
 from contracts.errors import FileUnusable
 from driver import recent, restoration
 from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis, reprocess
-from driver.host_stages.canaries import Witness
+from driver.host_stages.canaries import Witness, kept_items
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Record as Kept
 from serving.engine import Engine, Model
@@ -38,7 +37,7 @@ def answer(
     backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
     reprocess.check(record.backend, record.alias)
     path = root / record.canaries
-    rows = list(files.read_jsonl(path)) if path.exists() else []
+    rows = kept_items(path, say)
     told = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
     task = _task(root, record)
     if rows and task is None:

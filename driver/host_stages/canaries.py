@@ -10,7 +10,7 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -86,7 +86,7 @@ def ask(
     task, wanted = load_task(context.job.task), context.params.items
     storage = storage_of(task)
     expected = engine.models()[alias].digest
-    before = {row["id"]: row for row in files.read_jsonl(kept)} if kept.exists() else {}
+    before = {row["id"]: row for row in kept_items(kept, say)}
     seen: list[Canary] = []
     unasked = Counter[Unasked]()
     shown = engine.name != "ollama"  # llama.cpp serves in this process, where no backend asks it
@@ -119,6 +119,30 @@ def ask(
     if not seen:
         _require_reason(backend, unasked)
     return seen
+
+
+def kept_items(path: Path, tell: Callable[[str], None]) -> list[Row]:
+    """Return the items that were asked about (`id`, `title`), with the `fields` from before.
+
+    None where there is no such file. Of a damaged one, every line that still names an item; `tell`
+    is told how many do not.
+    """
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    found = [row for line in lines if (row := _kept_item(line)) is not None]
+    if lost := len(lines) - len(found):
+        tell(f"{path} is damaged: {lost} of its {len(lines)} lines name no item, and are left out")
+    return found
+
+
+def _kept_item(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    named = row.get("id") if isinstance(row, dict) else None
+    return row if isinstance(named, str) and named and named.isprintable() else None
 
 
 def _require_reason(backend: Backend, unasked: Counter[Unasked]) -> None:

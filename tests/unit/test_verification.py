@@ -211,6 +211,29 @@ def test_items_of_a_task_without_titles_get_the_answers_of_the_model_that_is_bac
     assert "analysed 1 of the 1 items of the verification again" in world.said[-1]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ['{"title": "x"}', '{"id": 1}', '{"id": null}', '{"id": ""}', "[1]", "[" * 9999, "\0", '{"id'],
+)
+def test_a_damaged_line_about_an_item_keeps_no_other_from_its_answer(
+    world: World, damage: str
+) -> None:
+    """It is told once, and left out: also by a verification that goes on."""
+    (asked,) = world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    whole = kept.read_text()
+    kept.write_text(f"{damage}\n{whole}")
+    assert world.failed() == (asked,)
+    kept.write_text(whole + damage)
+    world.take_back()
+    assert world.asked()[-1] == (asked, "old")
+    (told,) = (said for said in world.said if "is damaged: 1" in said)
+    assert "of its 2 lines name no item" in told
+    world.said.clear()
+    world.settle()
+    assert world.said == []
+
+
 def test_an_item_that_is_gone_is_not_called_analysed(world: World) -> None:
     world.failed()
     kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
