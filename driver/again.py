@@ -89,13 +89,15 @@ def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float, kept: Ke
 
 def _former(backend: Backend, storage: Storage, kept: Kept | None, path: Path) -> str:
     """Say how the items get back what they held before, as the end of a sentence."""
-    if kept and restoration.writable(backend_edits.find(backend), storage):
-        run = max(kept.about().runs, default="")
-        return (
-            f". `driver reprocess --restore {run} --yes` writes back what they held before, which "
-            f"is in {path}."
-        )
-    return f", since it offers no way to write their old fields back: those are in {path}."
+    if not restoration.writable(backend_edits.find(backend), storage):
+        return f", since it offers no way to write their old fields back: those are in {path}."
+    if kept is None:
+        return f". What they held before is in {path}."
+    run = max(kept.about().runs, default="")
+    return (
+        f". `driver reprocess --restore {run} --yes` writes back what they held before, which is "
+        f"in {path}."
+    )
 
 
 def _told(alias: str, seen: Mapping[str, Seen], say: Callable[[str], None]) -> str:
