@@ -106,7 +106,7 @@ def execute(
     for artifact in stage.outputs:
         if not context.output(artifact).exists():
             raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
-    files.remove_unfinished(building)  # of an execution that was killed
+    files.remove_unfinished(context.work)  # of an execution that was killed
     _make_readable_and_durable(building)
     # Before anything is moved: a kill while much is read leaves the stage all it has built.
     outputs = {

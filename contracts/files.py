@@ -155,7 +155,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what kills have left below a folder of files that were never published."""
+    """Remove what kills have left below a folder that nobody else writes to: half-written files."""
     for path in folder.rglob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
 

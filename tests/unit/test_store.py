@@ -169,19 +169,21 @@ files.write_json(Path(sys.argv[1]) / "index.json", {})
 """
 
 
-def test_what_a_kill_left_unfinished_is_not_published(tmp_path: Path) -> None:
+def test_what_a_kill_left_unfinished_is_not_published_and_does_not_stay(tmp_path: Path) -> None:
     """It would be in the digest of an artifact that is a folder, for one."""
     store = Store(tmp_path)
     whole = execute(CONVERT, job(tmp_path), tmp_path, tmp_path / "store/gguf/x", copies, print)
     folder = store.prepare(job(tmp_path)).parent
     variants = folder / "work/out" / GGUF_VARIANTS.filename
     variants.mkdir(parents=True)
-    command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, str(variants)]
-    assert subprocess.run(command, cwd=files.ROOT, check=False).returncode == -signal.SIGKILL
-    assert list(variants.iterdir())
+    for written_to in (variants, folder / "work"):  # a stage's own notes lie in the second
+        command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, str(written_to)]
+        assert subprocess.run(command, cwd=files.ROOT, check=False).returncode == -signal.SIGKILL
+        assert list(written_to.glob(f"*{files.UNFINISHED}"))
     result = execute(CONVERT, job(tmp_path), tmp_path, folder, copies, print)
     name = GGUF_VARIANTS.name
     assert result.outputs[name].digest == whole.outputs[name].digest
+    assert not list(folder.rglob(f"*{files.UNFINISHED}"))
 
 
 def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
