@@ -182,7 +182,10 @@ class Backend:
 
     def item(self, item_id: str) -> dict[str, Any]:
         """Return one item; raises `ItemUnavailable` where there is none, or it cannot be shown."""
-        return self._item_object("GET", item_id)
+        found = self._item_object("GET", item_id)
+        if "id" not in found:
+            raise self._unexpected(f"/api/items/{item_id}", found)
+        return found
 
     def shown(self, item_id: str) -> dict[str, Any] | None:
         """Return one item, None where there is none or it cannot be shown."""
