@@ -98,7 +98,7 @@ def execute(
     params: P = stage.params.model_validate(job.params)  # type: ignore[assignment]
     context = StageContext(stage, job, params, root, folder, emit)
     building, published = context.work / "out", folder / "out"
-    building.mkdir(parents=True, exist_ok=True)
+    files.make_folder(building)
 
     with full_disk_named(folder):
         metrics = work(context)
@@ -106,7 +106,7 @@ def execute(
     for artifact in stage.outputs:
         if not context.output(artifact).exists():
             raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
-    files.remove_unfinished(building)  # of an execution that was killed
+    files.remove_unfinished(context.work)  # of an execution that was killed
     _make_readable_and_durable(building)
     # Before anything is moved: a kill while much is read leaves the stage all it has built.
     outputs = {

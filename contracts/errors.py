@@ -200,7 +200,7 @@ class VerifyFailed(RetrainError):
 class RulesNotKept(VerifyFailed):
     """Answers break label rules, on too few items to reject for good what the gate has let pass.
 
-    It is taken back, and may be tried again.
+    It is taken back, and may be tried again; one that was accepted before stays.
     """
 
     exit_code = 43

@@ -108,12 +108,29 @@ def fsync_path(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, durably: what lies in one is lost with its name."""
+    """Make a folder and those above it, durably: what lies in one is lost with its name.
+
+    Root's belong to whom the folder above them belongs to.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
+    leave_to_owner(path)
     fsync_path(path.parent)
+
+
+def leave_to_owner(path: Path) -> None:
+    """Give what root has made to whom the folder belongs to in which it lies.
+
+    Else one run under sudo would lock the workspace's owner out.
+    """
+    if os.geteuid() != 0 or path.lstat().st_uid != 0:
+        return
+    folder = path.parent.stat()
+    with suppress(OSError):  # as in `write_bytes`
+        # Not what a link names: in a folder of others it may have taken the path's place by now.
+        os.lchown(path, folder.st_uid, folder.st_gid)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -155,7 +172,7 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what kills have left below a folder of files that were never published."""
+    """Remove what kills have left below a folder that nobody else writes to: half-written files."""
     for path in folder.rglob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
 

@@ -38,6 +38,7 @@ class SqliteFile:
             self._database.text_factory = _text
             self._database.execute("PRAGMA synchronous=EXTRA")
             self._database.executescript(tables)
+        files.leave_to_owner(path)
 
     def __enter__(self) -> Self:
         return self

@@ -75,7 +75,11 @@ FETCH = Stage(
     FetchParams,
     FetchMetrics,
     outputs=(BASE,),
-    code=("driver/host_stages/fetch.py", "contracts/base_model.py"),
+    code=(
+        "driver/host_stages/fetch.py",
+        "contracts/base_model.py",
+        "contracts/safetensors_header.py",
+    ),
 )
 LABEL = Stage(
     "label",

@@ -296,7 +296,7 @@ def _add_check(ways: Any, common: argparse.ArgumentParser) -> None:
     held.add_argument(
         "--patch",
         action="store_true",
-        help="print what is mechanical as a diff: `… --patch | git -C DIR apply`",
+        help="print what is mechanical as a diff: `… --patch | git -C DIR apply --allow-empty`",
     )
     held.set_defaults(command=task_commands.check_task)
 

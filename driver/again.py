@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts import files
-from driver import recent
+from contracts.errors import FileUnusable
+from driver import recent, restoration
+from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis, reprocess
-from driver.host_stages.canaries import Witness
+from driver.host_stages.canaries import Witness, kept_items
 from driver.host_stages.reanalysis import Outcome, Row, Seen
+from driver.host_stages.record import Record as Kept
 from serving.engine import Engine, Model
-from tasks import Task, UnknownTask, load_task
+from tasks import Storage, Task, UnknownTask, load_task
 
 if TYPE_CHECKING:
     from driver.verification import Record
@@ -27,16 +29,15 @@ def answer(
     root: Path, engine: Engine, record: Record, live: Model, say: Callable[[str], None]
 ) -> None:
     """Have the items that were asked analysed by the model that is live now; `say` is told which
-    were not.
+    were not, and how they get back what they held before.
 
-    The backend has no way to write fields back. Raises `BackendUnavailable` where it does not
-    answer, or asks another model.
+    Raises `BackendUnavailable` where the backend does not answer, or asks another model.
     """
     backend = Backend(record.backend)
     backend.wait_healthy(needed=1, timeout_s=_HEALTHY_S)
     reprocess.check(record.backend, record.alias)
     path = root / record.canaries
-    rows = list(files.read_jsonl(path)) if path.exists() else []
+    rows = kept_items(path, say)
     told = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
     task = _task(root, record)
     if rows and task is None:
@@ -46,12 +47,12 @@ def answer(
             f"{path}."
         )
     elif rows and task is not None:
+        kept = _kept(root, say)
         with Witness(engine) as witness:
-            seen = {row["id"]: _analysed(backend, task, row, record.timeout_s) for row in rows}
+            seen = {r["id"]: _analysed(backend, task, r, record.timeout_s, kept) for r in rows}
         if engine.name == "ollama" and live.digest not in witness.tags:
             say(f"{record.alias} was not seen at work in the engine: see whom the backend asks.")
-        told += f" {_told(record.alias, seen, say)}, since it offers no way to write their old "
-        told += f"fields back: those are in {path}."
+        told += f" {_told(record.alias, seen, say)}{_former(backend, storage_of(task), kept, path)}"
     say(told)
 
 
@@ -64,8 +65,39 @@ def _task(root: Path, record: Record) -> Task | None:
         return None
 
 
-def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Seen:
-    return reanalysis.reprocess(backend, storage_of(task), row, timeout_s)
+def _kept(root: Path, say: Callable[[str], None]) -> Kept | None:
+    """Return where the verification has kept what its items held, for `reprocess --restore`.
+
+    The last run is its own. None of an older driver; and of a damaged one, which `say` is told:
+    the items get their answers all the same.
+    """
+    try:
+        last = next(iter(Kept.by_last_run(root)), None)
+        return last if last and last.about().canaries else None
+    except FileUnusable as error:
+        say(f"the items cannot be given back what they held before: {error}")
+        return None
+
+
+def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float, kept: Kept | None) -> Seen:
+    """Have one item analysed, and note what it holds by it: only that is given back."""
+    seen = reanalysis.reprocess(backend, storage_of(task), row, timeout_s)
+    if kept and row["id"] in kept.about().canaries:
+        kept.leave(row["id"], seen.answer)
+    return seen
+
+
+def _former(backend: Backend, storage: Storage, kept: Kept | None, path: Path) -> str:
+    """Say how the items get back what they held before, as the end of a sentence."""
+    if not restoration.writable(backend_edits.find(backend), storage):
+        return f", since it offers no way to write their old fields back: those are in {path}."
+    if kept is None:
+        return f". What they held before is in {path}."
+    run = max(kept.about().runs, default="")
+    return (
+        f". `driver reprocess --restore {run} --yes` writes back what they held before, which is "
+        f"in {path}."
+    )
 
 
 def _told(alias: str, seen: Mapping[str, Seen], say: Callable[[str], None]) -> str:

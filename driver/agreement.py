@@ -101,12 +101,15 @@ def _later(one: Result, other: Result) -> bool:
 
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for items since, if only to be verified; or the items have
-    got back what they held before; or a deployment since has let others come in between.
+    got back what they held before; or a deployment since has let others come in between; or there
+    was no backend yet.
     """
     deployed = session.store.latest(stages.DEPLOY.name)
     if deployed and _later(deployed[1], result):
         return "a model has been deployed since"
     last = next(iter(Record.by_last_run(session.workspace)), None)
+    if last is None and session.backend_url and session.settings.reprocess.enabled:
+        return "it was done without a backend"
     executions = session.store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
     if last is None or job is None:

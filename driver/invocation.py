@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.errors import SettingsInvalid
+
 if TYPE_CHECKING:
     from driver.session import Session
     from driver.settings import Settings
@@ -20,12 +22,27 @@ def settings(arguments: argparse.Namespace) -> Settings:
     loaded = load(arguments.config, arguments.set)
     if arguments.workspace:
         loaded = loaded.model_copy(update={"workspace": arguments.workspace})
+    _check_name(loaded.workspace)
     return loaded
 
 
 def workspace(arguments: argparse.Namespace) -> Path:
     """Return the workspace; one that is named needs no settings."""
-    return Path(arguments.workspace or settings(arguments).workspace)
+    found = Path(arguments.workspace or settings(arguments).workspace)
+    _check_name(found)
+    return found
+
+
+def _check_name(workspace: Path) -> None:
+    """Raise `SettingsInvalid` for a workspace that no record could name: they are all UTF-8."""
+    try:
+        str(workspace.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsInvalid(
+            f"the name of the workspace {str(workspace)!a} is not UTF-8",
+            why=str(error),
+            todo="Rename the folder, or name another one: --workspace DIR.",
+        ) from error
 
 
 def session(arguments: argparse.Namespace) -> Session:

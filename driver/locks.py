@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from contracts import files
 from contracts.errors import FileUnusable, WindowOpen, WorkspaceBusy
 from driver import signature, users
 
@@ -49,11 +50,18 @@ def descriptors() -> tuple[int, ...]:
 def workspace(folder: Path, *, recovers: bool = False) -> Iterator[None]:
     """Hold a workspace for this process; `WorkspaceBusy` names the holder.
 
-    One that `recovers` takes also a lock file that it cannot write to.
+    One that `recovers` takes also a lock file that it cannot write to, and goes without one that is
+    not there and cannot be made: nobody holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     path = folder / "lock"
-    descriptor = _open(path, only_to_lock=recovers)
+    try:
+        descriptor = _open(path, only_to_lock=recovers)
+    except (FileUnusable, OSError):
+        if not recovers or not _is_missing(path):
+            raise
+        yield
+        return
     with _locked(descriptor, path, f"another driver works in {folder}"):
         _sign(descriptor, folder.resolve())
         yield
@@ -341,6 +349,15 @@ def _open(path: Path, *, only_to_lock: bool = False) -> int:
         with suppress(OSError):
             os.fchmod(descriptor, _EVERYBODY)
     return descriptor
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether it is sure that there is no such file; this user may not see it."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def _make(path: Path, flags: int) -> int:

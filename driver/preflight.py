@@ -94,7 +94,7 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
     ):
         storage_of(session.task)
     if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
-        snapshot.check(session.settings.snapshot, session.settings.task)
+        snapshot.check(session.settings.snapshot, session.settings.task, session.workspace)
     if stages.FETCH in running:
         fetch.check(session.settings.fetch)
     if stages.EVALUATE in running:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from contracts.errors import DockerUnavailable, InputMissing, RunUnreadable, WindowOpen
+from contracts.errors import (
+    DockerUnavailable,
+    FileUnusable,
+    InputMissing,
+    RunUnreadable,
+    WindowOpen,
+    without_userinfo,
+)
 from driver import candidates, damaged, locks, promotion, recent, records, verification
 from driver.docker_tls import Tls
+from driver.outside import World
 from driver.signals import SIGNALS
 from driver.store import STATE_FILE, Run, RunState
 from driver.window import Window
@@ -21,6 +30,11 @@ _OLD_ENGINE = (
     "A stage of the run that died may be at work still, and hold the GPU: its container could not "
     "be asked for.\nwhy: {0.what}: {0.why}\n"
     "do:  start that engine, or set DOCKER_HOST as it was in the run; then call recover again."
+)
+_UNKNOWN_ENGINE = (
+    "A stage of the run that died may be at work still, and hold the GPU: which Docker engine it "
+    "is on is not known; asked: {1}.\nwhy: {0.what}: {0.why}\n"
+    "do:  if it was another engine, set DOCKER_HOST as it was in the run, and call recover again."
 )
 
 
@@ -74,7 +88,7 @@ def _restore(workspace: Path, say: Callable[[str], None]) -> None:
     try:
         with locks.host(workspace, recovers=True):  # not into another run's training
             window.close()
-    except WindowOpen:  # one of the others is not
+    except (WindowOpen, FileUnusable):  # one of the others is not, or the record stays
         if window.away:
             say(back.format(window.away_s))
         raise
@@ -94,7 +108,10 @@ def _drop_candidates(workspace: Path, say: Callable[[str], None]) -> None:
 
 
 def _at_work(workspace: Path) -> list[str]:
-    """Return the stages that could not be stopped; `DockerUnavailable` where nobody knows."""
+    """Return the stages that could not be stopped.
+
+    Raises `DockerUnavailable` or `RunUnreadable` where nobody knows.
+    """
     noted, tls = _engine(workspace)
     if noted == "":
         return []  # they were processes
@@ -118,14 +135,18 @@ def stop_stages(
     """
     from driver.adapters.containers import LOCAL, within
 
-    (noted, tls), stopped = _engine(workspace), list[str]()
-    hosts = dict.fromkeys(host for host in (noted, os.environ.get("DOCKER_HOST")) if host)
+    unknown, stopped = None, list[str]()
+    try:
+        noted, tls = _engine(workspace)
+        known = {noted: tls} if noted else {}
+    except RunUnreadable as error:
+        unknown, noted, known = error, None, _engines_of_window(workspace)
+    hosts = dict.fromkeys(host for host in (*known, os.environ.get("DOCKER_HOST")) if host)
     for host in hosts or ("",):
         if (host or LOCAL) == but:
             continue
         try:
-            known = tls if host == noted else None
-            dropped = within(_STAGES_S, partial(_drop, workspace, host, known))
+            dropped = within(_STAGES_S, partial(_drop, workspace, host, known.get(host)))
         except DockerUnavailable as error:
             if noted != "":  # else its stages are processes, and no engine has to be here
                 say(_OLD_ENGINE.format(error))
@@ -133,6 +154,8 @@ def stop_stages(
         for name in dropped:
             say(f"Stopped {name}, which a driver that died has left running.")
         stopped += dropped
+    if unknown and not stopped:
+        say(_UNKNOWN_ENGINE.format(unknown, without_userinfo(", ".join(hosts))))
     return stopped
 
 
@@ -143,11 +166,25 @@ def _drop(workspace: Path, host: str, tls: Tls | None) -> list[str]:
 
 
 def _engine(workspace: Path) -> tuple[str | None, Tls | None]:
-    """Return the engine of the last run's stages, "" for none, None where that is not known; and
-    its certificates."""
+    """Return the engine of the last run's stages, "" for none, None where that was not noted; and
+    its certificates. Raises `RunUnreadable`."""
     try:
         run = Run.last(workspace, having=STATE_FILE) or Run.last(workspace)
-        noted = run.read_state() if run else RunState(run="", docker_host="")
-    except (RunUnreadable, OSError):
-        return None, None
+    except OSError as error:
+        raise RunUnreadable(f"the runs of {workspace} cannot be read", why=str(error)) from error
+    noted = run.read_state() if run else RunState(run="", docker_host="")
     return noted.docker_host, noted.docker_tls
+
+
+def _engines_of_window(workspace: Path) -> dict[str, Tls | None]:
+    """Return the engine of now and those that an open window names, with their certificates.
+
+    The run has most likely had its stages on one of them.
+    """
+    found: dict[str, Tls | None] = {World().default_engine(): None}
+    with suppress(FileUnusable):  # none, or a damaged one
+        record = Window(workspace, None).record()
+        found |= {other.host: other.tls for other in record.others}
+        if record.backend:
+            found[record.backend.docker_host] = record.backend.docker_tls
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
-from contracts.errors import InputMissing, RunUnreadable, WorkspaceBusy, without_userinfo
+from contracts.errors import InputMissing, RunUnreadable, without_userinfo
 from contracts.stage import Event, Job, Metrics, Result
 from driver.docker_tls import Tls
 
 M = TypeVar("M", bound=Metrics)
 REFUSAL_FILE = "refused.txt"
+_NAMED = "%Y%m%d-%H%M%S"
+"""A run's name, by the time in UTC."""
 STATE_FILE = "run.json"
 SETTINGS_FILE = "settings.json"
 _SMALL = 4_000_000
@@ -228,6 +230,14 @@ class RunState(BaseModel):
     stages: dict[str, StageState] = {}
 
 
+def _begun(run_id: str) -> datetime | None:
+    """Return the time by which a run is named; an older driver has put a number behind it."""
+    try:
+        return datetime.strptime(run_id[:15], _NAMED).replace(tzinfo=UTC)
+    except ValueError:  # not a run's name
+        return None
+
+
 class Run:
     """One run's folder, `workspace/runs/RUN`: settings, fingerprints, events, logs, report."""
 
@@ -238,19 +248,18 @@ class Run:
 
     @classmethod
     def create(cls, workspace: Path) -> Run:
-        """Make a new run, named by the time in UTC so that names sort and fit a model tag."""
-        stem = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-            run = cls(workspace, stem + suffix)
-            files.make_folder(run.folder.parent)
-            try:
-                run.folder.mkdir()
-            except FileExistsError:
-                continue
-            files.make_folder(run.folder / "logs")
-            files.fsync_path(run.folder.parent)
-            return run
-        raise WorkspaceBusy(f"cannot name a run in {workspace}", why="100 runs in one second")
+        """Make a new run, named by the time in UTC so that names sort and fit a model tag.
+
+        Later than every other, also where the clock was set back: the newest is known by its name.
+        """
+        runs = workspace / "runs"
+        files.make_folder(runs)
+        begun = filter(None, (_begun(path.name) for path in runs.iterdir()))
+        when = max([datetime.now(UTC), *(each + timedelta(seconds=1) for each in begun)])
+        run = cls(workspace, when.strftime(_NAMED))
+        for folder in (run.folder, run.folder / "logs"):
+            files.make_folder(folder)
+        return run
 
     @classmethod
     def last(cls, workspace: Path, having: str = "") -> Run | None:

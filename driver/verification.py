@@ -9,7 +9,7 @@ asks, and whatever else comes next (`recover`, a stage that has to run) takes it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,11 +30,12 @@ from driver import again, promotion, records, served, taken_back, versions
 from driver.host_stages.canaries import whole_answer
 from serving import connect
 from serving.engine import Engine
-from tasks import InvalidAnswer, load_task
+from tasks import InvalidAnswer, UnknownTask, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
 _SHOWN = 12  # digits of a digest
+_CUT_OFF = "has not come to the end of this verification"
 Say = Callable[[str], None]
 
 
@@ -159,16 +160,17 @@ def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
     """
     if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
+    elif isinstance(error, RulesNotKept):
+        take_back(root, engine, say, bad=False, reason="breaks a label rule in a few texts")
     else:
-        bad = isinstance(error, VerifyFailed) and not isinstance(error, RulesNotKept)
-        take_back(root, engine, say, bad=bad)
+        take_back(root, engine, say, bad=isinstance(error, VerifyFailed))
 
 
-def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
+def take_back(root: Path, engine: Engine, say: Say, *, bad: bool, reason: str = _CUT_OFF) -> None:
     """Undo the deployment of a model that was not verified; `say` is told what was done.
 
-    With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it has
-    given none, and may be tried again, and one that was accepted before stays. Raises nothing,
+    With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it may
+    be tried again, and one that was accepted before stays, in spite of `reason`. Raises nothing,
     since the failure of the verification is the one to tell: what cannot be done now the next start
     does.
     """
@@ -177,7 +179,7 @@ def take_back(root: Path, engine: Engine, say: Say, *, bad: bool) -> None:
         record = read(root)
         if record is None:
             return
-        if not bad and _stays(root, record, say):
+        if not bad and _stays(root, record, say, reason):
             return
         if bad:
             named = {record.version} - {record.alias}
@@ -210,20 +212,20 @@ def settle(root: Path, say: Say, *, unfinished: bool) -> None:
         say(f"a verification was interrupted, and what it left cannot be undone now: {error}")
 
 
-def _stays(root: Path, record: Record, say: Say) -> bool:
+def _stays(root: Path, record: Record, say: Say, reason: str = _CUT_OFF) -> bool:
     """Return whether a model without a verdict stays live, since it was accepted before."""
     if not served.is_accepted(root, record.alias, record.digest):
         return False
     _drop(root)
     say(
-        f"NOT ROLLED BACK: this verification of {record.version} has not come to its end, but it "
-        "had passed one before, or `driver rollback` has asked for it: it stays as it is."
+        f"NOT ROLLED BACK: {record.version} {reason}, but it had passed a verification before, or "
+        "`driver rollback` has asked for it: it stays as it is."
     )
     return True
 
 
 def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
-    """Return whether the engine gives no answer of the new model, and one of the version before.
+    """Return whether the engine gives no answer of the new model, and one of a version before it.
 
     Then the engine is there, and the users would be better off with that version.
     """
@@ -236,13 +238,23 @@ def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
         older = versions.way_back(root, models, record.alias, record.digest, record.previous)
         if live is None or live.digest != record.digest or not older:
             return False
-        if _answers(engine, record, record.alias) or not _answers(engine, record, older[0]):
+        if _answers(engine, record, record.alias):
             return False
-        engine.unload(older[0])
+        good = _first_that_answers(engine, record, older)
     except RetrainError:  # who is not there to be asked shows nothing
         return False
-    say(f"{record.version} gives no answer to the canary, and {older[0]} gives one.")
-    return True
+    if good:
+        say(f"{record.version} gives no answer to the canary, and {good} gives one.")
+    return bool(good)
+
+
+def _first_that_answers(engine: Engine, record: Record, tags: Sequence[str]) -> str:
+    """Return the first of these versions that gives an answer to the canary, "" where none does."""
+    for tag in tags:
+        if _answers(engine, record, tag):
+            engine.unload(tag)  # its runner would show this name for what the alias is asked
+            return tag
+    return ""
 
 
 def _answers(engine: Engine, record: Record, tag: str) -> bool:
@@ -301,6 +313,9 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             _drop(root)
             return
         good = older[0]
+        if len(older) > 1 and record.task:  # the one before may be broken: a model can be forced
+            with suppress(UnknownTask):  # taken out of the tasks since
+                good = _first_that_answers(engine, record, older) or good
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
         never = record.digest in taken_back.digests(root, models)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import files
-from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError, WindowOpen
+from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable, RetrainError
 from driver import users
 from driver.docker_tls import in_effect
 from driver.outside import World
@@ -77,7 +77,7 @@ class Window:
         """Return when the backend was away: until now where it still is."""
         try:
             since = self.record().stopped_at if self.is_open else None
-        except WindowOpen:  # told by whoever has to close it
+        except FileUnusable:  # told by whoever has to close it
             since = None
         return self.away if since is None else [*self.away, (since, time.time())]
 
@@ -87,18 +87,21 @@ class Window:
         return self._path.exists()
 
     def record(self) -> Record:
-        """Return what has to come back; `WindowOpen` for a record that cannot be read."""
+        """Return what has to come back; `FileUnusable` for a record that cannot be read.
+
+        Only a person can mend that, so it is no `WindowOpen`, which may well pass by itself.
+        """
         try:
             return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
         except PermissionError as error:
             owner = users.owner_of(self._path)
-            raise WindowOpen(
+            raise FileUnusable(
                 f"cannot read {self._path}",
                 why=f"it is {owner}'s, and this is {users.me()}",
                 todo=f"Call recover as {owner} (`sudo -u {owner} python -m driver recover …`).",
             ) from error
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
-            raise WindowOpen(
+            raise FileUnusable(
                 f"cannot read {self._path}",
                 why=str(error),
                 todo="Start the backend's container by hand, then remove the file.",
@@ -257,7 +260,8 @@ class Window:
 
         `renew` lets compose make the container anew for a changed environment, also one that runs
         while nothing is stopped. Raises `BackendUnavailable`, or `WindowOpen` for one of the
-        others, and keeps the record of it, when something does not come back.
+        others, and keeps the record of it, when something does not come back; `FileUnusable` for a
+        record that cannot be read, or removed when all is back.
         """
         busy = self._reprocess_before_renewal() if renew else False
         back: tuple[Record, list[tuple[Other, RetrainError]]] | None = None
@@ -308,13 +312,23 @@ class Window:
         return failed
 
     def _forget(self, record: Record, failed: list[tuple[Other, RetrainError]]) -> None:
-        """Remove the record, or leave on it only the others that are not back."""
+        """Remove the record, or leave on it only the others that are not back.
+
+        Raises `FileUnusable` where it stays.
+        """
         if failed:
             others = tuple(other for other, _ in failed)
             with suppress(OSError):  # a full disk: then all of it is looked at once more
                 self._write(Record(opened_at=record.opened_at, others=others))
             return
-        files.remove(self._path)
+        try:
+            files.remove(self._path)
+        except OSError as error:  # a file system that has gone read-only, for one
+            raise FileUnusable(
+                f"what was stopped is back, but its record could not be removed: {self._path}",
+                why=str(error.strerror),
+                todo="Remove that file: as long as it is there, it counts as stopped.",
+            ) from error
 
     def _reprocess_before_renewal(self) -> bool | None:
         """Wait for a bulk reprocess that a renewal would end; return whether it is under way still.

@@ -37,11 +37,12 @@ class SnapshotMetrics(Metrics):
     items: int
     reviewed: int
     unusable_reviews: int = 0
-    """Reviews in the backend that are no whole valid label; their items go to the quarantine."""
+    """Reviews that are no whole valid label: the label stage completes those that lack added fields
+    alone, and puts the others into quarantine."""
 
     def summary(self) -> str:
         """Return the counts."""
-        unusable = f", {self.unusable_reviews} unusable reviews" if self.unusable_reviews else ""
+        unusable = f", {self.unusable_reviews} that are not whole" if self.unusable_reviews else ""
         return f"{self.items} items, {self.reviewed} reviewed labels{unusable}"
 
 

@@ -24,6 +24,10 @@ MOST_AT_ONCE = 1000
 _MOST_LISTINGS = 4  # the first, and three more after a change under way
 _CONNECT_TIMEOUT_S = 5.0
 _TODO = "Check backend.url and that the backend runs (`docker ps`, `docker logs NAME`)."
+# Not as a whole URL: a message shows that without its user and password.
+_LOG_IN = (
+    "Set backend.url with what it asks for, between http:// and the host: USER:PASSWORD@HOST:PORT."
+)
 # Without these a listed item says too little for a snapshot, and is read one by one.
 _LISTED = ("content", "is_manually_reviewed", "metadata")
 
@@ -109,13 +113,14 @@ class Backend:
         while True:
             problem = self._unhealthy_because()
             in_a_row = 0 if problem else in_a_row + 1
-            seen = problem or f"{in_a_row} good answers in a row"
+            seen = _in_short(problem) if problem else f"{in_a_row} good answers in a row"
             if in_a_row >= needed:
                 return
             if time.monotonic() + pause_s > deadline:
                 raise BackendUnavailable(
                     f"the backend {self.url} did not become healthy within {timeout_s:.0f} s",
                     why=f"seen last: {seen}; {needed} good answers in a row are needed",
+                    todo=_LOG_IN if problem and problem.todo == _LOG_IN else "",
                 )
             if problem:
                 meanwhile()
@@ -141,15 +146,16 @@ class Backend:
         else:
             self._object("POST", "/api/llm/disable")
 
-    def _unhealthy_because(self) -> str | None:
+    def _unhealthy_because(self) -> BackendUnavailable | None:
         try:
             status = self._object("GET", "/health").get("status")
             if status != "healthy":
-                return f"/health says {status!r}"
+                return BackendUnavailable(f"/health says {status!r}")
             if not self.admin_health().database_ok:
-                return "/api/admin/health says that the database is not reached"
+                said = "/api/admin/health says that the database is not reached"
+                return BackendUnavailable(said)
         except BackendUnavailable as error:
-            return f"{error.what} ({error.why})"
+            return error
         return None
 
     # --- items ----------------------------------------------------------------------------------
@@ -176,7 +182,10 @@ class Backend:
 
     def item(self, item_id: str) -> dict[str, Any]:
         """Return one item; raises `ItemUnavailable` where there is none, or it cannot be shown."""
-        return self._item_object("GET", item_id)
+        found = self._item_object("GET", item_id)
+        if "id" not in found:
+            raise self._unexpected(f"/api/items/{item_id}", found)
+        return found
 
     def shown(self, item_id: str) -> dict[str, Any] | None:
         """Return one item, None where there is none or it cannot be shown."""
@@ -355,7 +364,7 @@ class Backend:
                 "page fail. Correct that row; a part of the items is never exported."
             )
         if status in {401, 403}:  # no record keeps the password of an address
-            todo = "Set backend.url with what it asks for: http://USER:PASSWORD@HOST:PORT."
+            todo = _LOG_IN
         return BackendUnavailable(
             f"the backend refuses {method} {url}",
             why=f"status {status}: {answer}",
@@ -369,6 +378,10 @@ class Backend:
             why=f"it answered {str(answer)[:200]}",
             todo="Check that backend.url names the backend and not another service.",
         )
+
+
+def _in_short(error: BackendUnavailable) -> str:
+    return f"{error.what} ({error.why})" if error.why else error.what
 
 
 def _names_by_channel(sources: list[dict[str, Any]]) -> dict[str, str]:

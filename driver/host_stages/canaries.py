@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import EngineUnavailable, RetrainError
+from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import Backend, ItemUnavailable, ModelNotAsked
@@ -60,6 +62,16 @@ class Canary:
     """Digest of what the item holds by it (`answer_digest`); "" where nothing is known to be."""
 
 
+class Unasked(StrEnum):
+    """Why an item of the snapshot shows nothing of the model."""
+
+    REVIEWED = "reviewed"
+    ANOTHER = "another article by its title"
+    MISSING = "not found"
+    HIDDEN = "not shown (status 500)"
+    LOST = "not found, or reviewed, once asked about"
+
+
 def ask(
     context: StageContext[VerifyParams], engine: Engine, backend: Backend, alias: str, kept: Path
 ) -> list[Canary]:
@@ -68,19 +80,18 @@ def ask(
     `kept` gets the fields of each item from before, in front of its first analysis; what it holds
     already stays, as it is from before a kill. It ends early where more items than allowed have got
     no answer: none of the rest would get one. Raises `ModelNotAsked` where another model than
-    `alias` has answered, `BackendUnavailable` where the backend does not answer at all.
+    `alias` has answered, `BackendUnavailable` where the backend does not answer at all, or shows
+    not one item. None is asked where all are reviewed, or the snapshot is of another backend.
     """
     task, wanted = load_task(context.job.task), context.params.items
     storage = storage_of(task)
     expected = engine.models()[alias].digest
-    before = {row["id"]: row for row in files.read_jsonl(kept)} if kept.exists() else {}
+    before = {row["id"]: row for row in kept_items(kept, say)}
     seen: list[Canary] = []
+    unasked = Counter[Unasked]()
     shown = engine.name != "ollama"  # llama.cpp serves in this process, where no backend asks it
-    for row in candidates(task, context.input(ITEMS), context.input(LABELS)):
-        if len(seen) == wanted:
-            break
-        if (item := _usable(backend, storage, row)) is None:
-            continue
+    rows = candidates(task, context.input(ITEMS), context.input(LABELS))
+    for row, item in _usable(backend, storage, rows, unasked, wanted):
         named: Row = {name: row[name] for name in ("id", "title") if name in row}
         before.setdefault(row["id"], named | {"fields": item})
         files.write_jsonl(kept, before.values())
@@ -90,6 +101,7 @@ def ask(
         with Witness(engine) as witness:
             found = _analysed(backend, task, row, context.params.timeout_s)
         if found is None:
+            unasked[Unasked.LOST] += 1
             continue
         record.leave(row["id"], found.answer)
         shown = shown or expected in witness.tags
@@ -100,11 +112,52 @@ def ask(
             found = _asked_directly(context, engine, task, row, alias, found)
         seen.append(found)
         context.progress(1 + len(seen), 1 + wanted, "answers")
-        if sum(each.unanswered for each in seen) > context.params.max_error_share * wanted:
+        silent = sum(each.unanswered for each in seen)
+        if len(seen) == wanted or silent > context.params.max_error_share * wanted:
             return seen
-    if len(seen) < wanted:
-        say(f"only {len(seen)} items of the snapshot can be asked through the backend")
+    say(f"only {len(seen)} items of the snapshot can be asked through the backend")
+    if not seen:
+        _require_reason(backend, unasked)
     return seen
+
+
+def kept_items(path: Path, tell: Callable[[str], None]) -> list[Row]:
+    """Return the items that were asked about (`id`, `title`), with the `fields` from before.
+
+    None where there is no such file. Of a damaged one, every line that still names an item; `tell`
+    is told how many do not.
+    """
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    found = [row for line in lines if (row := _kept_item(line)) is not None]
+    if lost := len(lines) - len(found):
+        tell(f"{path} is damaged: {lost} of its {len(lines)} lines name no item, and are left out")
+    return found
+
+
+def _kept_item(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    named = row.get("id") if isinstance(row, dict) else None
+    return row if isinstance(named, str) and named and named.isprintable() else None
+
+
+def _require_reason(backend: Backend, unasked: Counter[Unasked]) -> None:
+    """Raise `BackendUnavailable` where no item was asked for a reason that may be the backend's.
+
+    It is not where what it shows is reviewed, or of another snapshot.
+    """
+    told = f"not one item of the snapshot can be asked through {backend.url}"
+    why = ", ".join(f"{number} {reason}" for reason, number in unasked.items())
+    if unasked[Unasked.HIDDEN] or unasked[Unasked.LOST]:
+        raise BackendUnavailable(told, why=why)
+    if unasked[Unasked.MISSING] == unasked.total():
+        listed = backend.items()
+        if not listed or backend.shown(str(listed[0]["id"])) is None:
+            raise BackendUnavailable(told, why=f"{why}; nor does it show another one")
 
 
 def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> Record:
@@ -171,17 +224,32 @@ def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
     return Canary(row["id"], broken=tuple(broken), positive=task.positive(output))
 
 
-def _usable(backend: Backend, storage: Storage, row: Row) -> Row | None:
-    """Return what a new analysis of the item changes, in the item's own form.
+def _usable(
+    backend: Backend,
+    storage: Storage,
+    rows: Iterable[Row],
+    unasked: Counter[Unasked],
+    most_lost: int,
+) -> Iterator[tuple[Row, Row]]:
+    """Yield each row to be asked about, and what a new analysis changes of its item, in the item's
+    own form; count in `unasked` why the others are not.
 
-    None for one that is not to be asked.
+    Ends where `most_lost` items were lost: the backend does not find what it has shown before.
     """
-    item = backend.shown(row["id"])
-    if item is None or reanalysis.another_article(row, item):
-        return None
-    if item.get("is_manually_reviewed") is True:
-        return None
-    return analysed(item, storage)
+    for row in rows:
+        if unasked[Unasked.LOST] == most_lost:
+            return
+        try:
+            item = backend.item(row["id"])
+        except ItemUnavailable as error:
+            unasked[Unasked.MISSING if error.unknown else Unasked.HIDDEN] += 1
+            continue
+        if reanalysis.another_article(row, item):
+            unasked[Unasked.ANOTHER] += 1
+        elif item.get("is_manually_reviewed") is True:
+            unasked[Unasked.REVIEWED] += 1
+        else:
+            yield row, analysed(item, storage)
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float) -> Canary | None:

@@ -16,6 +16,7 @@ from contracts.params import (
     FetchMetrics,
     FetchParams,
 )
+from contracts.safetensors_header import read_header
 from contracts.stages import (
     BASE,
 )
@@ -60,11 +61,15 @@ def check(params: FetchParams) -> None:
     _check_json(folder / "tokenizer.json", "model")
     tensors: dict[str, Stored] = {}
     for name, indexed in weights.items():
-        found = _check_safetensors(folder / name)
+        path = folder / name
+        found = {
+            entry.name: Stored(entry.dtype, entry.shape, path, entry.begin, entry.end)
+            for entry in read_header(path)
+        }
         tensors |= found
         if indexed and (odd := set(found) ^ indexed):
             raise BaseModelMissing(
-                f"{folder / name} does not hold the tensors that {_INDEX} has in it",
+                f"{path} does not hold the tensors that {_INDEX} has in it",
                 why=", ".join(sorted(odd)[:5]),
                 todo="Fetch index and weights anew, from one version of the model.",
             )
@@ -115,10 +120,7 @@ def _complete_index(folder: Path) -> None:
     index = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(index.get("metadata"), dict):
         return
-    found = [
-        each for name in _weights(folder) for each in _check_safetensors(folder / name).values()
-    ]
-    size = sum(each.end - each.begin for each in found)
+    size = sum(entry.bytes for name in _weights(folder) for entry in read_header(folder / name))
     files.write_json(path, {**index, "metadata": {"total_size": size}})
 
 
@@ -132,33 +134,6 @@ def _check_json(path: Path, key: str) -> Any:
         ) from error
 
 
-def _check_safetensors(path: Path) -> dict[str, Stored]:
-    """Return a file's tensors, its size held to its own header.
-
-    A cut copy would be found out only in training.
-
-    Eight bytes of length, a JSON header, then the data (the safetensors format).
-    """
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError("it is shorter than its header")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        start, tensors = 8 + length, {}
-        for name, told in header.items():
-            begin, end = (start + offset for offset in told["data_offsets"])
-            tensors[name] = Stored(str(told["dtype"]), tuple(told["shape"]), path, begin, end)
-        wanted = max(each.end for each in tensors.values())
-        found = path.stat().st_size
-        if wanted != found:
-            raise ValueError(f"it has {found} bytes, and its header speaks of {wanted}")
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BaseModelMissing(f"{path} is damaged", why=str(error)) from error
-    return tensors
-
-
 def _take(source: Path, target: Path) -> None:
     """Hard-link a folder's files, as a copy of 28 GB is waste; copy across file systems."""
     shutil.rmtree(target, ignore_errors=True)
@@ -166,7 +141,7 @@ def _take(source: Path, target: Path) -> None:
         if not path.is_file():
             continue
         copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(copy.parent)
         original = path.resolve()  # the hub's cache is full of symbolic links
         # A private file is copied, since the store's are made readable and links share their mode.
         readable = original.stat().st_mode & 0o444 == 0o444

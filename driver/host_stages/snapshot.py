@@ -12,8 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts import files
+from contracts.derived_labels import REVIEW, of_label
 from contracts.entrypoint import StageContext
 from contracts.errors import ItemsInvalid, SettingsInvalid, without_userinfo
+from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.label_definition import LabelDefinition
 from contracts.params import (
     SnapshotMetrics,
     SnapshotParams,
@@ -57,11 +60,13 @@ def work(context: StageContext[SnapshotParams], backend_url: str = "") -> Snapsh
     """Write items.jsonl and reviewed.jsonl.
 
     An item holds the task's input fields only, a reviewed row `id` and `label`; and `unusable`, the
-    reason, where the backend's review is no whole valid label: its item is not for the teacher
-    either. Raises `ItemsInvalid` for the first row that cannot be used, naming file and line, and
-    `BackendUnavailable` where the backend does not give all its items.
+    reason, where the backend's review is no whole valid label, or a file's was one before the task
+    was edited: the label stage completes those that lack added fields alone, and asks nobody about
+    the others. Raises `ItemsInvalid` for the first row that cannot be used, naming file and line,
+    and `BackendUnavailable` where the backend does not give all its items.
     """
-    snapshot = _take(context.params, load_task(context.job.task), Path.cwd(), backend_url)
+    task = load_task(context.job.task)
+    snapshot = _take(context.params, task, Path.cwd(), context.root, backend_url)
     items = files.write_jsonl(context.output(ITEMS), snapshot.items)
     reviewed = files.write_jsonl(context.output(REVIEWED), snapshot.reviewed)
     context.progress(items, items, "items")
@@ -69,9 +74,11 @@ def work(context: StageContext[SnapshotParams], backend_url: str = "") -> Snapsh
     return SnapshotMetrics(items=items, reviewed=reviewed - unusable, unusable_reviews=unusable)
 
 
-def check(params: SnapshotParams, task_name: str, backend_url: str = "") -> SnapshotMetrics:
+def check(
+    params: SnapshotParams, task_name: str, workspace: Path, backend_url: str = ""
+) -> SnapshotMetrics:
     """Raise the first error that `work` would raise; writes nothing."""
-    snapshot = _take(params, load_task(task_name), Path.cwd(), backend_url)
+    snapshot = _take(params, load_task(task_name), Path.cwd(), workspace, backend_url)
     reviewed, unusable = len(snapshot.reviewed), snapshot.unusable
     return SnapshotMetrics(
         items=len(snapshot.items), reviewed=reviewed - unusable, unusable_reviews=unusable
@@ -96,7 +103,9 @@ def source_digest(params: SnapshotParams, task_name: str, cwd: Path, backend_url
     return files.digest_text(files.canonical_json(parts))
 
 
-def _take(params: SnapshotParams, task: Task, cwd: Path, backend_url: str) -> _Snapshot:
+def _take(
+    params: SnapshotParams, task: Task, cwd: Path, workspace: Path, backend_url: str
+) -> _Snapshot:
     if params.source == "backend":
         taken = _take_backend(task, _backend(backend_url))
     else:
@@ -108,7 +117,8 @@ def _take(params: SnapshotParams, task: Task, cwd: Path, backend_url: str) -> _S
             todo="Set snapshot.items to JSONL files, or snapshot.source=backend.",
         )
     known = {row["id"] for row in taken.items}
-    from_files = list(_reviewed(task, _matched(params.reviewed, cwd), known))
+    earlier = _earlier(workspace, task)
+    from_files = list(_reviewed(task, _matched(params.reviewed, cwd), known, earlier))
     # A file is named on purpose, so it wins over what stands in the backend.
     labels = {row["id"]: row for row in [*taken.reviewed, *from_files]}
     return _Snapshot(taken.items, list(labels.values()))
@@ -155,8 +165,18 @@ def _item(task: Task, row: Row, place: str) -> Row:
         ) from error
 
 
-def _reviewed(task: Task, paths: Iterable[Path], known: set[str]) -> Iterator[Row]:
-    places: dict[str, str] = {}
+def _earlier(workspace: Path, task: Task) -> list[LabelDefinition]:
+    """Return the definitions of the task that this workspace has labelled under."""
+    if not (workspace / CACHE_FILE).is_file():
+        return []
+    with LabelCache(workspace / CACHE_FILE) as cache:
+        return cache.noted_definitions(task.name)
+
+
+def _reviewed(
+    task: Task, paths: Iterable[Path], known: set[str], earlier: Sequence[LabelDefinition]
+) -> Iterator[Row]:
+    now, places = LabelDefinition.of(task), dict[str, str]()
     for place, row in _rows(paths):
         row_id, label = row.get("id"), row.get("label")
         # The id is a number where a row was exported from the backend, as it is in its items.
@@ -171,9 +191,11 @@ def _reviewed(task: Task, paths: Iterable[Path], known: set[str]) -> Iterator[Ro
         try:
             yield {"id": row_id, "label": _label(task, label)}
         except InvalidAnswer as error:
-            raise ItemsInvalid(
-                f"{place} is no label of the task {task.name}", why=str(error)
-            ) from error
+            if of_label(label, now, earlier, REVIEW) is None:
+                raise ItemsInvalid(
+                    f"{place} is no label of the task {task.name}", why=str(error)
+                ) from error
+            yield {"id": row_id, "label": label, "unusable": str(error)}
 
 
 def _label(task: Task, label: Row) -> Row:
@@ -233,7 +255,11 @@ def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
     rows = [_review(task, item) for item in items if item.get("is_manually_reviewed") is True]
     lines = [f"  item {row['id']}: {row['unusable']}" for row in rows if "unusable" in row]
     if lines:
-        say(f"{len(lines)} reviewed items are no valid label, and go to the quarantine:", *lines)
+        say(
+            f"{len(lines)} reviewed items are no valid label, and go to the quarantine, but for "
+            "those that only lack fields which were added since:",
+            *lines,
+        )
     return rows
 
 

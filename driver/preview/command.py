@@ -27,7 +27,7 @@ def show(session: Session, count: int, since: str, out: Path | None) -> int:
             session,
             count,
             since_when(session, since),
-            lambda done, total: console.say(f"asked {done} of {total}"),
+            lambda task, done, total: console.say(f"the task {task}: asked {done} of {total}"),
         )
     shown.show(found, console)
     files.write_text(path, shown.markup(found, session.task))

@@ -6,7 +6,6 @@ the label stage keeps it, and the label stage asks the same. No label changes by
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from contracts.derived_labels import Asker
 from contracts.errors import EngineUnavailable
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import Edit, LabelDefinition, compare
+from driver import preflight
 from driver.preview.chosen import Chosen, choose
 from driver.preview.sides import Question, Side, Told
 from serving.attempts import Attempt, context_for
@@ -24,7 +24,6 @@ from serving.engine import Answer, ChatServer
 from serving.teachers import (
     TeacherIdentity,
     TeacherServer,
-    connect_teachers,
     identify_teacher,
     remembered_teacher,
 )
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 4
 """Requests at once: Ollama's usual number of slots or more, and few enough for any other server."""
-Say = Callable[[int, int], None]
-"""Told (done, total) in requests."""
+Say = Callable[[str, int, int], None]
+"""Told under which definition, and (done, total) of its requests."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,11 @@ def preview(session: Session, count: int, since: tuple[str, LabelDefinition], sa
     """
     name, before = since
     now, chosen = LabelDefinition.of(session.task), choose(session, count)
-    servers = connect_teachers(os.environ, session.workspace, session.settings.label.teacher)
-    try:
-        with LabelCache(session.workspace / CACHE_FILE) as cache:
-            rows, asked = _compared(session, cache, servers, chosen, (before, now), say)
-    finally:
-        for each in servers:
-            each.server.close()
+    with (
+        LabelCache(session.workspace / CACHE_FILE) as cache,
+        preflight.connected_teachers(session) as servers,
+    ):
+        rows, asked = _compared(session, cache, servers, chosen, (before, now), say)
     fields = tuple(dict.fromkeys([*now.fields, *before.fields]))
     return Preview(name, compare(before, now), fields, rows, asked)
 
@@ -110,7 +107,7 @@ def _compared(
     }
     first = servers[0].server, servers[0].tag
     asked = 0
-    for side in (old, new):
+    for side, called in ((old, "as it was"), (new, "as it is now")):
         if side is new and params.backfill:
             new.complete(cache, items)
         wanted = list(side.wanted(cache, items))
@@ -120,7 +117,7 @@ def _compared(
             _ask(first, wanted, options, params.timeout_s), 1
         ):
             cache.put(question.key, [asdict(attempt)])
-            say(done, len(wanted))
+            say(called, done, len(wanted))
         asked += len(wanted)
     rows = [
         Compared(each, old.told(cache, each.item), new.told(cache, each.item)) for each in chosen

@@ -85,7 +85,8 @@ def _end(run: Run) -> str:
         return f"how run {run.id} has ended cannot be told: {error.what}"
     if noted.failure:
         return f"run {run.id} has ended: {noted.failure.what}"
-    due = any(each.state in _DUE for each in noted.stages.values())
+    # A driver that was killed before its first note has left none.
+    due = not noted.stages or any(each.state in _DUE for each in noted.stages.values())
     return f"run {run.id} has ended" if noted.ended_at or not due else ""
 
 

@@ -28,10 +28,10 @@ def show(workspace: Path) -> int:
     if run is None:
         console.print(f"There is no run in {escape(str(workspace))} yet.")
         return 0
-    stages = run.read_state().stages
+    state = run.read_state()
     alive = locks.is_held(workspace)
     table = Table("stage", "state", "time", "result", title=f"Run {run.id}", title_justify="left")
-    for name, noted in stages.items():
+    for name, noted in state.stages.items():
         shown = noted.state
         if shown == "running" and not alive:
             shown = "interrupted"
@@ -41,6 +41,8 @@ def show(workspace: Path) -> int:
         took = duration(noted.seconds) if noted.seconds else ""
         table.add_row(escape(name), escape(shown), took, escape(text))
     console.print(table)
+    for drift in state.accepted_drift:
+        console.print(f"[yellow]! accepted (--accept-drift): {escape(drift)}[/yellow]")
     console.print(f"Run folder: {escape(str(run.folder))}")
     return 0
 

@@ -23,14 +23,14 @@ _FORCE = "To let this one go live all the same: python -m driver run --force REA
 
 
 def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
-    """Return the head of the report: the verdict, what the gate found, the figures that decide."""
+    """Return the head: the verdict, accepted drift, what the gate found, the deciding figures."""
     verdict = found.read(stages.EVALUATE, stages.VERDICT)
     tone, said, text = _said(found, verdict)
     text = (*text, _took(found))
     return (
         f'<div class="verdict {tone}"><strong>{escape(said)}</strong>'
         f"{''.join(map(_paragraph, text))}</div>"
-        f"{_findings(verdict)}{_cards(scores)}"
+        f"{_accepted(found)}{_findings(verdict)}{_cards(scores)}"
     )
 
 
@@ -160,6 +160,15 @@ def _took(found: Finished) -> str:
 
 def _date(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%A, %Y-%m-%d at %H:%M UTC}"
+
+
+def _accepted(found: Finished) -> str:
+    """Return the differences from the backend that break answers, and were gone on with."""
+    lines = "".join(
+        f'<li><span class="mark bad">✗</span>{escape(each)}' for each in found.state.accepted_drift
+    )
+    head = "Accepted (--accept-drift): the backend cannot keep or show every answer of this task"
+    return f"<h3>{escape(head)}</h3><ul class=findings>{lines}</ul>" if lines else ""
 
 
 def _findings(verdict: Mapping[str, Any] | None) -> str:

@@ -37,8 +37,9 @@ _CHARACTERS_PER_TOKEN = 2.5  # of an answer at its longest; English has more
 def begin(name: str, fields: Sequence[str], language: str) -> int:
     """Write the task and its sample, and say what comes next; the command's exit code."""
     task = given.task_name(name)
-    if importlib.util.find_spec(f"tasks.{task}"):
-        raise _taken(task, files.ROOT / "tasks" / task)
+    if found := importlib.util.find_spec(f"tasks.{task}"):
+        folders = found.submodule_search_locations  # None for a module
+        raise _taken(task, Path(folders[0] if folders else str(found.origin)))
     parts = _Parts(task, given.fields(fields), " ".join(language.split()))
     sample = files.ROOT / "examples" / f"{task}-sample"
     package = files.ROOT / "tasks" / task
@@ -61,7 +62,7 @@ class _Parts:
             "name": name,
             "alias": name.replace("_", "-"),
             "title": name.replace("_", " ").capitalize(),
-            "language": language,
+            "language": language.replace("$", "$$"),  # the prompts are templates in turn
             "Item": self._item,
             "Answer": self._answer,
         }
@@ -179,16 +180,21 @@ def _declared(field: Given) -> str:
         ),
     }[field.kind]
     null = " | None" if field.nullable else ""
-    meaning = field.meaning or f"{field.title} of the item."
-    if field.values and not field.meaning:
-        meaning += f" One of {', '.join(field.values)}."
-    elif field.values:
-        meaning = f"{meaning.rstrip('.')}: {', '.join(field.values)}."
-    meaning += " null if there is none." if field.nullable else ""
     said = bounds.split(", ") if bounds else []
-    said += [f"title={literal(field.title)}", f"description={literal(meaning)}"]
+    said += [f"title={literal(field.title)}", f"description={literal(_meaning(field))}"]
     inside = "".join(f"        {each},\n" for each in said)
     return f"    {field.name}: {kind}{null} = Field(\n{inside}    )"
+
+
+def _meaning(field: Given) -> str:
+    """Return what the teacher is told of a field, with its values and whether it may be null."""
+    meaning = field.meaning or f"{field.title} of the item."
+    if field.values:
+        link = ": " if field.meaning else ". One of "
+        meaning = f"{meaning.rstrip('.')}{link}{', '.join(field.values)}."
+    if field.nullable and not re.search(r"\bnull\b", meaning):
+        meaning = f"{meaning.rstrip('.')}; null if there is none."
+    return meaning
 
 
 def _value(field: Given, row: Mapping[str, Any], turn: int) -> Any:

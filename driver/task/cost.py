@@ -7,9 +7,8 @@ and nothing is changed. Rows of the same text count once, as they are asked once
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,9 @@ from contracts.derived_labels import (
 )
 from contracts.label_cache import CACHE_FILE, Derived, LabelCache, is_attempt
 from contracts.label_definition import LabelDefinition
+from driver import preflight
 from driver.plan import Action, Step
-from serving.teachers import connect_teachers, remembered_teacher
+from serving.teachers import remembered_teacher
 from tasks.definition import InvalidAnswer, Item, Task
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Rows:
     """That were never labelled."""
     quarantined: int = 0
     """Of which no more is asked."""
+    reviewed: int = 0
+    """Whose label a person has given whole; above only as far as the teacher is asked too."""
 
     @property
     def labelled(self) -> int:
@@ -82,22 +84,31 @@ class Cost:
             "never labelled": rows.new,
         }
         why = ", ".join(f"{count} {name}" for name, count in whole.items() if count)
-        parts = [f"{rows.kept} rows keep their labels"]
+        parts = [f"{rows.reviewed} reviewed rows stay as they are"] if rows.reviewed else []
+        if rows.kept:
+            parts.append(f"{rows.kept} rows keep their labels")
         if rows.completed:
-            parts.append(f"{rows.completed} are asked for {', '.join(self.fields)} alone")
+            parts.append(
+                f"{rows.completed} {_rows(parts)} asked for {', '.join(self.fields)} alone"
+            )
         if rows.labelled:
-            parts.append(f"{rows.labelled} are labelled ({why})")
+            parts.append(f"{rows.labelled} {_rows(parts)} labelled ({why})")
         if rows.quarantined:
             parts.append(f"{rows.quarantined} stay in quarantine")
-        return f"label: {'; '.join(parts)}{self._time()}"
+        return f"label: {'; '.join([*parts, self._time()])}"
 
     def _time(self) -> str:
         if not self.rows.completed and not self.rows.labelled:
-            return "; the teacher is asked nothing"
+            return "the teacher is asked nothing"
         if self.seconds is None:
-            return "; how long that takes was not measured yet"
+            return "how long that takes was not measured yet"
         most = "at most" if self.at_most else "about"
-        return f"; {most} {pace.in_words(self.seconds)} by the pace of the last labelling"
+        return f"{most} {pace.in_words(self.seconds)} by the pace of the last labelling"
+
+
+def _rows(said: Sequence[str]) -> str:
+    """Return the verb of a part, with its subject where it is the first one."""
+    return "are" if said else "rows are"
 
 
 def of(session: Session) -> Cost | None:
@@ -106,19 +117,18 @@ def of(session: Session) -> Cost | None:
         return None
     if not (session.workspace / CACHE_FILE).is_file():
         return None
-    servers = connect_teachers(os.environ, session.workspace, session.settings.label.teacher)
-    with LabelCache(session.workspace / CACHE_FILE) as cache:
-        try:
-            teacher = remembered_teacher(servers, cache.teachers())
-        finally:
-            for each in servers:
-                each.server.close()
+    with (
+        LabelCache(session.workspace / CACHE_FILE) as cache,
+        preflight.connected_teachers(session) as servers,
+    ):
+        teacher = remembered_teacher(servers, cache.teachers())
         if teacher is None:
             return None
         asker = Asker.of(teacher.tag, teacher.digest, session.settings.label)
-        items, incomplete = _items(session, cache)
+        items, incomplete, reviewed = _items(session, cache)
         count = _Count(session, cache, asker, items)
-        return _priced(count.rows(incomplete), tuple(sorted(count.fields)), session.workspace)
+        rows = replace(count.rows(incomplete), reviewed=reviewed)
+        return _priced(rows, tuple(sorted(count.fields)), session.workspace)
 
 
 def announce(session: Session, plan: Sequence[Step]) -> None:
@@ -129,12 +139,12 @@ def announce(session: Session, plan: Sequence[Step]) -> None:
         session.display.note(found.text())
 
 
-def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[Item, Base]]]:
-    """Return the items that the teacher is asked about: without a review, and a few with one; and
-    those whose review it is asked to complete, with it."""
+def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[Item, Base]], int]:
+    """Return the items that the teacher is asked about: without a review, and a few with one; those
+    whose review it is asked to complete, with it; and how many reviews are whole."""
     last = session.store.latest(stages.SNAPSHOT.name)
     if last is None:
-        return [], []
+        return [], [], 0
     at = {name: session.workspace / each.path for name, each in last[1].outputs.items()}
     reviews = {str(row["id"]): row for row in files.read_jsonl(at[stages.REVIEWED.name])}
     model, params = session.task.item, session.settings.label
@@ -147,14 +157,15 @@ def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[
         for key, row in reviews.items()
         if key in items
         and (base := of_label(row.get("label"), now, earlier, REVIEW)) is not None
-        and base.asked
         and base.can_stand(now.fields, session.task.parse)
     }
+    lacking = [(items[key], base) for key, base in bases_of.items() if base.asked]
     wanted = [item for item in read if item.id not in reviews]
-    whole = [key for key, row in reviews.items() if key not in bases_of and "unusable" not in row]
-    gold = gold_sample((key for key in whole if key in items), params.gold_sample)
+    usable = {key for key, row in reviews.items() if "unusable" not in row} & items.keys()
+    whole = {*usable, *bases_of} - {item.id for item, _ in lacking}
+    gold = gold_sample(whole, params.gold_sample)
     asked = [*wanted, *(items[key] for key in gold)] if wanted else []
-    return asked, [(items[key], base) for key, base in bases_of.items()]
+    return asked, lacking, len(whole)
 
 
 class _Count:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from driver.session import Session
 
 _UNTOLD = "the label prompt does not say so: only who was asked for it alone is asked again"
+_UNCOUNTED = (
+    "label: rows are counted once there is a snapshot and the teacher was asked something "
+    "(`driver label --preview 20` does)"
+)
 _ANEW = "no answer of before can stand: every row is labelled anew"
 
 
@@ -40,7 +44,7 @@ def show(session: Session, since: str, *, as_json: bool) -> int:
     print(f"{session.task.name}, since {name}:")
     for what, effect in effects(edit, now):
         print(f"  {what}: {effect}")
-    print(price.text() if price else "label: nothing to count by: no snapshot or no answers yet")
+    print(price.text() if price else _UNCOUNTED)
     print(f"train: {training}")
     return 0
 
@@ -95,10 +99,10 @@ def _rows_with(name: str, now: LabelDefinition) -> str:
 
 def _training(session: Session, edit: Edit, price: cost.Cost | None) -> str:
     """Return whether the training has to be repeated, and why."""
-    last = session.store.latest(stages.TRAIN.name)
-    if last is None:
+    trained = {job.task_digest for job, _ in session.store.executions(stages.TRAIN.name)}
+    if not trained:
         return "never finished yet"
-    if last[0].task_digest != session.task_digest:
+    if session.task_digest not in trained:
         return "has to be repeated: a model is trained for one definition of the task"
     asked = price and (price.rows.completed or price.rows.labelled)
     if asked or edit.added or edit.removed:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -21,6 +23,7 @@ TYPES = ("text", "flag", "score", "count", "date", "list")
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,29}")
 _VALUE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _MOST_FIELDS = 20
+_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 # Classes that the module of the answer uses itself.
 _TAKEN = {"Annotated", "BaseModel", "ConfigDict", "Field", "StrEnum", "StringConstraints"}
 
@@ -56,13 +59,28 @@ def camel(name: str) -> str:
 
 def task_name(text: str) -> str:
     """Return the name of a task if it can be one; raises `SettingsInvalid`."""
-    if not _NAME.fullmatch(text) or keyword.iskeyword(text):
+    if keyword.iskeyword(text):
         raise SettingsInvalid(
             f"{text!r} cannot be the name of a task",
-            why="it is the name of a Python package, which others import",
-            todo="Take 2 to 30 small letters, digits and underscores, a letter first.",
+            why="it is a word of the Python language, and the name is that of a package",
+            todo=f"Take another one, as {text}_task.",
+        )
+    if not _NAME.fullmatch(text):
+        raise SettingsInvalid(
+            f"{text!r} cannot be the name of a task",
+            why="it is the name of a Python package: 2 to 30 small letters of a to z, digits and "
+            "underscores, a letter first",
+            todo=f"Take {near}, say." if (near := _near(text)) else "Take another one.",
         )
     return text
+
+
+def _near(text: str) -> str:
+    """Return the nearest text that can be a name, "" where there is none."""
+    written = text.lower().translate(_WRITTEN_OUT)
+    plain = unicodedata.normalize("NFKD", written).encode("ascii", "ignore").decode()
+    near = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:30].rstrip("_")
+    return near if _NAME.fullmatch(near) and not keyword.iskeyword(near) else ""
 
 
 def field(text: str) -> Given:
@@ -115,17 +133,19 @@ def fields(texts: Sequence[str]) -> tuple[Given, ...]:
 
 
 def _asked() -> list[Given]:
-    """Ask for fields until an empty line; nobody is asked where there is no terminal."""
+    """Ask for fields until an empty line, or the end of the input; nobody is asked where there is
+    no terminal."""
     found: list[Given] = []
     if not sys.stdin.isatty():
         return found
     print(f"Fields of the answer, in order, as NAME:TYPE[:MEANING]. Types: {', '.join(TYPES)}, or")
     print("the values of a choice (good|bad); ? behind the type lets it be null. Empty: done.")
-    while text := input("field: ").strip():
-        try:
-            found.append(field(text))
-        except SettingsInvalid as error:
-            print(error)
+    with suppress(EOFError):
+        while text := input("field: ").strip():
+            try:
+                found.append(field(text))
+            except SettingsInvalid as error:
+                print(error)
     return found
 
 

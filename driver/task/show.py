@@ -109,8 +109,8 @@ def _tables(found: Glance) -> Iterable[_Shown]:
     )
     for name, shape in source.choices.items():
         yield name, ("value", "meaning"), [(each.value, each.meaning) for each in shape.choices]
-    whole = [(each,) for each in source.as_a_whole]
-    yield "as a whole", ("before any rule is looked at",), whole
+    if whole := [(each,) for each in source.as_a_whole]:
+        yield "as a whole", ("before any rule is looked at",), whole
     yield (
         f"prompts (tokens {found.counted})",
         ("prompt", "characters", "tokens"),

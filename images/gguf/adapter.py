@@ -21,9 +21,9 @@ from contracts.gguf_header import F32
 from contracts.params import GgufParams
 from contracts.stages import BASE, LORA_ADAPTER, REFERENCE
 from images.gguf.programs import Tell, run_converter
-from images.gguf.trained import read_back
+from images.gguf.trained import CONVERT_ANEW, read_back
 from images.weights.adapter_config import CONFIG, read_config
-from images.weights.checks import Pair, check_pair
+from images.weights.checks import TRAIN_ANEW, Pair, check_pair
 from images.weights.lora import WEIGHTS, Lora, NotCovered
 from images.weights.model_files import base_config
 from images.weights.tokenizer import check_tokenizer
@@ -71,7 +71,11 @@ def check(context: StageContext[GgufParams], path: Path) -> None:
     }
     for key, wanted in expected.items():
         if (found := header.values.get(key)) != wanted:
-            raise SentinelTripped(f"sentinel gguf: {key} is {found!r} instead of {wanted!r}")
+            raise SentinelTripped(
+                f"sentinel gguf: {key} is {found!r} instead of {wanted!r}",
+                why="the engine would scale the adapter by it, or take the file for another kind",
+                todo=CONVERT_ANEW,
+            )
     written = sorted(
         (tensor.name.rpartition(".lora_")[2], tensor.shape)
         for tensor in header.tensors
@@ -82,6 +86,7 @@ def check(context: StageContext[GgufParams], path: Path) -> None:
             f"sentinel gguf: the file holds {len(header.tensors)} matrices, not the "
             f"{len(trained)} of the adapter",
             why="their number, shapes or type differ",
+            todo=CONVERT_ANEW,
         )
 
 
@@ -112,6 +117,7 @@ def _require_plain(pair: Pair) -> None:
         raise SentinelTripped(
             "sentinel weights_changed: the adapter changes no weight",
             why="A or B of each matrix is zero, so their product is",
+            todo=TRAIN_ANEW,
         )
 
 

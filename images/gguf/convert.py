@@ -41,7 +41,13 @@ from images.gguf.finished import Finished
 from images.gguf.programs import Parts, Tell
 from images.gguf.resemblance import check_resemblance
 from images.gguf.source import Source, source_of
-from images.gguf.trained import VOCABULARY, check_metadata, check_vocabulary, read_back
+from images.gguf.trained import (
+    CONVERT_ANEW,
+    VOCABULARY,
+    check_metadata,
+    check_vocabulary,
+    read_back,
+)
 from images.weights.shards import by_name, is_recomputed, model_shards
 
 _PRE_TOKENIZER = {"qwen3": "qwen2"}
@@ -218,7 +224,11 @@ def _check_tensors(header: Header, count: int) -> None:
     every = set().union(*layers.values())
     if lacking := {layer: every - parts for layer, parts in layers.items() if every - parts}:
         layer, parts = min(lacking.items())
-        raise SentinelTripped(f"sentinel gguf: layer {layer} has no {min(parts)}")
+        raise SentinelTripped(
+            f"sentinel gguf: layer {layer} has no {min(parts)}",
+            why="other layers have it",
+            todo=CONVERT_ANEW,
+        )
 
 
 def _check_types(header: Header, outtype: str) -> None:
@@ -230,10 +240,16 @@ def _check_types(header: Header, outtype: str) -> None:
     as_asked = [t for t in matrices if t.type == matrix_type(outtype, t.shape[0])]
     if 2 * len(as_asked) <= len(matrices):
         raise SentinelTripped(
-            f"sentinel gguf: {len(as_asked)} of {len(matrices)} matrices are of type {outtype}"
+            f"sentinel gguf: {len(as_asked)} of {len(matrices)} matrices are of type {outtype}",
+            why="more than half have to be, or the file is not what its name says",
+            todo=CONVERT_ANEW,
         )
 
 
 def _same(what: str, found: Any, expected: Any) -> None:
     if found != expected:
-        raise SentinelTripped(f"sentinel gguf: the {what} is {found!r} instead of {expected!r}")
+        raise SentinelTripped(
+            f"sentinel gguf: the {what} is {found!r} instead of {expected!r}",
+            why="the file is not the model that was trained, as it was asked for",
+            todo=CONVERT_ANEW,
+        )

@@ -178,6 +178,7 @@ def _check_merged(merging: Merging, updates: Mapping[str, Update], pair: Pair) -
         raise SentinelTripped(
             f"sentinel merged_tensors: {len(lost)} updates of the adapter are not in the GGUF",
             why=", ".join(sorted(lost)[:5]),
+            todo="Set gguf.way=two_step, and report it.",
         )
     check_changed(merging.changed, pair)
 

@@ -101,12 +101,12 @@ def measure(model: Path, rows: Path, task: str, chunks: int, out: Path, tell: Te
     `SettingsInvalid` for too little text: what llama-imatrix counts is more exact than what the
     driver has estimated.
     """
-    chat = load_task(task).chat
+    program, chat = find_program("llama-imatrix"), load_task(task).chat
     texts = ["".join(chat.render_training(row["messages"])) for row in files.read_jsonl(rows)]
     text = out.with_name("imatrix.txt")
     files.write_text(text, "\n".join(sorted(texts, key=files.digest_text)) + "\n")
     command = [
-        *(find_program("llama-imatrix"), "-m", str(model), "-f", text.name, "-o", str(out)),
+        *(program, "-m", str(model), "-f", text.name, "-o", str(out)),
         *("--parse-special", "--no-ppl", "-c", str(IMATRIX_CHUNK), "--chunks", str(chunks)),
         *("-ngl", "0", "-t", str(_threads())),
     ]
@@ -127,7 +127,8 @@ def measure(model: Path, rows: Path, task: str, chunks: int, out: Path, tell: Te
         if short:
             raise too_little_text(short[0]) from error
         raise
-    text.unlink()
+    finally:
+        text.unlink()
 
 
 def quantize(model: Path, outtype: str, imatrix: Path | None, out: Path, tell: Tell) -> None:

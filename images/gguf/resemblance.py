@@ -55,6 +55,7 @@ tools leave on normally distributed weights (q8_0 0.0054, Q6_K 0.018, Q5_K 0.036
 0.071). Seen where every 96th column is 40 times as large: 0.013, 0.038, 0.051, 0.077, 0.09. At
 most, in a block of 32 with two opposite outliers: 8 / 15 / sqrt(12) = 0.154 in Q4_K."""
 
+_TODO = "Run the stage again: both are made anew."
 _CHUNK = 2**20
 """Weights that are dequantised at a time: a dozen MiB with all that numpy holds beside them."""
 
@@ -72,7 +73,9 @@ def check_resemblance(first: Path, other: Path, tell: Tell) -> float:
     ours, theirs = ({t.name: t for t in header.tensors} for header in headers)
     if {n: t.shape for n, t in ours.items()} != {n: t.shape for n, t in theirs.items()}:
         raise SentinelTripped(
-            f"sentinel variant_weights: {other.name} has other tensors than {first.name}"
+            f"sentinel variant_weights: {other.name} has other tensors than {first.name}",
+            why="both are made of one model",
+            todo=_TODO,
         )
     dequantize = _dequantizer()
     sides = [_data(path) for path in (first, other)]
@@ -96,7 +99,7 @@ def check_resemblance(first: Path, other: Path, tell: Tell) -> float:
                     f"sentinel variant_weights: {mine.name} differs by {error:.2g} of its size "
                     f"between {first.name} and {other.name}",
                     why=f"rounding explains at most {limit:.2g}; one of the files is damaged",
-                    todo="Run the stage again: both are made anew.",
+                    todo=_TODO,
                 )
             worst = max(worst, error / limit if limit else 0.0)
             tell(done / len(pairs))

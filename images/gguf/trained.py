@@ -21,7 +21,7 @@ VOCABULARY = (_TOKENS, _TYPES, _MERGES)
 """The arrays of a header that `check_vocabulary` looks at."""
 
 _NORMAL, _BYTE = 1, 6  # enum llama_token_type in llama.h: never made from their own text as such
-_TODO = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
+CONVERT_ANEW = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
 
 
 def read_back(path: Path, arrays: Collection[str] = ()) -> Header:
@@ -30,7 +30,7 @@ def read_back(path: Path, arrays: Collection[str] = ()) -> Header:
         return read_header(path, arrays)
     except (GgufInvalid, OSError) as error:
         raise SentinelTripped(
-            "sentinel gguf: the file cannot be read back", why=str(error)
+            "sentinel gguf: the file cannot be read back", why=str(error), todo=CONVERT_ANEW
         ) from error
 
 
@@ -48,20 +48,21 @@ def check_metadata(header: Header, trained: Trained) -> None:
         if (found := header.values.get(key)) != wanted:
             raise SentinelTripped(
                 f"sentinel gguf_metadata: {key} is {found!r}, and {wanted!r} in training",
-                todo=_TODO,
+                why="the engine takes it from here",
+                todo=CONVERT_ANEW,
             )
     if header.values.get("tokenizer.ggml.add_bos_token") is True:
         raise SentinelTripped(
             "sentinel gguf_metadata: an engine would put a token in front of every prompt",
             why="tokenizer.ggml.add_bos_token is true; training rows have no such token",
-            todo=_TODO,
+            todo=CONVERT_ANEW,
         )
     template = header.values.get("tokenizer.chat_template", "")
     if trained.chat_template and files.digest_text(str(template)) != trained.chat_template:
         raise SentinelTripped(
             "sentinel gguf_metadata: the chat template is not the one of the training",
             why=f"it begins with {str(template)[:60]!r}" if template else "there is none",
-            todo=_TODO,
+            todo=CONVERT_ANEW,
         )
 
 
@@ -83,7 +84,8 @@ def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
             found = repr(tokens[number]) if number < len(tokens) else "missing"
             raise SentinelTripped(
                 f"sentinel gguf_vocabulary: token {number} is {found}, and {text!r} in training",
-                todo=_TODO,
+                why="the engine would read other texts than the model has learnt",
+                todo=CONVERT_ANEW,
             )
     wanted = [each if isinstance(each, str) else " ".join(each) for each in _merges(tokenizer)]
     if merges != wanted:
@@ -91,7 +93,7 @@ def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
             f"sentinel gguf_vocabulary: the {len(merges)} merges are not the {len(wanted)} of the "
             "training",
             why="the same text would become other tokens",
-            todo=_TODO,
+            todo=CONVERT_ANEW,
         )
     types = header.arrays.get(_TYPES, [])
     _check_ordinary(tokenizer, types)
@@ -100,7 +102,7 @@ def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:
             raise SentinelTripped(
                 f"sentinel gguf_vocabulary: {text} is an ordinary token",
                 why="an engine would split this markup into letters",
-                todo=_TODO,
+                todo=CONVERT_ANEW,
             )
 
 
@@ -117,7 +119,7 @@ def _check_ordinary(tokenizer: dict[str, Any], types: list[Any]) -> None:
             f"sentinel gguf_vocabulary: {len(marked)} ordinary tokens are markup, the first is "
             f"{marked[0]!r}",
             why="an engine would cut texts at them, or leave them out of answers",
-            todo=_TODO,
+            todo=CONVERT_ANEW,
         )
 
 

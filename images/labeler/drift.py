@@ -70,7 +70,8 @@ def check_candidate(
         measured,
         _limit(_served_type(context, engine), known),
         what="the candidate, as served, does not predict what base and adapter do",
-        todo=f"{base} has to be the model of fetch, in one of {', '.join(drift.GGUF)}."
+        todo=f"{base} has to be the model of fetch, in one of {', '.join(drift.GGUF)}; if it is, "
+        "convert the adapter anew (`python -m driver stage gguf`)."
         if base
         else "Convert anew (`python -m driver stage gguf`), take a wider gguf.outtype, or set "
         "OLLAMA_KV_CACHE_TYPE=f16 if it is another.",
@@ -159,7 +160,11 @@ def _served_type(context: StageContext[EvaluateParams], engine: Engine) -> str:
     try:
         return file_type(read_header(context.input(GGUF)))
     except GgufInvalid as error:
-        raise SentinelTripped("sentinel gguf: the file cannot be read", why=str(error)) from error
+        raise SentinelTripped(
+            "sentinel gguf: the file cannot be read",
+            why=str(error),
+            todo="Convert anew: `python -m driver stage gguf`.",
+        ) from error
 
 
 def _limit(served: str, known: Reference) -> Limit:

@@ -23,6 +23,7 @@ from contracts.params import (
     MergeMetrics,
     MergeParams,
 )
+from contracts.safetensors_header import Entry, read_header
 from contracts.stages import (
     BASE,
     LORA_ADAPTER,
@@ -31,19 +32,17 @@ from contracts.stages import (
 from images.merger.drift import check_against_training
 from images.merger.streamed import Meter, Progress, spared_threads, write_shard
 from images.weights.arithmetic import check_finite
-from images.weights.checks import check_changed, check_pair
+from images.weights.checks import REPORT, Pair, check_changed, check_pair
 from images.weights.lora import NotCovered, Update
 from images.weights.model_files import DTYPES, base_config, write_the_rest
 from images.weights.shards import (
     INDEX,
     NAMES,
     SINGLE,
-    Entry,
     by_name,
     index_of,
     is_recomputed,
     model_shards,
-    read_header,
 )
 
 PROGRESS = "merge.json"
@@ -68,7 +67,7 @@ def work(context: StageContext[MergeParams]) -> MergeMetrics:
         why = str(reason)
         changed = _by_peft(context, why, pair.touched)
     untied = bool(why) and _is_untied(pair.config, out)
-    _check_written(pair.tensors, out, dtype, untied=untied)
+    _check_written(_expected(pair, out, untied=untied), out, dtype)
     check_changed(changed, pair)
     config = {**pair.config, "tie_word_embeddings": False} if untied else pair.config
     write_the_rest(base, out, config, dtype)
@@ -142,6 +141,9 @@ def _by_peft(context: StageContext[MergeParams], why: str, modules: set[str]) ->
         check_finite(name, new)
         if not torch.equal(_read(before[old], old).to(dtype), new):
             changed.add(name)
+    # A head that the adapter holds beside its embedding, and keeps tied, is that tensor still.
+    if HEAD not in after and embedding in changed and HEAD.removesuffix(".weight") in modules:
+        changed.add(HEAD)
     return changed
 
 
@@ -175,23 +177,39 @@ def _read(path: Path, name: str) -> torch.Tensor:
 
 
 # --- what has to hold ----------------------------------------------------------------------------
-def _check_written(
-    base: Mapping[str, Entry], out: Path, dtype: torch.dtype, *, untied: bool
-) -> None:
-    """Compare the headers: the same names, shapes, the asked type.
+def _expected(pair: Pair, out: Path, *, untied: bool) -> dict[str, Entry]:
+    """Return the base's tensors as the merged model has to have them.
 
-    So a tied head stays tied; one that is `untied` is a tensor more, of the embedding's shape.
+    A tied head stays tied: a copy of the embedding in the base's files is not written by PEFT's
+    way, and may be missing. One that is `untied` is there, of the embedding's shape.
     """
+    base = pair.tensors
     if untied and (embedding := embedding_of(base)):
-        base = {HEAD: base[embedding], **base}
+        return {HEAD: base[embedding], **base}
+    if pair.config.get("tie_word_embeddings") and HEAD not in _places(out):
+        base.pop(HEAD, None)
+    return base
+
+
+def _check_written(base: Mapping[str, Entry], out: Path, dtype: torch.dtype) -> None:
+    """Compare the headers: the same names, shapes, the asked type."""
     after = by_name(model_shards(out))
     if odd := {name for name in set(base) ^ set(after) if not is_recomputed(name)}:
         raise SentinelTripped(
             "sentinel tensor_names: the merged model has other tensors than the base",
             why=", ".join(sorted(odd)[:5]),
+            todo=REPORT,
         )
     for name, entry in after.items():
         if entry.shape != base[name].shape:
-            raise SentinelTripped(f"sentinel shapes: {name} was written as {entry.shape}")
+            raise SentinelTripped(
+                f"sentinel shapes: {name} was written as {entry.shape}",
+                why=f"it is {base[name].shape} in the base",
+                todo=REPORT,
+            )
         if entry.dtype != NAMES[dtype]:
-            raise SentinelTripped(f"sentinel dtype: {name} was written in {entry.dtype}")
+            raise SentinelTripped(
+                f"sentinel dtype: {name} was written in {entry.dtype}",
+                why=f"merge.dtype asks for {NAMES[dtype]}",
+                todo=REPORT,
+            )

@@ -23,10 +23,11 @@ import torch
 
 from contracts import files
 from contracts.errors import BaseModelMissing
+from contracts.safetensors_header import Entry
 from images.weights.arithmetic import BLOCK, check_finite, merge_block, unscaled
 from images.weights.lora import Update
 from images.weights.notes import Notes, state
-from images.weights.shards import FLOATS, Entry, layout
+from images.weights.shards import FLOATS, layout
 
 _IN_FLIGHT = 4  # blocks that may wait to be digested and written
 _QUIET_S = 0.5

@@ -119,7 +119,11 @@ def _check_attached(model: Any, touched: set[str], with_lora: set[str]) -> None:
     beside them (trained biases, `modules_to_save`, another kind of adapter) has to have its place.
     """
     if not hasattr(model.base_model, "merge_and_unload"):
-        raise SentinelTripped(f"sentinel adapter_modules: {type(model).__name__} cannot be merged")
+        raise SentinelTripped(
+            f"sentinel adapter_modules: {type(model).__name__} cannot be merged",
+            why="PEFT has no way to add what it trains to the base's weights",
+            todo="Train a kind of adapter that can be, as LoRA is.",
+        )
     modules = {
         name.removeprefix("base_model.model."): module for name, module in model.named_modules()
     }
@@ -133,6 +137,7 @@ def _check_attached(model: Any, touched: set[str], with_lora: set[str]) -> None:
             f"sentinel attached_modules: {len(difference)} modules differ between the adapter and "
             "the base model",
             why=", ".join(difference[:5]),
+            todo="Merge the adapter into the base that it was trained on.",
         )
 
 

@@ -72,7 +72,11 @@ def read_split(
     if not kept:
         raise LabelsMissing(f"{path.name} has no row to train on")
     if not any(row.trained_tokens for row in kept):
-        raise SentinelTripped("sentinel trained_tokens: no token of any row would be learnt")
+        raise SentinelTripped(
+            "sentinel trained_tokens: no token of any row would be learnt",
+            why=f"no answer in {path.name} has one",
+            todo="Check the rows of the split.",
+        )
     return Split(kept, [row.id for row in long])
 
 
@@ -96,6 +100,7 @@ def encode(row: dict[str, Any], tokenizer: Any, chat: ChatFormat) -> Row:
         raise SentinelTripped(
             f"sentinel end_of_turn: the answer of row {row_id} does not end with {chat.turn_end}",
             why="a model that never learns to stop answers until its limit",
+            todo="Check the base's tokenizer, which has to know this markup as one token.",
         )
     markup = {tokenizer.convert_tokens_to_ids(text): text for text in chat.control_tokens}
     if found := [markup[token] for token in answer_ids[:-1] if token in markup]:

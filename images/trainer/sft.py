@@ -90,6 +90,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             if name in logs and not math.isfinite(logs[name]):
                 raise SentinelTripped(
                     f"sentinel finite_loss: {name} is {logs[name]} at step {state.global_step}",
+                    why="most likely a step was too large",
                     todo="Lower train.learning_rate, or raise train.warmup_ratio.",
                 )
         shown = {

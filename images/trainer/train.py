@@ -259,10 +259,15 @@ def _publish_adapter(checkpoint: Path, out: Path, *, base_digest: str) -> None:
     """
     tensors = load_file(checkpoint / ADAPTER)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise SentinelTripped("sentinel finite_adapter: the adapter holds NaN or infinity")
+        raise SentinelTripped(
+            "sentinel finite_adapter: the adapter holds NaN or infinity",
+            why="most likely a step was too large",
+            todo="Lower train.learning_rate.",
+        )
     if not any(bool(t.any()) for name, t in tensors.items() if "lora_B" in name):
         raise SentinelTripped(
             "sentinel adapter_changed: the adapter is as it was before the training",
+            why="B of each LoRA is zero, so it changes no weight",
             todo="Look at the learning rate and the number of steps.",
         )
     out.mkdir(parents=True, exist_ok=True)

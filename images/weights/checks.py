@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts.base_model import Stored, check_base
 from contracts.errors import SentinelTripped
+from contracts.safetensors_header import Entry
 from images.weights.adapter_config import read_config
 from images.weights.lora import (
     NotCovered,
@@ -19,10 +20,13 @@ from images.weights.lora import (
     without_effect,
 )
 from images.weights.model_files import base_config
-from images.weights.shards import FLOATS, Entry, by_name, model_shards
+from images.weights.shards import FLOATS, by_name, model_shards
 
 BASE_BY_DIGEST = "base@sha256:"
 """What the trainer writes in front of the digest of its base, as the adapter's base model."""
+
+REPORT = "Keep the adapter, and report it."
+TRAIN_ANEW = "Train again: look at train.learning_rate and the number of steps."
 
 _log = logging.getLogger(__name__)
 
@@ -98,9 +102,14 @@ def check_changed(changed: set[str], pair: Pair) -> None:
         raise SentinelTripped(
             "sentinel untouched_tensors: tensors without a LoRA have changed",
             why=", ".join(sorted(stray)[:5]),
+            todo=REPORT,
         )
     if not changed:
-        raise SentinelTripped("sentinel weights_changed: the merge has changed no weight")
+        raise SentinelTripped(
+            "sentinel weights_changed: the merge has changed no weight",
+            why="the adapter's update is zero, or below one rounding everywhere",
+            todo=TRAIN_ANEW,
+        )
     if same := touched - set(of_adapter.values()):
         zero = without_effect(pair.adapter, same)
         for modules, reason in (

@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from contracts.errors import InputMissing, SentinelTripped
+from contracts.safetensors_header import Entry
 from images.weights.adapter_config import read_config
-from images.weights.shards import FLOATS, Entry
+from images.weights.shards import FLOATS
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -149,12 +150,20 @@ def touched_modules(adapter: Path, base: Collection[str]) -> set[str]:
                         todo="Take the adapter as it was trained: it was converted or damaged.",
                     )
                 if not bool(torch.isfinite(tensor).all()):
-                    raise SentinelTripped(f"sentinel finite_adapter: NaN or infinity in {name}")
+                    raise SentinelTripped(
+                        f"sentinel finite_adapter: NaN or infinity in {name}",
+                        why="its training took too large a step, or the file is damaged",
+                        todo="Train again with a lower train.learning_rate.",
+                    )
                 modules.add(_module_among(name, own))
     except (OSError, SafetensorError) as error:
         raise InputMissing(f"the adapter's {WEIGHTS} is damaged", why=str(error)) from error
     if not modules:
-        raise SentinelTripped("sentinel adapter_modules: the adapter holds no LoRA")
+        raise SentinelTripped(
+            "sentinel adapter_modules: the adapter holds no LoRA",
+            why=f"{WEIGHTS} has no tensor",
+            todo="Train again, or give it another adapter.",
+        )
     return modules
 
 

@@ -1,21 +1,20 @@
-"""The safetensors format, as much of it as a merge that never holds a model needs.
+"""A model's safetensors files, as far as a merge that never holds a model needs them.
 
-A file is 8 bytes of header length (little endian), a JSON header, and the tensors' bytes one after
-another: https://huggingface.co/docs/safetensors, section Format. All offsets follow from names,
-types and shapes, so the header can be written before the first tensor is there.
+How a header is read stands in contracts/safetensors_header.py. All offsets in it follow from names,
+types and shapes, so one can be written before the first tensor is there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import torch
 
 from contracts.errors import BaseModelMissing
+from contracts.safetensors_header import Entry, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -25,72 +24,6 @@ NAMES = {dtype: name for name, dtype in FLOATS.items()}
 
 _METADATA = {"format": "pt"}  # transformers refuses a file without it
 _ALIGNMENT = 8
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: type as the header names it, shape, place in the file in bytes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-    @property
-    def elements(self) -> int:
-        """Return the number of values; 1 for a scalar."""
-        return prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Return the size in the file."""
-        return self.end - self.begin
-
-
-def read_header(path: Path) -> list[Entry]:
-    """Return the tensors of a file in the order of their bytes.
-
-    Raises `BaseModelMissing` for what is no safetensors file, one that was cut off, and one whose
-    tensors have more or fewer bytes than their shapes need.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        text = stream.read(length) if length <= size - 8 else b""
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        start = 8 + length
-        entries = [
-            Entry(
-                name,
-                told["dtype"],
-                tuple(told["shape"]),
-                *(start + n for n in told["data_offsets"]),
-            )
-            for name, told in header.items()
-        ]
-        for entry in entries:
-            _check_span(entry)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BaseModelMissing(f"{path} is no safetensors file", why=str(error)) from error
-    entries.sort(key=lambda entry: (entry.begin, entry.end))
-    if max((entry.end for entry in entries), default=start) != size:
-        raise BaseModelMissing(
-            f"{path} is not whole", why=f"it has {size} bytes, its header others"
-        )
-    return entries
-
-
-def _check_span(entry: Entry) -> None:
-    """Raise ValueError where what is read by the shape would be others' bytes."""
-    if not all(type(size) is int and size >= 0 for size in entry.shape):
-        raise ValueError(f"{entry.name} has the shape {entry.shape}")
-    if entry.dtype not in FLOATS:  # none of those is read here
-        return
-    if entry.bytes != (needed := entry.elements * FLOATS[entry.dtype].itemsize):
-        raise ValueError(f"{entry.name} has {entry.bytes} bytes, and needs {needed}")
 
 
 def layout(

@@ -18,13 +18,18 @@ def check_tokenizer(folder: Path, trained: Trained) -> None:
     if not trained.tokenizer:
         return
     if not path.is_file():
-        raise SentinelTripped(f"sentinel tokenizer: {folder.name} has no tokenizer.json")
+        raise SentinelTripped(
+            f"sentinel tokenizer: {folder.name} has no tokenizer.json",
+            why="it was trained with one",
+            todo=_TODO,
+        )
     added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens") or []
     tokens = {each["content"]: each["id"] for each in added}
     for text, wanted in trained.control_tokens.items():
         if tokens.get(text) != wanted:
             raise SentinelTripped(
                 f"sentinel tokenizer: {text} is token {tokens.get(text)}, was {wanted} in training",
+                why="the model would read other markup than it has learnt",
                 todo=_TODO,
             )
     if files.digest_path(path) != trained.tokenizer:
@@ -35,7 +40,9 @@ def check_tokenizer(folder: Path, trained: Trained) -> None:
         )
     if trained.chat_template and chat_template_digest(folder) != trained.chat_template:
         raise SentinelTripped(
-            "sentinel tokenizer: the chat template is not the one of the training", todo=_TODO
+            "sentinel tokenizer: the chat template is not the one of the training",
+            why="the model would be asked in another form than it has learnt",
+            todo=_TODO,
         )
 
 

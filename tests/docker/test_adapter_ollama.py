@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import requests
+import torch
+from safetensors.torch import load_file, save_file
 
 from contracts import files, reference
 from contracts.entrypoint import StageContext
@@ -26,6 +29,7 @@ from examples import tiny_qwen3
 from images.labeler import parity
 from images.labeler.contestants import Question
 from images.labeler.drift import check_candidate
+from images.weights.lora import WEIGHTS
 from serving.ollama import Ollama
 from tasks import load_task
 from tests.docker.stage_compose import ROOT
@@ -50,6 +54,7 @@ class Made:
     """A base, an adapter on it as a GGUF, and the record of what both predict."""
 
     base: Path
+    lora: Path
     gguf: Path
     record: Path
 
@@ -60,7 +65,7 @@ def made(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     lora = adapter_of(tiny_base, root / "lora_adapter")
     reference.write(root / "reference.json", recorded(tiny_base, lora, rows(4)))
     gguf, _ = converted_adapter(root / "ws", tiny_base, lora)
-    return Made(tiny_base, gguf, root / "reference.json")
+    return Made(tiny_base, lora, gguf, root / "reference.json")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +117,28 @@ def test_another_base_under_the_name_is_refused(made: Made, engine: Ollama, tmp_
     with pytest.raises(SentinelTripped, match="sentinel gguf_drift") as caught:
         drift_on(tmp_path, made, engine, OTHER)
     assert f"{OTHER} has to be the model of fetch" in caught.value.todo
+
+
+def _twice(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t * (2 if ".lora_B." in name else 1) for name, t in weights.items()}
+
+
+def _half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    halved = sorted(name for name in weights if ".lora_B." in name)[::2]
+    return {name: t * (name not in halved) for name, t in weights.items()}
+
+
+@pytest.mark.parametrize("plant", [_twice, _half])
+def test_another_adapter_than_the_one_recorded_is_refused(
+    made: Made, engine: Ollama, tmp_path: Path, plant: Callable[[Any], Any]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(made.lora, other)
+    save_file(plant(load_file(made.lora / WEIGHTS)), other / WEIGHTS, metadata={"format": "pt"})
+    gguf, _ = converted_adapter(tmp_path / "ws", made.base, other)
+    with pytest.raises(SentinelTripped, match="sentinel gguf_drift") as caught:
+        drift_on(tmp_path, replace(made, gguf=gguf), engine, BASE)
+    assert "convert the adapter anew" in caught.value.todo
 
 
 def test_it_answers_otherwise_than_its_base_and_reads_the_trainers_prompt(

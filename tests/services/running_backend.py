@@ -71,6 +71,9 @@ class RunningBackend:
 class BackendProcess(RunningBackend):
     """The same as a process of its own, which can be stopped, killed and started again."""
 
+    root = ROOT
+    """The checkout whose code it runs."""
+
     def __init__(self, folder: Path, rows: Iterable[dict[str, Any]], **environment: str) -> None:
         super().__init__(folder, rows, **environment)
         self._log = folder / "backend.log"
@@ -81,7 +84,7 @@ class BackendProcess(RunningBackend):
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.services.backend"],
-                cwd=ROOT,
+                cwd=self.root,
                 env={**os.environ, **self.environment, **environment},
                 stderr=log,
             )

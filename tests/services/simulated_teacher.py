@@ -53,6 +53,8 @@ class Asked:
     messages: Messages
     protocol: str
     """`ollama` or `openai`."""
+    schema: dict[str, Any]
+    """What the answer has to keep to, in Ollama's protocol; empty where nothing was said."""
 
     @property
     def item(self) -> str:
@@ -100,7 +102,7 @@ class Chat(BaseHTTPRequestHandler):
         if self.path == "/api/show":
             self.reply(200, {"capabilities": ["completion"], "model_info": {}})
         elif self.path in {"/api/chat", "/v1/chat/completions"}:
-            teacher.answer(self, body["messages"])
+            teacher.answer(self, body["messages"], body.get("format") or {})
         else:
             self.reply(404, {"error": "not found"})
 
@@ -208,11 +210,11 @@ class SimulatedTeacher:
         """Listen again at the same address."""
         self._listener = self._listen(self.port)
 
-    def answer(self, chat: Chat, messages: Messages) -> None:
+    def answer(self, chat: Chat, messages: Messages, schema: dict[str, Any]) -> None:
         """Answer one request in its turn."""
         protocol = "ollama" if chat.path == "/api/chat" else "openai"
         arrived = time.monotonic()
-        asked = self._note(messages, protocol, arrived)
+        asked = self._note(messages, protocol, schema, arrived)
         fault = self.fault(asked)
         text = self.script(asked)
         with self._slots:
@@ -235,10 +237,11 @@ class SimulatedTeacher:
         else:
             chat.reply(200, good)
 
-    def _note(self, messages: Messages, protocol: str, now: float) -> Asked:
+    def _note(self, messages: Messages, protocol: str, schema: dict[str, Any], now: float) -> Asked:
         with self._lock:
             item = messages[1]["content"]
-            asked = Asked(self.load.requests, self.load.by_item[item], messages, protocol)
+            repeated = self.load.by_item[item]
+            asked = Asked(self.load.requests, repeated, messages, protocol, schema)
             self.load.by_item[item] += 1
             self.load.requests += 1
             self.load.first_at = self.load.first_at or now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from driver.task.check import outside
 from driver.task.check.finding import Compared, Finding
@@ -20,6 +21,17 @@ VIEW = "frontend/src/views/ItemView.vue"
 RENAMED = (ENUMS, '    MEDIUM = "medium"\n', '    NORMAL = "normal"\n')
 SHORTER = (MODELS, "String(20)", "String(4)")
 MISSING = (TYPES, "  reasoning: string | null\n", "")
+
+
+def deployed() -> dict[str, Any]:
+    """Return what /api/show says of a model that is served with the task's own Modelfile."""
+    made = SOURCE.task.modelfile()
+    parameters = "\n".join(
+        f"{name:<30} {f'{chr(34)}{each}{chr(34)}' if isinstance(each, str) else each}"
+        for name, value in made.parameters.items()
+        for each in (value if isinstance(value, list) else [value])
+    )
+    return {"system": made.system, "template": made.template, "parameters": parameters}
 
 
 def lay_out(folder: Path) -> Path:

@@ -280,7 +280,7 @@ def _snapshot(context: StageContext[Any]) -> SnapshotMetrics:
     params = context.params.model_copy(
         update={"items": [str(SAMPLE / "items.jsonl")], "reviewed": [str(SAMPLE / "labels.jsonl")]}
     )
-    taken = snapshot._take(params, TASK, Path.cwd(), "")
+    taken = snapshot._take(params, TASK, Path.cwd(), context.root, "")
     items = taken.items[:_ITEMS]
     kept = {row["id"] for row in items}
     reviewed = [row for row in taken.reviewed if row["id"] in kept]

@@ -56,7 +56,7 @@ def test_an_interruption_takes_no_model_back_that_has_passed_before(
     said: list[str] = []
     recover.recover(world.root, said.append)
     assert world.live() == NEW_DIGEST
-    assert any(f"this verification of {NEW} has not come to its end" in line for line in said)
+    assert any(f"{NEW} has not come to the end of this verification" in line for line in said)
     assert verification.read(world.root) is None
 
 

@@ -143,12 +143,20 @@ def test_a_password_that_is_asked_for_is_set_in_the_address(status: int) -> None
             """Say nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Guarded) as server:
-        thread = threading.Thread(target=server.handle_request)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        with pytest.raises(BackendUnavailable) as caught:
-            Backend(f"http://127.0.0.1:{server.server_port}").admin_health()
-        thread.join()
-    assert "Set backend.url" in caught.value.todo
+        backend = Backend(f"http://127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(BackendUnavailable) as asked:
+                backend.admin_health()
+            with pytest.raises(BackendUnavailable) as waited:
+                backend.wait_healthy(timeout_s=0)
+        finally:
+            server.shutdown()
+            thread.join()
+    for caught in (asked, waited):
+        assert "Set backend.url" in caught.value.todo
+        assert "USER:PASSWORD@HOST" in caught.value.todo
 
 
 def _put(service: RunningBackend, model: str) -> int:

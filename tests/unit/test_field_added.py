@@ -20,35 +20,12 @@ from contracts import files
 from contracts.params import LabelParams
 from contracts.stages import ITEMS, LABEL, LABELS, QUARANTINE, REVIEWED
 from driver.store import Store
+from tests import added_field
 from tests.jobs import inputs_in, job_of
 from tests.services.simulated_teacher import MODEL, Asked, SimulatedTeacher
 from tests.unit.labeler_stage import label, read_jsonl
 from tests.unit.labelling import items
 
-_FIELD = 'deadline: date | None = Field(title="Frist", description="Der letzte Tag; sonst null.")'
-EDITS = {
-    "output.py": (
-        ("from enum import StrEnum\n", "from datetime import date\nfrom enum import StrEnum\n"),
-        (
-            '    @model_validator(mode="after")\n    def _blank_texts',
-            f'    {_FIELD}\n\n    @model_validator(mode="after")\n    def _blank_texts',
-        ),
-    ),
-    "prompts/label.md": (
-        (
-            "\n# Prüfe vor dem Absenden",
-            "\n## deadline\nDer Tag, bis zu dem zu handeln ist.\n\n# Prüfe vor dem Absenden",
-        ),
-    ),
-    "__init__.py": (
-        ("import Serving, Task\n", "import OnlyFor, Serving, Task\n"),
-        (
-            "    rules=RULES,\n",
-            '    rules=RULES,\n    only_for={"deadline": OnlyFor(where={"relevant": True})},\n',
-        ),
-    ),
-}
-"""By file of the task: what stands there, and what is written in its place."""
 COUNT = 6
 
 
@@ -72,16 +49,6 @@ def _answer(asked: Asked) -> str:
         return '{"deadline": "2026-03-31"}'
     relevant = any(f"Fall {n}." in asked.item for n in range(0, COUNT, 2))
     return json.dumps(label("high" if relevant else None), ensure_ascii=False)
-
-
-def _edit(checkout: Path) -> None:
-    for name, edits in EDITS.items():
-        path = checkout / "tasks/liga_relevance" / name
-        text = path.read_text(encoding="utf-8")
-        for there, instead in edits:
-            assert text.count(there) == 1
-            text = text.replace(there, instead)
-        path.write_text(text, encoding="utf-8")
 
 
 def _start(
@@ -127,7 +94,7 @@ def test_the_field_is_asked_for_alone_and_gone_it_is_as_if_it_had_not_been(
     before = _label(checkout, workspace, "f1", teacher)
     assert teacher.load.requests == COUNT
 
-    _edit(checkout)
+    added_field.add(checkout)
     teacher.reset()
     added = _label(checkout, workspace, "f2", teacher)
     assert teacher.load.requests == COUNT // 2
@@ -137,8 +104,7 @@ def test_the_field_is_asked_for_alone_and_gone_it_is_as_if_it_had_not_been(
     for then, now in zip(read_jsonl(before / LABELS.filename), labels, strict=True):
         assert now["label"] | then["label"] == now["label"]
 
-    shutil.rmtree(checkout / "tasks")
-    shutil.copytree(files.ROOT / "tasks", checkout / "tasks")
+    added_field.remove(checkout)
     teacher.reset()
     removed = _label(checkout, workspace, "f3", teacher)
     assert teacher.load.requests == 0
@@ -153,7 +119,7 @@ def test_a_sigkill_among_the_questions_costs_the_one_under_way(
 ) -> None:
     workspace = _workspace(tmp_path / "workspace")
     _label(checkout, workspace, "f1", teacher)
-    _edit(checkout)
+    added_field.add(checkout)
     teacher.reset()
     met, killed = threading.Event(), threading.Event()
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts import files
 from contracts.converter import CONVERTER, find_program
-from contracts.errors import DiskFull, SentinelTripped, SettingsInvalid, StageFailed
+from contracts.errors import DiskFull, OutOfMemory, SentinelTripped, SettingsInvalid, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import (
     F16,
@@ -250,6 +250,31 @@ def test_a_matrix_that_cannot_be_read_is_named(
     monkeypatch.setenv("LLAMA_CPP_BIN", str(tmp_path))
     with pytest.raises(SentinelTripped, match="sentinel gguf: the file cannot be read back"):
         converted(tmp_path, tiny_base, Converter(known), outtype="q4_k_m", imatrix=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [("exit 1", StageFailed), ("kill -9 $$", OutOfMemory), (None, StageFailed)],
+)
+def test_a_matrix_that_fails_leaves_no_text_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, error: type[Exception]
+) -> None:
+    files.write_jsonl(tmp_path / "train.jsonl", [chat_row("r", "Wie?", "Ja.")])
+    (work := tmp_path / "work").mkdir()
+    if script:
+        (tmp_path / "llama-imatrix").write_text(f"#!/bin/sh\ntest -s imatrix.txt && {script}\n")
+        (tmp_path / "llama-imatrix").chmod(0o755)
+    monkeypatch.setenv("LLAMA_CPP_BIN", str(tmp_path))
+    with pytest.raises(error, match="llama-imatrix"):
+        programs.measure(
+            tmp_path / "exact.gguf",
+            tmp_path / "train.jsonl",
+            "liga_relevance",
+            2,
+            work / "imatrix.gguf.partial",
+            lambda _share: None,
+        )
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -109,6 +109,19 @@ def test_a_workspace_of_another_user_is_named(public: Path) -> None:
     assert "--workspace DIR" in caught.value.todo
 
 
+def test_a_recovery_goes_without_a_lock_that_cannot_be_made(public: Path) -> None:
+    """In a workspace that has gone read-only, or has no inodes left; but not past one unseen."""
+    folder = public / "workspace"
+    folder.mkdir()
+    folder.chmod(0o755 if os.geteuid() == 0 else 0o555)
+    with another_user(), locks.workspace(folder, recovers=True):
+        assert not (folder / "lock").exists()
+    folder.chmod(CLOSED)
+    with another_user(), pytest.raises(FileUnusable), locks.workspace(folder, recovers=True):
+        pass
+    folder.chmod(0o755)
+
+
 CLOSED = 0o700 if os.geteuid() == 0 else 0o000
 """The mode of a folder into which `another_user` cannot look."""
 

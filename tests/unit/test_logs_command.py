@@ -26,6 +26,10 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
+def state(run: Run, of_train: str, **facts: object) -> None:
+    run.write_state({"run": run.id, "stages": {"train": {"state": of_train}}, **facts})
+
+
 def shown(workspace: Path, stage: str = "", run_id: str = "") -> list[str]:
     lines: list[str] = []
     logs.show(workspace, stage, run_id, follow=False, say=lines.append, note=pytest.fail)
@@ -65,6 +69,7 @@ def test_following_ends_with_the_driver(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_POLL_S", 0.01)
+    state(run, "done")
     lines: list[str] = []
     seen = threading.Event()
 
@@ -102,6 +107,7 @@ def test_following_goes_on_to_the_run_that_begins_meanwhile_and_cuts_no_letter(
 ) -> None:
     """As told by `say`, so that every piece is read before the next is written."""
     monkeypatch.setattr(logs, "_POLL_S", 0)
+    state(run, "done")
     lines: list[str] = []
     pieces = iter([b"gr\xc3", b"\xbc\xc3\x9f", b"e\n"])
     later: list[Run] = []
@@ -113,8 +119,9 @@ def test_following_goes_on_to_the_run_that_begins_meanwhile_and_cuts_no_letter(
         elif later and (piece := next(pieces, None)):
             with later[0].log("train").open("ab") as log:
                 log.write(piece)
-        else:
-            return not later
+        elif later:
+            state(later[0], "done")
+            return False
         return True
 
     monkeypatch.setattr(locks, "is_held", is_held)
@@ -122,10 +129,6 @@ def test_following_goes_on_to_the_run_that_begins_meanwhile_and_cuts_no_letter(
     logs.show(tmp_path, "train", "", follow=True, say=lines.append, note=notes.append)
     assert lines == ["drei", "vier", "grüße"]
     assert notes == [f"-- run {later[0].id} begins", f"-- run {later[0].id} has ended"]
-
-
-def state(run: Run, of_train: str, **facts: object) -> None:
-    run.write_state({"run": run.id, "stages": {"train": {"state": of_train}}, **facts})
 
 
 def test_following_goes_on_over_a_driver_that_dies(
@@ -163,6 +166,31 @@ def test_following_goes_on_over_a_driver_that_dies(
         f"-- the driver of run {run.id} has died; waiting for the next to take it up",
         f"-- run {later[0].id} takes it up: a stage that was at work is told from its beginning",
         f"-- run {later[0].id} has ended: out of memory",
+    ]
+
+
+def test_following_goes_on_over_one_that_is_killed_before_its_first_note(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_POLL_S", 0)
+    state(run, "running")
+    later: list[Run] = []
+
+    def is_held(_: Path) -> bool:
+        """Let one driver make its run's folder and die, and the next come to its end."""
+        if len(later) < 2:
+            later.append(Run.create(tmp_path))
+            return False
+        state(later[1], "done")
+        return False
+
+    monkeypatch.setattr(locks, "is_held", is_held)
+    notes: list[str] = []
+    logs.show(tmp_path, "", "", follow=True, say=lambda _: None, note=notes.append)
+    assert [note.partition(":")[0] for note in notes] == [
+        f"-- run {later[0].id} takes it up",
+        f"-- run {later[1].id} takes it up",
+        f"-- run {later[1].id} has ended",
     ]
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.errors import BaseModelMissing, InputMissing, SentinelTripped
 from contracts.params import FetchParams
+from contracts.safetensors_header import read_header
 from contracts.stages import (
     MERGE,
 )
@@ -20,7 +21,7 @@ from driver.host_stages import fetch
 from images.merger import merge
 from images.trainer.backends import PROJECTIONS
 from images.weights.checks import check_pair
-from images.weights.shards import INDEX, model_shards, read_header
+from images.weights.shards import INDEX, model_shards
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of, run
 
@@ -243,5 +244,17 @@ def test_a_tensor_that_would_be_read_out_of_others_is_refused(
     header["a"]["shape"] = shape
     text = json.dumps(header, separators=(",", ":")).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
-    with pytest.raises(BaseModelMissing, match="no safetensors file"):
+    with pytest.raises(BaseModelMissing, match="is damaged"):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [(b"{}", "no tensor"), (b"[" * 100_000, "recursion"), (b'{"a": 5}', "not subscriptable")],
+)
+def test_a_header_without_tensors_is_named(tmp_path: Path, header: bytes, why: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(BaseModelMissing, match="is damaged") as refused:
+        read_header(path)
+    assert why in refused.value.why

@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM
 
 from contracts.errors import SentinelTripped
 from contracts.stages import MERGE
-from images.merger import merge, streamed
+from images.merger import merge, streamed, with_peft
 from images.trainer.backends import PROJECTIONS
 from images.trainer.base_tensors import check_complete
 from images.weights import checks
 from images.weights.checks import BASE_BY_DIGEST
-from images.weights.lora import plan_updates
+from images.weights.lora import WEIGHTS, plan_updates
 from images.weights.shards import model_shards
 from tests.unit.lora_models import make_adapter, make_base, merged_by_peft, save_adapter
 from tests.unit.model_stages import folder_of, run
@@ -136,6 +136,8 @@ def test_types_of_one_file_may_differ(tmp_path: Path) -> None:
     assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
 
 
+NORM = "model.norm.weight"
+TIED: dict[str, Any] = {"ensure_weight_tying": True}
 SAVED_HEAD: dict[str, Any] = {"modules_to_save": ["lm_head"]}
 TO_PEFT: dict[str, tuple[dict[str, Any], str]] = {
     "DoRA": ({"use_dora": True}, "use_dora"),
@@ -180,11 +182,43 @@ def test_a_copy_of_head_or_embedding_unties_them(tmp_path: Path, saved: list[str
     assert torch.nn.functional.cosine_similarity(trained, served, dim=-1).min() > 0.99
 
 
+def test_a_head_that_stays_tied_has_changed_with_its_embedding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PEFT saves it a second time, under its own name, and merges one tensor."""
+    base, adapter = made(tmp_path, {"modules_to_save": ["embed_tokens"], **TIED})
+    with caplog.at_level(logging.WARNING):
+        out, _ = merged(tmp_path / "ws", base, adapter)
+    assert {name.rpartition(".model.")[2] for name in load_file(adapter / WEIGHTS)} >= {
+        "lm_head.weight",
+        "embed_tokens.weight",
+    }
+    assert "lm_head.weight" not in tensors(out)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+    assert "unchanged" not in caplog.text
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, SAVED_HEAD])
+def test_a_base_may_hold_its_tied_head_as_a_copy_of_the_embedding(
+    tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    """Published models do. PEFT does not write such a copy again."""
+    base, adapter = made(tmp_path, lora)
+    held = load_file(base / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    out, metrics = merged(tmp_path / "ws", base, adapter)
+    assert metrics["way"] == "peft"
+    assert ("lm_head.weight" in tensors(out)) == (lora is SAVED_HEAD)
+    assert_same_bits(out, merged_by_peft(base, adapter, torch.bfloat16))
+    check_complete(out)
+
+
 @pytest.mark.parametrize(
     "lora",
     [
         {"target_modules": ["q_proj", "lm_head"]},
-        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+        {"target_modules": ["q_proj", "embed_tokens"], **TIED},
     ],
 )
 def test_a_trained_head_that_is_tied_is_refused_since_the_embedding_would_change_too(
@@ -257,6 +291,32 @@ def test_the_table_of_a_rotary_embedding_is_no_matter(tmp_path: Path, way: str) 
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+@pytest.mark.parametrize(
+    ("sentinel", "plant"),
+    [
+        ("tensor_names", lambda held: held.pop(NORM)),
+        ("tensor_names", lambda held: held.update(ghost=torch.zeros(2))),
+        ("shapes", lambda held: held.update({NORM: held[NORM].reshape(2, -1)})),
+        ("dtype", lambda held: held.update({NORM: held[NORM].float()})),
+    ],
+)
+def test_files_that_are_not_the_base_s_but_for_their_values_are_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentinel: str, plant: Any
+) -> None:
+    merge_with_peft = with_peft.merge_with_peft
+
+    def faulty(base: Path, adapter: Path, out: Path, *more: Any) -> None:
+        merge_with_peft(base, adapter, out, *more)
+        held = load_file(out / "model.safetensors")
+        plant(held)
+        save_file(held, out / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(with_peft, "merge_with_peft", faulty)
+    base, adapter = made(tmp_path, {"use_dora": True}, num_hidden_layers=1)
+    with pytest.raises(SentinelTripped, match=f"sentinel {sentinel}: "):
+        merged(tmp_path / "ws", base, adapter)
+
+
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     base, adapter = made(tmp_path, {})
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -295,7 +355,7 @@ def test_a_damaged_base_is_named(tmp_path: Path) -> None:
     name = min(model_shards(base))
     whole = (base / name).read_bytes()
     (base / name).write_bytes(whole[:-1])
-    with pytest.raises(BaseModelMissing, match="is not whole"):
+    with pytest.raises(BaseModelMissing, match="is damaged"):
         merged(tmp_path / "cut", base, adapter)
     (base / name).unlink()
     with pytest.raises(BaseModelMissing, match=f"has no {name}"):

@@ -17,6 +17,7 @@ from contracts.converter import CONVERTER, find_program
 from contracts.errors import BaseModelMissing, OnePassNotCovered, SentinelTripped, StageFailed
 from contracts.files import ROOT
 from contracts.gguf_header import FILE_TYPES, read_header
+from contracts.safetensors_header import read_header as read_shard
 from contracts.stage import Result
 from contracts.stages import CONVERT, MERGE, convert_stage
 from images.gguf import convert, merging, programs
@@ -24,7 +25,6 @@ from images.merger import merge
 from images.weights.arithmetic import merge_tensor
 from images.weights.checks import BASE_BY_DIGEST, check_pair
 from images.weights.shards import INDEX, SINGLE, index_of
-from images.weights.shards import read_header as read_shard
 from tests.tiny_gguf import complete
 from tests.unit.lora_models import make_adapter, make_base, save_adapter
 from tests.unit.model_stages import folder_of, run

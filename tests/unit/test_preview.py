@@ -23,6 +23,7 @@ from driver.report.display import LastingConsole
 from driver.session import Session
 from driver.store import Store
 from images.labeler import label as label_stage
+from serving import teachers
 from serving.teachers import TeacherServer
 from tests.jobs import inputs_in, job_of
 from tests.unit.edited_task import IRRELEVANT, TASK, answers, with_deadline
@@ -41,11 +42,11 @@ OTHER = replace(TASK, label_prompt=TASK.label_prompt.replace("Im Zweifel true", 
 @pytest.fixture(autouse=True)
 def _teacher(monkeypatch: pytest.MonkeyPatch, engine: ScriptedEngine) -> None:
     place = TeacherServer(engine, "scripted", "teacher:latest")
-    monkeypatch.setattr(comparison, "connect_teachers", lambda *_: [place])
+    monkeypatch.setattr(teachers, "connect_teachers", lambda *_: [place])
 
 
 def _previewed(session: Session, count: int = 20) -> comparison.Preview:
-    return comparison.preview(session, count, OLD, lambda _done, _total: None)
+    return comparison.preview(session, count, OLD, lambda *_: None)
 
 
 def test_only_the_new_prompt_is_asked_and_that_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import socket
@@ -11,19 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from contracts import files
-from contracts.errors import DockerUnavailable, InputMissing
+from contracts.errors import DockerUnavailable, FileUnusable, InputMissing
 from driver import recover
 from driver.adapters import containers
 from driver.adapters.containers import ContainerHost
 from driver.moved import former_paths
+from driver.settings import BackendSettings
 from driver.store import Run
+from driver.window import Window
 from driver.window_record import RECORD_FILE
 from tests.unit.other_user import another_user, close, public_folder
+from tests.unit.window_world import Outside
 
 
 @pytest.fixture
@@ -80,6 +85,28 @@ def test_notes_that_cannot_even_be_opened_keep_nobody_from_the_service(tmp_path:
     assert not (tmp_path / RECORD_FILE).exists()
 
 
+def test_where_the_run_cannot_say_its_engine_those_of_the_window_are_asked(
+    tmp_path: Path, nobody: str
+) -> None:
+    (Run.create(tmp_path).folder / "run.json").mkdir()
+    there = nobody.replace("then", "news")
+    record = {
+        "backend": {"url": "http://127.0.0.1:9", "container": "news", "docker_host": there},
+        "others": [{"id": "c1", "name": "notebook", "host": nobody}],
+    }
+    files.write_json(tmp_path / RECORD_FILE, {"opened_at": 1.0, **record})
+    lines: list[str] = []
+    assert recover.stop_stages(tmp_path, lines.append) == []
+    *engines, last = lines
+    names = ("now.sock", "then.sock", "news.sock")
+    for name, said_of_it in zip(names, engines, strict=True):
+        assert "no Docker engine answers" in said_of_it
+        assert name in said_of_it
+        assert name in last
+    assert "which Docker engine it is on is not known" in last
+    assert "run.json cannot be read" in last
+
+
 def test_nothing_that_goes_wrong_with_the_stages_keeps_the_service_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +119,28 @@ def test_nothing_that_goes_wrong_with_the_stages_keeps_the_service_away(
     recover.recover(tmp_path, lines.append)
     assert "cannot be told: OSError: input/output error" in lines[0]
     assert not (tmp_path / RECORD_FILE).exists()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_service_that_is_back_is_told_so_although_its_record_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a workspace whose file system has gone read-only."""
+    outside = Outside()
+    backend = BackendSettings(url="http://127.0.0.1:9", container="news")
+    Window(tmp_path, backend, world=outside).open()
+
+    def remove(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(files, "remove", remove)
+    monkeypatch.setattr(recover, "Window", partial(Window, world=outside))
+    lines: list[str] = []
+    with pytest.raises(FileUnusable, match=r"is back, but its record .*window.json") as caught:
+        recover.recover(tmp_path, lines.append)
+    assert caught.value.why == "Read-only file system"
+    assert outside.running
+    assert lines[-1].startswith("The service is back and healthy; it was away")
 
 
 def test_a_run_that_was_killed_before_its_first_note_hides_no_engine(

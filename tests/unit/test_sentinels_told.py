@@ -1,7 +1,8 @@
-"""Every sentinel that a stage can name is in the reference, and no other."""
+"""Every sentinel says what, why and what to do, and is in the reference; no other is."""
 
 from __future__ import annotations
 
+import ast
 import re
 
 from contracts.files import ROOT
@@ -22,3 +23,15 @@ def test_the_reference_has_every_sentinel() -> None:
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert len(named) > 30
     assert named == told
+
+
+def test_every_message_says_why_and_what_to_do() -> None:
+    calls = {
+        f"{path.relative_to(ROOT)}:{call.lineno}": {each.arg for each in call.keywords}
+        for room in ("images", "contracts")
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "SentinelTripped"
+    }
+    assert len(calls) > 50
+    assert {place for place, told in calls.items() if told != {"why", "todo"}} == set()

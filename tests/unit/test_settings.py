@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import yaml
 
 from contracts import files
 from contracts.errors import SettingsInvalid
-from driver import settings
+from driver import invocation, settings
 from driver.report import settings as shown
 
 MINIMAL = "snapshot: {items: [a.jsonl]}\nfetch: {path: base}\n"
@@ -101,6 +104,18 @@ def test_the_backends_variables_keep_their_case(tmp_path: Path) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SettingsInvalid, match="there is no settings file"):
         settings.load(Path("nowhere.yaml"), (), {})
+
+
+@pytest.mark.parametrize("ask", [invocation.workspace, invocation.settings])
+def test_a_workspace_whose_name_is_not_utf8_is_refused(
+    tmp_path: Path, ask: Callable[[argparse.Namespace], object]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(MINIMAL, encoding="utf-8")
+    asked = argparse.Namespace(config=file, set=[], workspace=Path(os.fsdecode(b"w\xff")))
+    with pytest.raises(SettingsInvalid, match="is not UTF-8") as caught:
+        ask(asked)
+    assert str(caught.value).isascii()
 
 
 def test_the_shipped_settings_are_valid() -> None:

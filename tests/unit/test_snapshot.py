@@ -13,6 +13,8 @@ import pytest
 from contracts import files
 from contracts.entrypoint import StageContext, execute
 from contracts.errors import BackendUnavailable, ItemsInvalid, SettingsInvalid
+from contracts.label_cache import CACHE_FILE, LabelCache
+from contracts.label_definition import LabelDefinition
 from contracts.params import (
     SnapshotParams,
 )
@@ -25,6 +27,7 @@ from tasks import load_task
 from tests.jobs import job_of
 from tests.services.ollama_double import good_answer
 from tests.services.running_backend import RunningBackend
+from tests.unit.edited_task import with_deadline
 
 Row = dict[str, Any]
 Start = Callable[..., RunningBackend]
@@ -67,7 +70,7 @@ def _run(
 
 
 def _check(backend_url: str = "", **params: Any) -> Any:
-    return snapshot.check(SnapshotParams(**params), TASK, backend_url)
+    return snapshot.check(SnapshotParams(**params), TASK, Path("workspace"), backend_url)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -82,6 +85,27 @@ def test_files(tmp_path: Path, here: Path) -> None:
     assert items[0]["published_at"] == ""
     assert reviewed == [{"id": "a2", "label": LABEL}]
     assert result.metrics == {"items": 3, "reviewed": 1, "unusable_reviews": 0}
+
+
+def test_a_label_of_before_an_added_field_is_taken_as_it_is(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the workspace has labelled under the definition of then."""
+    before = load_task(TASK)
+    monkeypatch.setattr(snapshot, "load_task", lambda _: with_deadline(before))
+    _write(here / "a.jsonl", _item(1))
+    _write(here / "seen.jsonl", {"id": "a1", "label": LABEL})
+    given: dict[str, Any] = {"items": ["a.jsonl"], "reviewed": ["seen.jsonl"]}
+    with pytest.raises(ItemsInvalid, match="line 1 is no label"):
+        _run(tmp_path, **given)
+    with LabelCache(tmp_path / CACHE_FILE) as cache:
+        cache.note_definition(LabelDefinition.of(before))
+    result, _, [row] = _run(tmp_path, **given)
+    assert (row["label"], row["unusable"]) == (LABEL, "deadline: Field required")
+    assert result.metrics == {"items": 1, "reviewed": 0, "unusable_reviews": 1}
+    _write(here / "seen.jsonl", {"id": "a1", "label": {"summary": "Ein Feld."}})
+    with pytest.raises(ItemsInvalid, match="line 1 is no label"):
+        _run(tmp_path, **given)
 
 
 def test_check_writes_nothing(here: Path) -> None:

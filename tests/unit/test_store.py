@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from contracts.errors import (
     StageFailed,
     error_for,
 )
+from contracts.label_cache import LabelCache
 from contracts.params import (
     GgufMetrics,
     GgufParams,
@@ -32,6 +34,8 @@ from contracts.stages import (
     GGUF_VARIANTS,
     MERGED,
 )
+from driver import locks
+from driver.served import RUN
 from driver.store import Run, Store
 from tests.jobs import job_of
 
@@ -169,19 +173,21 @@ files.write_json(Path(sys.argv[1]) / "index.json", {})
 """
 
 
-def test_what_a_kill_left_unfinished_is_not_published(tmp_path: Path) -> None:
+def test_what_a_kill_left_unfinished_is_not_published_and_does_not_stay(tmp_path: Path) -> None:
     """It would be in the digest of an artifact that is a folder, for one."""
     store = Store(tmp_path)
     whole = execute(CONVERT, job(tmp_path), tmp_path, tmp_path / "store/gguf/x", copies, print)
     folder = store.prepare(job(tmp_path)).parent
     variants = folder / "work/out" / GGUF_VARIANTS.filename
     variants.mkdir(parents=True)
-    command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, str(variants)]
-    assert subprocess.run(command, cwd=files.ROOT, check=False).returncode == -signal.SIGKILL
-    assert list(variants.iterdir())
+    for written_to in (variants, folder / "work"):  # a stage's own notes lie in the second
+        command = [sys.executable, "-c", _KILLED_WHILE_IT_WRITES, str(written_to)]
+        assert subprocess.run(command, cwd=files.ROOT, check=False).returncode == -signal.SIGKILL
+        assert list(written_to.glob(f"*{files.UNFINISHED}"))
     result = execute(CONVERT, job(tmp_path), tmp_path, folder, copies, print)
     name = GGUF_VARIANTS.name
     assert result.outputs[name].digest == whole.outputs[name].digest
+    assert not list(folder.rglob(f"*{files.UNFINISHED}"))
 
 
 def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -225,12 +231,19 @@ def test_an_image_of_other_code_refuses_the_job(tmp_path: Path) -> None:
     assert main(["images.gguf", str(path)], {CONVERT: copies}) == ImageStale.exit_code
 
 
-def test_runs_sort_by_time_and_never_collide(tmp_path: Path) -> None:
-    first, second = Run.create(tmp_path), Run.create(tmp_path)
-    assert first.id != second.id
+@pytest.mark.parametrize("before", [[], ["20991231-235959"], ["20991231-235959-12"]])
+def test_runs_sort_in_their_order_although_the_clock_was_set_back(
+    tmp_path: Path, before: list[str]
+) -> None:
+    """And never collide. The number is an older driver's."""
+    for name in before:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    runs = [Run.create(tmp_path).id for _ in range(3)]
+    assert sorted({*before, *runs}) == before + runs
+    assert all(re.fullmatch(RUN, run) for run in runs)
     last = Run.last(tmp_path)
     assert last is not None
-    assert last.id == max(first.id, second.id)
+    assert last.id == runs[-1]
 
 
 def test_publishing_is_atomic_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -263,6 +276,20 @@ def test_a_private_file_stays_private_and_belongs_to_whom_the_folder_does(tmp_pa
         files.write_json(path, {"number": number}, files.PRIVATE)
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.stat().st_uid == owner
+
+
+def test_what_root_makes_in_a_workspace_belongs_to_its_owner(tmp_path: Path) -> None:
+    """Else one `sudo python -m driver run` would lock the owner out of the next."""
+    owner = 4711 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path, owner, -1)
+    with locks.workspace(tmp_path / "new" / "workspace"):
+        run = Run.create(tmp_path / "new" / "workspace")
+    files.write_json(run.folder / "settings.json", {}, files.PRIVATE)
+    with LabelCache(tmp_path / "cache" / "labels.sqlite"):
+        pass
+    made = [path for path in tmp_path.rglob("*") if path.name != "lock"]  # it is for everybody
+    assert len(made) == 8
+    assert {path.stat().st_uid for path in made} == {owner}
 
 
 def test_a_file_system_without_owners_takes_a_private_file(

@@ -16,29 +16,21 @@ from driver.task.check.finding import Severity
 from serving import ollama_answers
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
-from tests.unit.checkout import (
-    SOURCE,
-)
+from tests.unit.checkout import SOURCE, deployed
 
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
 
 
 def test_a_deployed_model_with_another_system_prompt() -> None:
-    wanted = SOURCE.task.modelfile()
-    parameters = "\n".join(
-        f"{name:<30} {f'{chr(34)}{each}{chr(34)}' if isinstance(each, str) else each}"
-        for name, value in wanted.parameters.items()
-        for each in (value if isinstance(value, list) else [value])
-    )
-    told = {"system": wanted.system, "template": wanted.template, "parameters": parameters}
+    told = deployed()
     same = modelfile.compare(SOURCE, "liga:latest", ollama_answers.shown(told))
     assert same.findings == ()
     quoted = ollama_answers.shown({"parameters": 'stop   "a\\n\\"b\\""\nstop  "c"\ntop_k 4'})
     assert quoted.parameters == {"stop": ['a\n"b"', "c"], "top_k": ["4"]}
 
     drifted = told | {
-        "system": wanted.system.replace("Arbeitskreisen", "Gruppen"),
-        "parameters": parameters.replace("8192", "2048"),
+        "system": told["system"].replace("Arbeitskreisen", "Gruppen"),
+        "parameters": told["parameters"].replace("8192", "2048"),
     }
     system, parameter = modelfile.compare(
         SOURCE, "liga:latest", ollama_answers.shown(drifted)

@@ -62,6 +62,67 @@ def test_git_apply_takes_the_patch_and_the_check_passes(
         assert b'\r\n    MEDIUM = "medium"\r\n' in (checkout / ENUMS).read_bytes()
 
 
+_MECHANICAL = {
+    "app/größe x.py": """\
+import sqlalchemy as sa
+from typing import Literal
+from pydantic import BaseModel, Field
+
+Urgency = Literal['high', 'low']
+
+class Item(Base):
+    __tablename__ = "items"
+    summary = sa.Column(sa.String(
+        100,
+    ))
+    detailed_analysis = sa.Column(sa.Text)
+    priority = sa.Column(sa.Enum("high", "low", name="priority"))
+    assigned_aks = sa.Column(sa.JSON)
+    meta = sa.Column("metadata", sa.JSON)
+
+class ItemResponse(BaseModel):
+    summary: str | None = Field(None, max_length=1000)
+    detailed_analysis: str | None
+    priority: Urgency | None = None
+""",
+    "web/types.ts": """\
+export interface Analysis { relevant: boolean; tags: string[] }
+export interface Item {
+  summary: string | null;
+  detailed_analysis: string | null;
+  priority: 'high' | 'low' | null;
+}
+""",
+}
+
+
+def test_every_mechanical_difference_of_other_styles_is_taken(tmp_path: Path) -> None:
+    """Also in a folder of a larger repository, and in a file with another name than git's own."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    checkout = tmp_path / "code"
+    for name, text in _MECHANICAL.items():
+        (checkout / name).parent.mkdir(parents=True)
+        (checkout / name).write_text(text, encoding="utf-8")
+    before = findings(checkout)
+    mechanical = [each for each in before if each.edit]
+    diff = patch.of(checkout, [each.edit for each in mechanical if each.edit])
+    subprocess.run(["git", "-C", str(checkout), "apply", "-"], input=diff, check=True)
+    python, types = ((checkout / name).read_text(encoding="utf-8") for name in _MECHANICAL)
+    for said in (
+        "Literal['high', 'low', 'medium']",
+        "        2500,\n",
+        'sa.Enum("high", "low", "medium", name="priority")',
+        "max_length=2500",
+        "    assigned_aks: list[str] | None = None\n",
+    ):
+        assert said in python
+    assert "'high' | 'low' | 'medium' | null" in types
+    assert '  assigned_aks: ("AK1"' in types
+    assert {each.differs for each in findings(checkout)} == {
+        each.differs for each in before if not each.edit
+    }
+
+
 def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
     edits = [
         Edit("a", 3, 3, "1"),

@@ -21,6 +21,7 @@ from driver.settings import Settings
 from driver.task import cost, diff, noted
 from driver.task.revision import labelling_at
 from images.labeler import label as label_stage
+from serving import teachers
 from serving.teachers import TeacherServer
 from tasks import Task
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
@@ -46,7 +47,7 @@ def session(stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.Monkey
     report["cost"] |= {"elapsed_s": 30.0, "items": 3}
     files.write_json(workspace / "store/label/f/out" / stages.LABEL_REPORT.filename, report)
     place = TeacherServer(engine, "scripted", "teacher:latest")
-    monkeypatch.setattr(cost, "connect_teachers", lambda *_: [place])
+    monkeypatch.setattr(teachers, "connect_teachers", lambda *_: [place])
     settings = Settings.model_validate(
         {
             "workspace": str(workspace),
@@ -123,11 +124,11 @@ def test_reviews_that_lack_the_field_are_counted(
 ) -> None:
     out = stage.folder / "store/snapshot/f/out" / stages.REVIEWED.filename
     write_jsonl(out, [{"id": f"i{n}", "label": label("low")} for n in range(3)])
-    assert _told(session, TASK, capsys)["rows"] == _rows()
+    assert _told(session, TASK, capsys)["rows"] == _rows(reviewed=3)
     assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
     write_jsonl(out, [{"id": "i0", "label": label(None)}, {"id": "i1", "label": label("low")}])
     # i0 is whole, but one of the reviews that the teacher is held against: its own answer is not.
-    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3)
+    assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3, reviewed=1)
 
 
 def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:

@@ -108,6 +108,36 @@ def test_a_name_that_cannot_be_is_refused(checkout: Path, name: str) -> None:
     assert sorted(path.name for path in (checkout / "tasks").iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Übung", "Take uebung, say."),
+        ("my-task", "Take my_task, say."),
+        ("Meine Straße 2", "Take meine_strasse_2, say."),
+        ("class", "a word of the Python language"),
+        ("2", "Take another one."),
+    ],
+)
+def test_a_name_that_is_refused_is_told_the_nearest_one(name: str, said: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        given.task_name(name)
+    assert said in f"{refused.value.why} {refused.value.todo}"
+
+
+@pytest.mark.parametrize(
+    ("field", "meaning"),
+    [
+        ("who:text?:Name; null, wenn keiner", "Name; null, wenn keiner"),
+        ("who:text?:The name.", "The name; null if there is none."),
+        ("mood:good|bad?:How it is", "How it is: good, bad; null if there is none."),
+        ("mood:good|bad", "Mood of the item. One of good, bad."),
+    ],
+)
+def test_what_a_field_means_is_said_once(field: str, meaning: str) -> None:
+    parts = begin._Parts("letters_in", given.fields([field]), "English")
+    assert f'description="{meaning}"' in parts.package()["output.py"]
+
+
 def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
     done = _run(checkout, "driver", "task", "new", "nothing")
     assert done.returncode == SettingsInvalid.exit_code
@@ -147,6 +177,19 @@ def test_fields_are_asked_for_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
     assert [each.name for each in given.fields([])] == ["why", "kind"]
+
+
+def test_the_end_of_the_input_ends_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["why:text"])
+
+    def read(_: str) -> str:
+        for text in typed:
+            return text
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", read)
+    assert [each.name for each in given.fields([])] == ["why"]
 
 
 @pytest.mark.parametrize("renamed", [0, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from contracts import files
 from contracts.errors import ItemsInvalid, LabelsMissing, RowTooLong, SentinelTripped
 from contracts.fit import divisors
 from images.trainer.order import micro_batches, steps_for, training_order
-from images.trainer.rows import IGNORED, encode, read_split
+from images.trainer.rows import IGNORED, Row, encode, read_split
 from tasks.chat import QWEN3
 from tests.unit.model_stages import chat_row, rows
 
@@ -76,6 +77,33 @@ def test_markup_within_an_answer_is_refused(tokenizer: Any, markup: str) -> None
     with pytest.raises(SentinelTripped, match=f"end_of_turn: .*row odd holds {re.escape(markup)}"):
         encode(chat_row("odd", f"Was ist {markup}?", f"Ja {markup} nein"), tokenizer, QWEN3)
     assert encode(chat_row("even", f"Was ist {markup}?", "Ja."), tokenizer, QWEN3)
+
+
+def test_an_answer_whose_end_is_no_token_is_refused(tokenizer: Any) -> None:
+    class Splitting:
+        """Reads the end of a turn as the letters that it is written in."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **more: Any) -> Any:
+            return tokenizer(text.replace("<|im_end|>", "<|im_end| >"), **more)
+
+    with pytest.raises(SentinelTripped, match=r"end_of_turn: .*row a does not end with <\|im_end"):
+        encode(chat_row("a", "Wer?", "Die Liga."), Splitting(), QWEN3)
+
+
+def test_rows_in_which_nothing_would_be_learnt_are_refused(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlabelled(row: dict[str, Any], *given: Any) -> Row:
+        found = encode(row, *given)
+        return replace(found, labels=[IGNORED] * len(found.ids))
+
+    monkeypatch.setattr("images.trainer.rows.encode", unlabelled)
+    files.write_jsonl(tmp_path / "train.jsonl", rows(2))
+    with pytest.raises(SentinelTripped, match="sentinel trained_tokens: "):
+        read(tmp_path / "train.jsonl", tokenizer)
 
 
 def read(path: Path, tokenizer: Any, **more: Any) -> Any:

@@ -20,13 +20,18 @@ from driver import (
     preflight,
     promotion,
     recover,
+    restoration,
     taken_back,
     verification,
 )
+from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
+from driver.adapters.items import storage_of
 from driver.host_stages import canaries, reanalysis
+from driver.host_stages.record import Record
 from driver.store import Run
 from serving.ollama import Ollama
+from tasks import load_task
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.verification_world import (
@@ -68,6 +73,25 @@ def test_the_version_before_is_live_again_and_answers_the_items(world: World) ->
     assert f"healthy and asks {ALIAS}" in back
     assert "no way to write their old fields back" in back
     assert "canaries.jsonl" in back
+
+
+@pytest.mark.usefixtures("known_engine")
+def test_what_the_items_held_is_given_back_where_the_backend_lets_it(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Start
+) -> None:
+    """The old model's new answer to the item is what the driver has left there."""
+    ollama.script = bad_by_model(ollama)
+    edits = {"ITEM_EDITS": "PATCH", "ITEM_EDIT_FIELDS": "summary metadata is_manually_reviewed"}
+    world = World(tmp_path / "workspace", ollama, start_backend(ROWS, **edits))
+    (asked,) = world.failed()
+    world.take_back()
+    (kept,) = Record.every(world.root)
+    (run,) = kept.about().runs
+    assert f"`driver reprocess --restore {run} --yes` writes back" in world.said[-1]
+    backend, storage = Backend(world.url), storage_of(load_task("liga_relevance"))
+    found = restoration.differences(backend, storage, kept)
+    restoration.write_back(backend, storage, kept, found, backend_edits.find(backend))
+    assert backend.item(asked)["summary"] == "Alt."
 
 
 def test_what_gave_no_answer_may_be_tried_again(world: World) -> None:
@@ -185,6 +209,29 @@ def test_items_of_a_task_without_titles_get_the_answers_of_the_model_that_is_bac
     world.take_back()
     assert world.asked()[-1] == (asked, "old")
     assert "analysed 1 of the 1 items of the verification again" in world.said[-1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"title": "x"}', '{"id": 1}', '{"id": null}', '{"id": ""}', "[1]", "[" * 9999, "\0", '{"id'],
+)
+def test_a_damaged_line_about_an_item_keeps_no_other_from_its_answer(
+    world: World, damage: str
+) -> None:
+    """It is told once, and left out: also by a verification that goes on."""
+    (asked,) = world.failed()
+    kept = world.root / "store" / "verify" / "v" / "work" / "canaries.jsonl"
+    whole = kept.read_text()
+    kept.write_text(f"{damage}\n{whole}")
+    assert world.failed() == (asked,)
+    kept.write_text(whole + damage)
+    world.take_back()
+    assert world.asked()[-1] == (asked, "old")
+    (told,) = (said for said in world.said if "is damaged: 1" in said)
+    assert "of its 2 lines name no item" in told
+    world.said.clear()
+    world.settle()
+    assert world.said == []
 
 
 def test_an_item_that_is_gone_is_not_called_analysed(world: World) -> None:

@@ -252,17 +252,59 @@ def test_label_rules_count_by_their_share(world: World) -> None:
     assert world.verify(max_broken_share=1).broken == 3
 
 
+@pytest.mark.parametrize("same_ids", [0, 2])
 def test_items_that_the_backend_does_not_have(
-    world: World, capsys: pytest.CaptureFixture[str]
+    world: World, capsys: pytest.CaptureFixture[str], same_ids: int
 ) -> None:
     """The snapshot came from files of another one."""
     rows = list(files.read_jsonl(world.root / "items.jsonl"))
-    changed = [{**row, "title": "Ganz anderes"} for row in rows[:2]]
-    changed += [{**row, "id": f"liga-{row['id']}"} for row in rows[2:]]
+    changed = [{**row, "title": "Ganz anderes"} for row in rows[:same_ids]]
+    changed += [{**row, "id": f"liga-{row['id']}"} for row in rows[same_ids:]]
     files.write_jsonl(world.root / "items.jsonl", changed)
     assert world.verify().items == ()
     assert world.asked() == []
     assert "only 0 items of the snapshot can be asked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "first"),
+    [
+        ("GET", (404, None), 0),
+        ("GET", (404, None), 1),
+        ("GET", (500, None), 0),
+        ("GET", (200, {}), 0),
+        ("POST", (404, None), 0),
+    ],
+    ids=["no item", "no item once asked", "no item can be shown", "no item's fields", "no route"],
+)
+def test_a_backend_that_shows_no_item_is_no_verdict(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str, said: tuple[int, Any], first: int
+) -> None:
+    """Its list of items is whole. `first` is how many requests for an analysis come before."""
+    asked: list[str] = []
+    call = Backend.call
+
+    def faulty(backend: Backend, *given: Any, **named: Any) -> tuple[int, Any]:
+        verb, path = given[:2]
+        if path.startswith("/api/items/") and verb == method and len(asked) >= first:
+            return said
+        if verb == "POST":
+            asked.append(path)
+        return call(backend, *given, **named)
+
+    monkeypatch.setattr(Backend, "call", faulty)
+    with pytest.raises(VerifyUnanswered, match="could not be verified"):
+        world.verify(items=1, timeout_s=0.5)
+    assert verification.read(world.root) is not None
+
+
+def test_a_backend_without_any_item_is_no_verdict(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Start
+) -> None:
+    ollama.script = by_label
+    with pytest.raises(VerifyUnanswered, match="not one item") as caught:
+        World(tmp_path / "workspace", ollama, start_backend([])).verify()
+    assert caught.value.why == "5 not found; nor does it show another one"
 
 
 def test_the_next_start_goes_on_and_keeps_what_was_before(world: World) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import BackendUnavailable, WindowOpen
+from contracts.errors import BackendUnavailable, FileUnusable, WindowOpen
 from driver import users, window_return
 from driver.adapters.containers import Stopped
 from driver.settings import BackendSettings
@@ -45,7 +45,7 @@ def test_a_record_of_another_user_says_whose_it_is(outside: Outside) -> None:
     with public_folder() as folder:
         window(folder, outside).open()
         close(folder / RECORD_FILE, 0o600)
-        with another_user(), pytest.raises(WindowOpen, match="cannot read") as caught:
+        with another_user(), pytest.raises(FileUnusable, match="cannot read") as caught:
             window(folder, outside).close()
         assert caught.value.why.startswith(f"it is {users.me()}'s")
         assert "recover as" in caught.value.todo
@@ -252,10 +252,10 @@ def test_a_backend_that_restarts_while_it_answers_is_not_back(
     assert opened.is_open
 
 
-@pytest.mark.parametrize("damage", [b"{", b"\xff", b""])
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b"", b"null", b"{}"])
 def test_a_damaged_record_says_what_to_do(tmp_path: Path, outside: Outside, damage: bytes) -> None:
     (tmp_path / RECORD_FILE).write_bytes(damage)
-    with pytest.raises(WindowOpen, match=r"by hand"):
+    with pytest.raises(FileUnusable, match=r"by hand"):
         window(tmp_path, outside).close()
     assert outside.calls == []
 
