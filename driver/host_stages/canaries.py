@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import BackendUnavailable, EngineUnavailable, RetrainError
+from contracts.errors import EngineUnavailable, RetrainError, VerifyUnanswered
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import Backend, ItemUnavailable, ModelNotAsked
@@ -80,8 +80,9 @@ def ask(
     `kept` gets the fields of each item from before, in front of its first analysis; what it holds
     already stays, as it is from before a kill. It ends early where more items than allowed have got
     no answer: none of the rest would get one. Raises `ModelNotAsked` where another model than
-    `alias` has answered, `BackendUnavailable` where the backend does not answer at all, or shows
-    not one item. None is asked where all are reviewed, or the snapshot is of another backend.
+    `alias` has answered, `BackendUnavailable` where the backend does not answer at all, and
+    `VerifyUnanswered` where it shows not one item. None is asked where all are reviewed, or the
+    snapshot is of another backend.
     """
     task, wanted = load_task(context.job.task), context.params.items
     storage = storage_of(task)
@@ -117,7 +118,7 @@ def ask(
             return seen
     say(f"only {len(seen)} items of the snapshot can be asked through the backend")
     if not seen:
-        _require_reason(backend, unasked)
+        _require_reason(backend, alias, unasked)
     return seen
 
 
@@ -145,19 +146,25 @@ def _kept_item(line: bytes) -> Row | None:
     return row if isinstance(named, str) and named and named.isprintable() else None
 
 
-def _require_reason(backend: Backend, unasked: Counter[Unasked]) -> None:
-    """Raise `BackendUnavailable` where no item was asked for a reason that may be the backend's.
+def _require_reason(backend: Backend, alias: str, unasked: Counter[Unasked]) -> None:
+    """Raise `VerifyUnanswered` where no item was asked for a reason that may be the backend's.
 
     It is not where what it shows is reviewed, or of another snapshot.
     """
-    told = f"not one item of the snapshot can be asked through {backend.url}"
     why = ", ".join(f"{number} {reason}" for reason, number in unasked.items())
-    if unasked[Unasked.HIDDEN] or unasked[Unasked.LOST]:
-        raise BackendUnavailable(told, why=why)
     if unasked[Unasked.MISSING] == unasked.total():
         listed = backend.items()
-        if not listed or backend.shown(str(listed[0]["id"])) is None:
-            raise BackendUnavailable(told, why=f"{why}; nor does it show another one")
+        if listed and backend.shown(str(listed[0]["id"])) is not None:
+            return
+        why += "; nor does it show another one"
+    elif not (unasked[Unasked.HIDDEN] or unasked[Unasked.LOST]):
+        return
+    raise VerifyUnanswered(
+        f"{alias} could not be verified: {backend.url} shows not one item of the snapshot",
+        why=why,
+        todo="Look at its items (`docker logs NAME`), then run again. Where none is to be there "
+        "yet, `--set verify.items=0` lets the engine's answer be enough.",
+    )
 
 
 def _keep(context: StageContext[VerifyParams], backend: Backend, row: Row, item: Row) -> Record:
