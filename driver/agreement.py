@@ -104,18 +104,24 @@ def _reprocess(session: Session, result: Result) -> str:
     got back what they held before; or a deployment since has let others come in between; or there
     was no backend yet.
     """
-    deployed = session.store.latest(stages.DEPLOY.name)
-    if deployed and _later(deployed[1], result):
-        return "a model has been deployed since"
+    store = session.store
     last = next(iter(Record.by_last_run(session.workspace)), None)
     if last is None and session.backend_url and session.settings.reprocess.enabled:
         return "it was done without a backend"
-    executions = session.store.executions(stages.REPROCESS.name)
+    executions = store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
-    if last is None or job is None:
+    if job is None:
+        return ""
+    model = job.inputs[stages.GGUF.name].digest
+    for other, done in store.executions(stages.DEPLOY.name):
+        # By the runs' names, which sort also where the clock was set back.
+        another = other.inputs[stages.GGUF.name].digest != model
+        if other.run > job.run and (another or done.metrics.get("moved", True)):
+            return "a model has been deployed since"
+    if last is None:
         return ""
     about = last.about()
-    if about.model != job.inputs[stages.GGUF.name].digest:
+    if about.model != model:
         return "items have another model's answers now"
     return "the items have got back what they held before" if about.restored_at else ""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import RetrainError
+from contracts.errors import EngineUnavailable, RetrainError
 from contracts.params import DeployMetrics
 from driver import promotion, recent, records, served, taken_back, verification, versions
 from driver.store import Store
@@ -30,14 +30,7 @@ def settle(workspace: Path, say: Say) -> None:
     """
     taken_back.rescue(workspace, say)
     records.set_aside(workspace / records.SERVED, served.Book, say)
-    lost = [
-        file
-        for file, kind in (
-            (records.PROMOTION, promotion.Switch),
-            (records.VERIFICATION, verification.Record),
-        )
-        if records.is_damaged(workspace / file, kind)
-    ]
+    lost = _unsecured(workspace)
     if not lost:
         return
     kept = {file: records.keep(workspace / file) for file in lost}
@@ -50,6 +43,22 @@ def settle(workspace: Path, say: Say) -> None:
         return
     for file in lost:
         records.remove(workspace / file)
+
+
+def require_secured(workspace: Path) -> None:
+    """Raise `EngineUnavailable` where `settle` could not make sure of what is live: try again."""
+    if lost := _unsecured(workspace):
+        raise EngineUnavailable(
+            "it is not certain that the model which is live is a good one",
+            why=f"{', '.join(lost)} in {workspace} is damaged, and the serving engine did not "
+            "answer",
+            todo="Start the engine, then call `python -m driver recover` again.",
+        )
+
+
+def _unsecured(workspace: Path) -> list[str]:
+    kinds = ((records.PROMOTION, promotion.Switch), (records.VERIFICATION, verification.Record))
+    return [file for file, kind in kinds if records.is_damaged(workspace / file, kind)]
 
 
 def _secure(workspace: Path, say: Say) -> None:

@@ -36,7 +36,7 @@ def workspace(arguments: argparse.Namespace) -> Path:
 def _check_name(workspace: Path) -> None:
     """Raise `SettingsInvalid` for a workspace that no record could name: they are all UTF-8."""
     try:
-        str(workspace.absolute()).encode()
+        str(workspace.resolve()).encode()
     except UnicodeEncodeError as error:
         raise SettingsInvalid(
             f"the name of the workspace {str(workspace)!a} is not UTF-8",

@@ -43,8 +43,9 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
 
     A stage of it that still runs in a container is stopped first: it holds the GPU that the
     service needs, and goes on from its last checkpoint in the next run. Raises `WorkspaceBusy`
-    while a driver is at work, `BackendUnavailable` if the service does not become healthy, and
-    `FileUnusable`, when all is done, for a damaged record of the served model.
+    while a driver is at work, `BackendUnavailable` if the service does not become healthy,
+    `EngineUnavailable` where a record of the served model is damaged and it is not certain yet that
+    a good one is live, and `FileUnusable`, when all is done, for such a record.
     """
     if not workspace.is_dir():
         stopped = stop_stages(workspace, say)
@@ -65,6 +66,7 @@ def recover(workspace: Path, say: Callable[[str], None]) -> None:
         finally:  # a service that does not come back must find no bad model when it does
             _settle(workspace, say)
         _drop_candidates(workspace, say)
+        damaged.require_secured(workspace)  # a boot tries that again, and not what is next
         records.require_whole(workspace)
 
 

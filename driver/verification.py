@@ -9,7 +9,7 @@ asks, and whatever else comes next (`recover`, a stage that has to run) takes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from driver import again, promotion, records, served, taken_back, versions
 from driver.host_stages.canaries import whole_answer
 from serving import connect
 from serving.engine import Engine
-from tasks import InvalidAnswer, UnknownTask, load_task
+from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
@@ -225,7 +225,7 @@ def _stays(root: Path, record: Record, say: Say, reason: str = _CUT_OFF) -> bool
 
 
 def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
-    """Return whether the engine gives no answer of the new model, and one of a version before it.
+    """Return whether the engine gives no answer of the new model, and one of the version before.
 
     Then the engine is there, and the users would be better off with that version.
     """
@@ -238,23 +238,13 @@ def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
         older = versions.way_back(root, models, record.alias, record.digest, record.previous)
         if live is None or live.digest != record.digest or not older:
             return False
-        if _answers(engine, record, record.alias):
+        if _answers(engine, record, record.alias) or not _answers(engine, record, older[0]):
             return False
-        good = _first_that_answers(engine, record, older)
+        engine.unload(older[0])
     except RetrainError:  # who is not there to be asked shows nothing
         return False
-    if good:
-        say(f"{record.version} gives no answer to the canary, and {good} gives one.")
-    return bool(good)
-
-
-def _first_that_answers(engine: Engine, record: Record, tags: Sequence[str]) -> str:
-    """Return the first of these versions that gives an answer to the canary, "" where none does."""
-    for tag in tags:
-        if _answers(engine, record, tag):
-            engine.unload(tag)  # its runner would show this name for what the alias is asked
-            return tag
-    return ""
+    say(f"{record.version} gives no answer to the canary, and {older[0]} gives one.")
+    return True
 
 
 def _answers(engine: Engine, record: Record, tag: str) -> bool:
@@ -313,9 +303,6 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             _drop(root)
             return
         good = older[0]
-        if len(older) > 1 and record.task:  # the one before may be broken: a model can be forced
-            with suppress(UnknownTask):  # taken out of the tasks since
-                good = _first_that_answers(engine, record, older) or good
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
         never = record.digest in taken_back.digests(root, models)

@@ -171,6 +171,8 @@ class DeployMetrics(Metrics):
     previous: str = ""
     forced: str = ""
     """Why, and by whom, the gate was overruled; "" where it was not."""
+    moved: bool = True
+    """Whether the name named another model before, or none; an older driver has not noted it."""
 
     def summary(self) -> str:
         """Return the version and its digest, and whether the gate was overruled."""

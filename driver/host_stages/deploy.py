@@ -49,9 +49,21 @@ def work(
     )
     _require_evaluated(context, engine, version, model.digest)
     _probe(context, engine, version, model.digest)
+    live = engine.models().get(alias)
+    # One that is live without having been accepted was put there by this, before a kill.
+    stays = (
+        live is not None
+        and live.digest == model.digest
+        and served.is_accepted(context.root, alias, model.digest)
+    )
     previous = _keep_previous(context.root, engine, alias, model.digest)
     metrics = DeployMetrics(
-        tag=version, alias=alias, digest=model.digest, previous=previous, forced=forced
+        tag=version,
+        alias=alias,
+        digest=model.digest,
+        previous=previous,
+        forced=forced,
+        moved=not stays,
     )
     if expect:
         expect(metrics)

@@ -89,8 +89,14 @@ class Record:
 
         One that an earlier run has made may have been gone on with behind a later one.
         """
-        known = cls.every(workspace)
-        return sorted(known, key=lambda record: max(record.about().runs, default=""), reverse=True)
+        return sorted(cls.every(workspace), key=cls._last_run, reverse=True)
+
+    def _last_run(self) -> str:
+        """Return the run that has worked on it last; of a damaged one that which has made it."""
+        try:
+            return max(self.about().runs)
+        except FileUnusable:
+            return self.folder.name
 
     @classmethod
     def find(cls, workspace: Path, run: str = "") -> Record:

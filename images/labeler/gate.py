@@ -65,7 +65,9 @@ def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
     kept, of = ours.counts.sum(axis=0).astype(int).tolist()
     other_kept, of_other = other.counts.sum(axis=0).astype(int).tolist()
     # Fisher's exact test, one-sided (Fisher 1935): the texts are on different rows.
-    p_worse = float(hypergeom.cdf(kept, of + of_other, kept + other_kept, of))
+    p_worse = 1.0  # of no texts at all
+    if of and of_other:
+        p_worse = float(hypergeom.cdf(kept, of + of_other, kept + other_kept, of))
     return replace(_of_texts(ours, other, rows), rows=both, p_worse=p_worse)
 
 

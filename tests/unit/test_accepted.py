@@ -160,7 +160,10 @@ def test_a_damaged_record_waits_for_an_engine_that_is_away(
         patched.setattr(Ollama, "models", _no_engine)
         damaged.settle(world.root, world.said.append)
     assert "cannot be made sure of now" in world.said[-1]
+    with pytest.raises(EngineUnavailable, match="not certain"):
+        damaged.require_secured(world.root)
     damaged.settle(world.root, world.said.append)
+    damaged.require_secured(world.root)
     assert world.live() == OLD_DIGEST
     assert len(list(world.root.glob("*.damaged-*"))) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -79,22 +80,23 @@ def test_who_replaces_a_broken_champion_does_not_wait_for_it(
 
 
 # --- reprocess -----------------------------------------------------------------------------------
-METRICS = {
+METRICS: dict[str, dict[str, object]] = {
     "deploy": {"tag": "liga:1", "alias": ALIAS, "digest": "a", "previous": ""},
     "reprocess": {"processed": 1, "failed": 0, "left_out": 0},
 }
 
 
-def executed(root: Path, stage: Stage, model: str, at: str) -> Result:
-    """Leave an execution of a stage with a model behind."""
+def executed(root: Path, stage: Stage, model: str, at: str, *, moved: bool = True) -> Result:
+    """Leave an execution of a stage with a model behind, by a run that is named by its moment."""
     gguf = InputRef(path="model.gguf", digest=model, bytes=1)
-    job = job_of(stage, inputs={"gguf": gguf}, fingerprint=f"{stage.name}{model}")
+    named = datetime.fromisoformat(at).strftime("%Y%m%d-%H%M%S")
+    job = job_of(stage, inputs={"gguf": gguf}, fingerprint=f"{stage.name}{model}", run=named)
     place = Store(root).prepare(job).parent
     result = Result(
         stage=stage.name,
         fingerprint=job.fingerprint,
         outputs={},
-        metrics=METRICS[stage.name],
+        metrics=METRICS[stage.name] | ({"moved": moved} if stage is DEPLOY else {}),
         seconds=1,
         finished_at=at,
     )
@@ -126,10 +128,30 @@ def test_a_reprocess_holds_until_somebody_else_has_a_say(tmp_path: Path) -> None
     assert still_true(it, REPROCESS, result) == "the items have got back what they held before"
 
 
-def test_a_reprocess_from_before_a_deployment_is_made_again(tmp_path: Path) -> None:
-    """Items that came in meanwhile have the answers of whom that deployment has replaced."""
+@pytest.mark.parametrize(
+    ("model", "moved", "told"),
+    [
+        ("A", True, "a model has been deployed since"),
+        ("A", False, ""),
+        ("B", False, "a model has been deployed since"),
+    ],
+)
+def test_a_reprocess_from_before_a_deployment_is_made_again(
+    tmp_path: Path, model: str, *, moved: bool, told: str
+) -> None:
+    """Items that came in meanwhile have the answers of whom that deployment has replaced.
+
+    Not where the deployment only found the model live: the stage's code has changed, say.
+    """
     result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     asked_about(tmp_path, "20260101-120000", "A", whole=True)
-    executed(tmp_path, DEPLOY, "A", "2026-02-01T12:00:00+00:00")
-    told = still_true(session(tmp_path, "a"), REPROCESS, result)
-    assert told == "a model has been deployed since"
+    executed(tmp_path, DEPLOY, model, "2026-02-01T12:00:00+00:00", moved=moved)
+    assert still_true(session(tmp_path, "a"), REPROCESS, result) == told
+
+
+def test_a_damaged_record_of_an_older_reprocess_is_no_matter(tmp_path: Path) -> None:
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    older = asked_about(tmp_path, "20250101-120000", "B", whole=True)
+    asked_about(tmp_path, "20260101-130000", "A", whole=True)
+    (older.folder / "about.json").write_text("{", encoding="utf-8")
+    assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""

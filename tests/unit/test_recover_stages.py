@@ -19,7 +19,7 @@ import pytest
 
 from contracts import files
 from contracts.errors import DockerUnavailable, FileUnusable, InputMissing
-from driver import recover
+from driver import locks, recover
 from driver.adapters import containers
 from driver.adapters.containers import ContainerHost
 from driver.moved import former_paths
@@ -126,6 +126,7 @@ def test_a_service_that_is_back_is_told_so_although_its_record_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a workspace whose file system has gone read-only."""
+    monkeypatch.setenv(locks.FOLDER_VARIABLE, str(tmp_path))  # what stays would refuse other runs
     outside = Outside()
     backend = BackendSettings(url="http://127.0.0.1:9", container="news")
     Window(tmp_path, backend, world=outside).open()

@@ -10,7 +10,6 @@ from contracts import stages
 from contracts.errors import (
     BackendUnavailable,
     NotVerified,
-    RetrainError,
     RulesNotKept,
     VerifyFailed,
     VerifyUnanswered,
@@ -166,30 +165,6 @@ def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_si
     assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
     assert (verification.read(world.root) is not None) == all_silent
     assert taken_back.rejected(world.root) == []
-
-
-@pytest.mark.parametrize("said", ["kein JSON", 500], ids=["nonsense", "silence"])
-@pytest.mark.parametrize("older_answers", [True, False])
-def test_a_version_before_that_is_silent_is_passed_over(
-    world: World, said: str | int, *, older_answers: bool
-) -> None:
-    """The new model was forced since the one before it is broken; an older one is good."""
-    oldest, digest = "liga-relevance:20251231-120000", "oldest" * 10
-    world.ollama.models.append(oldest)
-    world.ollama.digests[oldest] = digest
-    environment = promotion.environment(world.engine)
-    served.accept(world.root, environment, ALIAS, digest, served.VERIFIED)
-    world.came_after(OLD_DIGEST, digest)
-    world.came_after(NEW_DIGEST, OLD_DIGEST)
-    silent: dict[str, str | int] = {OLD_DIGEST: 500, NEW_DIGEST: said}
-    world.ollama.script = lambda message: silent.get(
-        world.ollama.asked[-1]["digest"], by_label(message) if older_answers else 500
-    )
-    with pytest.raises(RetrainError) as caught:
-        world.verify()
-    verification.failed(world.root, world.engine, caught.value, world.said.append)
-    nobody = NEW_DIGEST if said == 500 else OLD_DIGEST
-    assert world.live() == (digest if older_answers else nobody)
 
 
 def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None:
