@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts import files, stages
-from contracts.entrypoint import StageContext, execute
+from contracts.entrypoint import JOB_FILE, StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
@@ -142,6 +142,10 @@ class Session:
         """Record that a result is taken as it is."""
         if step.result is None:
             raise ValueError(f"{step.stage.name} has no result to reuse")
+        stage = step.stage
+        if stage.image:  # a dead run's container may have come to its end since the plan was made
+            job = self.store.place(stage.name, step.fingerprint) / JOB_FILE
+            self.runner.collect(stage, job, self.run.log(stage.name), self._listen)
         self._note(
             step.stage,
             state="reused",

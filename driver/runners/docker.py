@@ -143,6 +143,19 @@ class DockerRunner:
         if exit_code:
             raise failure(stage, exit_code, listener.told, log, memory_limit=limit)
 
+    def collect(self, stage: Stage, job: Path, log: Path, emit: Emit) -> None:
+        """Put away the containers that a dead driver has left of a job that has its result, each
+        with the rest of what it has said; how it ended is no matter."""
+        for container in self._containers.of(stage, job.parent.name):
+            try:
+                with (
+                    open_anew(log, container.id, self._log_begins) as output,
+                    log.open("a", encoding="utf-8") as errors,
+                ):
+                    follow(container, Listener(stage, emit, output), errors)
+            finally:
+                put_away(container)
+
     @contextmanager
     def _container(self, stage: Stage, job: Path, environ: Mapping[str, str]) -> Iterator[Any]:
         """Yield the running container; put it away afterwards, stopped first if need be.

@@ -41,6 +41,10 @@ class Runner(Protocol):
     def survives(self, stage: Stage, fingerprint: str) -> bool:
         """Return whether this very stage still runs, left behind by a driver that was killed."""
 
+    def collect(self, stage: Stage, job: Path, log: Path, emit: Emit) -> None:
+        """Put away what a killed driver has left of a job that has come to its result meanwhile,
+        with what it has said to the end."""
+
     def run(
         self,
         stage: Stage,

@@ -61,6 +61,9 @@ class ProcessRunner:
         """Return False: a stage's process dies with its driver."""
         return False
 
+    def collect(self, stage: Stage, job: Path, log: Path, emit: Emit) -> None:
+        """Do nothing: a process does not outlive its driver."""
+
     def run(
         self,
         stage: Stage,

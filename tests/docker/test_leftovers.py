@@ -13,15 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from contracts.stages import TRAIN
+from contracts import files
+from contracts.entrypoint import RESULT_FILE
+from contracts.stage import Result
+from contracts.stages import SPLIT, TRAIN
 from driver import recover
 from driver.adapters.containers import connect
 from driver.notes import Notes
+from driver.plan import Action, Step
+from driver.report.display import Display
 from driver.runners.docker import DockerRunner, running_s
 from driver.runners.leftovers import LABEL_PROBE, StageContainers
+from driver.session import Session
+from driver.settings import Settings
 from driver.store import Run
 from tests.docker.engine import docker
 from tests.docker.stage_compose import ROOT
+from tests.jobs import job_of
 
 pytestmark = pytest.mark.docker
 
@@ -150,3 +158,38 @@ def test_kept_containers_are_not_collected_again(
     monkeypatch.delenv("RETRAIN_KEEP_CONTAINERS")
     assert ours.drop() == ["train"]
     assert not exists(container)
+
+
+COUNTS = ("train", "validation", "test", "duplicates", "frozen")
+
+
+def test_one_that_has_come_to_its_end_since_the_plan_is_put_away_with_its_log(
+    made: list[str], stage_images: dict[str, str], tmp_path: Path
+) -> None:
+    """Its stage is reused then, and nobody runs it."""
+    (tmp_path / "items.jsonl").write_text("", encoding="utf-8")
+    given = {
+        "snapshot": {"items": [str(tmp_path / "items.jsonl")]},
+        "fetch": {"path": str(tmp_path)},
+    }
+    settings = Settings.model_validate({"workspace": tmp_path, "runner": "docker", **given})
+    session = Session(settings, Display())
+    session.store.prepare(job_of(SPLIT, fingerprint="f1"))
+    result = Result(
+        stage="split",
+        fingerprint="f1",
+        outputs={},
+        metrics={**dict.fromkeys(COUNTS, 0), "test_set_digest": ""},
+        seconds=1,
+        finished_at="2026-01-01T12:00:00+00:00",
+    )
+    files.write_json(session.store.place("split", "f1") / RESULT_FILE, result.model_dump())
+    labels = StageContainers(tmp_path).labels(SPLIT, "f1")
+    with_labels = [f"--label={name}={value}" for name, value in labels.items()]
+    says = ("--entrypoint=echo", *with_labels, stage_images["labeler"], "its last words")
+    made.append(docker("run", "--detach", *says))
+    docker("wait", made[-1])
+    session.begin([])
+    session.reuse(Step(session.request(SPLIT), Action.REUSE, "", "f1", {}, result))
+    assert not exists(made[-1])
+    assert "its last words" in session.run.log("split").read_text(encoding="utf-8")
