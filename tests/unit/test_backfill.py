@@ -291,15 +291,19 @@ def test_what_was_asked_under_goes_along_with_an_export(
     assert other.label().backfilled == 2
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["[", "{}", '{"from": "k", "attempt": "0"}', '{"from": "k", "attempt": 0, "backfill": []}'],
+)
 def test_a_damaged_derived_row_or_definition_costs_no_more_than_itself(
-    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None], origin: str
 ) -> None:
     labelled(stage, engine)
     edit(with_deadline())
     stage.label()
     after = outputs(stage)
     with LabelCache(stage.folder / CACHE_FILE) as cache, cache._database:
-        cache._database.execute("UPDATE derived SET origin = '[', answer = '{'")
+        cache._database.execute("UPDATE derived SET origin = ?, answer = '{'", (origin,))
         cache._database.execute("INSERT INTO definitions VALUES ('p', 'a', '{')")
     assert stage.label().cached == 3
     assert outputs(stage) == after
