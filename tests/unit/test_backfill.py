@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -208,6 +209,28 @@ def test_an_answer_that_breaks_todays_rules_itself_is_asked_as_a_whole(
     metrics = stage.label()
     assert (metrics.backfilled, metrics.asked, metrics.quarantined) == (1, 1, 0)
     assert stage.label().cached == 3
+
+
+def test_one_is_too_where_the_added_field_cannot_be_null(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+
+    def check(_item: Any, answer: Any) -> list[Violation]:
+        broken = answer.tags == ["Haushalt"]
+        return [Violation("tags", "error", "other tags")] if broken else []
+
+    deadline = (date, Field(title="Frist", description="Der Tag."))
+    output = create_model("NotNull", __base__=TASK.output, deadline=deadline)
+    edit(replace(with_deadline(), output=output, check=check, only_for={}))
+    other = json.dumps({**label("high", tags=["Etat"]), "deadline": "2026-03-31"})
+    engine.script = lambda messages, number: (
+        other if len(messages) == 2 else answers(messages, number)
+    )
+    metrics = stage.label(max_attempts=2)
+    assert (metrics.asked, metrics.quarantined) == (3, 0)
+    assert [len(asked["messages"]) for asked in engine.asked].count(2) == 3 + 3
+    assert (stage.label(max_attempts=2).cached, len(engine.asked)) == (3, 3 + 3 * (2 + 1))
 
 
 def test_limits_are_asked_about_only_where_they_are_broken(
