@@ -17,7 +17,7 @@ from contracts.label_cache import CACHE_FILE, Imported, LabelCache
 from contracts.label_definition import LabelDefinition, compare
 from driver import labels
 from images.labeler import label as label_stage
-from tasks import Task, Violation
+from tasks import OnlyFor, Task, Violation
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import Labelling, engine, items, stage
@@ -136,6 +136,23 @@ def test_a_field_that_is_said_to_concern_every_row_is_asked_for_in_the_rest(
     assert (stage.label().backfilled, len(engine.asked)) == (3, 9)
     edit(with_deadline())
     assert (stage.label().cached, len(engine.asked)) == (3, 9)
+
+
+def test_what_the_rest_decides_follows_the_task(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    edit(with_deadline())
+    stage.label()
+    before = outputs(stage)
+    never = OnlyFor(where={"relevant": True}, otherwise="2099-12-31")
+    edit(replace(with_deadline(), only_for={"deadline": never}))
+    for _ in range(2):
+        assert (stage.label().cached, len(engine.asked)) == (3, 5)
+        assert stage.rows("labels")[1]["label"]["deadline"] == "2099-12-31"
+    edit(with_deadline())
+    assert (stage.label().cached, len(engine.asked)) == (3, 5)
+    assert outputs(stage) == before
 
 
 def test_a_changed_meaning_labels_anew_and_so_does_the_setting(
