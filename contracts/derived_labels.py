@@ -84,10 +84,19 @@ class Base:
     """Its fields that are still there, and those that the rest decides, as JSON."""
     asked: tuple[str, ...]
     """The fields that only the teacher can tell."""
+    given: tuple[str, ...] = ()
+    """Those that the rest decides (`OnlyFor.otherwise`)."""
+
+    @property
+    def decided(self) -> str:
+        """Return a digest of what the rest decides; "" where it decides nothing."""
+        found = {name: self.values[name] for name in self.given}
+        return digest_text(canonical_json(found)) if found else ""
 
     def origin(self, backfill: str = "") -> dict[str, Any]:
         """Return what a row made of it says of itself; `backfill` is the key of the rest."""
         found: dict[str, Any] = {"from": self.source, "attempt": self.attempt}
+        found |= {"given": self.decided} if self.given else {}
         return {**found, "fields": list(self.asked), "backfill": backfill} if backfill else found
 
     def merged(self, order: Iterable[str], more: Mapping[str, Any]) -> str:
@@ -148,7 +157,7 @@ def bases(
                 continue
             kept = {name: values[name] for name in definition.fields if name in values}
             asked, given = to_ask(definition, kept)
-            by_item[keys[key]] = Base(key, number, {**kept, **given}, asked)
+            by_item[keys[key]] = Base(key, number, {**kept, **given}, asked, tuple(given))
     noted = cache.noted_definitions(definition.task)
     for item, row in cache.imported([each for each in item_digests if each not in by_item]).items():
         base = of_label(_object(row.answer), definition, noted, IMPORT)
@@ -200,17 +209,15 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def is_outdated(row: Derived, base: Base | None, backfill: str) -> bool:
-    """Return whether a row that was made before would be made by another question now.
+    """Return whether a row that was made before would be made in another way now.
 
     That is seen where it was made of the same answer, `base`; `backfill` is the key of the question
     that completes it now, "" where nothing has to be asked.
     """
     origin = json.loads(row.origin)
-    same = base is not None and (base.source, base.attempt) == (
-        origin.get("from"),
-        origin.get("attempt"),
-    )
-    return same and origin.get("backfill", "") != backfill
+    if base is None or (base.source, base.attempt) != (origin.get("from"), origin.get("attempt")):
+        return False
+    return (origin.get("backfill", ""), origin.get("given", "")) != (backfill, base.decided)
 
 
 def of_label(
@@ -227,4 +234,4 @@ def of_label(
         return None
     kept = {name: label[name] for name in definition.fields if name in label}
     asked, given = to_ask(definition, kept)
-    return Base(source, -1, {**kept, **given}, asked)
+    return Base(source, -1, {**kept, **given}, asked, tuple(given))

@@ -325,9 +325,18 @@ def _is_definition(row: Sequence[Any]) -> bool:
 
 def _is_derived(row: Sequence[Any]) -> bool:
     try:
-        return all(isinstance(v, str) for v in row) and isinstance(json.loads(row[2]), dict)
+        return all(isinstance(v, str) for v in row) and _is_origin(json.loads(row[2]))
     except (ValueError, RecursionError):
         return False
+
+
+def _is_origin(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("from"), str)
+        and isinstance(found.get("attempt"), int)
+        and isinstance(found.get("backfill", ""), str)
+    )
 
 
 def _list(text: Any) -> list[dict[str, Any]] | None:

@@ -7,6 +7,7 @@ docs/adr/0009-an-edit-costs-what-it-changes.md.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-_LIMITS = frozenset(
-    {"minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "pattern"}
-)
+_LENGTHS = frozenset({"minLength", "maxLength", "minItems", "maxItems"})
 """What of a field's schema bounds its values without changing what they mean."""
+_BOUNDS = frozenset({"minimum", "maximum"})
+"""What does so where it is narrowed only; widened, it may be another scale."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SHOWN_WORDS = 12
 
@@ -144,9 +145,7 @@ def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
     removed = tuple(name for name in old.fields if name not in new.fields)
     both = [(name, old.fields[name], new.fields[name]) for name in new.fields if name in old.fields]
     other = [(name, then, now) for name, then, now in both if then.values != now.values]
-    changed = tuple(
-        name for name, then, now in other if _unbounded(then.values) != _unbounded(now.values)
-    )
+    changed = tuple(name for name, then, now in other if not _same(then.values, now.values))
     return Edit(
         added=added,
         removed=removed,
@@ -164,10 +163,36 @@ def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
     )
 
 
-def _unbounded(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {name: _unbounded(each) for name, each in values.items() if name not in _LIMITS}
-    return [_unbounded(each) for each in values] if isinstance(values, list) else values
+def _same(old: Any, new: Any) -> bool:
+    """Return whether the values of two schemas mean the same, but for their limits."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        then, now = ({k: v for k, v in each.items() if k not in _LENGTHS} for each in (old, new))
+        return (
+            then.keys() - _BOUNDS == now.keys() - _BOUNDS
+            and _narrowed(then, now)
+            and all(
+                _same_fields(then[key], now[key])
+                if key == "properties"
+                else _same(then[key], now[key])
+                for key in then.keys() - _BOUNDS
+            )
+        )
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    return bool(old == new)
+
+
+def _same_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Compare by name: a field that is called as a keyword is none."""
+    return old.keys() == new.keys() and all(_same(old[name], new[name]) for name in old)
+
+
+def _narrowed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    least, most = -math.inf, math.inf
+    return bool(
+        new.get("minimum", least) >= old.get("minimum", least)
+        and new.get("maximum", most) <= old.get("maximum", most)
+    )
 
 
 def _prompt_edits(

@@ -106,8 +106,9 @@ def source_digest(params: SnapshotParams, task_name: str, cwd: Path, backend_url
 def _take(
     params: SnapshotParams, task: Task, cwd: Path, workspace: Path, backend_url: str
 ) -> _Snapshot:
+    earlier = _earlier(workspace, task)
     if params.source == "backend":
-        taken = _take_backend(task, _backend(backend_url))
+        taken = _take_backend(task, _backend(backend_url), earlier)
     else:
         taken = _Snapshot(list(_items(task, _matched(params.items, cwd))), [])
     if not taken.items:
@@ -117,7 +118,6 @@ def _take(
             todo="Set snapshot.items to JSONL files, or snapshot.source=backend.",
         )
     known = {row["id"] for row in taken.items}
-    earlier = _earlier(workspace, task)
     from_files = list(_reviewed(task, _matched(params.reviewed, cwd), known, earlier))
     # A file is named on purpose, so it wins over what stands in the backend.
     labels = {row["id"]: row for row in [*taken.reviewed, *from_files]}
@@ -236,23 +236,24 @@ def _kept(item: Row, task: Task, storage: Storage) -> Row:
     return {**kept, "label": label, "analysis": analysis}
 
 
-def _take_backend(task: Task, backend: Backend) -> _Snapshot:
+def _take_backend(task: Task, backend: Backend, earlier: Sequence[LabelDefinition]) -> _Snapshot:
     listed = backend.items()
     usable = [item for item in listed if has_text(item, task)]
     if len(usable) < len(listed):
         say(f"{len(listed) - len(usable)} items without a text left out")
     shown = without_userinfo(backend.url)
     items = [_item(task, item, f"{shown}/api/items/{item['id']}") for item in usable]
-    return _Snapshot(items, _reviewed_there(task, usable))
+    return _Snapshot(items, _reviewed_there(task, usable, earlier))
 
 
-def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
+def _reviewed_there(task: Task, items: list[Row], earlier: Sequence[LabelDefinition]) -> list[Row]:
     """Return the labels of manually reviewed items; one that cannot be learned says why.
 
     A review in the backend can be partial, and stands beside an analysis that may have failed. What
     a person has looked at is still theirs to mend, never the teacher's.
     """
-    rows = [_review(task, item) for item in items if item.get("is_manually_reviewed") is True]
+    reviewed = [item for item in items if item.get("is_manually_reviewed") is True]
+    rows = [_review(task, item, earlier) for item in reviewed]
     lines = [f"  item {row['id']}: {row['unusable']}" for row in rows if "unusable" in row]
     if lines:
         say(
@@ -263,9 +264,11 @@ def _reviewed_there(task: Task, items: list[Row]) -> list[Row]:
     return rows
 
 
-def _review(task: Task, item: Row) -> Row:
+def _review(task: Task, item: Row, earlier: Sequence[LabelDefinition]) -> Row:
     storage = storage_of(task)
     answer = reviewed_answer(item, task.output.model_fields, storage)
+    unasked = _unasked(item, answer, analysis_of(item, storage), earlier)
+    answer = {name: value for name, value in answer.items() if name not in unasked}
     row = {"id": str(item["id"]), "label": answer}
     if unread(answer, storage):
         return {**row, "unusable": "it holds the text of a failed analysis"}
@@ -273,3 +276,18 @@ def _review(task: Task, item: Row) -> Row:
         return {**row, "label": _label(task, answer)}
     except InvalidAnswer as error:
         return {**row, "unusable": str(error)}
+
+
+def _unasked(
+    item: Row, answer: Row, analysis: Row, earlier: Sequence[LabelDefinition]
+) -> frozenset[str]:
+    """Return the fields that were added since a review: the definition it may have been made under
+    has all others, and a migration has left their columns NULL.
+
+    Where the item's analysis has the field, it was asked for, and NULL is an answer.
+    """
+    empty = {n for n in answer if n not in analysis and n in item and item[n] is None}
+    added = [
+        answer.keys() - each.fields.keys() for each in earlier if each.fields.keys() < answer.keys()
+    ]
+    return frozenset(max((each for each in added if each <= empty), key=len, default=()))

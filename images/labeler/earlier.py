@@ -114,12 +114,18 @@ def following(task: Task, question: Question, max_attempts: int) -> Question | N
     """Return what is to be asked next; None where nothing is.
 
     A completed answer that breaks the very rules that it breaks without what was asked for is
-    itself outdated: then the item is asked as a whole.
+    itself outdated: then the item is asked as a whole. Where that cannot be told, as null is none
+    of what was asked for, it counts as outdated if the last attempt breaks nothing but rules.
     """
     whole = question.base is not None and question.base.source != REVIEW
     if whole and question.base and question.judgements and question.accepted is None:
         without = _without(task, question.item, question.base)
-        if without and without.faults and {*question.judgements[-1].faults} <= {*without.faults}:
+        faults = {*question.judgements[-1].faults}
+        if without is None:
+            outdated = question.settled(max_attempts) and not faults & {"format", "cut-off"}
+        else:
+            outdated = bool(without.faults) and faults <= {*without.faults}
+        if outdated:
             return Question(question.row, question.items)
     return None if question.settled(max_attempts) else question
 

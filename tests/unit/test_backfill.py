@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from contracts.label_cache import CACHE_FILE, Imported, LabelCache
 from contracts.label_definition import LabelDefinition, compare
 from driver import labels
 from images.labeler import label as label_stage
-from tasks import Task, Violation
+from tasks import OnlyFor, Task, Violation
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import Labelling, engine, items, stage
@@ -137,6 +138,23 @@ def test_a_field_that_is_said_to_concern_every_row_is_asked_for_in_the_rest(
     assert (stage.label().cached, len(engine.asked)) == (3, 9)
 
 
+def test_what_the_rest_decides_follows_the_task(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    edit(with_deadline())
+    stage.label()
+    before = outputs(stage)
+    never = OnlyFor(where={"relevant": True}, otherwise="2099-12-31")
+    edit(replace(with_deadline(), only_for={"deadline": never}))
+    for _ in range(2):
+        assert (stage.label().cached, len(engine.asked)) == (3, 5)
+        assert stage.rows("labels")[1]["label"]["deadline"] == "2099-12-31"
+    edit(with_deadline())
+    assert (stage.label().cached, len(engine.asked)) == (3, 5)
+    assert outputs(stage) == before
+
+
 def test_a_changed_meaning_labels_anew_and_so_does_the_setting(
     stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
 ) -> None:
@@ -208,6 +226,28 @@ def test_an_answer_that_breaks_todays_rules_itself_is_asked_as_a_whole(
     metrics = stage.label()
     assert (metrics.backfilled, metrics.asked, metrics.quarantined) == (1, 1, 0)
     assert stage.label().cached == 3
+
+
+def test_one_is_too_where_the_added_field_cannot_be_null(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+
+    def check(_item: Any, answer: Any) -> list[Violation]:
+        broken = answer.tags == ["Haushalt"]
+        return [Violation("tags", "error", "other tags")] if broken else []
+
+    deadline = (date, Field(title="Frist", description="Der Tag."))
+    output = create_model("NotNull", __base__=TASK.output, deadline=deadline)
+    edit(replace(with_deadline(), output=output, check=check, only_for={}))
+    other = json.dumps({**label("high", tags=["Etat"]), "deadline": "2026-03-31"})
+    engine.script = lambda messages, number: (
+        other if len(messages) == 2 else answers(messages, number)
+    )
+    metrics = stage.label(max_attempts=2)
+    assert (metrics.asked, metrics.quarantined) == (3, 0)
+    assert [len(asked["messages"]) for asked in engine.asked].count(2) == 3 + 3
+    assert (stage.label(max_attempts=2).cached, len(engine.asked)) == (3, 3 + 3 * (2 + 1))
 
 
 def test_limits_are_asked_about_only_where_they_are_broken(
@@ -291,15 +331,19 @@ def test_what_was_asked_under_goes_along_with_an_export(
     assert other.label().backfilled == 2
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["[", "{}", '{"from": "k", "attempt": "0"}', '{"from": "k", "attempt": 0, "backfill": []}'],
+)
 def test_a_damaged_derived_row_or_definition_costs_no_more_than_itself(
-    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None], origin: str
 ) -> None:
     labelled(stage, engine)
     edit(with_deadline())
     stage.label()
     after = outputs(stage)
     with LabelCache(stage.folder / CACHE_FILE) as cache, cache._database:
-        cache._database.execute("UPDATE derived SET origin = '[', answer = '{'")
+        cache._database.execute("UPDATE derived SET origin = ?, answer = '{'", (origin,))
         cache._database.execute("INSERT INTO definitions VALUES ('p', 'a', '{')")
     assert stage.label().cached == 3
     assert outputs(stage) == after

@@ -299,6 +299,24 @@ def test_backend(
     assert "item 4" in told
 
 
+def test_a_column_that_a_migration_left_empty_is_no_word_of_a_person() -> None:
+    """Unless the analysis has the field: then it was asked for."""
+    before = load_task(TASK)
+    task, migrated = with_deadline(before), {**LABEL, "deadline": None}
+    asked = {"metadata": {"llm_analysis": migrated}}
+    news = [
+        _news(1, **migrated, is_manually_reviewed=True),
+        _news(2, **migrated, **asked, is_manually_reviewed=True),
+        _news(3, **{**LABEL, "deadline": "2026-03-31"}, is_manually_reviewed=True),
+    ]
+    noted = [LabelDefinition.of(each) for each in (before, task)]
+    lacking, *whole = snapshot._reviewed_there(task, news, noted)
+    assert (lacking["label"], lacking["unusable"]) == (LABEL, "deadline: Field required")
+    assert [row["label"]["deadline"] for row in whole] == [None, "2026-03-31"]
+    assert not any("unusable" in row for row in whole)
+    assert snapshot._reviewed_there(task, news[:1], noted[1:])[0]["label"] == migrated
+
+
 def test_a_file_wins_over_the_backend(here: Path, tmp_path: Path, start_backend: Start) -> None:
     """A review that is no whole label included: that is how it is completed."""
     service = start_backend(

@@ -13,7 +13,7 @@ import pytest
 
 from contracts import files, stages
 from contracts.errors import InputMissing
-from contracts.label_definition import LabelDefinition, compare
+from contracts.label_definition import FieldDefinition, LabelDefinition, compare
 from driver import __main__ as cli
 from driver.report.display import Display
 from driver.session import Session
@@ -168,6 +168,30 @@ def test_each_kind_of_edit_says_what_it_does() -> None:
         (f"rule {first.id}", "only rows that break it now are asked again")
     ]
     assert "what labels rest on is the same" in dict(diff.effects(compare(old, old), old)).values()
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "changed"),
+    [
+        ({"maximum": 100}, {"maximum": 50}, False),
+        ({"minimum": 0, "maximum": 1}, {"minimum": 0, "maximum": 100}, True),
+        ({"maximum": 1}, {}, True),
+        ({"maxLength": 90}, {"maxLength": 9, "pattern": "^[0-9-]+$"}, True),
+        ({"items": {"maxLength": 90}}, {"items": {"maxLength": 9}}, False),
+        ({"properties": {"minimum": {}}}, {"properties": {"maximum": {}}}, True),
+        ({"properties": {"a": {"maxLength": 9}}}, {"properties": {"a": {}}}, False),
+    ],
+)
+def test_a_limit_is_one_only_where_the_values_mean_the_same(
+    then: dict[str, Any], now: dict[str, Any], changed: bool
+) -> None:
+    bare = LabelDefinition.of(TASK)
+    old, new = (
+        bare.model_copy(update={"fields": {"f": FieldDefinition(values=each, meaning="")}})
+        for each in (then, now)
+    )
+    edit = compare(old, new)
+    assert (edit.changed, edit.limits) == ((("f",), ()) if changed else ((), ("f",)))
 
 
 def test_the_commands_and_the_plan_say_so(
