@@ -144,3 +144,18 @@ def test_the_table_says_what_is_notcompared(
     assert rows[1][:2] == ["breaks", f"{MODELS}:36"]
     assert "not compared, OpenAPI: the settings have no backend" in said.out
     assert "a difference would break production" in said.err
+
+
+def test_a_member_whose_name_is_taken_is_left_to_people(checkout: Path) -> None:
+    change(checkout, ENUMS, 'MEDIUM = "medium"', 'MEDIUM = "normal"')
+    (checkout / "types.ts").write_text("enum Priority { HIGH = 'high', LOW = 'x', MEDIUM = 'y' }\n")
+    found = [each for each in findings(checkout) if "does not know" in each.differs]
+    assert [(each.place.partition(":")[0], each.edit) for each in found] == [
+        (ENUMS, None),
+        ("types.ts", None),
+    ]
+
+
+def test_a_patch_leaves_no_python_that_cannot_be_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("A = 1\n")
+    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == b""

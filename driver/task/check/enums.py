@@ -33,12 +33,17 @@ class Known:
     values: tuple[str, ...]
     last: ast.expr | ast.stmt
     """What stands before a value that is added: an entry, or of a class a line."""
+    taken: frozenset[str] = frozenset()
+    """The names of a class: a member with one of them cannot be added."""
 
-    def adding(self, names: Sequence[str]) -> Edit:
-        """Return what adds values at its end."""
+    def adding(self, names: Sequence[str]) -> Edit | None:
+        """Return what adds values at its end; None where that would be no valid code."""
         if not isinstance(self.last, ast.stmt):
             quote = _quote(self.file, self.last)
             return after(self.file, self.last, "".join(f", {quote}{n}{quote}" for n in names))
+        members = [member(name) for name in names]
+        if self.taken & {*members} or len({*members}) < len(members):
+            return None
         quote = _quote(self.file, getattr(self.last, "value", None))
         lines = [f"{member(name)} = {quote}{name}{quote}" for name in names]
         edit = below(self.file, self.last, lines[0])
@@ -108,7 +113,9 @@ def of_class(enum: Class) -> Iterator[Known]:
     """Yield what an enum's class knows, where its members are texts."""
     members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
     if members and len(enum.values) == len(members):
-        yield Known(enum.file, enum.node.lineno, f"enum {enum.name}", enum.values, members[-1])
+        taken = frozenset(each.name for each in enum.attributes)
+        holder = f"enum {enum.name}"
+        yield Known(enum.file, enum.node.lineno, holder, enum.values, members[-1], taken)
 
 
 def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
