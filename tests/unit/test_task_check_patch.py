@@ -159,3 +159,18 @@ def test_a_member_whose_name_is_taken_is_left_to_people(checkout: Path) -> None:
 def test_a_patch_leaves_no_python_that_cannot_be_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("A = 1\n")
     assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == b""
+
+
+def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        'NOTIFY_PRIORITIES = ("high",)\nVALID_PRIORITIES = {"high", "low"}\n'
+        'ALL_PRIORITIES = [*NOTIFY_PRIORITIES, "low"]\nREPRIORITIZED = ["high"]\n'
+    )
+    found = [(each.place, each.severity.value, bool(each.edit)) for each in findings(tmp_path)]
+    assert found == [("a.py:1", "differs", False), ("a.py:2", "breaks", True)]
+
+
+def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('class Priority(Enum):\n    HIGH = "high"\n    LATE = "late"\n')
+    [found] = findings(tmp_path)
+    assert (found.severity.value, found.edit) == ("differs", None)
