@@ -174,3 +174,12 @@ def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text('class Priority(Enum):\n    HIGH = "high"\n    LATE = "late"\n')
     [found] = findings(tmp_path)
     assert (found.severity.value, found.edit) == ("differs", None)
+
+
+def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
+    code = b"# old\rLENGTH = 1\n\nVALID_PRIORITIES = (\r    'high',\r\n    'low',\r)\r"
+    (tmp_path / "a.py").write_bytes(code)
+    [found] = findings(tmp_path)
+    assert found.place == "a.py:4"
+    assert found.edit is not None
+    assert patch.applied(code, [found.edit]) == code.replace(b"'low'", b"'low', 'medium'")
