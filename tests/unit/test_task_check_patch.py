@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.unit.checkout import (
     TYPES,
     change,
     findings,
+    unclear,
 )
 
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
@@ -183,3 +185,8 @@ def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
     assert found.place == "a.py:4"
     assert found.edit is not None
     assert patch.applied(code, [found.edit]) == code.replace(b"'low'", b"'low', 'medium'")
+
+
+def test_a_pipe_in_a_checkout_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.py")
+    assert "a.py: not a regular file" in unclear(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +97,11 @@ class Checkout:
                 unread.append(f"{root}: more than {_MOST_FILES} files; the rest was not read")
                 break
             try:
-                if path.stat().st_size > _LARGEST:
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+                    unread.append(f"{name}: not a regular file")
+                    continue
+                if found.st_size > _LARGEST:
                     unread.append(f"{name}: longer than {_LARGEST >> 20} MiB")
                     continue
                 file = SourceFile(name, path.read_bytes())
