@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch
+from driver.task.check import patch, script
+from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
 from tests.unit.checkout import (
     ENUMS,
@@ -190,3 +194,38 @@ def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
 def test_a_pipe_in_a_checkout_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.py")
     assert "a.py: not a regular file" in unclear(tmp_path)
+
+
+def test_aliases_cost_no_more_than_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generated file has thousands: what is looked at grows as the file, not as its square."""
+    looked, walk = list[str](), script.walk
+    counts = list[int]()
+
+    def counted(*where: Any) -> Iterator[Node]:
+        for node in walk(*where):
+            looked.append(node.type)
+            yield node
+
+    monkeypatch.setattr(script, "walk", counted)
+    for count in (20, 40):
+        lines = (
+            f"const A{n} = ['x'] as const\ntype B{n} = (typeof A{n})[number]\ntype C{n} = string\n"
+            for n in range(count)
+        )
+        (tmp_path / "types.ts").write_text("".join(lines))
+        looked.clear()
+        assert len(script.Scripts.read(Checkout.read(tmp_path)).values) == count
+        counts.append(len(looked))
+    assert counts[1] <= 2 * counts[0]
+
+
+def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -> None:
+    (tmp_path / "types.ts").write_text(
+        'type Priority = components["schemas"]["Priority"]\n'
+        'type Kind = "a" | "b"\n'
+        "interface Item { summary: string; detailed_analysis: string; assigned_aks: string[]\n"
+        '  priority: Other["priority"] | Pick<Kind, "high"> }\n'
+    )
+    assert findings(tmp_path) == []

@@ -9,6 +9,7 @@ from tree_sitter import Node
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.script import (
+    ELSEWHERE,
     Member,
     Part,
     Scripts,
@@ -127,7 +128,7 @@ def _named_by(scripts: Scripts, part: Part, each: Member) -> Iterator[Values]:
         return
     if texts := strings_in(each.type):
         yield Values(part, f"the type of {each.name}", each.node, texts)
-    for node in walk(each.type):
+    for node in walk(each.type, ELSEWHERE):
         if node.type == "type_identifier":
             found = scripts.only((node.text or b"").decode())
             if found is not None:
