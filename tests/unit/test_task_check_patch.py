@@ -229,3 +229,18 @@ def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -
         '  priority: Other["priority"] | Pick<Kind, "high"> }\n'
     )
     assert findings(tmp_path) == []
+
+
+@pytest.mark.parametrize("body", [' HIGH = "high"', "\n    HIGH = 'high'; LOW = 'low'"])
+def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str) -> None:
+    code = (
+        f"class Priority(\n    Enum):{body}\n"
+        "class Item(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
+        "    assigned_aks: list[str]\n    priority: Priority\n"
+    )
+    (tmp_path / "a.py").write_text(code)
+    [found] = findings(tmp_path)
+    assert found.severity.value == "breaks"
+    edits = [found.edit] if found.edit else []
+    grown = code.replace("'low'\n", "'low'\n    MEDIUM = 'medium'\n")
+    assert patch.applied(code.encode(), edits).decode() == grown

@@ -35,6 +35,8 @@ class Known:
     values: tuple[str, ...]
     last: ast.expr | ast.stmt
     """What stands before a value that is added: an entry, or of a class a line."""
+    is_one_line: bool = False
+    """Whether it is a class whose body begins on the line of its head: a line cannot be added."""
     taken: frozenset[str] = frozenset()
     """The names of a class: a member with one of them cannot be added."""
     sure: bool = True
@@ -46,7 +48,7 @@ class Known:
             quote = _quote(self.file, self.last)
             return after(self.file, self.last, "".join(f", {quote}{n}{quote}" for n in names))
         members = [member(name) for name in names]
-        if self.taken & {*members} or len({*members}) < len(members):
+        if self.is_one_line or self.taken & {*members} or len({*members}) < len(members):
             return None
         quote = _quote(self.file, getattr(self.last, "value", None))
         lines = [f"{member(name)} = {quote}{name}{quote}" for name in names]
@@ -118,8 +120,11 @@ def of_class(enum: Class) -> Iterator[Known]:
     members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
     if members and len(enum.values) == len(members):
         taken = frozenset(each.name for each in enum.attributes)
-        holder = f"enum {enum.name}"
-        yield Known(enum.file, enum.node.lineno, holder, enum.values, members[-1], taken)
+        holder, first = f"enum {enum.name}", enum.node.body[0]
+        indent = enum.file.indent(enum.file.offset(first.lineno, 0)).encode()
+        one_line = len(indent) < first.col_offset
+        line = enum.node.lineno
+        yield Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
 
 
 def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
