@@ -225,6 +225,8 @@ def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -
     (tmp_path / "types.ts").write_text(
         'type Priority = components["schemas"]["Priority"]\n'
         'type Kind = "a" | "b"\n'
+        "const NAMES = { high: 'high' }\n"
+        'type Arbeitskreis = (typeof NAMES)["high"]\n'
         "interface Item { summary: string; detailed_analysis: string; assigned_aks: string[]\n"
         '  priority: Other["priority"] | Pick<Kind, "high"> }\n'
     )

@@ -178,7 +178,11 @@ class Scripts:
         }
         for name in sorted(queried):
             for each in declared.get(name, []):
-                texts = tuple(inner for inner in walk(each) if inner.type == "string")
+                texts = tuple(
+                    inner
+                    for inner in walk(each)
+                    if inner.type == "string" and inner.parent and inner.parent.type == "array"
+                )
                 if texts:
                     self._take_values(Values(part, _name(node), each, texts, "array"))
 
