@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch
+from driver.task.check import patch, script
+from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
 from tests.unit.checkout import (
     ENUMS,
@@ -22,6 +27,7 @@ from tests.unit.checkout import (
     TYPES,
     change,
     findings,
+    unclear,
 )
 
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
@@ -144,3 +150,99 @@ def test_the_table_says_what_is_notcompared(
     assert rows[1][:2] == ["breaks", f"{MODELS}:36"]
     assert "not compared, OpenAPI: the settings have no backend" in said.out
     assert "a difference would break production" in said.err
+
+
+def test_a_member_whose_name_is_taken_is_left_to_people(checkout: Path) -> None:
+    change(checkout, ENUMS, 'MEDIUM = "medium"', 'MEDIUM = "normal"')
+    (checkout / "types.ts").write_text("enum Priority { HIGH = 'high', LOW = 'x', MEDIUM = 'y' }\n")
+    found = [each for each in findings(checkout) if "does not know" in each.differs]
+    assert [(each.place.partition(":")[0], each.edit) for each in found] == [
+        (ENUMS, None),
+        ("types.ts", None),
+    ]
+
+
+def test_a_patch_leaves_no_python_that_cannot_be_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("A = 1\n")
+    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == b""
+
+
+def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        'NOTIFY_PRIORITIES = ("high",)\nVALID_PRIORITIES = {"high", "low"}\n'
+        'ALL_PRIORITIES = [*NOTIFY_PRIORITIES, "low"]\nREPRIORITIZED = ["high"]\n'
+    )
+    found = [(each.place, each.severity.value, bool(each.edit)) for each in findings(tmp_path)]
+    assert found == [("a.py:1", "differs", False), ("a.py:2", "breaks", True)]
+
+
+def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('class Priority(Enum):\n    HIGH = "high"\n    LATE = "late"\n')
+    [found] = findings(tmp_path)
+    assert (found.severity.value, found.edit) == ("differs", None)
+
+
+def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
+    code = b"# old\rLENGTH = 1\n\nVALID_PRIORITIES = (\r    'high',\r\n    'low',\r)\r"
+    (tmp_path / "a.py").write_bytes(code)
+    [found] = findings(tmp_path)
+    assert found.place == "a.py:4"
+    assert found.edit is not None
+    assert patch.applied(code, [found.edit]) == code.replace(b"'low'", b"'low', 'medium'")
+
+
+def test_a_pipe_in_a_checkout_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.py")
+    assert "a.py: not a regular file" in unclear(tmp_path)
+
+
+def test_aliases_cost_no_more_than_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generated file has thousands: what is looked at grows as the file, not as its square."""
+    looked, walk = list[str](), script.walk
+    counts = list[int]()
+
+    def counted(*where: Any) -> Iterator[Node]:
+        for node in walk(*where):
+            looked.append(node.type)
+            yield node
+
+    monkeypatch.setattr(script, "walk", counted)
+    for count in (20, 40):
+        lines = (
+            f"const A{n} = ['x'] as const\ntype B{n} = (typeof A{n})[number]\ntype C{n} = string\n"
+            for n in range(count)
+        )
+        (tmp_path / "types.ts").write_text("".join(lines))
+        looked.clear()
+        assert len(script.Scripts.read(Checkout.read(tmp_path)).values) == count
+        counts.append(len(looked))
+    assert counts[1] <= 2 * counts[0]
+
+
+def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -> None:
+    (tmp_path / "types.ts").write_text(
+        'type Priority = components["schemas"]["Priority"]\n'
+        'type Kind = "a" | "b"\n'
+        "const NAMES = { high: 'high' }\n"
+        'type Arbeitskreis = (typeof NAMES)["high"]\n'
+        "interface Item { summary: string; detailed_analysis: string; assigned_aks: string[]\n"
+        '  priority: Other["priority"] | Pick<Kind, "high"> }\n'
+    )
+    assert findings(tmp_path) == []
+
+
+@pytest.mark.parametrize("body", [' HIGH = "high"', "\n    HIGH = 'high'; LOW = 'low'"])
+def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str) -> None:
+    code = (
+        f"class Priority(\n    Enum):{body}\n"
+        "class Item(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
+        "    assigned_aks: list[str]\n    priority: Priority\n"
+    )
+    (tmp_path / "a.py").write_text(code)
+    [found] = findings(tmp_path)
+    assert found.severity.value == "breaks"
+    edits = [found.edit] if found.edit else []
+    grown = code.replace("'low'\n", "'low'\n    MEDIUM = 'medium'\n")
+    assert patch.applied(code.encode(), edits).decode() == grown

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +21,8 @@ _LEFT_OUT = frozenset(
 )
 """Folders of what others have written, what is made, and what production does not run."""
 _SUFFIXES = frozenset({".py", ".ts", ".tsx", ".vue", ".md", ".txt"})
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+"""What ends a line for Python's parser: also a carriage return alone."""
 _LARGEST = 1 << 20  # bytes: what is longer was not written by people
 _MOST_FILES = 20_000
 
@@ -37,10 +42,7 @@ class SourceFile:
 
     @cached_property
     def _starts(self) -> list[int]:
-        starts = [0]
-        for line in self.content.split(b"\n"):
-            starts.append(starts[-1] + len(line) + 1)
-        return starts
+        return [0, *(found.end() for found in _LINE_END.finditer(self.content))]
 
     def offset(self, line: int, column: int) -> int:
         """Return the offset of a line, counted from 1, and a column of bytes."""
@@ -48,7 +50,7 @@ class SourceFile:
 
     def line_of(self, offset: int) -> int:
         """Return the line, counted from 1, that an offset stands in."""
-        return self.content.count(b"\n", 0, offset) + 1
+        return bisect_right(self._starts, offset)
 
     def at(self, line: int) -> str:
         """Return how a place in it is named."""
@@ -61,13 +63,12 @@ class SourceFile:
 
     def line_end(self, offset: int) -> int:
         """Return where the line of an offset ends, before its line break."""
-        end = self.content.find(b"\n", offset)
-        end = len(self.content) if end < 0 else end
-        return end - 1 if self.content[end - 1 : end] == b"\r" else end
+        end = _LINE_END.search(self.content, offset)
+        return end.start() if end else len(self.content)
 
     def indent(self, offset: int) -> str:
         """Return the white space that the line of an offset begins with."""
-        start = self.content.rfind(b"\n", 0, offset) + 1
+        start = self._starts[self.line_of(offset) - 1]
         line = self.content[start : self.line_end(start)]
         return line[: len(line) - len(line.lstrip())].decode()
 
@@ -96,7 +97,11 @@ class Checkout:
                 unread.append(f"{root}: more than {_MOST_FILES} files; the rest was not read")
                 break
             try:
-                if path.stat().st_size > _LARGEST:
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+                    unread.append(f"{name}: not a regular file")
+                    continue
+                if found.st_size > _LARGEST:
                     unread.append(f"{name}: longer than {_LARGEST >> 20} MiB")
                     continue
                 file = SourceFile(name, path.read_bytes())

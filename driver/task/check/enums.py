@@ -21,6 +21,8 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
+_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_")
+"""How constants begin that hold every value."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,21 @@ class Known:
     values: tuple[str, ...]
     last: ast.expr | ast.stmt
     """What stands before a value that is added: an entry, or of a class a line."""
+    is_one_line: bool = False
+    """Whether it is a class whose body begins on the line of its head: a line cannot be added."""
+    taken: frozenset[str] = frozenset()
+    """The names of a class: a member with one of them cannot be added."""
+    sure: bool = True
+    """Whether it is surely the field's: what is so by its name only may have reasons to differ."""
 
-    def adding(self, names: Sequence[str]) -> Edit:
-        """Return what adds values at its end."""
+    def adding(self, names: Sequence[str]) -> Edit | None:
+        """Return what adds values at its end; None where that would be no valid code."""
         if not isinstance(self.last, ast.stmt):
             quote = _quote(self.file, self.last)
             return after(self.file, self.last, "".join(f", {quote}{n}{quote}" for n in names))
+        members = [member(name) for name in names]
+        if self.is_one_line or self.taken & {*members} or len({*members}) < len(members):
+            return None
         quote = _quote(self.file, getattr(self.last, "value", None))
         lines = [f"{member(name)} = {quote}{name}{quote}" for name in names]
         edit = below(self.file, self.last, lines[0])
@@ -108,27 +119,43 @@ def of_class(enum: Class) -> Iterator[Known]:
     """Yield what an enum's class knows, where its members are texts."""
     members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
     if members and len(enum.values) == len(members):
-        yield Known(enum.file, enum.node.lineno, f"enum {enum.name}", enum.values, members[-1])
+        taken = frozenset(each.name for each in enum.attributes)
+        holder, first = f"enum {enum.name}", enum.node.body[0]
+        indent = enum.file.indent(enum.file.offset(first.lineno, 0)).encode()
+        one_line = len(indent) < first.col_offset
+        line = enum.node.lineno
+        yield Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
 
 
 def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
     """Yield what is an enum of a field's by its name, and holds one of its values.
 
-    That is a class named like the task's, and a collection in capitals such as VALID_PRIORITIES.
+    That is a class named like the task's, which is in doubt while no column or schema refers to it
+    (`named_by`), and a collection in capitals such as VALID_PRIORITIES;
+    one such as NOTIFY_PRIORITIES may hold some of the values only, and is in doubt.
     """
     for field in source.fields:
         choice = choice_of(field.shape)
         if choice is None:
             continue
         values = {each.value for each in choice.choices}
-        for each in code.each_class():
-            if each.is_enum and each.name in {choice.name, f"{choice.name}Enum"}:
-                yield from ((field, known) for known in of_class(each) if values & {*known.values})
-        for file, tree in code.modules:
-            for name, value in _capitals(tree):
-                if _is_named_after(name, field.name, choice.name):
-                    listed = _listed(file, value, name, texts_in(value))
-                    yield from ((field, known) for known in listed if values & {*known.values})
+        alike = [*_classes(code, choice.name), *_constants(code, field.name, choice.name)]
+        yield from ((field, known) for known in alike if values & {*known.values})
+
+
+def _classes(code: Code, name: str) -> Iterator[Known]:
+    for each in code.each_class():
+        if each.is_enum and each.name in {name, f"{name}Enum"}:
+            yield from (replace(known, sure=False) for known in of_class(each))
+
+
+def _constants(code: Code, *words: str) -> Iterator[Known]:
+    for file, tree in code.modules:
+        for name, value in _capitals(tree):
+            if _is_named_after(name, *words) and _is_whole(value):
+                sure = _WHOLE.match(name) is not None
+                listed = _listed(file, value, name, texts_in(value))
+                yield from (replace(known, sure=sure) for known in listed)
 
 
 def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
@@ -140,14 +167,13 @@ def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
         if key in seen or not names:
             continue
         seen.add(key)
-        yield unknown_values(
-            known.file.at(known.line),
-            field,
-            known.values,
-            known.holder,
-            known.adding(names),
-            Severity.BREAKS,
-        )
+        place = known.file.at(known.line)
+        told = place, field, known.values, known.holder
+        if known.sure:
+            yield unknown_values(*told, known.adding(names), Severity.BREAKS)
+        else:
+            doubt = unknown_values(*told, None, Severity.DIFFERS)
+            yield replace(doubt, leads_to=f"it has no case for {names[0]}, if it is to have all")
 
 
 def _listed(
@@ -169,9 +195,24 @@ def _capitals(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_named_after(name: str, *words: str) -> bool:
-    """Return whether a constant's name holds a word of others', in the singular or plural."""
-    parts = {part.lower() for word in words for part in word.split("_") if len(part) >= 3}
-    return any(part.rstrip("sy") in name.lower() for part in parts)
+    """Return whether a constant's name has a word of others', in the singular or plural."""
+    parts = {_stem(part) for word in words for part in word.split("_") if len(part) >= 3}
+    return not parts.isdisjoint(_stem(part) for part in name.split("_"))
+
+
+def _stem(word: str) -> str:
+    """Return a word without what its plural may change: `priorit`, of priority and priorities."""
+    return word.lower().rstrip("esiy")
+
+
+def _is_whole(node: ast.expr) -> bool:
+    """Return whether all entries of a collection are written out: none is a name or unpacked."""
+    match node:
+        case ast.Call(args=[inner]) | ast.Subscript(slice=inner):
+            return _is_whole(inner)
+        case ast.List(elts=each) | ast.Tuple(elts=each) | ast.Set(elts=each):
+            return all(isinstance(entry, ast.Constant) for entry in each)
+    return isinstance(node, ast.Constant)
 
 
 def _quote(file: SourceFile, node: ast.AST | None) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tree_sitter import Node
+
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.script import (
+    ELSEWHERE,
     Member,
     Part,
     Scripts,
@@ -125,7 +128,7 @@ def _named_by(scripts: Scripts, part: Part, each: Member) -> Iterator[Values]:
         return
     if texts := strings_in(each.type):
         yield Values(part, f"the type of {each.name}", each.node, texts)
-    for node in walk(each.type):
+    for node in walk(each.type, ELSEWHERE):
         if node.type == "type_identifier":
             found = scripts.only((node.text or b"").decode())
             if found is not None:
@@ -151,8 +154,18 @@ def _adding(known: Values, names: list[str]) -> Edit | None:
         return known.part.after(last, "".join(f"{before}{quote}{name}{quote}" for name in names))
     if last.parent is None:
         return None
+    taken = {_member_name(text) for text in known.texts}
+    members = [member(name) for name in names]
+    if taken & {*members} or len({*members}) < len(members):
+        return None
     line = ", ".join(f"{member(name)} = {quote}{name}{quote}" for name in names)
     return known.part.after(last.parent, f", {line}")
+
+
+def _member_name(text: Node) -> str:
+    """Return what the member of a TypeScript enum is called that a text is the value of."""
+    name = text.parent.child_by_field_name("name") if text.parent else None
+    return (name.text or b"").decode().strip("'\"") if name else ""
 
 
 def _absent(scripts: Scripts, shape: Shape, field: Field) -> Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ def of(root: Path, edits: Iterable[Edit]) -> bytes:
     """Return the diff of all edits, by file; b"" without any.
 
     Each edit counts once. One that overlaps another is left out: the next check names it again.
+    So are all of a Python file that could not be parsed with them.
     """
     by_path: dict[str, list[Edit]] = {}
     for edit in dict.fromkeys(edits):
@@ -36,16 +39,29 @@ def applied(content: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def _diff(path: str, before: bytes, edits: list[Edit]) -> bytes:
+    patched = applied(before, edits)
+    if path.endswith(".py") and not _is_python(patched):
+        return b""
     marker = "\t" if " " in path else ""  # as git ends a name with blanks in it
     lines = difflib.diff_bytes(
         difflib.unified_diff,
         _lines(before),
-        _lines(applied(before, edits)),
+        _lines(patched),
         f"a/{path}{marker}".encode(),
         f"b/{path}{marker}".encode(),
         lineterm=b"\n",
     )
     return b"".join(line if line.endswith(b"\n") else line + b"\n" + _NO_NEWLINE for line in lines)
+
+
+def _is_python(content: bytes) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in others' texts
+            ast.parse(content)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _lines(content: bytes) -> list[bytes]:

@@ -22,6 +22,8 @@ _TSX = Parser(Language(tree_sitter_typescript.language_tsx()))
 _MUSTACHE = re.compile(rb"\{\{(.*?)\}\}", re.DOTALL)
 _BOUND = (b":", b"v-", b"@", b"#")
 """How attributes begin whose values are expressions."""
+ELSEWHERE = frozenset({"lookup_type", "generic_type"})
+"""Types whose texts and names are keys or arguments: `Item["priority"]`, `Omit<Item, "id">`."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
@@ -128,6 +130,7 @@ class Scripts:
             self.unclear.append(f"{part.file.path}: not TypeScript that is understood here")
             return False
         self.parts.append(part)
+        declared = _declared(part)
         for node in walk(part.root):
             if node.type == "interface_declaration":
                 self._take_shape(part, node, node.child_by_field_name("body"))
@@ -136,7 +139,7 @@ class Scripts:
                 if value is not None and value.type == "object_type":
                     self._take_shape(part, node, value)
                 elif value is not None:
-                    self._take_alias(part, node, value)
+                    self._take_alias(part, node, value, declared)
             elif node.type == "enum_declaration":
                 members = [n for n in walk(node) if n.type == "enum_assignment"]
                 texts = tuple(text for each in members for text in _value_of(each))
@@ -160,7 +163,9 @@ class Scripts:
         )
         self.shapes.append(Shape(part, _name(node), node, members, bases))
 
-    def _take_alias(self, part: Part, node: Node, value: Node) -> None:
+    def _take_alias(
+        self, part: Part, node: Node, value: Node, declared: dict[str, list[Node]]
+    ) -> None:
         """Take a union of texts, or a type made of a constant: `(typeof PRIORITIES)[number]`."""
         if texts := strings_in(value):
             self._take_values(Values(part, _name(node), node, texts))
@@ -171,9 +176,13 @@ class Scripts:
             if each.type == "type_query"
             for inner in each.named_children
         }
-        for each in walk(part.root):
-            if each.type == "variable_declarator" and _name(each) in queried:
-                texts = tuple(inner for inner in walk(each) if inner.type == "string")
+        for name in sorted(queried):
+            for each in declared.get(name, []):
+                texts = tuple(
+                    inner
+                    for inner in walk(each)
+                    if inner.type == "string" and inner.parent and inner.parent.type == "array"
+                )
                 if texts:
                     self._take_values(Values(part, _name(node), each, texts, "array"))
 
@@ -199,11 +208,25 @@ class Scripts:
         self.pages.append((file, line, parts))
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """Yield a node and all that is in it, without recursion: code may be nested deeply."""
+def _declared(part: Part) -> dict[str, list[Node]]:
+    """Return where a file declares its variables, by their names."""
+    found: dict[str, list[Node]] = {}
+    for node in walk(part.root):
+        if node.type == "variable_declarator":
+            found.setdefault(_name(node), []).append(node)
+    return found
+
+
+def walk(node: Node, without: frozenset[str] = frozenset()) -> Iterator[Node]:
+    """Yield a node and all in it, but what is of a type left out.
+
+    Without recursion: code may be nested deeply.
+    """
     waiting = [node]
     while waiting:
         each = waiting.pop()
+        if each.type in without:
+            continue
         yield each
         waiting.extend(reversed(each.children))
 
@@ -212,7 +235,7 @@ def strings_in(node: Node) -> tuple[Node, ...]:
     """Return the texts that a type allows by itself, in their order."""
     return tuple(
         inner
-        for each in walk(node)
+        for each in walk(node, ELSEWHERE)
         if each.type == "literal_type"
         for inner in each.children
         if inner.type == "string"
