@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code, last_name, texts_in
-from driver.task.source import Source
+from driver.task.source import MADE_BY, Source
 
 PLACE = "processor"
 _READS = frozenset({"get", "pop", "setdefault"})
+_HEAD = 200  # bytes: the mark stands in the first lines
 _PARSERS = frozenset({"loads", "raw_decode", "model_validate_json", "validate_json"})
 
 
@@ -35,7 +36,9 @@ def compare(source: Source, code: Code) -> Compared:
     """
     names = {field.name for field in source.fields}
     readings = [
-        _Reading(file, dict(_read(tree, names)), _parses(tree)) for file, tree in code.modules
+        _Reading(file, dict(_read(tree, names)), _parses(tree))
+        for file, tree in code.modules
+        if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered module declares, reads nothing
     ]
     least = max(2, len(names) / 2)
     found = [each for each in readings if len(each.lines) >= least]
