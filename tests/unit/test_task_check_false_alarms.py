@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from driver.task.check.finding import Severity
 from driver.task.render import parser
-from tests.unit.checkout import SOURCE, findings
+from tests.unit.checkout import SOURCE, findings, unclear
 
 
 def _refused(checkout: Path) -> list[str]:
@@ -16,3 +18,18 @@ def _refused(checkout: Path) -> list[str]:
 def test_the_rendered_parser_is_no_processor(tmp_path: Path) -> None:
     (tmp_path / "parser.py").write_text(parser.render(SOURCE))
     assert _refused(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "stored", ['item.meta["llm"] = answer', 'item.meta = {**old, "llm": answer}', "Row(**answer)"]
+)
+def test_an_answer_stored_as_a_whole_loses_no_field(tmp_path: Path, stored: str) -> None:
+    columns = [name for name in SOURCE.storage.columns if name != "summary"]
+    lines = [f"    item.{name} = answer.get({name!r})" for name in [*columns, "relevant", "tags"]]
+    lines = ["def take(item, text, old):", "    answer = json.loads(text)", *lines]
+    path = tmp_path / "processor.py"
+    path.write_text("\n".join([*lines, f"    {stored}\n"]))
+    assert _refused(tmp_path) == ["summary of an answer is not read"]  # it has a column
+    assert "processor.py: an answer is stored as a whole" in "\n".join(unclear(tmp_path))
+    path.write_text("\n".join([*lines, "    assert isinstance(answer, dict)\n"]))
+    assert "reasoning of an answer is not read" in _refused(tmp_path)
