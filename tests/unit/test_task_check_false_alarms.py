@@ -8,7 +8,7 @@ import pytest
 
 from driver.task.check.finding import Severity
 from driver.task.render import parser
-from tests.unit.checkout import SOURCE, findings, unclear
+from tests.unit.checkout import MODELS, SOURCE, change, findings, unclear
 
 
 def _refused(checkout: Path) -> list[str]:
@@ -33,3 +33,13 @@ def test_an_answer_stored_as_a_whole_loses_no_field(tmp_path: Path, stored: str)
     assert "processor.py: an answer is stored as a whole" in "\n".join(unclear(tmp_path))
     path.write_text("\n".join([*lines, "    assert isinstance(answer, dict)\n"]))
     assert "reasoning of an answer is not read" in _refused(tmp_path)
+
+
+def test_a_second_model_of_the_table_may_have_less_of_it(checkout: Path) -> None:
+    (checkout / "reindex.py").write_text(
+        'class ItemRow(Base):\n    __tablename__ = "items"\n    content = Column(Text)\n'
+    )
+    assert _refused(checkout) == []
+    column = "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n"
+    change(checkout, MODELS, column, "")
+    assert _refused(checkout) == ["Item has no column assigned_aks"]
