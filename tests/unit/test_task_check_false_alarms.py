@@ -43,3 +43,18 @@ def test_a_second_model_of_the_table_may_have_less_of_it(checkout: Path) -> None
     column = "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n"
     change(checkout, MODELS, column, "")
     assert _refused(checkout) == ["Item has no column assigned_aks"]
+
+
+def test_only_a_model_that_answers_are_read_with_drops_a_field(tmp_path: Path) -> None:
+    (tmp_path / "schemas.py").write_text(
+        "class ScoreCard(BaseModel):\n    relevance_score: float\n    tags: list[str]\n"
+        "class Analysis(BaseModel):\n    relevant: bool\n    relevance_score: float\n"
+        "    argumentationskette: list[str]\n    tags: list[str]\n"
+    )
+    found = findings(tmp_path)
+    assert _refused(tmp_path) == []
+    assert [each.differs for each in found if each.edit] == ["Analysis has no field reasoning"]
+    (tmp_path / "processor.py").write_text(
+        "answer, card = Analysis.model_validate_json(text), ScoreCard()\n"
+    )
+    assert _refused(tmp_path) == ["Analysis has no field reasoning"]

@@ -38,7 +38,7 @@ def compare(source: Source, code: Code) -> Compared:
     """
     names = {field.name for field in source.fields}
     readings = [
-        _Reading(file, dict(_read(tree, names)), _parses(tree), _keeps_whole(tree, names))
+        _Reading(file, dict(_read(tree, names)), parses(tree), _keeps_whole(tree, names))
         for file, tree in code.modules
         if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered module declares, reads nothing
     ]
@@ -71,7 +71,8 @@ def compare(source: Source, code: Code) -> Compared:
     return Compared(PLACE, findings, (unclear,) if kept else (), len(names))
 
 
-def _parses(tree: ast.Module) -> bool:
+def parses(tree: ast.Module) -> bool:
+    """Return whether a module parses JSON."""
     return any(
         isinstance(node, ast.Call) and last_name(node) in _PARSERS for node in ast.walk(tree)
     )
