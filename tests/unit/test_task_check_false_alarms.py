@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from driver.task.check import openapi
 from driver.task.check.finding import Severity
 from driver.task.render import parser
 from tests.unit.checkout import MODELS, SOURCE, change, findings, unclear
@@ -58,3 +59,20 @@ def test_only_a_model_that_answers_are_read_with_drops_a_field(tmp_path: Path) -
         "answer, card = Analysis.model_validate_json(text), ScoreCard()\n"
     )
     assert _refused(tmp_path) == ["Analysis has no field reasoning"]
+
+
+@pytest.mark.parametrize("method", ["patch", "get"])
+def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
+    priority = {"type": "string", "enum": ["high", "low", "none"]}
+    summary = {"type": "string", "maxLength": 9, "enum": None}
+    properties: dict[str, object] = {
+        name: {} for name in [*SOURCE.storage.columns, SOURCE.storage.analysis[0]]
+    }
+    schema = {"properties": {**properties, "priority": priority, "summary": summary}}
+    content = {"content": {"application/json": {"schema": schema}}}
+    call = {"requestBody": content, "responses": {"200": content}}
+    found = openapi.compare(SOURCE, {"paths": {"/api/items/{id}": {method: call}}}).findings
+    assert len(found) == 2
+    shown = method == "get"
+    assert {each.severity for each in found} == {Severity.BREAKS if shown else Severity.DIFFERS}
+    assert all(("a person's edit" in each.leads_to) != shown for each in found)
