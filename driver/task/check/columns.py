@@ -25,9 +25,14 @@ def compare(source: Source, code: Code) -> Compared:
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
     findings, unclear, checked = list[Finding](), list[str](), 0
-    for model in models:
-        columns = {_column_name(each): each for each in code.inherited(model).values()}
-        findings += _absent(source, model, columns)
+    mapped = [
+        (model, {_column_name(each): each for each in code.inherited(model).values()})
+        for model in models
+    ]
+    known = {name for _, columns in mapped for name in columns}
+    fullest, _ = max(mapped, key=lambda each: len(source.storage.columns.keys() & each[1].keys()))
+    findings += _absent(source, fullest, known)
+    for _, columns in mapped:
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
@@ -64,7 +69,8 @@ def _room(source: Source, field: Field, needed: int) -> int:
     return source.storage.columns[field.name].length or needed
 
 
-def _absent(source: Source, model: Class, columns: dict[str, Attribute]) -> Iterator[Finding]:
+def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding]:
+    """Yield what the table lacks: none of its models has it; the fullest one is named."""
     for field, column in source.columns:
         if field.name not in columns:
             yield Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from driver.task.check.finding import Compared, Finding, Severity
@@ -42,7 +43,8 @@ def compare(source: Source, described: _Schema) -> Compared:
             findings += _absent(source, place, properties)
         for field, _ in source.columns:
             if isinstance(told := properties.get(field.name), dict):
-                findings += _of_field(source, place, field, _Told(described, told))
+                found = _of_field(source, place, field, _Told(described, told))
+                findings += found if shown else map(_of_an_edit, found)
     if not checked and not unclear:
         unclear.append("it describes no call that shows one item")
     return Compared(PLACE, tuple(findings), tuple(unclear), checked)
@@ -68,7 +70,7 @@ class _Told:
         self.enum = {
             value
             for each in [*options, *entries]
-            for value in [*each.get("enum", ()), *([each["const"]] if "const" in each else [])]
+            for value in [*_listed(each.get("enum")), *([each["const"]] if "const" in each else [])]
             if isinstance(value, str)
         }
         lengths = [each["maxLength"] for each in options if isinstance(each.get("maxLength"), int)]
@@ -77,6 +79,17 @@ class _Told:
             each.get("type") == "string" and "enum" not in each and "const" not in each
             for each in options
         )
+
+
+def _listed(value: object) -> list[Any]:
+    """Return a list as it is; [] for what a description should not have there."""
+    return value if isinstance(value, list) else []
+
+
+def _of_an_edit(finding: Finding) -> Finding:
+    """Return what differs in the body of an edit: no answer goes through it."""
+    refused = "a person's edit with such a value is refused; what a model answers is stored"
+    return replace(finding, leads_to=refused, severity=Severity.DIFFERS)
 
 
 def _of_field(source: Source, place: str, field: Field, told: _Told) -> Iterator[Finding]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code, last_name, texts_in
-from driver.task.source import Source
+from driver.task.source import MADE_BY, Source
 
 PLACE = "processor"
 _READS = frozenset({"get", "pop", "setdefault"})
+_HEAD = 200  # bytes: the mark stands in the first lines
 _PARSERS = frozenset({"loads", "raw_decode", "model_validate_json", "validate_json"})
 
 
@@ -25,6 +26,8 @@ class _Reading:
     """By the field's name."""
     parses: bool
     """Whether it parses JSON as well: then it is surely answers that it reads."""
+    keeps_whole: bool
+    """Whether it stores the object itself that it reads the fields of."""
 
 
 def compare(source: Source, code: Code) -> Compared:
@@ -35,7 +38,9 @@ def compare(source: Source, code: Code) -> Compared:
     """
     names = {field.name for field in source.fields}
     readings = [
-        _Reading(file, dict(_read(tree, names)), _parses(tree)) for file, tree in code.modules
+        _Reading(file, dict(_read(tree, names)), parses(tree), _keeps_whole(tree, names))
+        for file, tree in code.modules
+        if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered module declares, reads nothing
     ]
     least = max(2, len(names) / 2)
     found = [each for each in readings if len(each.lines) >= least]
@@ -44,6 +49,13 @@ def compare(source: Source, code: Code) -> Compared:
             PLACE, unclear=("no module reads half of the answer's fields by their names",)
         )
     best = max(found, key=lambda each: (each.parses, len(each.lines)))
+    unread = [field for field in source.fields if field.name not in best.lines]
+    kept = [
+        field.name
+        for field in unread
+        if best.keeps_whole and field.name not in source.storage.columns
+    ]
+    unclear = f"{best.file.path}: an answer is stored as a whole, maybe with {', '.join(kept)}"
     findings = tuple(
         Finding(
             best.file.at(min(best.lines.values())),
@@ -53,16 +65,42 @@ def compare(source: Source, code: Code) -> Compared:
             f"Read it as the others are, into {_target(source, field.name)}.",
             Severity.BREAKS if best.parses else Severity.DIFFERS,
         )
-        for field in source.fields
-        if field.name not in best.lines
+        for field in unread
+        if field.name not in kept
     )
-    return Compared(PLACE, findings, (), len(names))
+    return Compared(PLACE, findings, (unclear,) if kept else (), len(names))
 
 
-def _parses(tree: ast.Module) -> bool:
+def parses(tree: ast.Module) -> bool:
+    """Return whether a module parses JSON."""
     return any(
         isinstance(node, ast.Call) and last_name(node) in _PARSERS for node in ast.walk(tree)
     )
+
+
+def _keeps_whole(tree: ast.Module, names: set[str]) -> bool:
+    """Return whether an object whose fields are read is assigned, spread or named as a value.
+
+    An argument without a name is none: it may be `isinstance` that it is given to.
+    """
+    read, kept = set[str](), set[str]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr=attr, value=ast.Name(id=name)),
+                args=[ast.Constant(value=str(key)), *_],
+            ) if attr in _READS and key in names:
+                read.add(name)
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(key))):
+                if key in names:
+                    read.add(name)
+            case ast.Assign(targets=[ast.Subscript() | ast.Attribute()], value=ast.Name(id=name)):
+                kept.add(name)
+            case ast.keyword(value=ast.Name(id=name)):
+                kept.add(name)
+            case ast.Dict(values=values):
+                kept |= {each.id for each in values if isinstance(each, ast.Name)}
+    return bool(read & kept)
 
 
 def _target(source: Source, name: str) -> str:

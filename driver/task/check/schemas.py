@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from driver.task.check import enums
+from driver.task.check import enums, processor
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
 from driver.task.check.values import QUERIES, SHOWN, is_named, longest, missing_fields, too_short
@@ -22,13 +22,19 @@ def compare(source: Source, code: Code) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
     findings, checked = list[Finding](), 0
+    used = {name for _, tree in code.modules if processor.parses(tree) for name in _named(tree)}
     for model in code.each_class():
         if is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
             continue
         attributes = code.inherited(model)
         reads = len({*source.analysed} & attributes.keys()) >= 2
-        reads = reads and not is_named(model.name, SHOWN)
-        findings += [_absent(model, field, reads=reads) for field in _missing(source, code, model)]
+        reads = reads and not is_named(model.name, SHOWN) and _is_parsed_into(code, model, used)
+        lacks = len(missing_fields(source, attributes, model.name))
+        mostly = len(by_name.keys() & attributes.keys()) > lacks
+        findings += [
+            _absent(model, field, reads=reads, mostly=mostly)
+            for field in _missing(source, code, model)
+        ]
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None and len(
                 by_name.keys() & attributes.keys()
@@ -39,6 +45,19 @@ def compare(source: Source, code: Code) -> Compared:
                 findings += _limits(source, field, attribute)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
+
+
+def _named(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module uses or imports."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                yield name
+
+
+def _is_parsed_into(code: Code, model: Class, used: set[str]) -> bool:
+    """Return whether a model, or one made of it, is used where JSON is parsed."""
+    return any(each.name in used and model in code.lineage(each) for each in code.each_class())
 
 
 def _missing(source: Source, code: Code, model: Class) -> list[Field]:
@@ -66,16 +85,24 @@ def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Find
                 yield too_short(place, field, limit.value, needed, edit)
 
 
-def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
+def _absent(model: Class, field: Field, *, reads: bool, mostly: bool) -> Finding:
+    """Return a missing field; of a model without most fields, which may be of something else.
+
+    `reads`: it is what answers are read with.
+    """
+    if not mostly:
+        effect = f"{field.name} is left out by what is made with it, if that is an answer"
+    elif reads:
+        effect = f"pydantic drops {field.name} of each answer: it is never stored"
+    else:
+        effect = f"the API does not give {field.name} to pages"
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
-        f"pydantic drops {field.name} of each answer: it is never stored"
-        if reads
-        else f"the API does not give {field.name} to pages",
+        effect,
         f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
-        Severity.BREAKS if reads else Severity.DIFFERS,
-        _adding(model, field),
+        Severity.BREAKS if reads and mostly else Severity.DIFFERS,
+        _adding(model, field) if mostly else None,
     )
 
 

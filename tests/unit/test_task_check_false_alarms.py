@@ -1,0 +1,78 @@
+"""What a checkout may well have that is no drift: `driver task check` refuses no run for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from driver.task.check import openapi
+from driver.task.check.finding import Severity
+from driver.task.render import parser
+from tests.unit.checkout import MODELS, SOURCE, change, findings, unclear
+
+
+def _refused(checkout: Path) -> list[str]:
+    return [each.differs for each in findings(checkout) if each.severity is Severity.BREAKS]
+
+
+def test_the_rendered_parser_is_no_processor(tmp_path: Path) -> None:
+    (tmp_path / "parser.py").write_text(parser.render(SOURCE))
+    assert _refused(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "stored", ['item.meta["llm"] = answer', 'item.meta = {**old, "llm": answer}', "Row(**answer)"]
+)
+def test_an_answer_stored_as_a_whole_loses_no_field(tmp_path: Path, stored: str) -> None:
+    columns = [name for name in SOURCE.storage.columns if name != "summary"]
+    lines = [f"    item.{name} = answer.get({name!r})" for name in [*columns, "relevant", "tags"]]
+    lines = ["def take(item, text, old):", "    answer = json.loads(text)", *lines]
+    path = tmp_path / "processor.py"
+    path.write_text("\n".join([*lines, f"    {stored}\n"]))
+    assert _refused(tmp_path) == ["summary of an answer is not read"]  # it has a column
+    assert "processor.py: an answer is stored as a whole" in "\n".join(unclear(tmp_path))
+    path.write_text("\n".join([*lines, "    assert isinstance(answer, dict)\n"]))
+    assert "reasoning of an answer is not read" in _refused(tmp_path)
+
+
+def test_a_second_model_of_the_table_may_have_less_of_it(checkout: Path) -> None:
+    (checkout / "reindex.py").write_text(
+        'class ItemRow(Base):\n    __tablename__ = "items"\n    content = Column(Text)\n'
+    )
+    assert _refused(checkout) == []
+    column = "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n"
+    change(checkout, MODELS, column, "")
+    assert _refused(checkout) == ["Item has no column assigned_aks"]
+
+
+def test_only_a_model_that_answers_are_read_with_drops_a_field(tmp_path: Path) -> None:
+    (tmp_path / "schemas.py").write_text(
+        "class ScoreCard(BaseModel):\n    relevance_score: float\n    tags: list[str]\n"
+        "class Analysis(BaseModel):\n    relevant: bool\n    relevance_score: float\n"
+        "    argumentationskette: list[str]\n    tags: list[str]\n"
+    )
+    found = findings(tmp_path)
+    assert _refused(tmp_path) == []
+    assert [each.differs for each in found if each.edit] == ["Analysis has no field reasoning"]
+    (tmp_path / "processor.py").write_text(
+        "answer, card = Analysis.model_validate_json(text), ScoreCard()\n"
+    )
+    assert _refused(tmp_path) == ["Analysis has no field reasoning"]
+
+
+@pytest.mark.parametrize("method", ["patch", "get"])
+def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
+    priority = {"type": "string", "enum": ["high", "low", "none"]}
+    summary = {"type": "string", "maxLength": 9, "enum": None}
+    properties: dict[str, object] = {
+        name: {} for name in [*SOURCE.storage.columns, SOURCE.storage.analysis[0]]
+    }
+    schema = {"properties": {**properties, "priority": priority, "summary": summary}}
+    content = {"content": {"application/json": {"schema": schema}}}
+    call = {"requestBody": content, "responses": {"200": content}}
+    found = openapi.compare(SOURCE, {"paths": {"/api/items/{id}": {method: call}}}).findings
+    assert len(found) == 2
+    shown = method == "get"
+    assert {each.severity for each in found} == {Severity.BREAKS if shown else Severity.DIFFERS}
+    assert all(("a person's edit" in each.leads_to) != shown for each in found)
