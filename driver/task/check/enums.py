@@ -201,7 +201,7 @@ def _is_named_after(name: str, *words: str) -> bool:
 
 
 def _stem(word: str) -> str:
-    """Return a word without what its plural may change: `priorit`, of priority and priorities."""
+    """Return a word without what its plural may change: `categor`, of category and categories."""
     return word.lower().rstrip("esiy")
 
 

@@ -23,7 +23,7 @@ _MUSTACHE = re.compile(rb"\{\{(.*?)\}\}", re.DOTALL)
 _BOUND = (b":", b"v-", b"@", b"#")
 """How attributes begin whose values are expressions."""
 ELSEWHERE = frozenset({"lookup_type", "generic_type"})
-"""Types whose texts and names are keys or arguments: `Item["priority"]`, `Omit<Item, "id">`."""
+"""Types whose texts and names are keys or arguments: `Item["colour"]`, `Omit<Item, "id">`."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
