@@ -33,23 +33,14 @@ from tests.unit.verification_world import (
     Row,
     World,
     by_label,
-    short_pauses,
+    good_world,
+    quick_looks,
 )
+
+__all__ = ["good_world", "quick_looks"]
 
 TASK = load_task("liga_relevance")
 Start = Callable[..., RunningBackend]
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    short_pauses(monkeypatch)
-
-
-@pytest.fixture
-def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
-    """Return a deployment, whose model answers well, in front of a backend with five items."""
-    ollama.script = by_label
-    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
 
 
 def test_a_good_model_is_verified_by_items_of_both_kinds(world: World) -> None:

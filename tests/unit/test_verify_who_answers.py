@@ -10,7 +10,6 @@ import pytest
 
 from contracts.errors import BackendUnavailable, ModelMissing, VerifyFailed
 from driver.host_stages import reanalysis
-from tasks import load_task
 from tests.services.ollama_double import OllamaDouble
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
@@ -20,23 +19,13 @@ from tests.unit.verification_world import (
     ROWS,
     World,
     by_label,
-    short_pauses,
+    good_world,
+    quick_looks,
 )
 
-TASK = load_task("liga_relevance")
+__all__ = ["good_world", "quick_looks"]
+
 Start = Callable[..., RunningBackend]
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    short_pauses(monkeypatch)
-
-
-@pytest.fixture
-def world(tmp_path: Path, ollama: OllamaDouble, start_backend: Start) -> World:
-    """Return a deployment, whose model answers well, in front of a backend with five items."""
-    ollama.script = by_label
-    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
 
 
 def test_the_canary_is_asked_directly_too(world: World) -> None:

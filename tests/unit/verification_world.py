@@ -194,6 +194,21 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test of the module that imports this wait for the verification's pauses."""
+    short_pauses(monkeypatch)
+
+
+@pytest.fixture(name="world")
+def good_world(
+    tmp_path: Path, ollama: OllamaDouble, start_backend: Callable[..., RunningBackend]
+) -> World:
+    """Return a deployment, whose model answers well, in front of a backend with five items."""
+    ollama.script = by_label
+    return World(tmp_path / "workspace", ollama, start_backend(ROWS))
+
+
 @pytest.fixture
 def known_engine(monkeypatch: pytest.MonkeyPatch, ollama: OllamaDouble) -> None:
     """Let the record of a verification name the double, for the next start."""
