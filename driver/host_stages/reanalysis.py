@@ -181,9 +181,15 @@ def state_of(item: Row, storage: Storage) -> Row:
     }
 
 
-def answer_digest(item: Row, storage: Storage) -> str:
-    """Return a digest of the answer that an item, or its state, holds."""
-    answer = {**in_columns(item, storage), "analysis": analysis_of(item, storage)}
+def answer_digest(item: Row, storage: Storage, *, edited: bool = False) -> str:
+    """Return a digest of the answer that an item, or its state, holds.
+
+    With `edited` as an older driver has made it: of the columns that people can change alone.
+    """
+    columns = in_columns(item, storage)
+    if edited:
+        columns = {name: columns[name] for name in storage.edited}
+    answer = {**columns, "analysis": analysis_of(item, storage)}
     return files.digest_text(files.canonical_json(answer))
 
 

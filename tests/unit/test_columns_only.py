@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from contracts import files
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
@@ -66,6 +67,18 @@ def test_a_column_that_nobody_can_edit_is_kept_and_given_back() -> None:
     del state["score"]  # as an older driver has left it
     found = _difference(STORAGE, state, now, reanalysis.answer_digest(now, STORAGE))
     assert found.standing is Standing.SAME
+
+
+def test_what_an_older_driver_has_left_is_given_back() -> None:
+    """Its digests are of what people can edit, and it kept no other columns."""
+    state = {**reanalysis.state_of(BEFORE, STORAGE), "id": "1", "title": ""}
+    del state["score"]
+    now = {**BEFORE, "category": "b", "score": 0.7, "processed_at": "2"}
+    left = files.digest_text(files.canonical_json({"category": "b", "analysis": {}}))
+    found = _difference(STORAGE, state, now, left)
+    assert (found.standing, found.before) == (Standing.DIFFERS, {"category": "a"})
+    edited_since = {**now, "category": "c"}
+    assert _difference(STORAGE, state, edited_since, left).standing is Standing.CHANGED
 
 
 @pytest.mark.parametrize("older", [{}, {"note": "before"}])
