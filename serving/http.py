@@ -34,6 +34,12 @@ _FAILED = 500
 _LATER = frozenset({408, 425, 429})
 """Those of the 4xx that do not blame the request, but its moment (RFC 9110, 8470 and 6585)."""
 
+ITS_LOG = (
+    "It answers, so it runs: its own log says more (`journalctl -u ollama -e`, or the log of its "
+    "container). Mend what that names, and run again."
+)
+"""What to do about a server that has refused."""
+
 
 class Connection:
     """Speaks to one server. `server` is what people call it, `todo` what helps if it is down."""
@@ -61,7 +67,9 @@ class Connection:
         ):
             found = _parsed(self._read(response, deadline))
         if not isinstance(found, dict) or found.get("error") is not None:
-            raise EngineUnavailable(f"{self._kind} failed at {path}", why=str(found)[:500])
+            raise EngineUnavailable(
+                f"{self._kind} failed at {path}", why=str(found)[:500], todo=ITS_LOG
+            )
         return found
 
     def lines(self, response: requests.Response) -> Iterator[dict[str, Any]]:
@@ -108,9 +116,8 @@ class Connection:
         if response.status_code == 404 and model:
             raise ModelMissing(f"{self._server} has no model {model}", why=why)
         passing = may_pass(response.status_code)
-        raise _kind(response.status_code)(
-            f"{self._kind} refused {method} {path}", why=why, passing=passing
-        )
+        refused = f"{self._kind} refused {method} {path}"
+        raise _kind(response.status_code)(refused, why=why, todo=ITS_LOG, passing=passing)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         """Return the whole body; a server that trickles is as late as a silent one."""
