@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from contracts import stages
 from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.params import EvaluateMetrics
-from driver import served
 from driver.store import Store
 from serving.engine import AnswerCutOff, Engine, Model, ModelFailed
 from tasks import InvalidAnswer, Task, UnknownTask, load_task
@@ -45,13 +44,11 @@ def instead(
     The first of them is live. It stays so, and nothing is passed over, unless it fails at the
     canary (or has, as the champion of its last evaluation) and a later one gives a valid answer.
     Where one cannot be asked, since the engine is busy, away or slow, nobody can tell: then too.
-    `say` is told of a version that stays although it has failed, or was not asked. One that a
-    person has asked for is that person's to answer for, and is not asked.
+    `say` is told of a version that stays although it has failed, or was not asked.
     """
     first, failed = older[0], dict[str, str]()
     task = _task(record.task)
-    asked_for = served.why_accepted(root, record.alias, models[first].digest) == served.ASKED_FOR
-    if task is None or asked_for:
+    if task is None:
         return first, {}
     deadline = time.monotonic() + _LIMIT_S
     try:

@@ -308,7 +308,8 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
     models = engine.models()
     live = models.get(record.alias)
     older = versions.way_back(root, models, record.alias, record.digest, record.previous)
-    if live is None or live.digest == record.digest:
+    moves = live is None or live.digest == record.digest
+    if live is None or moves:
         if not older:
             if live is not None:
                 say(_no_way_back(root, record))
@@ -323,11 +324,16 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"serving engine shows it). {record.version} was live, and was not verified; "
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
-    if older:
+    if older and (moves or not _asked_for(root, record, live)):
         live = _instead(root, engine, record, models, live, older, say)
     if record.backend:
         again.answer(root, engine, record, live, say)
     _drop(root)
+
+
+def _asked_for(root: Path, record: Record, live: Model) -> bool:
+    """Return whether a person may have let this be live meanwhile: theirs to answer for."""
+    return served.why_accepted(root, record.alias, live.digest) == served.ASKED_FOR
 
 
 def _instead(

@@ -15,7 +15,7 @@ from contracts import files
 from contracts.params import DeployMetrics
 from contracts.stage import OutputRef, Result
 from contracts.stages import EVALUATE
-from driver import passed_over, promotion, served, taken_back, verification
+from driver import passed_over, promotion, served, taken_back, verification, versions
 from driver.adapters.backend import Backend
 from driver.store import Store
 from serving.ollama import Ollama
@@ -114,11 +114,21 @@ def test_where_no_older_version_answers_the_one_before_stays(three: World) -> No
     assert any("since no older version is better" in line for line in three.said)
 
 
-def test_a_version_that_a_person_has_asked_for_is_that_persons_to_answer_for(three: World) -> None:
+def test_a_version_that_a_person_has_let_be_live_since_is_that_persons_to_answer_for(
+    three: World,
+) -> None:
+    versions.roll_back(three.root, three.engine, "liga-relevance", OLD)
+    answer(three, {OLD_DIGEST: 500})
+    three.settle()
+    assert three.live() == OLD_DIGEST
+    assert verification.read(three.root) is None
+
+
+def test_one_that_a_person_has_asked_for_long_ago_is_not(three: World) -> None:
     accept(three, OLD_DIGEST, served.ASKED_FOR)
     answer(three, {OLD_DIGEST: 500})
     three.take_back()
-    assert three.live() == OLD_DIGEST
+    assert three.live() == OLDEST_DIGEST
 
 
 def test_a_champion_that_was_silent_when_evaluated_is_not_waited_for(three: World) -> None:
