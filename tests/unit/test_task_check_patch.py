@@ -237,7 +237,7 @@ def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -
 def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str) -> None:
     code = (
         f"class Priority(\n    Enum):{body}\n"
-        "class Item(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
+        "class ItemResponse(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
         "    assigned_aks: list[str]\n    priority: Priority\n"
     )
     (tmp_path / "a.py").write_text(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +100,19 @@ def breaking(compared: list[Compared]) -> list[Finding]:
 
 
 def without_doubles(compared: list[Compared]) -> list[Compared]:
-    """Return the same, each difference named once: an enum may be found in several ways."""
-    seen = set[tuple[str, str]]()
-    kept = list[Compared]()
-    for each in compared:
-        findings = list[Finding]()
-        for finding in each.findings:
-            key = finding.place, finding.differs.rpartition(" does not know ")[2]
-            if key not in seen:
-                seen.add(key)
-                findings.append(finding)
-        kept.append(Compared(each.place, tuple(findings), each.unclear, each.checked))
-    return kept
+    """Return the same, each difference named once, as what it is at worst: an enum may be found in
+    several ways."""
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in (each for one in compared for each in one.findings):
+        known = worst.setdefault(_key(finding), finding)
+        if finding.severity < known.severity:
+            worst[_key(finding)] = finding
+    kept = {id(finding) for finding in worst.values()}
+    return [
+        replace(each, findings=tuple(f for f in each.findings if id(f) in kept))
+        for each in compared
+    ]
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    return finding.place, finding.differs.rpartition(" does not know ")[2]
