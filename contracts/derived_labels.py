@@ -65,6 +65,8 @@ REVIEW = "review"
 """Where an answer is from that a person has given; it is never asked about as a whole."""
 IMPORT = "import"
 """Where one is from that came out of another tool."""
+_WHOLE = "answer"
+"""What `Task.parse` calls the answer as a whole, where it says what is wrong."""
 
 
 def row_key(prefix: str, item_digest: str) -> str:
@@ -107,13 +109,18 @@ class Base:
     def can_stand(self, order: Iterable[str], parse: Callable[[str], object]) -> bool:
         """Return whether nothing is wrong with its own fields, as far as its form tells.
 
-        `parse` raises a ValueError that names the fields which are wrong, as `Task.parse` does.
+        What is wrong with the answer as a whole may come of what it lacks, and is seen again once
+        it is complete. `parse` raises a ValueError that begins with the field that is wrong, or
+        with `answer`, and so on behind each semicolon, as `Task.parse` does.
         """
+        order = tuple(order)
         try:
             parse(self.merged(order, dict.fromkeys(self.asked)))
         except ValueError as error:
-            named = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
-            return named <= {*self.asked}
+            heads = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
+            named = heads & {*order, _WHOLE}  # a validator's words may have semicolons, too
+            lacking = {*self.asked, *({_WHOLE} - {*order})} if self.asked else set[str]()
+            return bool(named) and named <= lacking
         return True
 
 
