@@ -124,6 +124,36 @@ def test_what_is_said_of_the_added_field_anew_asks_for_it_again_alone(
     assert (metrics.asked, metrics.backfilled) == (0, 2)
 
 
+def test_a_row_completed_under_a_middle_definition_is_asked_again_in_other_words(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    task = with_deadline()
+    edit(task)
+    stage.label()
+    never = OnlyFor(where={"relevant": None}, otherwise=None)
+    for name, words, count in (("place", "anderen", 2), ("city", "anderen", 0), ("land", "3.", 2)):
+        about = f"Der Tag mit {words} Worten."
+        fields: dict[str, Any] = {
+            name: (str | None, Field(title=name, max_length=9, description="Ein Ort.")),
+            "deadline": (date | None, Field(title="Frist", description=about)),
+        }
+        task = replace(
+            task,
+            output=create_model("More", __base__=task.output, **fields),
+            label_prompt=f"{task.label_prompt}\n{name}: ein Ort.",
+            only_for={**task.only_for, name: never},
+        )
+        edit(task)
+        before = len(engine.asked)
+        metrics = stage.label()
+        assert (metrics.asked, metrics.backfilled, metrics.derived) == (0, count, 3)
+        for asked in engine.asked[before:]:
+            assert list(asked["schema"]["properties"]) == ["deadline"]
+            assert about in asked["messages"][-1]["content"]
+        assert (stage.label().cached, len(engine.asked)) == (3, before + count)
+
+
 def test_a_field_that_is_said_to_concern_every_row_is_asked_for_in_the_rest(
     stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
 ) -> None:
