@@ -111,7 +111,7 @@ def test_every_mechanical_difference_of_other_styles_is_taken(tmp_path: Path) ->
         (checkout / name).write_text(text, encoding="utf-8")
     before = findings(checkout)
     mechanical = [each for each in before if each.edit]
-    diff = patch.of(checkout, [each.edit for each in mechanical if each.edit])
+    diff, _ = patch.of(checkout, [each.edit for each in mechanical if each.edit])
     subprocess.run(["git", "-C", str(checkout), "apply", "-"], input=diff, check=True)
     python, types = ((checkout / name).read_text(encoding="utf-8") for name in _MECHANICAL)
     for said in (
@@ -164,7 +164,19 @@ def test_a_member_whose_name_is_taken_is_left_to_people(checkout: Path) -> None:
 
 def test_a_patch_leaves_no_python_that_cannot_be_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("A = 1\n")
-    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == b""
+    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == (b"", frozenset({"a.py"}))
+
+
+def test_what_a_patch_leaves_out_is_told(
+    checkout: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(checkout, SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
+    change(checkout, SCHEMAS, "Any] = {}", "Any] = {}; _kept = (\n        1)")
+    assert _run_check(checkout, tmp_path / "workspace", "--patch") == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "by hand: " in said.err
+    assert "ItemResponse has no field assigned_aks" in said.err
 
 
 def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -> None:
