@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import EngineUnavailable, ModelMissing, RetrainError
 from driver.task.check import columns, enums, modelfile, openapi, processor, prompt, schemas
-from driver.task.check.checkout import Checkout
+from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code
 from driver.task.source import Source
@@ -43,7 +44,7 @@ def live(source: Source, url: str) -> Compared:
         return Compared(openapi.PLACE, unclear=(error.what,))
     if status != 200 or not isinstance(described, dict):
         return Compared(openapi.PLACE, unclear=(f"{url}{openapi.PATH} answers with {status}",))
-    return openapi.compare(source, described)
+    return _held(openapi.PLACE, openapi.compare, source, described)
 
 
 def deployed(source: Source, engine: Engine, name: str) -> Compared:
@@ -54,11 +55,12 @@ def deployed(source: Source, engine: Engine, name: str) -> Compared:
         return Compared(modelfile.PLACE, unclear=("only Ollama has Modelfiles",))
     tag = full_tag(name)
     try:
-        return modelfile.compare(source, tag, engine.shown(tag))
+        shown = engine.shown(tag)
     except ModelMissing:
         return Compared(modelfile.PLACE, unclear=(f"{tag} is not deployed yet",))
     except EngineUnavailable as error:
         return Compared(modelfile.PLACE, unclear=(error.what,))
+    return _held(modelfile.PLACE, modelfile.compare, source, tag, shown)
 
 
 def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
@@ -68,12 +70,11 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
     else:
-        yield columns.compare(source, code)
-        yield schemas.compare(source, code)
-        named = enums.compare(enums.named_alike(code, source))
-        yield Compared("enums", tuple(named))
-        yield processor.compare(source, code)
-    yield prompt.compare(source, code)
+        yield _held(columns.PLACE, columns.compare, source, code)
+        yield _held(schemas.PLACE, schemas.compare, source, code)
+        yield _held("enums", _named_alike, source, code)
+        yield _held(processor.PLACE, processor.compare, source, code)
+    yield _held(prompt.PLACE, prompt.compare, source, code)
     yield Compared("code", unclear=(*checkout.unread, *code.unclear))
     try:
         from driver.task.check import pages
@@ -85,8 +86,35 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
         )
         return
     scripts = Scripts.read(checkout)
-    yield pages.compare_types(source, scripts)
-    yield pages.compare_pages(source, scripts)
+    yield _held(pages.TYPES, pages.compare_types, source, scripts)
+    yield _held(pages.PAGES, pages.compare_pages, source, scripts)
+
+
+def _named_alike(source: Source, code: Code) -> Compared:
+    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source))))
+
+
+def _held(place: str, compare: Callable[..., Compared], *given: object) -> Compared:
+    """Return what a comparison finds; one that fails over what others wrote is named, not raised.
+
+    The file is the one that was looked at last.
+    """
+    try:
+        return compare(*given)
+    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
+        file = _looked_at(error)
+        why = f"{type(error).__name__}: {error}"
+        return Compared(place, unclear=(f"{file.path}: {why}" if file else why,))
+
+
+def _looked_at(error: Exception) -> SourceFile | None:
+    """Return the file of the innermost call that an error came through which knows one."""
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        for value in frame.f_locals.values():
+            file = getattr(value, "file", value)
+            if isinstance(file, SourceFile):
+                return file
+    return None
 
 
 def breaking(compared: list[Compared]) -> list[Finding]:
