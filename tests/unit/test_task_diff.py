@@ -88,6 +88,11 @@ def test_an_added_field_costs_a_question_for_each_row_that_has_it(
     said = capsys.readouterr().out
     assert "field deadline is new: it is asked for alone, for rows with relevant true" in said
     assert "2 are asked for deadline alone; at most 20 s by the pace" in said
+    last = with_deadline().label_prompt.count("\n") + 1
+    assert (
+        f"words on deadline alone, lines {last - 1} to {last} of the label prompt:\n"
+        "    | ## deadline\n    | Bis wann die Liga handeln muss; null," in said
+    )
     monkeypatch.setattr(label_stage, "load_task", lambda _: with_deadline())
     assert stage.label().backfilled == 2
     assert _told(session, with_deadline(), capsys)["rows"] == _rows(kept=3)
