@@ -258,3 +258,14 @@ def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str)
     edits = [found.edit] if found.edit else []
     grown = code.replace("'low'\n", "'low'\n    MEDIUM = 'medium'\n")
     assert patch.applied(code.encode(), edits).decode() == grown
+
+
+def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
+    fields = "summary: string; detailed_analysis: string; priority: Priority"
+    lines = ["interface A0 { assigned_aks: string[] }"]
+    lines += [f"interface A{n} extends A{n - 1} {{ b{n}: number }}" for n in range(1, 20)]
+    lines += [f"interface Item extends A19 {{ {fields} }}"]
+    (tmp_path / "types.ts").write_text("\n".join(lines))
+    assert findings(tmp_path) == []
+    (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
+    assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]
