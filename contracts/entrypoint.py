@@ -115,12 +115,7 @@ def execute(
         )
         for artifact in stage.outputs
     }
-    # Of an earlier execution, until this one counts: gone for good before what it tells of goes.
-    files.remove(folder / RESULT_FILE)
-    shutil.rmtree(published, ignore_errors=True)
-    building.rename(published)
-    files.fsync_path(folder)
-    files.fsync_path(context.work)
+    _publish(building, published)
     result = Result(
         stage=stage.name,
         fingerprint=job.fingerprint,
@@ -131,6 +126,17 @@ def execute(
     )
     files.write_json(folder / RESULT_FILE, result.model_dump(mode="json"))
     return result
+
+
+def _publish(building: Path, published: Path) -> None:
+    """Move the outputs into place, where no result tells of them yet."""
+    folder = published.parent
+    # Of an earlier execution, until this one counts: gone for good before what it tells of goes.
+    files.remove(folder / RESULT_FILE)
+    shutil.rmtree(published, ignore_errors=True)
+    building.rename(published)
+    files.fsync_path(folder)
+    files.fsync_path(building.parent)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ takes it back, and no interruption or silence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from contracts.errors import NotVerified
 from contracts.params import DeployMetrics, VerifyMetrics
 from contracts.stage import Frozen
 from driver import records, taken_back
-from driver.store import Store
+from driver.store import RUN_NAME, Store
 from serving.engine import Engine, Model, full_tag
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 VERIFIED, ASKED_FOR = "verified", "asked for"
 """Why a model is accepted."""
-RUN = re.compile(r"\d{8}-\d{6}(-\d+)?")
-"""A run's name (driver/store.py: Run.create)."""
 
 
 class Served(Frozen):
@@ -158,7 +155,7 @@ def version_of(models: Mapping[str, Model], alias: str, digest: str) -> str:
 
 def age(tag: str) -> tuple[bool, str]:
     """Return what versions are sorted by: those of runs by time, behind those made by hand."""
-    return RUN.fullmatch(tag.partition(":")[2]) is not None, tag
+    return RUN_NAME.fullmatch(tag.partition(":")[2]) is not None, tag
 
 
 def deployed(workspace: Path, digest: str) -> DeployMetrics | None:

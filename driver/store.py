@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ M = TypeVar("M", bound=Metrics)
 REFUSAL_FILE = "refused.txt"
 _NAMED = "%Y%m%d-%H%M%S"
 """A run's name, by the time in UTC."""
+RUN_NAME = re.compile(r"2\d{7}-\d{6}(-\d+)?")
+"""The same, and the number that older drivers have put behind it."""
 STATE_FILE = "run.json"
 SETTINGS_FILE = "settings.json"
 _SMALL = 4_000_000
@@ -230,11 +233,19 @@ class RunState(BaseModel):
     stages: dict[str, StageState] = {}
 
 
+def _runs(workspace: Path) -> list[Path]:
+    """Return the folders of a workspace's runs, the newest last, and nothing that lies beside."""
+    folders = (workspace / "runs").glob("2*")
+    return sorted(path for path in folders if _begun(path.name) and path.is_dir())
+
+
 def _begun(run_id: str) -> datetime | None:
-    """Return the time by which a run is named; an older driver has put a number behind it."""
+    """Return the time by which a run is named; None for what is no run's name."""
+    if not RUN_NAME.fullmatch(run_id):
+        return None
     try:
         return datetime.strptime(run_id[:15], _NAMED).replace(tzinfo=UTC)
-    except ValueError:  # not a run's name
+    except ValueError:
         return None
 
 
@@ -254,7 +265,7 @@ class Run:
         """
         runs = workspace / "runs"
         files.make_folder(runs)
-        begun = filter(None, (_begun(path.name) for path in runs.iterdir()))
+        begun = filter(None, (_begun(path.name) for path in _runs(workspace)))
         when = max([datetime.now(UTC), *(each + timedelta(seconds=1) for each in begun)])
         run = cls(workspace, when.strftime(_NAMED))
         for folder in (run.folder, run.folder / "logs"):
@@ -267,8 +278,7 @@ class Run:
 
         A driver that was killed right after `create` has left a run without any.
         """
-        folders = sorted(p for p in (workspace / "runs").glob("*") if p.is_dir())
-        found = [p for p in folders if not having or (p / having).exists()]
+        found = [p for p in _runs(workspace) if not having or (p / having).exists()]
         return cls(workspace, found[-1].name) if found else None
 
     @classmethod
@@ -276,7 +286,7 @@ class Run:
         """Return a run by its name, the newest without one; raises `InputMissing`."""
         run = cls(workspace, run_id) if run_id else cls.last(workspace)
         if run is None or not run.folder.is_dir() or Path(run.id).name != run.id:
-            known = sorted(path.name for path in (workspace / "runs").glob("*"))
+            known = [path.name for path in _runs(workspace)]
             raise InputMissing(
                 f"{workspace} has no run {run_id}".rstrip(),
                 why=f"it has {', '.join(known[-5:]) or 'none yet'}",

@@ -32,6 +32,12 @@ _BUSY = frozenset({429, 502, 503})
 _LATER = frozenset({408, 425, 429})
 """Those of the 4xx that do not blame the request, but its moment (RFC 9110, 8470 and 6585)."""
 
+ITS_LOG = (
+    "It answers, so it runs: its own log says more (`journalctl -u ollama -e`, or the log of its "
+    "container). Mend what that names, and run again."
+)
+"""What to do about a server that has refused."""
+
 
 class Connection:
     """Speaks to one server. `server` is what people call it, `todo` what helps if it is down."""
@@ -58,7 +64,9 @@ class Connection:
         ):
             found = _parsed(self._read(response, deadline))
         if not isinstance(found, dict) or found.get("error") is not None:
-            raise EngineUnavailable(f"{self._kind} failed at {path}", why=str(found)[:500])
+            raise EngineUnavailable(
+                f"{self._kind} failed at {path}", why=str(found)[:500], todo=ITS_LOG
+            )
         return found
 
     def lines(self, response: requests.Response) -> Iterator[dict[str, Any]]:
@@ -106,7 +114,8 @@ class Connection:
             raise ModelMissing(f"{self._server} has no model {model}", why=why)
         kind = EngineBusy if response.status_code in _BUSY else EngineUnavailable
         passing = may_pass(response.status_code)
-        raise kind(f"{self._kind} refused {method} {path}", why=why, passing=passing)
+        refused = f"{self._kind} refused {method} {path}"
+        raise kind(refused, why=why, todo=ITS_LOG, passing=passing)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         """Return the whole body; a server that trickles is as late as a silent one."""

@@ -30,7 +30,7 @@ from serving.engine import (
     full_tag,
     require_options,
 )
-from serving.http import ALIVE_S, SHORT_S, Connection, expected_shape
+from serving.http import ALIVE_S, ITS_LOG, SHORT_S, Connection, expected_shape
 from tasks.definition import Modelfile
 
 _Row = TypeVar("_Row")
@@ -361,7 +361,8 @@ class Ollama:
         with self._http.request("POST", path, _CREATE_TIMEOUT_S, body=body) as response:
             for last in self._http.lines(response):
                 if "error" in last:
-                    raise EngineUnavailable(f"Ollama failed at {path}", why=str(last["error"]))
+                    why = str(last["error"])
+                    raise EngineUnavailable(f"Ollama failed at {path}", why=why, todo=ITS_LOG)
         if last.get("status") != "success":
             raise EngineUnavailable(
                 f"Ollama's answer to {path} ended before it was done",

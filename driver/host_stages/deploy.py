@@ -20,6 +20,7 @@ from contracts.stages import (
     VERDICT,
 )
 from driver import promotion, served
+from driver.store import RUN_NAME
 from serving.engine import Engine, full_tag
 from tasks import load_task
 
@@ -125,7 +126,7 @@ def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> Non
     """
     models = engine.models()
     own = sorted((tag for tag in models if tag.startswith(f"{name}:")), reverse=True)
-    made = [tag for tag in own if served.RUN.fullmatch(tag.partition(":")[2])]
+    made = [tag for tag in own if RUN_NAME.fullmatch(tag.partition(":")[2])]
     kept = {models[tag].digest for tag in needed if tag in models}
     others = dict.fromkeys(models[tag].digest for tag in made if models[tag].digest not in kept)
     old = {*list(others)[keep:]}

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from driver.task.source import Source
 from tests.rendered.kinds_task import KINDS_TASK
 
 _NODE = ROOT / ".cache" / "node"
+_IS_ROOT = os.geteuid() == 0
 
 
 def write(folder: Path, source: Source) -> Path:
@@ -59,68 +60,41 @@ def node_modules() -> Path:
 def postgres() -> Iterator[str]:
     """Yield the URL of a PostgreSQL that lives for these tests; skip without one likewise.
 
-    It runs as a user of its own where the tests are root's, since it refuses to be root, listens
-    on a socket in its folder only, and does not care for power cuts.
+    It listens on a socket in its folder only, and does not care for power cuts.
     """
     programs = _postgres_programs()
-    user: dict[str, Any] = {}
     name = "tests"
-    if os.geteuid() == 0:
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    # Open to that user, as pytest's own folder is not, and short: a socket's path has 107 bytes.
+    # Open to its user, as pytest's own folder is not, and short: a socket's path has 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="retrain-pg-", dir="/tmp"))
-    data = folder / "data"
+    server: list[str | Path] = [programs / "pg_ctl", "-D", folder / "data", "-w"]
     try:
-        if user:
+        if _IS_ROOT:
             shutil.chown(folder, "postgres", "postgres")
-        initdb: list[str | Path] = [
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            name,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-        ]
-        subprocess.run(
-            [*initdb, "--no-sync", "--locale=C"], check=True, capture_output=True, cwd="/", **user
-        )
+        made = ["-U", name, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
+        initdb: list[str | Path] = [programs / "initdb", "-D", folder / "data"]
+        _as_postgres([*initdb, *made])
         options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        start: list[str | Path] = [
-            programs / "pg_ctl",
-            "-D",
-            data,
-            "-w",
-            "-t",
-            "120",
-            "-o",
-            options,
-        ]
-        subprocess.run(
-            [*start, "-l", folder / "log", "start"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            **user,
-        )
+        _as_postgres([*server, "-t", "120", "-o", options, "-l", folder / "log", "start"])
         try:
             yield f"postgresql+psycopg://{name}@/postgres?host={folder}"
         finally:
-            stop: list[str | Path] = [
-                programs / "pg_ctl",
-                "-D",
-                data,
-                "-w",
-                "-m",
-                "immediate",
-                "stop",
-            ]
-            subprocess.run(stop, check=True, capture_output=True, cwd="/", **user)
+            _as_postgres([*server, "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(folder)
+
+
+def _as_postgres(command: Sequence[str | Path]) -> None:
+    """Run a program of PostgreSQL, which refuses to be root, as a user of its own where we are."""
+    user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    subprocess.run(
+        command,
+        check=True,
+        # No pipe: the server inherits it, and who reads it would wait for the server's end.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        **(user if _IS_ROOT else {}),
+    )
 
 
 def _postgres_programs() -> Path:

@@ -79,6 +79,18 @@ class OllamaDouble:
         """Return what was asked, in order."""
         return [request["messages"][1]["content"] for request in self.asked]
 
+    def _answer(self, request: dict[str, Any], digest: str) -> tuple[int, dict[str, Any]]:
+        """Return the status and body of a chat, by the script."""
+        self.asked.append({**request, "digest": digest})
+        self.loaded.setdefault(digest, request["model"])
+        self.open.wait()
+        said = self.script(request["messages"][1]["content"])
+        if isinstance(said, int):
+            return said, {"error": "scripted"}
+        cut_off = self.cut_off > 0
+        self.cut_off -= cut_off
+        return 200, {"message": {"content": said}, "done": not cut_off, "done_reason": "stop"}
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         double = self
 
@@ -109,16 +121,7 @@ class OllamaDouble:
                     double.loaded.pop(digest, None)
                     self._reply(200, {"done": True, "done_reason": "unload"})
                     return
-                double.asked.append({**request, "digest": digest})
-                double.loaded.setdefault(digest, request["model"])
-                double.open.wait()
-                said = double.script(request["messages"][1]["content"])
-                failed = isinstance(said, int)
-                cut_off = double.cut_off > 0 and not failed
-                double.cut_off -= cut_off
-                ended = {"done": not cut_off, "done_reason": "stop"}
-                good = {"message": {"content": said}, **ended}
-                self._reply(int(said) if failed else 200, {"error": "scripted"} if failed else good)
+                self._reply(*double._answer(request, digest))
 
             def log_message(self, *_: Any) -> None:
                 """Stay quiet."""

@@ -127,6 +127,7 @@ def test_a_refusal_says_whether_it_would_repeat(
     with pytest.raises(EngineUnavailable, match="refused") as caught:
         engine.copy("m", "n")
     assert caught.value.passing == passing
+    assert "its own log says more" in caught.value.todo  # a server that answers needs no start
 
 
 def test_a_file_is_uploaded_whole_with_progress(double: Double, engine: Ollama, gguf: Path) -> None:

@@ -15,13 +15,9 @@ from contracts.entrypoint import StageContext, execute
 from contracts.errors import BackendUnavailable, ItemsInvalid, SettingsInvalid
 from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import LabelDefinition
-from contracts.params import (
-    SnapshotParams,
-)
+from contracts.params import SnapshotParams
 from contracts.stage import Result
-from contracts.stages import (
-    SNAPSHOT,
-)
+from contracts.stages import SNAPSHOT
 from driver.host_stages import snapshot
 from tasks import load_task
 from tests.jobs import job_of
@@ -33,6 +29,7 @@ Row = dict[str, Any]
 Start = Callable[..., RunningBackend]
 TASK = "liga_relevance"
 LABEL: Row = json.loads(good_answer())
+_FAILED = "Automatische Analyse nicht verfügbar."
 
 
 @pytest.fixture(autouse=True)
@@ -245,16 +242,9 @@ def test_backend(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Input fields only; every review, and why one is no whole valid label."""
-    failed = {**LABEL, "detailed_analysis": "Automatische Analyse nicht verfügbar."}
-    irrelevant = {
-        **LABEL,
-        "relevant": False,
-        "priority": None,
-        "summary": None,
-        "detailed_analysis": None,
-        "argumentationskette": [],
-        "assigned_aks": [],
-    }
+    failed = {**LABEL, "detailed_analysis": _FAILED}
+    irrelevant = {**LABEL, **dict.fromkeys(("priority", "summary", "detailed_analysis"))}
+    irrelevant |= {"relevant": False, "argumentationskette": [], "assigned_aks": []}
     texts = {name: LABEL[name] for name in ("summary", "detailed_analysis")}
     unknown = {**LABEL, "assigned_aks": ["AK1", "AK9"], "priority": "low"}
     service = start_backend(
@@ -269,11 +259,7 @@ def test_backend(
             # The old texts stay in an item that was irrelevant when it was analysed again.
             _news(8, **{**irrelevant, **texts}, is_manually_reviewed=True),
             _news(9, **{**irrelevant, **texts, "priority": "high"}, is_manually_reviewed=True),
-            _news(
-                10,
-                **{**irrelevant, "summary": failed["detailed_analysis"]},
-                is_manually_reviewed=True,
-            ),
+            _news(10, **{**irrelevant, "summary": _FAILED}, is_manually_reviewed=True),
         ]
     )
     result, items, reviewed = _run(tmp_path, service.url, source="backend")

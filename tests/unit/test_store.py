@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,8 +34,7 @@ from contracts.stages import (
     MERGED,
 )
 from driver import locks
-from driver.served import RUN
-from driver.store import Run, Store
+from driver.store import RUN_NAME, Run, Store
 from tests.jobs import job_of
 
 Work = Callable[[StageContext[GgufParams]], GgufMetrics]
@@ -235,12 +233,13 @@ def test_an_image_of_other_code_refuses_the_job(tmp_path: Path) -> None:
 def test_runs_sort_in_their_order_although_the_clock_was_set_back(
     tmp_path: Path, before: list[str]
 ) -> None:
-    """And never collide. The number is an older driver's."""
-    for name in before:
+    """And never collide. The number is an older driver's; what is no run's folder is no run."""
+    for name in [*before, "99991231-235959", "20991231-235959.old", "old"]:
         (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "20991231-235960").touch()
     runs = [Run.create(tmp_path).id for _ in range(3)]
     assert sorted({*before, *runs}) == before + runs
-    assert all(re.fullmatch(RUN, run) for run in runs)
+    assert all(RUN_NAME.fullmatch(run) for run in runs)
     last = Run.last(tmp_path)
     assert last is not None
     assert last.id == runs[-1]

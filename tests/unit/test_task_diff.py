@@ -48,9 +48,9 @@ def session(stage: Labelling, engine: ScriptedEngine, monkeypatch: pytest.Monkey
     stage.label()
     workspace = stage.folder
     snapshot(workspace, *items(3))
-    for each in ("runs/r1", "store/label/f/out"):
+    for each in ("runs/20260101-120000", "store/label/f/out"):
         (workspace / each).mkdir(parents=True)
-    noted.note(TASK, workspace / "runs/r1")
+    noted.note(TASK, workspace / "runs/20260101-120000")
     report = json.loads((stage.out / "label_report.json").read_text(encoding="utf-8"))
     report["cost"] |= {"elapsed_s": 30.0, "items": 3}
     files.write_json(workspace / "store/label/f/out" / stages.LABEL_REPORT.filename, report)
@@ -92,7 +92,7 @@ def test_an_added_field_costs_a_question_for_each_row_that_has_it(
     assert told["rows"] == _rows(kept=1, completed=2)
     assert (told["fields"], told["seconds"]) == (["deadline"], 20)
     assert told["edit"]["added"] == ["deadline"]
-    diff.show(session, "r1", as_json=False)
+    diff.show(session, "20260101-120000", as_json=False)
     said = capsys.readouterr().out
     assert "field deadline is new: it is asked for alone, for rows with relevant true" in said
     assert "2 are asked for deadline alone; at most 20 s by the pace" in said
@@ -164,11 +164,11 @@ def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:
 
 
 def test_a_run_of_before_these_notes_is_named(session: Session) -> None:
-    note = session.workspace / "runs/r1/task.json"
+    note = session.workspace / "runs/20260101-120000/task.json"
     old = json.loads(note.read_text(encoding="utf-8"))
     del old["labelling"]
     files.write_json(note, old)
-    with pytest.raises(InputMissing, match="run r1 has not noted"):
+    with pytest.raises(InputMissing, match="run 20260101-120000 has not noted"):
         diff.show(session, "", as_json=False)
 
 
@@ -216,9 +216,9 @@ def test_the_commands_and_the_plan_say_so(
         f"fetch: {{path: {tmp_path}}}\nsnapshot: {{items: [{tmp_path}/items.jsonl]}}\n"
     )
     named = ["-c", str(settings)]
-    assert cli.main(["task", "diff", "r1", *named]) == 0
+    assert cli.main(["task", "diff", "20260101-120000", *named]) == 0
     assert "nothing: what labels rest on is the same" in capsys.readouterr().out
-    assert cli.main(["label", "--since", "r1", *named]) == 10
+    assert cli.main(["label", "--since", "20260101-120000", *named]) == 10
     assert "belong to --preview" in capsys.readouterr().err
     assert cli.main(["label", "--preview", "0", *named]) == 10
     assert cli.main(["plan", *named]) == 0

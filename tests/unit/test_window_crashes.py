@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -51,6 +53,24 @@ def operate(opened: Window, outside: Outside, operation: str) -> None:
         outside.other = "running"
 
 
+@contextlib.contextmanager
+def _workspace(outside: Outside) -> Iterator[Path]:
+    """Yield a folder; each file that is written there is a step before and one after."""
+    really_write = files.write_json
+
+    def write_json(path: Path, value: Any, mode: int) -> None:
+        outside.step()
+        really_write(path, value, mode)
+        outside.step()
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(files, "write_json", write_json),
+        mock.patch.object(window_return, "_ASK_PAUSE_S", 0),
+    ):
+        yield Path(name)
+
+
 @settings(max_examples=900, deadline=None)
 @given(
     running=st.booleans(),
@@ -91,20 +111,7 @@ def test_after_any_crash_recovery_restores_what_was_and_nothing_else(
     outside = Outside(running=running, llm=llm, forgets_switch=forgets, models=models, other=other)
     outside.mute, outside.restarts_while_asked = mute, restarts
     unknown = refused = False
-
-    really_write = files.write_json
-
-    def write_json(path: Path, value: Any, mode: int) -> None:
-        outside.step()
-        really_write(path, value, mode)
-        outside.step()
-
-    with (
-        tempfile.TemporaryDirectory() as name,
-        mock.patch.object(files, "write_json", write_json),
-        mock.patch.object(window_return, "_ASK_PAUSE_S", 0),
-    ):
-        folder = Path(name)
+    with _workspace(outside) as folder:
         opened = Window(folder, backend, "http://ollama", outside)
         for attempt, crash in enumerate([*crashes, None]):
             outside.crash_in = crash
