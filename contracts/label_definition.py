@@ -134,7 +134,7 @@ class Edit:
     """Words of the label prompt that belong to no field which was added or removed, as `- old` and
     `+ new`."""
     own: tuple[Insertion, ...] = ()
-    """Those that do: for them no other row is asked."""
+    """Words that count as an added field's: for them no other row is asked."""
     correction: bool = False
     """Whether an answer that cannot be used is sent back with other words."""
     rules: tuple[str, ...] = ()

@@ -19,6 +19,9 @@ from serving.engine import full_tag
 if TYPE_CHECKING:
     from serving.engine import Engine
 
+_FOREIGN = (RecursionError, ValueError, TypeError, AttributeError, LookupError)
+"""What code that others wrote may raise where it is followed; a Unicode error is a ValueError."""
+
 
 def everywhere(
     source: Source, url: str, repository: Path | None, engine: Engine, name: str
@@ -85,7 +88,11 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
             unclear=(f"{error.name} is not installed: pip install tree-sitter-typescript",),
         )
         return
-    scripts = Scripts.read(checkout)
+    try:
+        scripts = Scripts.read(checkout)
+    except _FOREIGN as error:
+        yield _not_compared("TypeScript and Vue", error)
+        return
     yield _held(pages.TYPES, pages.compare_types, source, scripts)
     yield _held(pages.PAGES, pages.compare_pages, source, scripts)
 
@@ -95,16 +102,16 @@ def _named_alike(source: Source, code: Code) -> Compared:
 
 
 def _held(place: str, compare: Callable[..., Compared], *given: object) -> Compared:
-    """Return what a comparison finds; one that fails over what others wrote is named, not raised.
-
-    The file is the one that was looked at last.
-    """
+    """Return what a comparison finds; one that fails over others' code is named, not raised."""
     try:
         return compare(*given)
-    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
-        file = _looked_at(error)
-        why = f"{type(error).__name__}: {error}"
-        return Compared(place, unclear=(f"{file.path}: {why}" if file else why,))
+    except _FOREIGN as error:
+        return _not_compared(place, error)
+
+
+def _not_compared(place: str, error: Exception) -> Compared:
+    file, why = _looked_at(error), f"{type(error).__name__}: {error}"
+    return Compared(place, unclear=(f"{file.path}: {why}" if file else why,))
 
 
 def _looked_at(error: Exception) -> SourceFile | None:
