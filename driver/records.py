@@ -69,7 +69,8 @@ def keep(path: Path) -> Path:
         number += 1
     if path.is_dir():
         copying = aside.with_name(f"{aside.name}.copying")
-        shutil.copytree(path, copying, dirs_exist_ok=True)
+        shutil.rmtree(copying, ignore_errors=True)  # of a kill: part of what is copied now
+        shutil.copytree(path, copying, symlinks=True)
         copying.rename(aside)
     else:
         files.write_bytes(aside, path.read_bytes())
@@ -77,9 +78,8 @@ def keep(path: Path) -> Path:
 
 
 def _is_copy(aside: Path, path: Path) -> bool:
-    if aside.is_dir() or path.is_dir():
-        return aside.is_dir() and path.is_dir()
-    return aside.read_bytes() == path.read_bytes()
+    same = aside.is_dir() == path.is_dir()
+    return same and files.digest_path(aside) == files.digest_path(path)
 
 
 def remove(path: Path) -> None:

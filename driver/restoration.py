@@ -97,7 +97,7 @@ def _difference(storage: Storage, state: Row, now: Row | None, given: str | None
 
 def _standing(storage: Storage, state: Row, now: Row, given: str | None) -> Standing:
     """Say how an item that differs stands to what was kept of it."""
-    as_left = given == answer_digest(now, storage)
+    as_left = given in {answer_digest(now, storage, edited=each) for each in (False, True)}
     if now.get(_FLAG) is True and not (state[_FLAG] is True and as_left):
         return Standing.REVIEWED
     # Of a request that was cut off, or answered too late, only a new analysis can be seen.

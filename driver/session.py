@@ -251,11 +251,17 @@ class Session:
         name, url = self.settings.deploy.name, self.backend_url
         listed = self.settings.snapshot.source == "backend"
         verifies = stages.VERIFY.name in self.notes.stages
-        told = partial(verification.expect, self.workspace, self.engine) if verifies else None
+        told = partial(
+            verification.expect,
+            self.workspace,
+            self.engine,
+            self.task.name,
+            constrained=self.settings.verify.constrained,
+        )
         return {
             "snapshot": partial(snapshot.work, backend_url=url),
             "fetch": fetch.work,
-            "deploy": partial(deploy.work, engine=self.engine, expect=told),
+            "deploy": partial(deploy.work, engine=self.engine, expect=told if verifies else None),
             "restore": self._restore,
             "reprocess": partial(reprocess.work, backend_url=url, alias=name, everything=listed),
             "verify": partial(verify.work, engine=self.engine, name=name, backend_url=url),

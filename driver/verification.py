@@ -9,7 +9,7 @@ asks, and whatever else comes next (`recover`, a stage that has to run) takes it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from contracts.errors import (
 )
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
-from driver import again, promotion, records, served, taken_back, versions
+from driver import again, passed_over, promotion, records, served, taken_back, versions
 from driver.host_stages.canaries import whole_answer
 from serving import connect
-from serving.engine import Engine
+from serving.engine import Engine, Model
 from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
@@ -48,7 +48,9 @@ class Record(Frozen):
     previous: str
     """What the alias named before; "" for nothing, or where this workspace did not deploy it."""
     task: str = ""
-    """Whose answers the items hold; "" where none has been asked, and of an older driver."""
+    """Whose answers the items hold; "" of an older driver."""
+    constrained: bool = False
+    """Whether the canary is asked with the task's schema."""
     backend: str
     """Where the application answers; "" where it is not asked."""
     canaries: str
@@ -61,9 +63,13 @@ class Record(Frozen):
     """Whether questions may have been asked; before, there is no backend and no file of items."""
     undo: bool = False
     """Whether it is being taken back, which the next start finishes."""
+    passed_over: dict[str, str] = {}
+    """Versions before that are not gone back to, and why; from before the switch to another."""
 
 
-def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
+def expect(
+    root: Path, engine: Engine, task: str, deployed: DeployMetrics, *, constrained: bool = False
+) -> None:
     """Write down, before it goes live, that a model is to be verified.
 
     Where a verification of the same model was cut off, what it has kept of the items stays. One
@@ -87,6 +93,8 @@ def expect(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
             version=deployed.tag,
             digest=deployed.digest,
             previous=deployed.previous,
+            task=task,
+            constrained=constrained,
             backend="",
             canaries="",
             timeout_s=0,
@@ -113,6 +121,8 @@ def begin(
     backend: str,
     canaries: Path,
     timeout_s: float,
+    *,
+    constrained: bool = False,
 ) -> Record:
     """Write down that what `alias` names is being verified, and return the record.
 
@@ -124,7 +134,8 @@ def begin(
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
     if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
-        return _written(root, known.model_copy(update={"undo": False, "task": task}))
+        new = {"undo": False, "task": task, "constrained": constrained}
+        return _written(root, known.model_copy(update=new))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)
@@ -136,6 +147,7 @@ def begin(
             digest=live.digest,
             previous=deployed.previous if deployed else "",
             task=task,
+            constrained=constrained,
             backend=backend,
             canaries=canaries.relative_to(root).as_posix(),
             timeout_s=timeout_s,
@@ -231,7 +243,7 @@ def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
     """
     try:
         record = read(root)
-        if record is None or not record.task:
+        if record is None or not (record.begun and record.task):
             return False
         models = engine.models()
         live = models.get(record.alias)
@@ -295,8 +307,9 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
     """Let the alias name a good version again, and the asked items have its answers."""
     models = engine.models()
     live = models.get(record.alias)
-    if live is None or live.digest == record.digest:
-        older = versions.way_back(root, models, record.alias, record.digest, record.previous)
+    older = versions.way_back(root, models, record.alias, record.digest, record.previous)
+    moves = live is None or live.digest == record.digest
+    if live is None or moves:
         if not older:
             if live is not None:
                 say(_no_way_back(root, record))
@@ -311,9 +324,45 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"serving engine shows it). {record.version} was live, and was not verified; "
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
+    if older and (moves or not _asked_for(root, record, live)):
+        live = _instead(root, engine, record, models, live, older, say)
     if record.backend:
         again.answer(root, engine, record, live, say)
     _drop(root)
+
+
+def _asked_for(root: Path, record: Record, live: Model) -> bool:
+    """Return whether a person may have let this be live meanwhile: theirs to answer for."""
+    return served.why_accepted(root, record.alias, live.digest) == served.ASKED_FOR
+
+
+def _instead(
+    root: Path,
+    engine: Engine,
+    record: Record,
+    models: Mapping[str, Model],
+    live: Model,
+    older: Sequence[str],
+    say: Say,
+) -> Model:
+    """Go further back where the first of the `older` versions is live and broken; return what is
+    live then.
+    """
+    if live.digest == models[older[0]].digest:
+        good, failed = passed_over.instead(root, engine, record, models, older, say)
+        if not failed:
+            return live
+        record = _written(root, record.model_copy(update={"passed_over": failed}))
+        promotion.switch(root, engine, record.alias, good)
+        live = models[good]
+    good = next((tag for tag in older if models[tag].digest == live.digest), "")
+    if good and record.passed_over:
+        say(
+            f"{record.alias} is {good} now (digest {live.digest[:_SHOWN]}), which answers the "
+            "canary. PASSED OVER: "
+            + "; ".join(f"{tag}, since {why}" for tag, why in record.passed_over.items())
+        )
+    return live
 
 
 def _no_way_back(root: Path, record: Record) -> str:

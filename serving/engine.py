@@ -41,6 +41,10 @@ class EngineBusy(EngineUnavailable):
     """The engine says that it cannot answer now, whatever it is asked: it loads, or is full."""
 
 
+class ModelFailed(EngineUnavailable):
+    """The engine is there, and fails at this model or this request: it cannot load it, say."""
+
+
 class AnswerCutOff(EngineUnavailable):
     """The engine has ended an answer before the model did: Ollama does that to a model that says
     the same token more than 30 times, and where a model's runner ends."""

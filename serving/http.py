@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from contracts.errors import EngineUnavailable, ModelMissing
-from serving.engine import EngineBusy
+from serving.engine import EngineBusy, ModelFailed
 
 if TYPE_CHECKING:
     import requests
@@ -29,6 +29,8 @@ because the other side may be anything."""
 _CHUNK = 1 << 16
 _BUSY = frozenset({429, 502, 503})
 """Statuses that speak of the server, whatever it was asked."""
+_FAILED = 500
+"""Ollama's where it cannot load a model, or the model's runner ends."""
 _LATER = frozenset({408, 425, 429})
 """Those of the 4xx that do not blame the request, but its moment (RFC 9110, 8470 and 6585)."""
 
@@ -55,7 +57,8 @@ class Connection:
         """Return the JSON object of an answer that comes as one, within `timeout_s` in all.
 
         Raises `ModelMissing` for a 404 where `model` is named, else `EngineUnavailable`, which is
-        `EngineBusy` where the server says that it is its own trouble.
+        `EngineBusy` where the server says that it is its own trouble, and `ModelFailed` where it
+        is there and fails at what it was asked.
         """
         deadline = time.monotonic() + timeout_s
         with (
@@ -112,10 +115,9 @@ class Connection:
             why = f"{response.status_code}: {self._error_text(response)}"
         if response.status_code == 404 and model:
             raise ModelMissing(f"{self._server} has no model {model}", why=why)
-        kind = EngineBusy if response.status_code in _BUSY else EngineUnavailable
         passing = may_pass(response.status_code)
         refused = f"{self._kind} refused {method} {path}"
-        raise kind(refused, why=why, todo=ITS_LOG, passing=passing)
+        raise _kind(response.status_code)(refused, why=why, todo=ITS_LOG, passing=passing)
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
         """Return the whole body; a server that trickles is as late as a silent one."""
@@ -162,6 +164,12 @@ class Connection:
             raise EngineUnavailable(
                 f"{self._server} answers with something else", why=str(error)
             ) from error
+
+
+def _kind(status: int) -> type[EngineUnavailable]:
+    if status in _BUSY:
+        return EngineBusy
+    return ModelFailed if status == _FAILED or not may_pass(status) else EngineUnavailable
 
 
 def may_pass(status: int) -> bool:

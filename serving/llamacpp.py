@@ -34,6 +34,7 @@ from serving.engine import (
     Answer,
     Messages,
     Model,
+    ModelFailed,
     NextToken,
     Options,
     Progress,
@@ -272,7 +273,8 @@ class LlamaCpp:
         if not line:
             process.kill()
             code = process.wait()
-            raise EngineUnavailable(
+            kind = ModelFailed if ready else EngineUnavailable
+            raise kind(
                 f"llama.cpp could not load {tag}",
                 why=f"its process ended with {code}; its messages are above",
                 todo="A smaller num_ctx needs less memory; a damaged GGUF must be made anew.",

@@ -7,14 +7,22 @@ answer stand in it, the task says (tasks/storage.py).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import SettingsInvalid
 from tasks import Storage, Task
 
 
-def storage_of(task: Task) -> Storage:
+@dataclass(frozen=True)
+class AnswerStorage(Storage):
+    """Where a backend keeps a task's answers, with what that says of the task's fields."""
+
+    beside: tuple[str, ...] = ()
+    """The fields that have no column of their own: they stand in `analysis`."""
+
+
+def storage_of(task: Task) -> AnswerStorage:
     """Return where the backend keeps the task's answers; raises `SettingsInvalid` if nowhere.
 
     Where all fields have columns, those are what has to be answered, unless the task says less.
@@ -26,10 +34,9 @@ def storage_of(task: Task) -> Storage:
             todo="Give it one (docs/how-to/own-task.md), or leave the backend out: set "
             "snapshot.source=files, reprocess.enabled=false and verify.items=0.",
         )
-    storage = task.storage
-    if storage.answered or storage.analysed(task.output.model_fields):
-        return storage
-    return replace(storage, answered=tuple(storage.columns))
+    beside = task.storage.analysed(task.output.model_fields)
+    answered = task.storage.answered or (() if beside else tuple(task.storage.columns))
+    return AnswerStorage(**{**vars(task.storage), "answered": answered}, beside=beside)
 
 
 def has_text(item: dict[str, Any], task: Task) -> bool:

@@ -16,12 +16,12 @@ from dataclasses import replace
 from contracts.errors import BackendUnavailable
 from contracts.params import ReprocessParams
 from driver.adapters.backend import MOST_AT_ONCE, Backend
+from driver.adapters.items import AnswerStorage
 from driver.host_stages import reanalysis
 from driver.host_stages.outage import Outage
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Outcomes
 from driver.host_stages.telling import say
-from tasks import Storage
 
 _POLL_S = 1.0
 Channel = dict[str, Row]
@@ -34,7 +34,7 @@ class Bulk:
     def __init__(
         self,
         backend: Backend,
-        storage: Storage,
+        storage: AnswerStorage,
         outcomes: Outcomes,
         params: ReprocessParams,
         outage: Outage,

@@ -17,7 +17,14 @@ from typing import Any
 from contracts import files
 from contracts.errors import BackendUnavailable
 from driver.adapters.backend import Backend, ItemUnavailable
-from driver.adapters.items import analysed, analysis_of, in_columns, unread, with_nulls
+from driver.adapters.items import (
+    AnswerStorage,
+    analysed,
+    analysis_of,
+    in_columns,
+    unread,
+    with_nulls,
+)
 from tasks import Storage
 
 Row = dict[str, Any]
@@ -52,7 +59,7 @@ class Seen:
 
 def reprocess(
     backend: Backend,
-    storage: Storage,
+    storage: AnswerStorage,
     row: Row,
     timeout_s: float,
     *,
@@ -95,7 +102,7 @@ def reprocess(
 
 def settle(
     backend: Backend,
-    storage: Storage,
+    storage: AnswerStorage,
     item_id: str,
     before: Row | None,
     wait_s: float,
@@ -110,7 +117,7 @@ def settle(
     return None if after is None else judge(storage, before, after)
 
 
-def judge(storage: Storage, before: Row | None, after: Row) -> Seen:
+def judge(storage: AnswerStorage, before: Row | None, after: Row) -> Seen:
     """Say what a change of an item's state means; `before` is None where it could not be shown."""
     was_reviewed = before is None or before.get("is_manually_reviewed") is True
     if after.get("is_manually_reviewed") is True and not was_reviewed:
@@ -174,9 +181,15 @@ def state_of(item: Row, storage: Storage) -> Row:
     }
 
 
-def answer_digest(item: Row, storage: Storage) -> str:
-    """Return a digest of the answer that an item, or its state, holds."""
-    answer = {**in_columns(item, storage), "analysis": analysis_of(item, storage)}
+def answer_digest(item: Row, storage: Storage, *, edited: bool = False) -> str:
+    """Return a digest of the answer that an item, or its state, holds.
+
+    With `edited` as an older driver has made it: of the columns that people can change alone.
+    """
+    columns = in_columns(item, storage)
+    if edited:
+        columns = {name: columns[name] for name in storage.edited}
+    answer = {**columns, "analysis": analysis_of(item, storage)}
     return files.digest_text(files.canonical_json(answer))
 
 
@@ -205,19 +218,22 @@ def _changed(
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
-def _hidden_failure(storage: Storage, before: Row, after: Row) -> tuple[str, bool]:
+def _hidden_failure(storage: AnswerStorage, before: Row, after: Row) -> tuple[str, bool]:
     """Return why the item has no real answer although the backend calls it done; "" if it has.
 
     With it: whether the model has not answered at all. A task whose fields all have columns has no
     analysis beside them: there the columns are the answer, and may well be the same once more.
+    Of any other one they are not: a column can hold what was there before.
     """
     analysis, older = analysis_of(after, storage), analysis_of(before, storage)
     columns, answered = in_columns(after, storage), storage.answered or tuple(analysis)
     answer = with_nulls(columns, storage) | analysis
-    beside = bool(analysis or older) or not answered or not {*answered} <= {*columns}
-    if all(answer.get(name) is None for name in answered):
+    # Nulls alone can be an answer, but then the columns show that one has come.
+    nothing = {*storage.beside}.isdisjoint(analysis) or columns == in_columns(before, storage)
+    wiped = nothing and all(analysis.get(name) is None for name in storage.beside)
+    if (storage.beside and wiped) or all(answer.get(name) is None for name in answered):
         return "no analysis is stored", True
-    if beside and analysis == older:
+    if (storage.beside or analysis or older) and analysis == older:
         return "the stored analysis is still the old one", True
     unreadable = f"the model's answer could not be read ({storage.fallback})"
     if storage.fallback and storage.fallback in json.dumps(analysis, ensure_ascii=False):

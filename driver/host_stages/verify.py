@@ -56,7 +56,14 @@ def _verified(
     through = backend_url if context.params.items else ""
     kept = context.work / "canaries.jsonl"
     record = verification.begin(
-        context.root, engine, alias, task.name, through, kept, context.params.timeout_s
+        context.root,
+        engine,
+        alias,
+        task.name,
+        through,
+        kept,
+        context.params.timeout_s,
+        constrained=context.params.constrained,
     )
     if through:
         reprocess.check(through, alias)

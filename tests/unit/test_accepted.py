@@ -227,10 +227,10 @@ def test_what_waits_for_a_verdict_is_not_replaced(
     digest = f"digest of {newer}"
     next_one = DeployMetrics(tag=newer, alias=ALIAS, digest=digest, previous=NEW)
     with pytest.raises(NotVerified, match=f"{NEW} is live, and nobody has verified it"):
-        verification.expect(world.root, world.engine, next_one)
+        verification.expect(world.root, world.engine, "liga_relevance", next_one)
     world.settle()
     assert world.live() == OLD_DIGEST
-    verification.expect(world.root, world.engine, next_one)
+    verification.expect(world.root, world.engine, "liga_relevance", next_one)
 
 
 def test_a_model_without_a_verdict_is_not_proven_by_being_replaced(world: World) -> None:

@@ -44,6 +44,21 @@ def test_a_folder_in_the_place_of_a_record_is_kept_aside(world: World, file: str
     assert world.live() == OLD_DIGEST
 
 
+def test_another_folder_in_the_same_place_is_kept_too(tmp_path: Path) -> None:
+    """And what a kill has left of a copy is made whole, not taken for one."""
+    path = tmp_path / records.SERVED
+    (tmp_path / f"{records.SERVED}.damaged-2.copying").mkdir()
+    for number, note in enumerate(["first", "second", "second"], 1):
+        path.mkdir()
+        (path / "note").write_text(note)
+        (path / "missing").symlink_to("nowhere")
+        aside = records.keep(path)
+        assert aside.name == f"{records.SERVED}.damaged-{min(number, 2)}"
+        assert (aside / "note").read_text() == note
+        records.remove(path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     "content", ["[" * 100_000 + '"bad"', r'["\ud800", "bad"]', '[{"a": 1}, "bad"]']
 )

@@ -59,7 +59,7 @@ def let_name(run: FinishedRun, digest: str) -> None:
 def waits(run: FinishedRun, version: str, *, undo: bool = False, items: int = 0) -> None:
     """Write down that the model of the run waits for a verdict, or is being taken back."""
     deployed = DeployMetrics(tag=version, alias=ALIAS, digest=CANDIDATE, previous=BEFORE)
-    verification.expect(run.workspace, replaced_by(run, LIVE), deployed)
+    verification.expect(run.workspace, replaced_by(run, LIVE), "liga_relevance", deployed)
     record = verification.read(run.workspace)
     assert record is not None
     path = run.workspace / "reprocess" / "canaries.jsonl"

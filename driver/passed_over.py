@@ -1,0 +1,123 @@
+"""Which version before is served, where the one that is live again may be broken itself.
+
+A model can have been forced since the one before it is broken. So the one before, which is live
+again by then, is asked the task's canary; it is passed over where it fails at that, and an older
+one does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts import stages
+from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.params import EvaluateMetrics
+from driver.store import Store
+from serving.engine import AnswerCutOff, Engine, Model, ModelFailed
+from tasks import InvalidAnswer, Task, UnknownTask, load_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from driver.verification import Record
+
+_LIMIT_S = 120.0
+"""For all questions together: a model is loaded in it, and gives some answers. What the service
+answers meanwhile is the version before's, and the items of the verification wait."""
+_ATTEMPTS = 2
+"""At a version before it is passed over: a good one errs once, or its runner ends."""
+
+
+def instead(
+    root: Path,
+    engine: Engine,
+    record: Record,
+    models: Mapping[str, Model],
+    older: Sequence[str],
+    say: Callable[[str], None],
+) -> tuple[str, dict[str, str]]:
+    """Return which of these versions is to be served, and why those in front of it are not.
+
+    The first of them is live. It stays so, and nothing is passed over, unless it fails at the
+    canary (or has, as the champion of its last evaluation) and a later one gives a valid answer.
+    Where one cannot be asked, since the engine is busy, away or slow, nobody can tell: then too.
+    `say` is told of a version that stays although it has failed, or was not asked.
+    """
+    first, failed = older[0], dict[str, str]()
+    task = _task(record.task)
+    if task is None:
+        return first, {}
+    deadline = time.monotonic() + _LIMIT_S
+    try:
+        for tag in older:
+            fault = _silence(root, models[tag].digest)
+            if not fault and tag == first:
+                fault = _fault(engine, record, task, record.alias, deadline)
+            elif not fault:
+                fault = _fault(engine, record, task, tag, deadline)
+                engine.unload(tag)  # its runner would show this name for what the alias is asked
+            if not fault:
+                return tag, failed
+            failed[tag] = fault
+    except EngineUnavailable as error:
+        why = f"{failed[first]}; but {tag}" if failed else "it"
+        say(f"{first} stays live: {why} could not be asked the canary: {_why(error)}")
+        return first, {}
+    say(f"{first} stays live, since no older version is better: {failed[first]}")
+    return first, {}
+
+
+def _task(name: str) -> Task | None:
+    try:
+        return load_task(name) if name else None
+    except UnknownTask:  # taken out of the tasks since
+        return None
+
+
+def _silence(root: Path, digest: str) -> str:
+    """Return what the last evaluation against this model says of its silence, "" for none."""
+    for _, metrics in Store(root).measured(stages.EVALUATE.name, EvaluateMetrics):
+        if metrics.models.get("champion") == digest:
+            silent = metrics.silent == digest
+            return "it gave too few answers when it was evaluated last" if silent else ""
+    return ""
+
+
+def _fault(engine: Engine, record: Record, task: Task, tag: str, deadline: float) -> str:
+    """Return how a model fails at the canary, "" where it gives a valid answer.
+
+    Raises `EngineUnavailable` where that cannot be told.
+    """
+    fault = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            said = engine.chat(
+                tag,
+                task.messages(task.canary),
+                schema=task.schema() if record.constrained else None,
+                options={**task.modelfile().parameters},
+                timeout_s=_left(deadline),
+            )
+            if not said.finished:
+                raise InvalidAnswer(f"cut off after {said.answer_tokens} tokens")
+            task.parse(said.text)
+        except InvalidAnswer as error:
+            fault = f"its answer to the canary is not valid: {error}"
+        except (AnswerCutOff, ModelFailed, ModelMissing) as error:
+            fault = f"it gives no answer to the canary: {_why(error)}"
+        else:
+            return ""
+    return fault
+
+
+def _left(deadline: float) -> float:
+    if (left := deadline - time.monotonic()) > 0:
+        return left
+    raise EngineUnavailable("no time was left for it", why=f"{_LIMIT_S:g} s are for all versions")
+
+
+def _why(error: EngineUnavailable | ModelMissing) -> str:
+    return f"{error.what} ({error.why})" if error.why else error.what

@@ -1,0 +1,225 @@
+"""A version before that is broken itself: an older one is served that answers, through any kill."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from contracts import files
+from contracts.params import DeployMetrics
+from contracts.stage import OutputRef, Result
+from contracts.stages import EVALUATE
+from driver import passed_over, promotion, served, taken_back, verification, versions
+from driver.adapters.backend import Backend
+from driver.store import Store
+from serving.ollama import Ollama
+from tests.jobs import job_of
+from tests.unit.verification_world import (
+    ALIAS,
+    NEW,
+    NEW_DIGEST,
+    OLD,
+    OLD_DIGEST,
+    Killed,
+    World,
+    by_label,
+    known_engine,
+    world,
+)
+
+__all__ = ["known_engine", "world"]
+
+OLDEST = "liga-relevance:20251231-120000"
+OLDEST_DIGEST = f"digest of {OLDEST}"
+
+
+@pytest.fixture
+def three(world: World) -> World:
+    """Return a world whose verification has failed, with two versions before."""
+    world.ollama.models.append(OLDEST)
+    accept(world, OLDEST_DIGEST)
+    world.came_after(OLD_DIGEST, OLDEST_DIGEST)
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    world.failed()
+    return world
+
+
+def accept(world: World, digest: str, why: str = served.VERIFIED) -> None:
+    served.accept(world.root, promotion.environment(world.engine), ALIAS, digest, why)
+
+
+def answer(world: World, said: dict[str, str | int]) -> None:
+    """Let these models say this, and every other answer well."""
+    world.ollama.script = lambda message: said.get(
+        world.ollama.asked[-1]["digest"], by_label(message)
+    )
+
+
+@pytest.mark.parametrize("said", ["kein JSON", 500], ids=["unusable", "cannot be loaded"])
+def test_a_version_before_that_is_broken_gives_way_to_one_that_answers(
+    three: World, monkeypatch: pytest.MonkeyPatch, said: str | int
+) -> None:
+    """The service is back on the one before first, and only then anybody is asked."""
+    answer(three, {OLD_DIGEST: said})
+    seen: list[str] = []
+    real = passed_over.instead
+
+    def noted(*given: Any) -> Any:
+        seen.append(three.live())
+        return real(*given)
+
+    monkeypatch.setattr(passed_over, "instead", noted)
+    three.take_back()
+    assert (seen, three.live()) == ([OLD_DIGEST], OLDEST_DIGEST)
+    assert three.asked()[-1][1] == "dig", "the items have its answers"
+    assert three.ollama.loaded[OLDEST_DIGEST] == ALIAS
+    assert OLD_DIGEST not in taken_back.rejected(three.root)
+    (told,) = (line for line in three.said if "PASSED OVER" in line)
+    assert told.startswith(f"{ALIAS} is {OLDEST} now")
+    assert f"{OLD}, since it" in told
+
+
+@pytest.mark.parametrize("said", [503, 504, "late", "once"])
+def test_no_version_is_passed_over_for_what_can_be_the_engine_or_chance(
+    three: World, monkeypatch: pytest.MonkeyPatch, said: int | str
+) -> None:
+    old = Counter[str]()
+
+    def script(message: str) -> str | int:
+        digest = three.ollama.asked[-1]["digest"]
+        old[digest] += 1
+        if digest != OLD_DIGEST or (said == "once" and old[digest] > 1):
+            return by_label(message)
+        if said == "late" and old[digest] == 1:
+            time.sleep(0.4)
+        return {"late": by_label(message), "once": "kein JSON"}.get(str(said), 503)
+
+    monkeypatch.setattr(passed_over, "_LIMIT_S", 0.2 if said == "late" else 60)
+    three.ollama.script = script
+    three.take_back()
+    assert three.live() == OLD_DIGEST
+    assert any(f"{OLD} stays live" in line for line in three.said) == (said != "once")
+
+
+def test_where_no_older_version_answers_the_one_before_stays(three: World) -> None:
+    answer(three, {OLD_DIGEST: 500, OLDEST_DIGEST: 500})
+    three.take_back()
+    assert three.live() == OLD_DIGEST
+    assert any("since no older version is better" in line for line in three.said)
+
+
+def test_a_version_that_a_person_has_let_be_live_since_is_that_persons_to_answer_for(
+    three: World,
+) -> None:
+    versions.roll_back(three.root, three.engine, "liga-relevance", OLD)
+    answer(three, {OLD_DIGEST: 500})
+    three.settle()
+    assert three.live() == OLD_DIGEST
+    assert verification.read(three.root) is None
+
+
+def test_one_that_a_person_has_asked_for_long_ago_is_not(three: World) -> None:
+    accept(three, OLD_DIGEST, served.ASKED_FOR)
+    answer(three, {OLD_DIGEST: 500})
+    three.take_back()
+    assert three.live() == OLDEST_DIGEST
+
+
+def test_a_champion_that_was_silent_when_evaluated_is_not_waited_for(three: World) -> None:
+    output = OutputRef(path="o", digest="o", bytes=1)
+    result = Result(
+        stage="evaluate",
+        fingerprint="e",
+        outputs={each.name: output for each in EVALUATE.outputs},
+        metrics={
+            "rows": 1,
+            "valid": 1,
+            "promote": False,
+            "scores": {},
+            "silent": OLD_DIGEST,
+            "models": {"champion": OLD_DIGEST},
+        },
+        seconds=1,
+        finished_at="2026-01-02T13:00:00+00:00",
+    )
+    job = job_of(EVALUATE, fingerprint="e")
+    place = Store(three.root).prepare(job).parent
+    files.write_json(place / "result.json", result.model_dump(mode="json"))
+    three.take_back()
+    assert three.live() == OLDEST_DIGEST
+    assert OLD_DIGEST not in {request["digest"] for request in three.ollama.asked}
+
+
+def test_a_version_before_is_asked_too_where_a_kill_came_before_the_first_question(
+    three: World,
+) -> None:
+    (three.root / verification.RECORD).unlink()
+    three.ollama.digests[ALIAS] = OLD_DIGEST
+    deployed = DeployMetrics(tag=NEW, alias=ALIAS, digest=NEW_DIGEST, previous=OLD)
+    verification.expect(three.root, three.engine, "liga_relevance", deployed)
+    three.ollama.digests[ALIAS] = NEW_DIGEST
+    answer(three, {OLD_DIGEST: 500})
+    three.settle()
+    assert three.live() == OLDEST_DIGEST
+
+
+def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
+    three: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(three, {OLD_DIGEST: "kein JSON", NEW_DIGEST: "kein JSON"})
+    kept = three.root.with_name("kept")
+    shutil.copytree(three.root, kept)
+    digests, models = dict(three.ollama.digests), list(three.ollama.models)
+    for left in itertools.count():
+        shutil.rmtree(three.root)
+        shutil.copytree(kept, three.root)
+        three.ollama.digests, three.ollama.models[:] = dict(digests), models
+        three.said.clear()
+        killed = _killed_after(three, monkeypatch, left)
+        for said in filter(None, [promotion.settle(three.root)]):
+            three.said.append(said)
+        three.settle()
+        assert three.live() == OLDEST_DIGEST, left
+        assert three.asked()[-1][1] == "dig", left
+        assert verification.read(three.root) is None
+        assert not (three.root / promotion.RECORD).exists()
+        assert any("PASSED OVER" in line for line in three.said), left
+        three.said.clear()
+        three.settle()
+        assert three.said == []
+        if not killed:
+            break
+    assert left > 10
+
+
+def _killed_after(world: World, monkeypatch: pytest.MonkeyPatch, left: int) -> bool:
+    """Take back, killed after `left` writes and one; return whether there were as many."""
+    killed = False
+    writes = itertools.count()
+
+    def killing(real: Any) -> Any:
+        def write(*given: Any, **named: Any) -> Any:
+            nonlocal killed
+            found = real(*given, **named)
+            if next(writes) == left:
+                killed = True
+                raise Killed
+            return found
+
+        return write
+
+    with monkeypatch.context() as patched:
+        for owner, name in (
+            *((files, "write_json"), (files, "remove")),
+            *((Ollama, "copy"), (Ollama, "unload"), (Backend, "reprocess_item")),
+        ):
+            patched.setattr(owner, name, killing(getattr(owner, name)))
+        with suppress(Killed):
+            world.take_back()
+    return killed
