@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.files import canonical_json, digest_text
@@ -65,6 +65,8 @@ REVIEW = "review"
 """Where an answer is from that a person has given; it is never asked about as a whole."""
 IMPORT = "import"
 """Where one is from that came out of another tool."""
+_WHOLE = "answer"
+"""What `Task.parse` calls the answer as a whole, where it says what is wrong."""
 
 
 def row_key(prefix: str, item_digest: str) -> str:
@@ -86,6 +88,29 @@ class Base:
     """The fields that only the teacher can tell."""
     given: tuple[str, ...] = ()
     """Those that the rest decides (`OnlyFor.otherwise`)."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """By field that was, or is to be, asked for alone: a digest of what the question says of it."""
+
+    @classmethod
+    def of(
+        cls,
+        definition: LabelDefinition,
+        source: str,
+        attempt: int,
+        values: Mapping[str, Any],
+        words: Mapping[str, str],
+    ) -> Base:
+        """Return what an answer lacks today, also what was asked for alone in other `words`."""
+        then = {name: said for name, said in words.items() if name in definition.fields}
+        fresh = {name for name, said in then.items() if said == _words(definition, name)}
+        kept = {
+            name: values[name]
+            for name in definition.fields
+            if name in values and (name not in then or name in fresh)
+        }
+        asked, given = to_ask(definition, kept)
+        now = {name: _words(definition, name) for name in (*fresh, *asked)}
+        return cls(source, attempt, {**kept, **given}, asked, tuple(given), now)
 
     @property
     def decided(self) -> str:
@@ -97,6 +122,7 @@ class Base:
         """Return what a row made of it says of itself; `backfill` is the key of the rest."""
         found: dict[str, Any] = {"from": self.source, "attempt": self.attempt}
         found |= {"given": self.decided} if self.given else {}
+        found |= {"words": dict(sorted(self.words.items()))} if self.words else {}
         return {**found, "fields": list(self.asked), "backfill": backfill} if backfill else found
 
     def merged(self, order: Iterable[str], more: Mapping[str, Any]) -> str:
@@ -107,14 +133,23 @@ class Base:
     def can_stand(self, order: Iterable[str], parse: Callable[[str], object]) -> bool:
         """Return whether nothing is wrong with its own fields, as far as its form tells.
 
-        `parse` raises a ValueError that names the fields which are wrong, as `Task.parse` does.
+        What is wrong with the answer as a whole may come of what it lacks, and is seen again once
+        it is complete. `parse` raises a ValueError that begins with the field that is wrong, or
+        with `answer`, and so on behind each semicolon, as `Task.parse` does.
         """
+        order = tuple(order)
         try:
             parse(self.merged(order, dict.fromkeys(self.asked)))
         except ValueError as error:
-            named = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
-            return named <= {*self.asked}
+            heads = {each.partition(":")[0].split(".")[0] for each in str(error).split("; ")}
+            named = heads & {*order, _WHOLE}  # a validator's words may have semicolons, too
+            lacking = {*self.asked, *({_WHOLE} - {*order})} if self.asked else set[str]()
+            return bool(named) and named <= lacking
         return True
+
+
+def _words(definition: LabelDefinition, name: str) -> str:
+    return digest_text(definition.fields[name].meaning)
 
 
 @dataclass(frozen=True)
@@ -149,15 +184,13 @@ def bases(
     by_item: dict[str, Base] = {}
     for each in found:
         keys = {row_key(each.prefix, item): item for item in item_digests if item not in by_item}
-        for key, number, text in _valid(cache, list(keys)):
+        for key, number, text, words in _valid(cache, list(keys)):
             if each.edit.correction and number > 0:
                 continue  # it was asked for in words that nobody would use now
             values = _fields(text, each.definition)
             if values is None:
                 continue
-            kept = {name: values[name] for name in definition.fields if name in values}
-            asked, given = to_ask(definition, kept)
-            by_item[keys[key]] = Base(key, number, {**kept, **given}, asked, tuple(given))
+            by_item[keys[key]] = Base.of(definition, key, number, values, words)
     noted = cache.noted_definitions(definition.task)
     for item, row in cache.imported([each for each in item_digests if each not in by_item]).items():
         base = of_label(_object(row.answer), definition, noted, IMPORT)
@@ -166,8 +199,11 @@ def bases(
     return by_item
 
 
-def _valid(cache: LabelCache, keys: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-    """Yield key, number and text of the answer that is valid under each key, if one is.
+def _valid(
+    cache: LabelCache, keys: Sequence[str]
+) -> Iterator[tuple[str, int, str, dict[str, str]]]:
+    """Yield key, number, text and `Base.words` of the answer that is valid under each key, if one
+    is.
 
     By what the rules said last. Without their word it is the last one: after it nothing more was
     asked. The whole row is judged again in any case.
@@ -178,9 +214,9 @@ def _valid(cache: LabelCache, keys: Sequence[str]) -> Iterator[tuple[str, int, s
             continue
         number = _accepted(attempts, verdicts.get(key))
         if number is not None and attempts[number]["finished"]:
-            yield key, number, attempts[number]["text"]
+            yield key, number, attempts[number]["text"], {}
     for key, row in cache.derived([key for key in keys if key not in own]).items():
-        yield key, -1, row.text
+        yield key, -1, row.text, json.loads(row.origin).get("words", {})
 
 
 def _accepted(
@@ -217,7 +253,7 @@ def is_outdated(row: Derived, base: Base | None, backfill: str) -> bool:
     origin = json.loads(row.origin)
     if base is None or (base.source, base.attempt) != (origin.get("from"), origin.get("attempt")):
         return False
-    return (origin.get("backfill", ""), origin.get("given", "")) != (backfill, base.decided)
+    return bool(origin != base.origin(backfill))
 
 
 def of_label(
@@ -232,6 +268,4 @@ def of_label(
         return None
     if all(each.fields.keys() != label.keys() for each in earlier):
         return None
-    kept = {name: label[name] for name in definition.fields if name in label}
-    asked, given = to_ask(definition, kept)
-    return Base(source, -1, {**kept, **given}, asked, tuple(given))
+    return Base.of(definition, source, -1, label, {})

@@ -336,6 +336,7 @@ def _is_origin(found: Any) -> bool:
         and isinstance(found.get("from"), str)
         and isinstance(found.get("attempt"), int)
         and isinstance(found.get("backfill", ""), str)
+        and isinstance(found.get("words", {}), dict)
     )
 
 

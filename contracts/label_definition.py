@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
+from itertools import accumulate, pairwise
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +23,7 @@ _LENGTHS = frozenset({"minLength", "maxLength", "minItems", "maxItems"})
 _BOUNDS = frozenset({"minimum", "maximum"})
 """What does so where it is narrowed only; widened, it may be another scale."""
 _WORD = re.compile(r"\w+|[^\w\s]")
+_STOPS = frozenset(".!?:;")
 _SHOWN_WORDS = 12
 
 
@@ -107,6 +109,16 @@ def _types(annotation: Any) -> Iterable[type]:
 
 
 @dataclass(frozen=True)
+class Insertion:
+    """Words put into the label prompt that count as what it says of added fields."""
+
+    fields: tuple[str, ...]
+    first_line: int
+    last_line: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Edit:
     """What has changed from one definition to another."""
 
@@ -121,6 +133,8 @@ class Edit:
     prompt: tuple[str, ...] = ()
     """Words of the label prompt that belong to no field which was added or removed, as `- old` and
     `+ new`."""
+    own: tuple[Insertion, ...] = ()
+    """Words that count as an added field's: for them no other row is asked."""
     correction: bool = False
     """Whether an answer that cannot be used is sent back with other words."""
     rules: tuple[str, ...] = ()
@@ -146,13 +160,15 @@ def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
     both = [(name, old.fields[name], new.fields[name]) for name in new.fields if name in old.fields]
     other = [(name, then, now) for name, then, now in both if then.values != now.values]
     changed = tuple(name for name, then, now in other if not _same(then.values, now.values))
+    prompt, own = _prompt_edits(old.label_prompt, new.label_prompt, added, removed)
     return Edit(
         added=added,
         removed=removed,
         changed=changed,
         limits=tuple(name for name, _, _ in other if name not in changed),
         described=tuple(name for name, then, now in both if then.meaning != now.meaning),
-        prompt=tuple(_prompt_edits(old.label_prompt, new.label_prompt, added, removed)),
+        prompt=prompt,
+        own=own,
         correction=_words(old.correction_prompt) != _words(new.correction_prompt),
         rules=tuple(
             name
@@ -196,28 +212,56 @@ def _narrowed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _prompt_edits(
-    old: str, new: str, added: Iterable[str], removed: Iterable[str]
-) -> Iterable[str]:
-    """Yield what differs but for words put in that name an added field, and words taken out that
-    name a removed one."""
-    then, now = _words(old), _words(new)
-    for kind, i, j, k, m in SequenceMatcher(None, then, now, autojunk=False).get_opcodes():
-        if kind == "equal":
-            continue
+    old: str, new: str, added: Sequence[str], removed: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[Insertion, ...]]:
+    """Return what differs but for words put in that name an added field, and words taken out that
+    name a removed one; and the words put in that do."""
+    then, places = _words(old), [*_WORD.finditer(new)]
+    now = [place.group() for place in places]
+    edits, own = list[str](), list[Insertion]()
+    for i, j, k, m in _differing(then, now):
         gone, come = then[i:j], now[k:m]
-        if not gone and _names(come, added):
-            continue
-        if not come and _names(gone, removed):
-            continue
-        yield " ".join([*_shown("-", gone), *_shown("+", come)])
+        if not gone and (named := tuple(name for name in added if name in come)):
+            own.append(_insertion(named, new, places[k].start(), places[m - 1].end()))
+        elif come or set(gone).isdisjoint(removed):
+            edits.append(" ".join([*_shown("-", gone), *_shown("+", come)]))
+    return tuple(edits), tuple(own)
+
+
+def _insertion(fields: tuple[str, ...], prompt: str, start: int, end: int) -> Insertion:
+    first, last = (prompt.count("\n", 0, each) + 1 for each in (start, end))
+    return Insertion(fields, first, last, prompt[start:end])
+
+
+def _differing(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield from where to where words differ, in the old ones and in the new.
+
+    Sentences are compared first, and words in those that differ only: among 12,000 words each
+    comma would be held against some hundred others.
+    """
+    then, now = _sentences(old), _sentences(new)
+    from_old, from_new = ([0, *accumulate(map(len, each))] for each in (then, now))
+    for i, j, k, m in _unequal(then, now):
+        start, come = from_old[i], from_new[k]
+        for a, b, c, d in _unequal(old[start : from_old[j]], new[come : from_new[m]]):
+            yield start + a, start + b, come + c, come + d
+
+
+def _unequal(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[int, int, int, int]]:
+    for kind, *ends in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind != "equal":
+            i, j, k, m = ends
+            yield i, j, k, m
+
+
+def _sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return words by sentence; line breaks are no matter."""
+    ends = [at for at, word in enumerate(words, 1) if word in _STOPS]
+    return [tuple(words[i:j]) for i, j in pairwise([0, *ends, len(words)]) if i < j]
 
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text)
-
-
-def _names(words: list[str], fields: Iterable[str]) -> bool:
-    return not set(words).isdisjoint(fields)
 
 
 def _shown(sign: str, words: list[str]) -> Iterable[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from contracts import stages
-from contracts.label_definition import Edit, LabelDefinition, compare
+from contracts.label_definition import Edit, Insertion, LabelDefinition, compare
 from driver.store import Run
 from driver.task import cost, noted
 from driver.task.revision import labelling_at
@@ -44,6 +44,8 @@ def show(session: Session, since: str, *, as_json: bool) -> int:
     print(f"{session.task.name}, since {name}:")
     for what, effect in effects(edit, now):
         print(f"  {what}: {effect}")
+    for each in edit.own:
+        print(_own(each))
     print(price.text() if price else _UNCOUNTED)
     print(f"train: {training}")
     return 0
@@ -88,6 +90,14 @@ def _of_fields(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
     told = "see the label prompt" if edit.prompt else _UNTOLD
     for name in edit.described:
         yield f"field {name} is described otherwise", told
+
+
+def _own(words: Insertion) -> str:
+    """Return the words that count as an added field's, as they stand in the prompt."""
+    first, last = words.first_line, words.last_line
+    place = f"line {first}" if first == last else f"lines {first} to {last}"
+    head = f"  words on {', '.join(words.fields)} alone, {place} of the label prompt:"
+    return "\n".join([head, *(f"    | {line}".rstrip() for line in words.text.splitlines())])
 
 
 def _rows_with(name: str, now: LabelDefinition) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from contracts.files import write_jsonl
+from contracts.label_definition import LabelDefinition, to_ask
 from tasks import load_task
 from tasks.liga_relevance import Article, Urgency
 from tasks.liga_relevance.article import CONTENT_LIMIT
@@ -328,9 +329,14 @@ def _reworded(text: str, synonyms: dict[str, str]) -> str:
 
 
 def _reviewed(item: dict[str, Any], label: dict[str, Any]) -> dict[str, Any]:
-    """Return the label, if the task accepts it for the item."""
+    """Return the label, if the task accepts it for the item.
+
+    What a field holds that nothing is said of here is what the task decides of it, or null.
+    """
     task = load_task("liga_relevance")
-    answer = task.parse(json.dumps(label, ensure_ascii=False))
+    lacking, given = to_ask(LabelDefinition.of(task), label)
+    whole = {**label, **dict.fromkeys(lacking), **given}
+    answer = task.parse(json.dumps(whole, ensure_ascii=False))
     broken = [v for v in task.check(Article.model_validate(item), answer) if v.severity == "error"]
     if broken:
         raise ValueError(f"{item['id']} {item['title']}: {broken}")

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from contracts.files import write_jsonl
+from contracts.label_definition import LabelDefinition, to_ask
 from tasks import load_task
 
 HERE = Path(__file__).resolve().parent
@@ -139,8 +140,13 @@ def _reworded(text: str, synonyms: dict[str, str]) -> str:
 
 
 def _reviewed(item: dict[str, Any], label: dict[str, Any]) -> dict[str, Any]:
-    """Return the label, if the task has nothing against it."""
-    answer = _TASK.parse(json.dumps(label, ensure_ascii=False))
+    """Return the label, if the task has nothing against it.
+
+    What a field holds that nothing is said of here is what the task decides of it, or null.
+    """
+    lacking, given = to_ask(LabelDefinition.of(_TASK), label)
+    whole = {**label, **dict.fromkeys(lacking), **given}
+    answer = _TASK.parse(json.dumps(whole, ensure_ascii=False))
     if broken := _TASK.check(_TASK.item.model_validate(item), answer):
         raise ValueError(f"{item['id']} {item['subject']}: {broken}")
     return answer.model_dump(mode="json")

@@ -114,15 +114,16 @@ def following(task: Task, question: Question, max_attempts: int) -> Question | N
     """Return what is to be asked next; None where nothing is.
 
     A completed answer that breaks the very rules that it breaks without what was asked for is
-    itself outdated: then the item is asked as a whole. Where that cannot be told, as null is none
-    of what was asked for, it counts as outdated if the last attempt breaks nothing but rules.
+    itself outdated: then the item is asked as a whole. Where that cannot be told, as null there
+    makes no answer, it counts as outdated if the last attempt is right by itself.
     """
     whole = question.base is not None and question.base.source != REVIEW
     if whole and question.base and question.judgements and question.accepted is None:
         without = _without(task, question.item, question.base)
         faults = {*question.judgements[-1].faults}
         if without is None:
-            outdated = question.settled(max_attempts) and not faults & {"format", "cut-off"}
+            last = question.attempts[-1]
+            outdated = question.settled(max_attempts) and _is_whole(task, question.base, last)
         else:
             outdated = bool(without.faults) and faults <= {*without.faults}
         if outdated:
@@ -140,6 +141,15 @@ def judge_for(task: Task, question: Question, attempt: Attempt) -> Judgement:
     except InvalidAnswer as error:
         return Judgement(None, [f"format: {error}"], [])
     return judge_output(task, question.item, output)
+
+
+def _is_whole(task: Task, base: Base, attempt: Attempt) -> bool:
+    """Return whether an attempt has the form of what was asked for, whatever it completes."""
+    try:
+        parse_answer(_only(task.output, base.asked), attempt.text)
+    except InvalidAnswer:
+        return False
+    return attempt.finished
 
 
 def as_derived(question: Question) -> Derived | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from contracts import files
-from contracts.errors import BackendUnavailable
+from contracts.errors import BackendUnavailable, TaskDrifted
 from tests.docker.engine import docker
 from tests.e2e import seen
 from tests.e2e.host import LIVE, TASK, Host, Labelled
+from tests.unit import checkout
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -85,6 +88,29 @@ def test_nothing_is_done_twice(finished: Host) -> None:
     assert seen.started_at(finished) == started
 
 
+def test_a_backend_that_lacks_a_value_is_refused_unless_that_is_accepted(
+    finished: Host, tmp_path: Path
+) -> None:
+    """Its code does. Another number of items has the verification run again, and little else."""
+    code = checkout.lay_out(tmp_path / "checkout")
+    checkout.change(code, checkout.ENUMS, '    MEDIUM = "medium"\n', "")
+    host = replace(finished, changed={"backend": {"repository": str(code)}})
+    before, started, runs = seen.state(host), seen.started_at(host), _runs(host)
+    refused = host.driver("run", "verify.items=2")
+    assert refused.returncode == TaskDrifted.exit_code, refused.stdout + refused.stderr
+    assert "enum Priority does not know medium" in refused.stderr
+    assert (seen.state(host), seen.started_at(host), _runs(host)) == (before, started, runs)
+
+    done = host.driver("run --accept-drift", "verify.items=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(host.result("verify").metrics["items"]) == 2
+    [run] = _runs(host) - runs
+    report = (host.workspace / "runs" / run / "report.html").read_text(encoding="utf-8")
+    for told in (report, host.driver("status").stdout):
+        assert "(--accept-drift)" in told
+        assert "enum Priority does not know medium" in told
+
+
 def test_a_stage_that_fails_brings_the_backend_back(finished: Host) -> None:
     """A row over the limit ends the training; the service must not notice more than the window."""
     done = finished.driver("run", "train.max_length=64")
@@ -93,6 +119,10 @@ def test_a_stage_that_fails_brings_the_backend_back(finished: Host) -> None:
     assert finished.backend.healthy()
     assert not (finished.workspace / "window.json").exists()
     assert seen.live(finished) == finished.result("deploy").metrics["digest"]
+
+
+def _runs(host: Host) -> set[str]:
+    return {each.name for each in (host.workspace / "runs").iterdir()}
 
 
 def _of(host: Host) -> tuple[str, str]:

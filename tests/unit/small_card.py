@@ -1,11 +1,12 @@
 """A DOUBLE of a GPU that is too small: torch's out-of-memory error where a batch is too large.
 
 Imported by tests; called as `python -m tests.unit.small_card ROWS STEP JOB.json` it is the train
-stage's process on such a card.
+stage's process on such a card, and with a PORT behind it a rank; the first has room enough then.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -40,9 +41,13 @@ if __name__ == "__main__":
 
     from contracts.entrypoint import main
     from contracts.stages import TRAIN
-    from images.trainer import sft, train
+    from images.trainer import rank, sft, spread, train
     from images.trainer.loss import answer_loss
 
-    rows, step, job = sys.argv[1:]
-    with patch.object(sft, "answer_loss", SmallCard(int(rows), int(step), answer_loss)):
-        sys.exit(main([sys.argv[0], job], {TRAIN: train.work}))
+    rows, step, job, *port = sys.argv[1:]
+    card = SmallCard(int(rows), int(step), answer_loss)
+    if not port:
+        with patch.object(sft, "answer_loss", card):
+            sys.exit(main([sys.argv[0], job], {TRAIN: train.work}))
+    with patch.object(spread, "answer_loss", card if os.environ["RANK"] == "1" else answer_loss):
+        os._exit(rank.main([sys.argv[0], job, *port]))

@@ -24,13 +24,14 @@ from tests.unit.scripted_engine import ScriptedEngine
 ALIAS = "liga:latest"
 
 
-def session(folder: Path, live: str, *, force: str = "") -> Session:
+def session(folder: Path, live: str, *, force: str = "", **more: object) -> Session:
     settings = Settings.model_validate(
         {
             "workspace": str(folder),
             "snapshot": {"items": ["items.jsonl"]},
             "fetch": {"path": str(folder)},
             "deploy": {"name": "liga", "force": force},
+            **more,
         }
     )
     made, engine = Session(settings, Display()), ScriptedEngine(lambda *_: "")
@@ -155,3 +156,12 @@ def test_a_damaged_record_of_an_older_reprocess_is_no_matter(tmp_path: Path) -> 
     asked_about(tmp_path, "20260101-130000", "A", whole=True)
     (older.folder / "about.json").write_text("{", encoding="utf-8")
     assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""
+
+
+def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
+    tmp_path: Path,
+) -> None:
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""
+    there = session(tmp_path, "a", backend={"url": "http://127.0.0.1:9", "container": "news"})
+    assert still_true(there, REPROCESS, result) == "it was done without a backend"

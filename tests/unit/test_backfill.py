@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from pydantic import Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, create_model, model_validator
 
 from contracts.errors import EngineUnavailable, ItemsInvalid
 from contracts.label_cache import CACHE_FILE, Imported, LabelCache
@@ -122,6 +122,36 @@ def test_what_is_said_of_the_added_field_anew_asks_for_it_again_alone(
     edit(with_deadline(section=SECTION.replace("Bis wann", "Der Tag, bis zu dem")))
     metrics = stage.label()
     assert (metrics.asked, metrics.backfilled) == (0, 2)
+
+
+def test_a_row_completed_under_a_middle_definition_is_asked_again_in_other_words(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    task = with_deadline()
+    edit(task)
+    stage.label()
+    never = OnlyFor(where={"relevant": None}, otherwise=None)
+    for name, words, count in (("place", "anderen", 2), ("city", "anderen", 0), ("land", "3.", 2)):
+        about = f"Der Tag mit {words} Worten."
+        fields: dict[str, Any] = {
+            name: (str | None, Field(title=name, max_length=9, description="Ein Ort.")),
+            "deadline": (date | None, Field(title="Frist", description=about)),
+        }
+        task = replace(
+            task,
+            output=create_model("More", __base__=task.output, **fields),
+            label_prompt=f"{task.label_prompt}\n{name}: ein Ort.",
+            only_for={**task.only_for, name: never},
+        )
+        edit(task)
+        before = len(engine.asked)
+        metrics = stage.label()
+        assert (metrics.asked, metrics.backfilled, metrics.derived) == (0, count, 3)
+        for asked in engine.asked[before:]:
+            assert list(asked["schema"]["properties"]) == ["deadline"]
+            assert about in asked["messages"][-1]["content"]
+        assert (stage.label().cached, len(engine.asked)) == (3, before + count)
 
 
 def test_a_field_that_is_said_to_concern_every_row_is_asked_for_in_the_rest(
@@ -248,6 +278,50 @@ def test_one_is_too_where_the_added_field_cannot_be_null(
     assert (metrics.asked, metrics.quarantined) == (3, 0)
     assert [len(asked["messages"]) for asked in engine.asked].count(2) == 3 + 3
     assert (stage.label(max_attempts=2).cached, len(engine.asked)) == (3, 3 + 3 * (2 + 1))
+
+
+def _needs_deadline(answer: Any) -> Any:
+    if answer.relevant and answer.deadline is None:
+        raise ValueError("a relevant item has a deadline; elsewhere it is null")
+    return answer
+
+
+def _with_validator(check: Callable[[Any], Any]) -> Task:
+    task = with_deadline()
+    kept: dict[str, Any] = {"_whole": model_validator(mode="after")(check)}
+    return replace(task, output=create_model("Checked", __base__=task.output, __validators__=kept))
+
+
+def test_a_validator_that_needs_the_added_field_does_not_reject_the_answer_of_before(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    write_jsonl(stage.folder / "reviewed.jsonl", [{"id": "i0", "label": label("low")}])
+    engine.script = answers
+    assert stage.label().asked == 2
+    edit(_with_validator(_needs_deadline))
+    metrics = stage.label()
+    assert (metrics.asked, metrics.backfilled, metrics.quarantined) == (0, 2, 0)
+    rows = [(row["origin"], row["label"]["deadline"]) for row in stage.rows("labels")]
+    assert rows == [("reviewed", "2026-03-31"), ("teacher", None), ("teacher", "2026-03-31")]
+
+
+def test_an_answer_that_no_added_field_completes_is_asked_as_a_whole(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+
+    def other_tags(answer: Any) -> Any:
+        if answer.tags == ["Haushalt"]:
+            raise ValueError("other tags")
+        return answer
+
+    edit(_with_validator(other_tags))
+    whole = json.dumps({**label("high", tags=["Etat"]), "deadline": None})
+    engine.script = lambda messages, number: (
+        whole if len(messages) == 2 else answers(messages, number)
+    )
+    metrics = stage.label(max_attempts=2)
+    assert (metrics.asked, metrics.quarantined) == (3, 0)
 
 
 def test_limits_are_asked_about_only_where_they_are_broken(

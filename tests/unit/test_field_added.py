@@ -139,3 +139,14 @@ def test_a_sigkill_among_the_questions_costs_the_one_under_way(
     assert sorted(teacher.load.by_item.values()) == [1, 1, 2]
     rows = read_jsonl(out / LABELS.filename)
     assert [row["label"]["deadline"] for row in rows] == ["2026-03-31", None] * (COUNT // 2)
+
+
+def test_the_sample_s_generator_gives_the_field_to_each_label(checkout: Path) -> None:
+    sample = checkout / "examples/liga-sample"
+    shutil.copytree(files.ROOT / "examples/liga-sample", sample)
+    then = read_jsonl(sample / "labels.jsonl")
+    added_field.add(checkout)
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    subprocess.run([sys.executable, sample / "generate.py"], check=True, env=environment)
+    now = read_jsonl(sample / "labels.jsonl")
+    assert [row["label"] for row in now] == [{**row["label"], "deadline": None} for row in then]

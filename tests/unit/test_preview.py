@@ -154,7 +154,7 @@ def test_the_command_prints_and_writes(
     session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session.task = with_deadline()
-    assert command.show(session, 20, "r1", tmp_path / "p.html") == 0
+    assert command.show(session, 20, "20260101-120000", tmp_path / "p.html") == 0
     said = capsys.readouterr().out
     assert "deadline\t–\t2026-03-31" in said
     assert "3 rows, 3 with different answers" in said
@@ -164,7 +164,7 @@ def test_the_command_prints_and_writes(
     for each in (tmp_path / "store" / "snapshot").glob("*/result.json"):
         each.unlink()
     with pytest.raises(InputMissing, match="no items"):
-        command.show(session, 20, "r1", None)
+        command.show(session, 20, "20260101-120000", None)
 
 
 def test_a_terminal_gets_a_table_for_each_row(session: Session) -> None:

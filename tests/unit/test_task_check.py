@@ -283,7 +283,7 @@ def test_types_of_other_styles(tmp_path: Path) -> None:
         "types.ts:1",
         "types.ts:2",
     ]
-    diff = patch.of(tmp_path, [f.edit for f in found if f.edit])
+    diff, _ = patch.of(tmp_path, [f.edit for f in found if f.edit])
     subprocess.run(["git", "apply", "-"], input=diff, cwd=tmp_path, check=True)
     assert findings(tmp_path) == []
     models, types = ((tmp_path / name).read_text() for name in ("models.py", "types.ts"))
@@ -321,3 +321,10 @@ def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path
         assert place in said
     with pytest.raises(SettingsInvalid, match="no folder"):
         findings(tmp_path / "nowhere")
+
+
+def test_code_that_cannot_be_followed_costs_its_own_place_only(checkout: Path) -> None:
+    (checkout / "deep.py").write_text(f"class Deep(made{'()' * 1500}):\n    pass\n")
+    change(checkout, TYPES, " | 'AK5'", "")
+    assert [each.place for each in findings(checkout)] == [f"{TYPES}:2"]
+    assert "deep.py: RecursionError: " in "\n".join(unclear(checkout))

@@ -76,3 +76,30 @@ def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
     shown = method == "get"
     assert {each.severity for each in found} == {Severity.BREAKS if shown else Severity.DIFFERS}
     assert all(("a person's edit" in each.leads_to) != shown for each in found)
+
+
+def test_a_model_of_something_else_may_be_narrower(tmp_path: Path) -> None:
+    fields = (
+        '    summary: str = Field(max_length=80)\n    priority: Literal["high", "low"]\n'
+        "    detailed_analysis: str\n"
+    )
+    path = tmp_path / "schemas.py"
+    path.write_text(f"class Ticket(BaseModel):\n{fields}")
+    narrow = [each for each in findings(tmp_path) if "no field" not in each.differs]
+    assert [(each.severity, each.edit) for each in narrow] == [(Severity.DIFFERS, None)] * 2
+    path.write_text(f"class Base(BaseModel):\n{fields}class ItemResponse(Base):\n    id: int\n")
+    assert len(_refused(tmp_path)) == 2
+
+
+def test_an_enum_that_the_api_gives_breaks_though_an_edit_has_it_too(tmp_path: Path) -> None:
+    (tmp_path / "schemas.py").write_text(
+        "class Urgency(Enum):\n    HIGH = 'high'\n    LOW = 'low'\n"
+        + "".join(
+            f"class {name}(BaseModel):\n    summary: str\n    priority: Urgency\n"
+            "    detailed_analysis: str\n    assigned_aks: list[str]\n"
+            for name in ("ItemUpdate", "ItemResponse")
+        )
+    )
+    assert _refused(tmp_path) == ["enum Urgency does not know medium, of priority"]
+    [found] = findings(tmp_path)
+    assert found.edit

@@ -111,7 +111,7 @@ def test_every_mechanical_difference_of_other_styles_is_taken(tmp_path: Path) ->
         (checkout / name).write_text(text, encoding="utf-8")
     before = findings(checkout)
     mechanical = [each for each in before if each.edit]
-    diff = patch.of(checkout, [each.edit for each in mechanical if each.edit])
+    diff, _ = patch.of(checkout, [each.edit for each in mechanical if each.edit])
     subprocess.run(["git", "-C", str(checkout), "apply", "-"], input=diff, check=True)
     python, types = ((checkout / name).read_text(encoding="utf-8") for name in _MECHANICAL)
     for said in (
@@ -164,7 +164,19 @@ def test_a_member_whose_name_is_taken_is_left_to_people(checkout: Path) -> None:
 
 def test_a_patch_leaves_no_python_that_cannot_be_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("A = 1\n")
-    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == b""
+    assert patch.of(tmp_path, [Edit("a.py", 0, 0, "(")]) == (b"", frozenset({"a.py"}))
+
+
+def test_what_a_patch_leaves_out_is_told(
+    checkout: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(checkout, SCHEMAS, "    assigned_aks: list[Arbeitskreis] = []\n", "")
+    change(checkout, SCHEMAS, "Any] = {}", "Any] = {}; _kept = (\n        1)")
+    assert _run_check(checkout, tmp_path / "workspace", "--patch") == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "by hand: " in said.err
+    assert "ItemResponse has no field assigned_aks" in said.err
 
 
 def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -> None:
@@ -237,7 +249,7 @@ def test_keys_and_arguments_of_a_typescript_type_are_no_values(tmp_path: Path) -
 def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str) -> None:
     code = (
         f"class Priority(\n    Enum):{body}\n"
-        "class Item(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
+        "class ItemResponse(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
         "    assigned_aks: list[str]\n    priority: Priority\n"
     )
     (tmp_path / "a.py").write_text(code)
@@ -246,3 +258,14 @@ def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str)
     edits = [found.edit] if found.edit else []
     grown = code.replace("'low'\n", "'low'\n    MEDIUM = 'medium'\n")
     assert patch.applied(code.encode(), edits).decode() == grown
+
+
+def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
+    fields = "summary: string; detailed_analysis: string; priority: Priority"
+    lines = ["interface A0 { assigned_aks: string[] }"]
+    lines += [f"interface A{n} extends A{n - 1} {{ b{n}: number }}" for n in range(1, 20)]
+    lines += [f"interface Item extends A19 {{ {fields} }}"]
+    (tmp_path / "types.ts").write_text("\n".join(lines))
+    assert findings(tmp_path) == []
+    (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
+    assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]

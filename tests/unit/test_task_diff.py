@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,23 @@ import pytest
 
 from contracts import files, stages
 from contracts.errors import InputMissing
-from contracts.label_definition import FieldDefinition, LabelDefinition, compare
+from contracts.label_definition import Edit, FieldDefinition, LabelDefinition, compare
+from contracts.params import TrainMetrics
+from contracts.stage import OutputRef, Result
+from contracts.stages import TRAIN
 from driver import __main__ as cli
+from driver.preview import comparison
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
+from driver.store import Store
 from driver.task import cost, diff, noted
 from driver.task.revision import labelling_at
 from images.labeler import label as label_stage
 from serving import teachers
 from serving.teachers import TeacherServer
 from tasks import Task
+from tests.jobs import job_of
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.labelling import Labelling, engine, items, stage
@@ -88,6 +96,11 @@ def test_an_added_field_costs_a_question_for_each_row_that_has_it(
     said = capsys.readouterr().out
     assert "field deadline is new: it is asked for alone, for rows with relevant true" in said
     assert "2 are asked for deadline alone; at most 20 s by the pace" in said
+    last = with_deadline().label_prompt.count("\n") + 1
+    assert (
+        f"words on deadline alone, lines {last - 1} to {last} of the label prompt:\n"
+        "    | ## deadline\n    | Bis wann die Liga handeln muss; null," in said
+    )
     monkeypatch.setattr(label_stage, "load_task", lambda _: with_deadline())
     assert stage.label().backfilled == 2
     assert _told(session, with_deadline(), capsys)["rows"] == _rows(kept=3)
@@ -211,3 +224,51 @@ def test_the_commands_and_the_plan_say_so(
     assert cli.main(["plan", *named]) == 0
     said = capsys.readouterr().out
     assert "label: 3 rows keep their labels; the teacher is asked nothing" in said
+
+
+def test_an_older_training_for_the_task_as_it_is_counts(session: Session) -> None:
+    """After an edit is taken back, the model of before is there still."""
+    outputs = {
+        each.name: OutputRef(path=each.filename, digest="", bytes=1) for each in TRAIN.outputs
+    }
+    metrics = TrainMetrics(
+        backend="peft",
+        steps=1,
+        rows=1,
+        dropped=0,
+        train_loss=1,
+        validation_loss=1,
+        trained_tokens=1,
+        peak_memory_mib=0,
+    )
+    for age, digest in ((0, "another"), (60, session.task_digest)):
+        job = job_of(TRAIN, fingerprint=digest, task_digest=digest)
+        path = Store(session.workspace).prepare(job).parent / "result.json"
+        result = Result(
+            stage=TRAIN.name,
+            fingerprint=digest,
+            finished_at="2026-11-27T21:00:00Z",
+            seconds=1,
+            outputs=outputs,
+            metrics=metrics.model_dump(mode="json"),
+        )
+        files.write_json(path, result.model_dump(mode="json"))
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+        told = diff._training(session, Edit(), None)
+        assert ("has to be repeated" in told) is (digest == "another")
+
+
+def test_the_teacher_is_looked_for_where_the_settings_say(
+    session: Session, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def connect(environ: Mapping[str, str], *_: object) -> list[TeacherServer]:
+        asked.append(environ.get("RETRAIN_TEACHERS", ""))
+        return [TeacherServer(engine, "scripted", "teacher:latest")]
+
+    monkeypatch.setattr(teachers, "connect_teachers", connect)
+    session.settings = session.settings.model_copy(update={"teachers": ("10.0.0.9:11434",)})
+    cost.of(session)
+    comparison.preview(session, 1, ("run r1", LabelDefinition.of(TASK)), lambda *_: None)
+    assert asked == ["10.0.0.9:11434"] * 2

@@ -18,6 +18,7 @@ from contracts.errors import StageKilled
 from contracts.stage import Event
 from contracts.stages import TRAIN
 from images.trainer import ranks
+from images.trainer.supervisor import supervise
 from tests.unit.model_stages import TRAINING, folder_of, rows, run, workspace
 
 STEPS = {**TRAINING, "batch_size": 8, "max_steps": 8}
@@ -148,3 +149,39 @@ def test_two_processes_see_the_rows_of_one_where_they_compute_fewer_at_once(
     assert two["metrics"]["validation_loss"] == pytest.approx(
         one["metrics"]["validation_loss"], rel=1e-4
     )
+
+
+@pytest.mark.slow
+def test_all_halve_the_rows_at_once_where_the_memory_of_one_is_too_small(
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chosen = {**TRAINING, "batch_size": 8, "processes": 2}
+    found = []
+    for rows_at_once, command in ((2, None), (4, ["tests.unit.small_card", "2", "3"])):
+        root = tmp_path / str(rows_at_once)
+        inputs = workspace(root, tiny_base, rows(16))
+        with monkeypatch.context() as patched:
+            if command:
+                patched.setattr(ranks, "supervise", _as(command))
+            run(root, TRAIN, ranks.work, inputs, {**chosen, "micro_batch_size": rows_at_once})
+        found.append(result(root))
+    assert sum("all ranks start again" in record.getMessage() for record in caplog.records) == 1
+    (log, adapter), (halved_log, halved_adapter) = found
+    assert [each["metrics"]["micro_batch_size"] for each in (log, halved_log)] == [2, 2]
+    for name, points in (("loss", 4), ("eval_loss", 2)):
+        assert len(curve(log, name)) == points
+        assert curve(halved_log, name) == pytest.approx(curve(log, name), rel=1e-4)
+    for name, tensor in adapter.items():
+        assert_close(halved_adapter[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def _as(module: list[str]) -> Callable[..., None]:
+    """Return a supervisor whose ranks are another module's processes."""
+
+    def start(command: list[str], *others: Any) -> None:
+        supervise([*command[:2], *module, *command[3:]], *others)
+
+    return start

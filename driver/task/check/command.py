@@ -64,11 +64,11 @@ def drifted(broken: Sequence[Finding]) -> TaskDrifted:
 
 
 def _print_patch(root: Path, findings: Sequence[Finding]) -> None:
-    mended = [finding.edit for finding in findings if finding.edit is not None]
-    sys.stdout.buffer.write(patch.of(root, mended))
+    diff, left_out = patch.of(root, [each.edit for each in findings if each.edit is not None])
+    sys.stdout.buffer.write(diff)
     sys.stdout.flush()
     for finding in findings:
-        if finding.edit is None:
+        if finding.edit is None or finding.edit.path in left_out:
             print(f"by hand: {finding.line()}", file=sys.stderr)
 
 

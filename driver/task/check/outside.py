@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import EngineUnavailable, ModelMissing, RetrainError
 from driver.task.check import columns, enums, modelfile, openapi, processor, prompt, schemas
-from driver.task.check.checkout import Checkout
+from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code
 from driver.task.source import Source
@@ -16,6 +18,9 @@ from serving.engine import full_tag
 
 if TYPE_CHECKING:
     from serving.engine import Engine
+
+_FOREIGN = (RecursionError, ValueError, TypeError, AttributeError, LookupError)
+"""What code that others wrote may raise where it is followed; a Unicode error is a ValueError."""
 
 
 def everywhere(
@@ -42,7 +47,7 @@ def live(source: Source, url: str) -> Compared:
         return Compared(openapi.PLACE, unclear=(error.what,))
     if status != 200 or not isinstance(described, dict):
         return Compared(openapi.PLACE, unclear=(f"{url}{openapi.PATH} answers with {status}",))
-    return openapi.compare(source, described)
+    return _held(openapi.PLACE, openapi.compare, source, described)
 
 
 def deployed(source: Source, engine: Engine, name: str) -> Compared:
@@ -53,11 +58,12 @@ def deployed(source: Source, engine: Engine, name: str) -> Compared:
         return Compared(modelfile.PLACE, unclear=("only Ollama has Modelfiles",))
     tag = full_tag(name)
     try:
-        return modelfile.compare(source, tag, engine.shown(tag))
+        shown = engine.shown(tag)
     except ModelMissing:
         return Compared(modelfile.PLACE, unclear=(f"{tag} is not deployed yet",))
     except EngineUnavailable as error:
         return Compared(modelfile.PLACE, unclear=(error.what,))
+    return _held(modelfile.PLACE, modelfile.compare, source, tag, shown)
 
 
 def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
@@ -67,12 +73,11 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
     else:
-        yield columns.compare(source, code)
-        yield schemas.compare(source, code)
-        named = enums.compare(enums.named_alike(code, source))
-        yield Compared("enums", tuple(named))
-        yield processor.compare(source, code)
-    yield prompt.compare(source, code)
+        yield _held(columns.PLACE, columns.compare, source, code)
+        yield _held(schemas.PLACE, schemas.compare, source, code)
+        yield _held("enums", _named_alike, source, code)
+        yield _held(processor.PLACE, processor.compare, source, code)
+    yield _held(prompt.PLACE, prompt.compare, source, code)
     yield Compared("code", unclear=(*checkout.unread, *code.unclear))
     try:
         from driver.task.check import pages
@@ -83,9 +88,40 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
             unclear=(f"{error.name} is not installed: pip install tree-sitter-typescript",),
         )
         return
-    scripts = Scripts.read(checkout)
-    yield pages.compare_types(source, scripts)
-    yield pages.compare_pages(source, scripts)
+    try:
+        scripts = Scripts.read(checkout)
+    except _FOREIGN as error:
+        yield _not_compared("TypeScript and Vue", error)
+        return
+    yield _held(pages.TYPES, pages.compare_types, source, scripts)
+    yield _held(pages.PAGES, pages.compare_pages, source, scripts)
+
+
+def _named_alike(source: Source, code: Code) -> Compared:
+    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source))))
+
+
+def _held(place: str, compare: Callable[..., Compared], *given: object) -> Compared:
+    """Return what a comparison finds; one that fails over others' code is named, not raised."""
+    try:
+        return compare(*given)
+    except _FOREIGN as error:
+        return _not_compared(place, error)
+
+
+def _not_compared(place: str, error: Exception) -> Compared:
+    file, why = _looked_at(error), f"{type(error).__name__}: {error}"
+    return Compared(place, unclear=(f"{file.path}: {why}" if file else why,))
+
+
+def _looked_at(error: Exception) -> SourceFile | None:
+    """Return the file of the innermost call that an error came through which knows one."""
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        for value in frame.f_locals.values():
+            file = getattr(value, "file", value)
+            if isinstance(file, SourceFile):
+                return file
+    return None
 
 
 def breaking(compared: list[Compared]) -> list[Finding]:
@@ -99,15 +135,19 @@ def breaking(compared: list[Compared]) -> list[Finding]:
 
 
 def without_doubles(compared: list[Compared]) -> list[Compared]:
-    """Return the same, each difference named once: an enum may be found in several ways."""
-    seen = set[tuple[str, str]]()
-    kept = list[Compared]()
-    for each in compared:
-        findings = list[Finding]()
-        for finding in each.findings:
-            key = finding.place, finding.differs.rpartition(" does not know ")[2]
-            if key not in seen:
-                seen.add(key)
-                findings.append(finding)
-        kept.append(Compared(each.place, tuple(findings), each.unclear, each.checked))
-    return kept
+    """Return the same, each difference named once, as what it is at worst: an enum may be found in
+    several ways."""
+    worst: dict[tuple[str, str], Finding] = {}
+    for finding in (each for one in compared for each in one.findings):
+        known = worst.setdefault(_key(finding), finding)
+        if finding.severity < known.severity:
+            worst[_key(finding)] = finding
+    kept = {id(finding) for finding in worst.values()}
+    return [
+        replace(each, findings=tuple(f for f in each.findings if id(f) in kept))
+        for each in compared
+    ]
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    return finding.place, finding.differs.rpartition(" does not know ")[2]

@@ -43,7 +43,7 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
     """Hold every interface that shares fields with the answer, and each enum, against it."""
     by_name = {field.name: field for field in source.fields}
     findings, checked, seen = list[Finding](), 0, set[tuple[str, int]]()
-    for shape in scripts.shapes:
+    for shape in scripts.each_shape():
         members = scripts.inherited(shape)
         findings += [_absent(scripts, shape, field) for field in _missing(source, scripts, shape)]
         if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
@@ -64,13 +64,10 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
 
 def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
     """Return the fields that a type lacks, and none that it extends: those are named themselves."""
-    bases = [
-        missing_fields(source, scripts.inherited(each), each.name)
-        for each in scripts.shapes
-        if each.name in shape.bases
-    ]
     own = missing_fields(source, scripts.inherited(shape), shape.name)
-    return [field for field in own if not any(field in base for base in bases)]
+    bases = scripts.bases(shape) if own else ()
+    missed = [missing_fields(source, scripts.inherited(each), each.name) for each in bases]
+    return [field for field in own if not any(field in base for base in missed)]
 
 
 def compare_pages(source: Source, scripts: Scripts) -> Compared:

@@ -13,18 +13,24 @@ from driver.task.check.finding import Edit
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 
 
-def of(root: Path, edits: Iterable[Edit]) -> bytes:
-    """Return the diff of all edits, by file; b"" without any.
+def of(root: Path, edits: Iterable[Edit]) -> tuple[bytes, frozenset[str]]:
+    """Return the diff of all edits, by file, and the files whose edits are left out of it.
 
-    Each edit counts once. One that overlaps another is left out: the next check names it again.
-    So are all of a Python file that could not be parsed with them.
+    Those are of Python that could not be parsed with its edits. Each edit counts once. One that
+    overlaps another is left out, too: the next check names it again.
     """
     by_path: dict[str, list[Edit]] = {}
     for edit in dict.fromkeys(edits):
         by_path.setdefault(edit.path, []).append(edit)
-    return b"".join(
-        _diff(path, (root / path).read_bytes(), by_path[path]) for path in sorted(by_path)
-    )
+    made, left_out = list[bytes](), set[str]()
+    for path in sorted(by_path):
+        before = (root / path).read_bytes()
+        patched = applied(before, by_path[path])
+        if path.endswith(".py") and not _is_python(patched):
+            left_out.add(path)
+        else:
+            made.append(_diff(path, before, patched))
+    return b"".join(made), frozenset(left_out)
 
 
 def applied(content: bytes, edits: Iterable[Edit]) -> bytes:
@@ -38,10 +44,7 @@ def applied(content: bytes, edits: Iterable[Edit]) -> bytes:
     return b"".join([*made, content[end:]])
 
 
-def _diff(path: str, before: bytes, edits: list[Edit]) -> bytes:
-    patched = applied(before, edits)
-    if path.endswith(".py") and not _is_python(patched):
-        return b""
+def _diff(path: str, before: bytes, patched: bytes) -> bytes:
     marker = "\t" if " " in path else ""  # as git ends a name with blanks in it
     lines = difflib.diff_bytes(
         difflib.unified_diff,

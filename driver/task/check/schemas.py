@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from driver.task.check import enums, processor
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
-from driver.task.check.values import QUERIES, SHOWN, is_named, longest, missing_fields, too_short
+from driver.task.check.values import (
+    QUERIES,
+    SHOWN,
+    UPDATES,
+    is_named,
+    longest,
+    missing_fields,
+    too_short,
+)
 from driver.task.render.api_schemas import annotation
 from driver.task.shape import Field, Kind, Shape
 from driver.task.source import Source
@@ -19,30 +28,36 @@ _LIMITS = "max_length"
 
 
 def compare(source: Source, code: Code) -> Compared:
-    """Hold every pydantic model that shares fields with the answer against it."""
+    """Hold every pydantic model that shares fields with the answer against it.
+
+    Only one with more than half of them, which answers are read into or the API gives, surely
+    breaks by a limit or a value that it lacks: of others that is in doubt, and left to people.
+    """
     by_name = {field.name: field for field in source.fields}
     findings, checked = list[Finding](), 0
     used = {name for _, tree in code.modules if processor.parses(tree) for name in _named(tree)}
     for model in code.each_class():
-        if is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
-            continue
         attributes = code.inherited(model)
-        reads = len({*source.analysed} & attributes.keys()) >= 2
-        reads = reads and not is_named(model.name, SHOWN) and _is_parsed_into(code, model, used)
-        lacks = len(missing_fields(source, attributes, model.name))
-        mostly = len(by_name.keys() & attributes.keys()) > lacks
+        shared = by_name.keys() & attributes.keys()
+        if len(shared) < 2 or is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
+            continue
+        mostly = len(shared) > len(missing_fields(source, attributes, model.name))
+        made = [each for each in code.each_class() if model in code.lineage(each)]
+        parsed = any(each.name in used for each in made)
+        given = any(is_named(each.name, SHOWN) for each in made)
+        reads = parsed and not is_named(model.name, SHOWN)
+        reads = reads and len({*source.analysed} & shared) >= 2
         findings += [
             _absent(model, field, reads=reads, mostly=mostly)
             for field in _missing(source, code, model)
         ]
+        sure = mostly and (parsed or given) and not is_named(model.name, UPDATES)
         for attribute in model.attributes:
-            if (field := by_name.get(attribute.name)) is not None and len(
-                by_name.keys() & attributes.keys()
-            ) >= 2:
+            if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
-                known = ((field, each) for each in enums.named_by(code, field, attribute))
-                findings += enums.compare(known)
-                findings += _limits(source, field, attribute)
+                known = enums.named_by(code, field, attribute)
+                findings += enums.compare((field, replace(each, sure=sure)) for each in known)
+                findings += _limits(source, field, attribute, sure=sure)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
@@ -55,11 +70,6 @@ def _named(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
-def _is_parsed_into(code: Code, model: Class, used: set[str]) -> bool:
-    """Return whether a model, or one made of it, is used where JSON is parsed."""
-    return any(each.name in used and model in code.lineage(each) for each in code.each_class())
-
-
 def _missing(source: Source, code: Code, model: Class) -> list[Field]:
     """Return the fields that a model lacks, and none of its bases: those are named themselves."""
     own, *bases = (
@@ -68,7 +78,7 @@ def _missing(source: Source, code: Code, model: Class) -> list[Field]:
     return [field for field in own if not any(field in base for base in bases)]
 
 
-def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Finding]:
+def _limits(source: Source, field: Field, attribute: Attribute, *, sure: bool) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     needed = longest(source, field)
@@ -82,7 +92,14 @@ def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Find
                     continue
                 edit = instead(attribute.file, limit, "None" if needed is None else str(needed))
                 place = attribute.file.at(attribute.line)
-                yield too_short(place, field, limit.value, needed, edit)
+                found = too_short(place, field, limit.value, needed, edit)
+                yield found if sure else _in_doubt(found)
+
+
+def _in_doubt(found: Finding) -> Finding:
+    """Return what differs in a model that may be of something else."""
+    effect = "a longer text is refused by what is made with it, if that is an answer"
+    return replace(found, leads_to=effect, severity=Severity.DIFFERS, edit=None)
 
 
 def _absent(model: Class, field: Field, *, reads: bool, mostly: bool) -> Finding:

@@ -93,7 +93,8 @@ class Values:
 class Scripts:
     """All of it that could be parsed."""
 
-    shapes: list[Shape] = field(default_factory=list)
+    shapes: dict[str, list[Shape]] = field(default_factory=dict)
+    """By name: a checkout may have several of one."""
     values: dict[str, list[Values]] = field(default_factory=dict)
     """Named unions and enums."""
     pages: list[tuple[SourceFile, int, list[Part]]] = field(default_factory=list)
@@ -117,13 +118,23 @@ class Scripts:
         same = self.values.get(name, [])
         return same[0] if len(same) == 1 else None
 
-    def inherited(self, shape: Shape, depth: int = 0) -> dict[str, Member]:
-        """Return the members of a type and of those it extends, by name."""
-        found: dict[str, Member] = {}
-        for each in self.shapes if depth < 10 else ():
-            if each.name in shape.bases and each.name != shape.name:
-                found |= self.inherited(each, depth + 1)
-        return found | {member.name: member for member in shape.members}
+    def each_shape(self) -> Iterator[Shape]:
+        """Yield every interface and object type."""
+        return (each for same in self.shapes.values() for each in same)
+
+    def bases(self, shape: Shape) -> Iterator[Shape]:
+        """Yield the types of the names that a type extends."""
+        return (each for name in shape.bases for each in self.shapes.get(name, ()))
+
+    def inherited(self, shape: Shape) -> dict[str, Member]:
+        """Return the members of a type and of all that it extends, its own before theirs."""
+        lineage, known, at = [shape], {id(shape)}, 0
+        while at < len(lineage):
+            further = [each for each in self.bases(lineage[at]) if id(each) not in known]
+            known.update(map(id, further))
+            lineage += further
+            at += 1
+        return {each.name: each for one in reversed(lineage) for each in one.members}
 
     def _take(self, part: Part) -> bool:
         if part.root.has_error:
@@ -161,7 +172,8 @@ class Scripts:
             if each.type == "extends_type_clause"
             for inner in each.named_children
         )
-        self.shapes.append(Shape(part, _name(node), node, members, bases))
+        found = Shape(part, _name(node), node, members, bases)
+        self.shapes.setdefault(found.name, []).append(found)
 
     def _take_alias(
         self, part: Part, node: Node, value: Node, declared: dict[str, list[Node]]
