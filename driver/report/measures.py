@@ -24,8 +24,9 @@ _FURTHER = {
     ".f1": "harmonic mean of precision and recall",
     ".macro_f1": "mean of the F1 of each value, so that the rare ones count as much",
     ".exact": "share of rows with just the right values, none missed and none added",
-    ".positive": "the same share, of those answers alone that are positive and so have long texts; "
-    "models are compared by it on the rows alone that both call positive",
+    ".positive": "the same share, of those answers alone that are positive and so have long texts, "
+    "or should have been and are not valid; models are compared by it on the rows alone that both "
+    "call positive",
     ".kappa": "agreement beyond chance on a scale (Cohen, quadratic weights): 0 is chance, and far "
     "off counts more than near",
     ".brier": "mean squared error of the stated probability; an error, 0 is best",

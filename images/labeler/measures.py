@@ -4,11 +4,10 @@ A resampling of the rows then costs one matrix product, so that ten thousand of 
 measure and every model, take seconds (images/labeler/resampling.py).
 
 Names: `valid` is the share of valid answers, `rules` that of answers which also break no label
-rule, `rules.positive` the latter among those that are positive by the task: their texts are the
-long ones. A field's own name is its main measure, `FIELD.precision` and the like its further ones.
-An answer that is not valid counts as wrong in every field. Precision, recall and F1 are about what
-was expected or answered, so an invalid answer to a row where nothing was expected shows in the
-others only.
+rule, `rules.positive` the latter among those that are positive by the task, or should have been and
+are not valid: their texts are the long ones. A field's own name is its main measure,
+`FIELD.precision` and the like its further ones. An answer that is not valid counts as wrong in
+every field: it misses all that was expected, and where nothing was it is one value too many.
 """
 
 from __future__ import annotations
@@ -122,18 +121,23 @@ class _Field:
         return _share([ok and e == a for e, a, ok in self.pairs])
 
     def detected(self, one: Any) -> Floats:
-        """Return hits, expected and detected [n, 3] of one value."""
+        """Return hits, expected and detected [n, 3] of one value; none in an invalid answer."""
         return _counts(
             [_hits({e} & {one}, {a} & {one} if ok else set()) for e, a, ok in self.pairs]
         )
 
 
 def _flag(values: _Field) -> dict[str, Measure]:
-    return {"": values.right(), **_detection(values.detected(True))}
+    """Accuracy, and the detection of true; an invalid answer says the opposite of the label."""
+    told = [_hits({e} & {True}, {a if ok else not e} & {True}) for e, a, ok in values.pairs]
+    return {"": values.right(), **_detection(_counts(told))}
 
 
 def _choice(values: _Field) -> dict[str, Measure]:
-    """Accuracy, and the mean F1 of all classes that were expected or answered; none is a class."""
+    """Accuracy, and the mean F1 of all classes that were expected or answered; none is a class.
+
+    Every row expects a class, so an invalid answer always misses one.
+    """
     return {
         "": values.right(),
         ".macro_f1": _macro_f1([values.detected(one) for one in values.choices]),
@@ -141,12 +145,18 @@ def _choice(values: _Field) -> dict[str, Measure]:
 
 
 def _choices(values: _Field) -> dict[str, Measure]:
-    """Micro F1 over all chosen values, macro F1 over them, share of rows with all right."""
+    """Micro F1 over all chosen values, macro F1 over them, share of rows with all right.
+
+    An invalid answer where nothing was to be chosen counts as one wrong value, of no class.
+    """
     sets = [(set(e), set(a) if ok else set()) for e, a, ok in values.pairs]
+    stray = np.array([not ok and not e for e, _, ok in values.pairs], dtype=np.float64)
     each = [_counts([_hits(e & {one}, a & {one}) for e, a in sets]) for one in values.choices]
+    together = _counts([_hits(e, a) for e, a in sets])
+    together[:, 2] += stray
     return {
-        "": _detection(_counts([_hits(e, a) for e, a in sets]))[".f1"],
-        ".macro_f1": _macro_f1(each),
+        "": _detection(together)[".f1"],
+        ".macro_f1": _macro_f1(each, stray),
         ".exact": _share([ok and set(e) == set(a) for e, a, ok in values.pairs]),
     }
 
@@ -200,13 +210,15 @@ def _share(flags: Sequence[bool]) -> Measure:
 
 
 def _rules_of_positive(task: Task, rows: Sequence[Judged]) -> Measure:
-    """Share of the valid positive answers that break no label rule; 1 where there are none.
+    """Share of the positive answers that break no label rule; 1 where there are none.
 
+    An invalid answer to a row that is positive has no text that keeps them: it counts as broken.
     Most articles are irrelevant, and an answer that says so has hardly a text to break a rule with:
     over all rows a model that breaks one in every text can still reach 0.6.
     """
-    positive = [row.answer is not None and task.positive(row.answer) for row in rows]
-    counts = [(ok and not row.broken, ok) for ok, row in zip(positive, rows, strict=True)]
+    positive = [task.positive(row.expected if row.answer is None else row.answer) for row in rows]
+    kept = [row.answer is not None and not row.broken for row in rows]
+    counts = [(of and ok, of) for of, ok in zip(positive, kept, strict=True)]
     return Measure(_counts(counts, 2), lambda s: _ratio(s[..., 0], s[..., 1], 1.0))
 
 
@@ -232,18 +244,23 @@ def _detection(counts: Floats) -> dict[str, Measure]:
     }
 
 
-def _macro_f1(classes: Sequence[Floats]) -> Measure:
+def _macro_f1(classes: Sequence[Floats], stray: Floats | None = None) -> Measure:
     """Mean F1 of classes; `classes` holds hits, expected, detected [n, 3] of each.
 
-    A class that a resampling has neither expected nor detected is left out of its mean.
+    A class that a resampling has neither expected nor detected is left out of its mean. `stray` [n]
+    counts wrong values of no class: all seen have an equal part of them among what was detected.
     """
-    counts = np.concatenate(classes, axis=1)
+    rows = len(classes[0])
+    stray = np.zeros(rows) if stray is None else stray
+    counts = np.concatenate([*classes, stray.reshape(rows, 1)], axis=1)
 
     def value(sums: Floats) -> Floats:
-        each = sums.reshape(*sums.shape[:-1], -1, 3)
+        each = sums[..., :-1].reshape(*sums.shape[:-1], -1, 3)
         seen = (each[..., 1] + each[..., 2]) > 0
-        f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2]), 0.0)
-        return _ratio(f1.sum(axis=-1), seen.sum(axis=-1).astype(np.float64), 0.0)
+        of = seen.sum(axis=-1).astype(np.float64)
+        part = _ratio(sums[..., -1], of, 0.0)[..., None]
+        f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2] + part), 0.0)
+        return _ratio(f1.sum(axis=-1), of, 0.0)
 
     return Measure(counts, value)
 

@@ -133,9 +133,10 @@ def test_a_refusal_is_a_result_that_names_what_was_missed(
     metrics = stage.evaluate(min_valid=0.9, min_scores={"relevant": 0.3, "assigned_aks": 0.8})
     assert metrics.promote is False
     assert metrics.valid == 2
-    assert stage.read("verdict")["reasons"][:4] == [
+    assert stage.read("verdict")["reasons"][:5] == [
         "valid is 0.3333, under the 0.9 demanded",
         "rules is 0.3333, under the 0.5 demanded",
+        "rules.positive is 0, under the 0.5 demanded",
         "relevant is 0.1667, under the 0.3 demanded",
         "assigned_aks is 0, under the 0.8 demanded",
     ]

@@ -34,9 +34,10 @@ def test_values_of_hand_counted_answers() -> None:
     found = values(ROWS)
     assert (found["valid"], found["rules"]) == (0.75, 0.5)
     assert found["rules.positive"] == 1.0, "of rows 1 and 3; row 2 is not answered as positive"
-    # Detected: rows 1 and 3; expected: rows 1 and 2; the invalid one detects nothing.
+    # Detected: rows 1 and 3, and wrongly the invalid one; expected: rows 1 and 2.
     assert found["flag"] == 0.25
-    assert found["flag.precision"] == found["flag.recall"] == found["flag.f1"] == 0.5
+    assert found["flag.precision"] == pytest.approx(1 / 3)
+    assert (found["flag.recall"], found["flag.f1"]) == (0.5, 0.4)
     assert found["colour"] == 0.5
     # red: 1 hit of 3 expected, 1 answered; blue: 0 of 1 answered; none: 1 of 1.
     assert found["colour.macro_f1"] == pytest.approx((0.5 + 0 + 1) / 3)
@@ -56,10 +57,22 @@ def test_all_right_is_best_and_all_invalid_is_worst() -> None:
     best = values([Judged(made(share=1.0), made(share=1.0))] * 3)
     assert {name: v for name, v in best.items() if v != 1.0} == {"share.brier": 0, "share.ece": 0}
     worst = values([Judged(made(), None)] * 3)
-    nothing_to_break_a_rule = {"rules.positive": 1.0}
-    found = {name: v for name, v in worst.items() if v != 0.0}
-    assert found == {"share.brier": 1.0} | nothing_to_break_a_rule
+    assert {name: v for name, v in worst.items() if v != 0.0} == {"share.brier": 1.0}
     assert worst["size.kappa"] == 0.0
+
+
+def test_invalid_answers_where_nothing_was_expected_cost_every_field() -> None:
+    """46 relevant rows answered perfectly, and 104 irrelevant ones without a valid answer."""
+    nothing = made(flag=False, colours=[])
+    rows = [Judged(made(), made())] * 46 + [Judged(nothing, None)] * 104
+    found = values(rows)
+    assert found["flag.recall"] == 1.0
+    assert found["flag.precision"] == pytest.approx(46 / 150)
+    # 46 hits of 46 expected; 104 wrong ones beside them: 2 · 46 / (46 + 46 + 104).
+    for name in ("flag.f1", "colours", "colours.macro_f1"):
+        assert found[name] == pytest.approx(92 / 196), name
+    assert found["rules.positive"] == 1.0, "these rows are to have no text"
+    assert values([Judged(nothing, None)])["colours.macro_f1"] == 0.0
 
 
 def test_rules_are_counted_by_themselves_where_the_answer_is_positive() -> None:
@@ -71,7 +84,8 @@ def test_rules_are_counted_by_themselves_where_the_answer_is_positive() -> None:
         Judged(made(), None),
     ]
     found = values(rows)
-    assert (found["rules"], found["rules.positive"]) == (0.7, 0.5)
+    # Two answers keep them of three that are, or should have been, positive; and six negative ones.
+    assert (found["rules"], found["rules.positive"]) == (0.7, pytest.approx(1 / 3))
 
 
 def test_kappa_is_cohens_with_quadratic_weights() -> None:
