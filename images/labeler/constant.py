@@ -32,6 +32,18 @@ def leads_over_constants(
     return leads(ours, best_constants(task, rows, names), labels, len(rows))
 
 
+def one_sided(task: Task, rows: Sequence[Judged]) -> str:
+    """Say that the labels of all rows are positive by the task, or none is; "" where some are."""
+    positive = {task.positive(row.expected) for row in rows}
+    if len(positive) > 1:
+        return ""
+    which = "negative" if True in positive else "positive"
+    return (
+        f"the test set has no {which} row ({len(rows)} in all): it cannot tell a model from one "
+        "that always answers the same"
+    )
+
+
 def best_constants(task: Task, rows: Sequence[Judged], names: Sequence[str]) -> dict[str, Measure]:
     """Return, for each measure named that is neither `OF_FORM` nor of calibration, the measure of
     the constant best in it.

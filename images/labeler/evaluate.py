@@ -23,7 +23,7 @@ from contracts.errors import EngineUnavailable, SettingsInvalid
 from contracts.params import EvaluateMetrics, EvaluateParams
 from contracts.stages import ANSWERS, SCORES, TEST_SPLIT, VERDICT
 from images.labeler import parity, unanswered
-from images.labeler.constant import leads_over_constants
+from images.labeler.constant import leads_over_constants, one_sided
 from images.labeler.contestants import (
     Contestant,
     Question,
@@ -78,7 +78,9 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     by_itself = measures(task, judged)
     above = leads_over_constants(task, judged, by_itself, matters)
     findings = [
-        *judge(by_itself, compared, params, above, silent=silent),
+        *judge(
+            by_itself, compared, params, above, silent=silent, one_sided=one_sided(task, judged)
+        ),
         *unanswered.findings(own, gone),
     ]
     _write_answers(context, questions, replies)

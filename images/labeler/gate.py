@@ -84,13 +84,14 @@ def judge(
     leads: Sequence[Lead] = (),
     *,
     silent: str = "",
+    one_sided: str = "",
 ) -> list[Finding]:
     """Return the findings of every rule; the model may go live if all have passed.
 
     `measured` is of the candidate, on every row of its own; `compared` holds, for `champion` and
     `baseline`, how much better the candidate is. One that is missing is not there, or is the very
     same model; or it is a champion that could not be compared with, for the reason `silent`.
-    `leads` are over a constant answer.
+    `leads` are over a constant answer; `one_sided` says that the rows can tell nobody from one.
     """
     if silent:
         champion: Iterable[Finding] = [Finding("champion", False, silent)]
@@ -101,6 +102,7 @@ def judge(
         *champion,
         *_against_base_model(compared.get("baseline"), params),
         *_above_constant(leads, params),
+        *_one_sided(one_sided, params, live=bool(silent) or "champion" in compared),
     ]
 
 
@@ -145,6 +147,16 @@ def _above_constant(leads: Sequence[Lead], params: EvaluateParams) -> Iterable[F
         else:
             told = f"{each.name} is {each.value:.3g}, not shown to be better than a constant answer"
             yield Finding("constant", False, f"{told}: {than}")
+
+
+def _one_sided(told: str, params: EvaluateParams, *, live: bool) -> Iterable[Finding]:
+    """Yield that the rows show only one side, if they do: enough to begin with, but not to take the
+    place of a model that may know both.
+    """
+    if told and params.above_constant:
+        why = "the live model may be one that can" if live else "no other model is live"
+        told = f"{told}; {why}"
+        yield Finding("constant", not live, told, asked=live)
 
 
 def _not_worse_than_champion(

@@ -249,6 +249,7 @@ def _macro_f1(classes: Sequence[Floats], stray: Floats | None = None) -> Measure
 
     A class that a resampling has neither expected nor detected is left out of its mean. `stray` [n]
     counts wrong values of no class: all seen have an equal part of them among what was detected.
+    Nothing expected and nothing detected is right: 1, as in a detection.
     """
     rows = len(classes[0])
     stray = np.zeros(rows) if stray is None else stray
@@ -260,7 +261,7 @@ def _macro_f1(classes: Sequence[Floats], stray: Floats | None = None) -> Measure
         of = seen.sum(axis=-1).astype(np.float64)
         part = _ratio(sums[..., -1], of, 0.0)[..., None]
         f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2] + part), 0.0)
-        return _ratio(f1.sum(axis=-1), of, 0.0)
+        return np.where(of > 0, _ratio(f1.sum(axis=-1), of, 0.0), sums[..., -1] == 0)
 
     return Measure(counts, value)
 

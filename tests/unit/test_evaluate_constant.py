@@ -8,7 +8,7 @@ import re
 import pytest
 
 from contracts.answer_cache import ANSWERS_FILE
-from tests.unit.evaluation import Evaluation, engine, right, rows, stage, wrong
+from tests.unit.evaluation import Evaluation, engine, live, right, rows, stage, wrong
 from tests.unit.labeler_stage import label, write_jsonl
 from tests.unit.scripted_engine import ScriptedEngine
 
@@ -65,6 +65,20 @@ def test_a_perfect_model_passes_on_a_test_set_of_one_side(
     told = [reason for reason in metrics.reasons if "every row" in reason]
     assert len(told) == 3
     assert all("no model could be shown to be better" in each for each in told)
+    says = any("it cannot tell a model from one that always answers" in r for r in metrics.reasons)
+    assert says is (kind != "most")
+
+
+def test_a_test_set_of_one_side_puts_no_model_in_the_place_of_the_one_that_is_live(
+    stage: Evaluation, engine: ScriptedEngine
+) -> None:
+    write_jsonl(stage.folder / "test.jsonl", rows(120)[::2])
+    live(engine, "liga:latest", "e1")
+    metrics = stage.evaluate(champion="liga", margin=1)
+    assert metrics.promote is False
+    (refused,) = [each for each in stage.read("verdict")["findings"] if not each["passed"]]
+    assert refused["text"].startswith("the test set has no positive row (60 in all): it cannot")
+    assert stage.evaluate(champion="liga", margin=1, above_constant=False).promote is True
 
 
 def test_a_perfect_model_passes_in_recall_and_in_texts_that_are_always_there(

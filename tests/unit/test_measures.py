@@ -61,6 +61,13 @@ def test_all_right_is_best_and_all_invalid_is_worst() -> None:
     assert worst["size.kappa"] == 0.0
 
 
+def test_nothing_expected_and_nothing_found_is_right_in_every_measure_of_finding() -> None:
+    nothing = made(flag=False, colours=[])
+    found = values([Judged(nothing, nothing)] * 2)
+    names = ("flag.precision", "flag.recall", "flag.f1", "colours", "colours.macro_f1")
+    assert {name: found[name] for name in names} == dict.fromkeys(names, 1.0)
+
+
 def test_invalid_answers_where_nothing_was_expected_cost_every_field() -> None:
     """46 relevant rows answered perfectly, and 104 irrelevant ones without a valid answer."""
     nothing = made(flag=False, colours=[])
