@@ -1,12 +1,10 @@
-"""The versions of the served model, as a table."""
+"""The versions of the served model, as lines that no width cuts: what they name is to be copied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from driver.versions import Version
 from serving.engine import full_tag
@@ -16,31 +14,28 @@ _SHOWN_SCORES = 4
 
 def show(found: Sequence[Version], name: str, live: str) -> None:
     """Print the versions, the newest first; `live` is the digest that the alias names, or ""."""
-    console = Console()
-    if found:
-        console.print(_table(found, name))
-    else:
-        console.print(f"There is no version of {escape(name)} in the serving engine yet.")
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    for line in _lines(found):
+        console.print(line)
+    if not found:
+        console.print(f"There is no version of {name} in the serving engine yet.")
     if live and not any(each.live for each in found):
         console.print(
-            f"Live is none of these: {escape(full_tag(name))} names digest {escape(live[:12])}, "
+            f"Live is none of these: {full_tag(name)} names digest {live[:12]}, "
             "which is no version here. `driver rollback` goes back, and keeps it a name."
         )
 
 
-def _table(found: Sequence[Version], name: str) -> Table:
-    heads = ("version", "", "GB", "digest", "scores", "errors (less is better)")
-    table = Table(*heads, title=escape(name), title_justify="left")
+def _lines(found: Sequence[Version]) -> Iterator[str]:
+    """Yield of each version its name, digest, size and state; below, what was measured of it."""
+    widest = max((len(each.tag) for each in found), default=0)
     for each in found:
-        table.add_row(
-            escape(each.tag),
-            escape(_state(each)),
-            f"{each.size_bytes / 1e9:.2f}",
-            each.digest[:12],
-            escape(_figures(list(each.scores.items())[:_SHOWN_SCORES])) or "not known here",
-            escape(_figures(each.errors.items())),
-        )
-    return table
+        size = f"{each.size_bytes / 1e9:6.2f} GB"
+        yield f"{each.tag:<{widest}}  {each.digest[:12]}  {size}  {_state(each)}".rstrip()
+        scores = _figures(list(each.scores.items())[:_SHOWN_SCORES])
+        yield f"    scores: {scores or 'not known here'}"
+        if each.errors:
+            yield f"    errors (less is better): {_figures(each.errors.items())}"
 
 
 def _figures(found: Iterable[tuple[str, float]]) -> str:

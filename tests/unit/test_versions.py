@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -106,13 +105,19 @@ def test_versions_are_listed_with_scores_the_newest_first(
     assert found[0].scores == {"relevant.f1": 0.9}
     assert found[0].errors == {"relevance_score.ece": 0.1}
     assert found[2].scores == found[2].errors == {}
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "40")
     models.show(found, "news", live(engine))
-    head, *lines = [re.split(r" *[│┃] *", line) for line in capsys.readouterr().out.splitlines()][
-        2:
-    ]
-    assert head[-3:-1] == ["scores", "errors (less is better)"]
-    assert lines[1][-3:-1] == ["relevant.f1 0.90", "relevance_score.ece 0.10"]
+    newest, second, mine = found
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        [newest.tag, newest.digest[:12], "0.00", "GB", "live"],
+        ["scores:", "relevant.f1", "0.90"],
+        ["errors", "(less", "is", "better):", "relevance_score.ece", "0.10"],
+        [second.tag, second.digest[:12], "0.00", "GB"],
+        ["scores:", "relevant.f1", "0.90"],
+        ["errors", "(less", "is", "better):", "relevance_score.ece", "0.10"],
+        [mine.tag, mine.digest[:12], "0.00", "GB"],
+        ["scores:", "not", "known", "here"],
+    ], "whole at any width, so that it can be copied"
 
 
 def test_only_the_version_that_was_forced_is_listed_so(tmp_path: Path, engine: Engine) -> None:
