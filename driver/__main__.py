@@ -161,9 +161,7 @@ def _add_models(subparsers: Any, common: argparse.ArgumentParser) -> None:
     shown.set_defaults(command=commands.models)
     text = "let an older version be live again, in seconds"
     back = subparsers.add_parser("rollback", help=text, description=text, parents=[common])
-    back.add_argument(
-        "version", nargs="?", default="", metavar="VERSION", help="the one before, if not named"
-    )
+    back.add_argument("version", nargs="?", metavar="VERSION", help="the one before, if not named")
     back.set_defaults(command=commands.rollback)
 
 

@@ -170,12 +170,19 @@ def rollback(arguments: argparse.Namespace) -> int:
     """Let an older version be live again, by digest."""
     from driver import locks, versions
 
+    wanted = arguments.version
+    if wanted is not None and not wanted.strip():  # of a variable that is not set, say
+        raise SettingsInvalid(
+            "the VERSION to go back to is empty",
+            why="nobody knows which one was meant",
+            todo="Name one of `driver models`; without VERSION it is the one before.",
+        )
     session = invocation.session(arguments)
     name = session.settings.deploy.name
     try:
         with locks.workspace(session.workspace):
             live, before = versions.roll_back(
-                session.workspace, session.engine, name, arguments.version, print
+                session.workspace, session.engine, name, wanted or "", print
             )
     finally:
         session.close()

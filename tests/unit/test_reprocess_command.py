@@ -71,6 +71,18 @@ def _roll_back(root: Path, *version: str) -> int:
     return cli.main(["rollback", *version, "-c", str(root / "retrain.yaml"), "-w", str(root)])
 
 
+def test_an_empty_version_rolls_nothing_back(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script's variable that is not set names no version."""
+    files.write_json(tmp_path / "retrain.yaml", {"engine": "llamacpp", "deploy": {"name": "news"}})
+    for run in RUNS[:2]:
+        newest = _verified(tmp_path, engine, run)
+    assert _roll_back(tmp_path, "") == 10
+    assert "the VERSION to go back to is empty" in capsys.readouterr().err
+    assert engine.models()["news:latest"].digest == newest.digest
+
+
 def test_the_live_model_answers_also_after_a_rollback(
     tmp_path: Path,
     start_backend: Start,
