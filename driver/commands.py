@@ -153,14 +153,19 @@ def recover(arguments: argparse.Namespace) -> int:
 
 def models(arguments: argparse.Namespace) -> int:
     """List the versions of the served model."""
-    from driver import versions
+    from driver import unfinished, versions
     from driver.report import models
 
     session = invocation.session(arguments)
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
-        models.show(found, name, versions.live_digest(session.engine, name))
+        models.show(
+            found,
+            name,
+            versions.live_digest(session.engine, name),
+            unfinished.unfinished(session.workspace),
+        )
     finally:
         session.close()
     return 0

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from driver import versions
+from contracts import files
+from driver import promotion, unfinished, verification, versions
 from driver.report import models
+from driver.window_record import RECORD_FILE
 from serving import connect
 from serving.engine import Engine
 from tests.unit.test_versions import RUNS, TASK, live, released
@@ -54,3 +56,42 @@ def test_what_is_live_and_no_version_is_said(
     models.show(versions.versions(tmp_path, engine, "news"), "news", digest)
     said = capsys.readouterr().out
     assert f"news:latest names digest {digest[:12]}, which is no version here" in said
+
+
+def test_what_a_kill_has_left_unfinished_is_said(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the verification of a model that an older version is, too, behind a stopped service."""
+    older = released(tmp_path, engine, RUNS[0])
+    newer = released(tmp_path, engine, RUNS[1], content=RUNS[0])
+    assert older.digest == newer.digest
+    record = verification.Record(
+        alias=newer.alias,
+        version=newer.tag,
+        digest=newer.digest,
+        previous="",
+        backend="",
+        canaries="",
+        timeout_s=1,
+        engine=promotion.environment(engine),
+    )
+    files.write_json(tmp_path / verification.RECORD, record.model_dump())
+    (tmp_path / RECORD_FILE).write_text("{}")
+    switch = promotion.Switch(alias=newer.alias, version=newer.tag, previous="", engine={})
+    files.write_json(tmp_path / promotion.RECORD, switch.model_dump())
+    models.show(
+        versions.versions(tmp_path, engine, "news"),
+        "news",
+        live(engine),
+        unfinished.unfinished(tmp_path),
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("GB  live, not verified")
+    assert said[3].endswith(f"GB  same model as {newer.tag}")
+    verifies, switches, stopped = [line for line in said if line.startswith("!")]
+    assert verifies == (
+        f"! {newer.tag} is not verified, its verification is not finished: `driver run` verifies "
+        "it, or takes it back; `driver recover` takes it back."
+    )
+    assert switches.startswith(f"! news:latest is being switched to {newer.tag}: the next run, or ")
+    assert "`driver recover` brings it back" in stopped

@@ -1,0 +1,64 @@
+"""What of a deployment has not come to its end, as far as the workspace says: for `driver models`.
+
+Nothing is changed and nobody is asked, so this tells of a driver that is at work, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import FileUnusable
+from driver import locks, promotion, verification
+from driver.window import Window
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What waits for its end: of a run that was killed, or of one that is at work."""
+
+    version: str = ""
+    """What is being verified, "" for nothing."""
+    digest: str = ""
+    """Of that version."""
+    lines: tuple[str, ...] = ()
+    """In words, with what ends it."""
+
+
+def unfinished(workspace: Path) -> Unfinished:
+    """Return what of the last deployment is not finished; a damaged record is told as such."""
+    at_work = locks.is_held(workspace)
+    lines, record = [], None
+    try:
+        record = verification.read(workspace)
+        if record:
+            lines.append(_of_verification(record, at_work=at_work))
+    except FileUnusable as error:
+        lines.append(str(error))
+    try:
+        if switch := promotion.read(workspace):
+            ends = _ends("finishes the switch or undoes it", at_work=at_work)
+            lines.append(f"{switch.alias} is being switched to {switch.version}: {ends}.")
+    except FileUnusable as error:
+        lines.append(str(error))
+    if Window(workspace, None).is_open:
+        ends = "a run is at work" if at_work else "`driver recover` brings it back"
+        lines.append(f"The service is stopped, or switched off, for the GPU: {ends}.")
+    if record is None:
+        return Unfinished(lines=tuple(lines))
+    return Unfinished(record.version, record.digest, tuple(lines))
+
+
+def _of_verification(record: verification.Record, *, at_work: bool) -> str:
+    if record.undo:
+        ends = _ends("ends that", at_work=at_work)
+        return f"{record.version} failed its verification, and is being taken back: {ends}."
+    ends = "`driver run` verifies it, or takes it back; `driver recover` takes it back"
+    return (
+        f"{record.version} is not verified, its verification is not finished: "
+        f"{'a run is at work' if at_work else ends}."
+    )
+
+
+def _ends(what: str, *, at_work: bool) -> str:
+    return "a driver is at work" if at_work else f"the next run, or `driver recover`, {what}"
