@@ -52,6 +52,8 @@ class _Known:
     switching: bool
     """Whether a switch of the name has not come to its end."""
     verified: bool
+    failed: bool
+    """Whether this run's own verification has failed; `verified` is then by an earlier one."""
     away: bool
     """Whether the service has been left stopped."""
 
@@ -198,6 +200,7 @@ def _known(found: Finished) -> _Known:
         items=_asked_items(found, record) if record is not None and ours else 0,
         switching=switch is not None,
         verified=_is_verified(found, "" if ours else alias, digest),
+        failed=found.noted(stages.VERIFY).state == "failed",
         away=_is_away(found),
     )
 
@@ -267,6 +270,8 @@ def _served(known: _Known) -> str:
     digest = f"(digest {served.digest[:_DIGITS]})"
     if known.live:
         verified = "verified" if known.verified else "which nobody has verified"
+        if known.verified and known.failed:
+            verified = "which an earlier run has verified, and this one has not"
         new = f"{served.alias} named the new model, {known.version} {digest}"
         return f"{new}, when the run ended, {verified}."
     other = served.version or "a model that has no version"

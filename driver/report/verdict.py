@@ -26,7 +26,7 @@ def section(found: Finished, scores: Mapping[str, Any] | None) -> str:
     """Return the head: the verdict, accepted drift, what the gate found, the deciding figures."""
     verdict = found.read(stages.EVALUATE, stages.VERDICT)
     tone, said, text = _said(found, verdict)
-    text = (*text, _took(found))
+    text = (*text, _forced(found), _took(found))
     return (
         f'<div class="verdict {tone}"><strong>{escape(said)}</strong>'
         f"{''.join(map(_paragraph, text))}</div>"
@@ -76,13 +76,18 @@ def _live(found: Finished, deployed: Mapping[str, Any]) -> Told:
     """Say with how much confidence a model is live."""
     kept = deployed.get("previous", "")
     text = f"The version before is kept as {kept}." if kept else ""
-    if forced := deployed.get("forced", ""):
-        said = f"Live although the gate refused it: {deployed['tag']}"
-        return "note", said, (f"Forced: {forced}.", text)
+    if deployed.get("forced", ""):
+        return "note", f"Live although the gate refused it: {deployed['tag']}", (text,)
     verified = found.metrics(stages.VERIFY)
     if verified and (unseen := VerifyMetrics.model_validate(verified).unseen()):
         return "note", f"Live, seen by the engine alone: {deployed['tag']}", (f"{unseen}.", text)
     return "good", f"Live: {deployed['tag']}", (text,)
+
+
+def _forced(found: Finished) -> str:
+    """Say why and by whom the gate was overruled, whatever came of it; "" where it was not."""
+    forced = found.metrics(stages.DEPLOY).get("forced", "")
+    return f"Forced: {forced}." if forced else ""
 
 
 def _was_taken_back(found: Finished, *names: str) -> bool:
@@ -184,7 +189,8 @@ def _findings(verdict: Mapping[str, Any] | None) -> str:
         for tone, text in sorted(found, key=lambda each: list(marks).index(each[0]))
     )
     said = "lets the candidate pass" if verdict["promote"] else "refuses the candidate"
-    return f"<h3>The gate {said}</h3><ul class=findings>{lines}</ul>"
+    rows = f", on {verdict['rows']} test rows" if "rows" in verdict else ""  # an older one has none
+    return f"<h3>The gate {said}{rows}</h3><ul class=findings>{lines}</ul>"
 
 
 def _tone(finding: Mapping[str, Any]) -> str:

@@ -175,6 +175,12 @@ def test_what_may_be_much_worse_is_refused_too() -> None:
     )
 
 
+def test_a_sure_loss_on_rows_too_few_for_significance_is_called_worse() -> None:
+    (told,) = refused(judge(MEASURED, {"champion": [difference(-1.0, -1.0, p_worse=0.25)]}, PARAMS))
+    assert told.startswith("relevant.f1 is more than 0.1 worse than the champion's: -1.000 (95 %")
+    assert "would tell" not in told
+
+
 def test_better_than_the_base_model_in_one_measure_after_holm() -> None:
     others = [difference(0.01, p_better=0.4)] * 3
     clear, thin = difference(0.2, p_better=0.001), difference(0.05, p_better=0.02)

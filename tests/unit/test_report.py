@@ -12,7 +12,7 @@ import pytest
 from contracts import files
 from contracts.errors import CandidateRefused
 from contracts.stage import Artifact, Stage
-from contracts.stages import VERDICT
+from contracts.stages import EVALUATE, VERDICT
 from driver import taken_back
 from driver.notes import Notes
 from driver.report import evaluation, html, verdict
@@ -80,6 +80,11 @@ class _Unasked(Finished):
 def test_what_could_not_be_asked_has_no_check_mark(run: FinishedRun) -> None:
     marks = re.findall(r'"mark (\w+)">', verdict.section(_Unasked(run.workspace, run.run), None))
     assert marks[:2] == ["note", "good"]
+
+
+def test_the_head_has_the_number_of_test_rows(run: FinishedRun) -> None:
+    rows = Finished(run.workspace, run.run).read(EVALUATE, VERDICT)["rows"]
+    assert f"<h3>The gate lets the candidate pass, on {rows} test rows</h3>" in head(report(run))
 
 
 def test_the_same_run_gives_the_same_report(run: FinishedRun) -> None:
@@ -202,6 +207,10 @@ def test_a_forced_model_says_who_and_why(run: FinishedRun) -> None:
     noted = run.run.read_state().stages["deploy"].metrics
     text = head(report(run, deploy={"metrics": noted | {"forced": "the fair begins (erika)"}}))
     assert "Live although the gate refused it" in text
+    assert "Forced: the fair begins (erika)." in text
+    taken_back.reject(run.workspace, f"liga-relevance:{run.run.id}")
+    text = head(report(run))
+    assert "Was live, and was taken back since" in text
     assert "Forced: the fair begins (erika)." in text
 
 

@@ -107,6 +107,18 @@ def test_what_could_not_be_taken_back_is_told_as_live(run: FinishedRun, version:
     assert lines["What to do"].startswith("mend it The next start of the driver, or")
 
 
+def test_a_failed_verification_of_a_model_verified_earlier_is_no_contradiction(
+    run: FinishedRun, version: str
+) -> None:
+    served.accept(run.workspace, {}, ALIAS, CANDIDATE, served.VERIFIED)
+    failed = failure("VerifyUnanswered", "no answer")
+    said, lines = told(run, verify={"state": "failed", "error": "no answer"}, failure=failed)
+    assert said == f"Not verified, and not taken back: {version}"
+    assert lines["Served now"].endswith(
+        ", which an earlier run has verified, and this one has not."
+    )
+
+
 def test_a_restore_that_fails_behind_the_deployment(run: FinishedRun, version: str) -> None:
     waits(run, version)
     backend = BackendSettings(url="http://127.0.0.1:9", container="news")
