@@ -21,19 +21,64 @@ def test_the_rendered_parser_is_no_processor(tmp_path: Path) -> None:
     assert _refused(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "stored", ['item.meta["llm"] = answer', 'item.meta = {**old, "llm": answer}', "Row(**answer)"]
+_COLUMNS_ONLY = "".join(
+    f"    item.{name} = answer.get({name!r})\n" for name in SOURCE.storage.columns
 )
-def test_an_answer_stored_as_a_whole_loses_no_field(tmp_path: Path, stored: str) -> None:
-    columns = [name for name in SOURCE.storage.columns if name != "summary"]
-    lines = [f"    item.{name} = answer.get({name!r})" for name in [*columns, "relevant", "tags"]]
-    lines = ["def take(item, text, old):", "    answer = json.loads(text)", *lines]
-    path = tmp_path / "processor.py"
-    path.write_text("\n".join([*lines, f"    {stored}\n"]))
-    assert _refused(tmp_path) == ["summary of an answer is not read"]  # it has a column
-    assert "processor.py: an answer is stored as a whole" in "\n".join(unclear(tmp_path))
-    path.write_text("\n".join([*lines, "    assert isinstance(answer, dict)\n"]))
+_TAKES = (
+    'def take(item, text, old):\n    answer = json.loads(text)\n    old = answer["relevant"]\n'
+    + _COLUMNS_ONLY
+)
+_WHOLE = {
+    "item": 'item.meta["llm"] = answer',
+    "spread": 'item.meta = {**old, "llm": answer}',
+    "row": "Row(**answer)",
+    "dict": 'meta["llm_analysis"] = dict(answer)',
+    "copy": 'meta["llm_analysis"] = answer.copy()',
+    "update": 'meta.setdefault("llm_analysis", {}).update(answer)',
+    "rest": 'meta["llm_analysis"] = {k: v for k, v in answer.items() if k not in COLUMNS}',
+    "names of elsewhere": 'meta["llm_analysis"] = {key: answer.get(key) for key in FIELDS}',
+    "helpers": 'meta["llm_analysis"] = {"tags": as_list(answer, "tags")}',
+    "module": "store_analysis(item, answer)",
+    "return": "return answer",
+    "dump": 'meta["llm_analysis"] = Answer(**answer).model_dump(exclude={"summary"})',
+}
+
+
+@pytest.mark.parametrize("stored", _WHOLE.values(), ids=_WHOLE)
+def test_an_answer_that_goes_on_as_a_whole_is_not_compared(tmp_path: Path, stored: str) -> None:
+    (tmp_path / "processor.py").write_text(f"{_TAKES}    {stored}\n")
+    assert _refused(tmp_path) == []
+    assert "processor.py:8: an answer goes on as a whole, maybe with" in "\n".join(
+        unclear(tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    "told", ["assert isinstance(answer, dict)", "if not answer: log.info('%s', answer)"]
+)
+def test_an_answer_that_is_only_looked_at_loses_what_is_not_read(tmp_path: Path, told: str) -> None:
+    (tmp_path / "processor.py").write_text(f"{_TAKES}    {told}\n")
     assert "reasoning of an answer is not read" in _refused(tmp_path)
+
+
+def test_a_model_whose_attributes_are_read_loses_those_that_are_not(tmp_path: Path) -> None:
+    dumped = [name for name in SOURCE.analysed if name != "tags"]
+    lines = [f"    item.{name} = answer.{name} or ''" for name in SOURCE.storage.columns]
+    lines += [f'    item.meta["llm_analysis"] = answer.model_dump(include={set(dumped)})']
+    taken = "    answer = Answer.model_validate_json(text)\n    put(item, answer)\n"
+    (tmp_path / "processor.py").write_text(
+        "\n".join([f"def take(item, text):\n{taken}\ndef put(item, answer):", *lines])
+    )
+    assert _refused(tmp_path) == ["tags of an answer is not read"]
+
+
+def test_an_export_of_rows_is_no_processor(tmp_path: Path) -> None:
+    cells = ", ".join(f'row["{name}"]' for name in [*SOURCE.storage.columns, "relevant", "tags"])
+    (tmp_path / "export.py").write_text(
+        f"def cells(lines):\n    for row in map(json.loads, lines):\n        yield [{cells}]\n"
+        "def again(line):\n    row = json.loads(line)\n"
+    )
+    assert _refused(tmp_path) == []
 
 
 def test_a_second_model_of_the_table_may_have_less_of_it(checkout: Path) -> None:

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
-from driver.task.check import enums, processor
+from driver.task.check import enums
+from driver.task.check.answer_object import parses
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
 from driver.task.check.values import (
@@ -35,7 +36,7 @@ def compare(source: Source, code: Code) -> Compared:
     """
     by_name = {field.name: field for field in source.fields}
     findings, checked = list[Finding](), 0
-    used = {name for _, tree in code.modules if processor.parses(tree) for name in _named(tree)}
+    used = {name for _, tree in code.modules if parses(tree) for name in _named(tree)}
     for model in code.each_class():
         attributes = code.inherited(model)
         shared = by_name.keys() & attributes.keys()
