@@ -148,3 +148,62 @@ def test_an_enum_that_the_api_gives_breaks_though_an_edit_has_it_too(tmp_path: P
     assert _refused(tmp_path) == ["enum Urgency does not know medium, of priority"]
     [found] = findings(tmp_path)
     assert found.edit
+
+
+_MODEL = "class Item({}):\n    __tablename__ = 'items'\n"
+_MIXIN = "class Texts:\n    summary = Column(Text)\n"
+_NOT_FOLLOWED = {
+    "a package's": ("from shared import Texts\n", "Texts, Base", "Texts, a base of Item"),
+    "computed": ("", "*MIXINS, Base", "*MIXINS, a base of Item"),
+    "built on": ("Base = declarative_base(cls=Texts)\n", "Base", "Base, a base of Item"),
+    "two": (_MIXIN, "Texts, Base", "2 classes are called Texts"),
+    "declared": (
+        "class Words:\n    @declared_attr\n    def summary(cls):\n        return text()\n",
+        "Words, Base",
+        "models.py:4 is not followed",
+    ),
+    "if": (
+        "class Words:\n    if WIDE:\n        summary = Column(Text)\n",
+        "Words, Base",
+        "models.py:3 is not followed",
+    ),
+}
+
+
+def _model_of(checkout: Path, head: str, bases: str, body: str) -> None:
+    code = f"Base = declarative_base()\n{head}{_MODEL.format(bases)}{body}"
+    (checkout / "models.py").write_text(code)
+
+
+@pytest.mark.parametrize("name", _NOT_FOLLOWED)
+def test_a_column_that_may_be_elsewhere_is_not_compared(tmp_path: Path, name: str) -> None:
+    head, bases, why = _NOT_FOLLOWED[name]
+    if name == "two":
+        (tmp_path / "others.py").write_text("class Texts:\n    pass\n")
+        (tmp_path / "more.py").write_text(head)
+        head = "from .more import Texts\n"
+    _model_of(tmp_path, head, bases, "    meta = Column('metadata', JSON)\n")
+    assert _refused(tmp_path) == []
+    assert f"detailed_analysis, priority, summary: {why}" in "\n".join(unclear(tmp_path))
+
+
+def test_a_column_that_is_nowhere_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text("class Base:\n    pass\n")
+    head = (
+        "class Named(Base):\n    @declared_attr\n    def __tablename__(cls):\n        return 'a'\n"
+    )
+    _model_of(tmp_path, head, "Named, AsyncAttrs", "    meta = Column('metadata', JSON)\n")
+    assert "Item has no column summary" in _refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        'Column(name="metadata", type_=JSON)',
+        'mapped_column(JSON, name="metadata")',
+        'deferred(Column("metadata", JSON))',
+    ],
+)
+def test_a_column_is_named_in_each_way(checkout: Path, column: str) -> None:
+    change(checkout, MODELS, 'mapped_column("metadata", JSON, default=dict)', column)
+    assert findings(checkout) == []
