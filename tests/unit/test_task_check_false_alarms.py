@@ -123,6 +123,40 @@ def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
     assert all(("a person's edit" in each.leads_to) != shown for each in found)
 
 
+@pytest.mark.parametrize(
+    "more",
+    ["    model_config = ConfigDict(extra='allow')", "    why: str = Field(alias='reasoning')"],
+)
+def test_a_model_that_keeps_a_field_otherwise_loses_none(tmp_path: Path, more: str) -> None:
+    kept = "".join(f"    {name}: Any\n" for name in SOURCE.analysed if name != "reasoning")
+    (tmp_path / "processor.py").write_text(
+        f"class Analysis(BaseModel):\n{kept}{more}\nAnalysis.model_validate_json(text)\n"
+    )
+    assert _refused(tmp_path) == []
+
+
+_OTHERS = {
+    "MailNotification": "summary tags priority:Literal['urgent','normal']",
+    "Ticket": "summary priority:Literal['high','normal'] tags",
+    "UrgentDigestEntry": "title summary priority:Literal['high']",
+    "TagSuggestion": "tags reasoning",
+}
+
+
+@pytest.mark.parametrize("name", _OTHERS)
+def test_a_model_with_half_of_the_fields_is_another_and_is_not_edited(
+    tmp_path: Path, name: str
+) -> None:
+    fields = [f"    {each if ':' in each else f'{each}: str'}" for each in _OTHERS[name].split()]
+    body = "\n".join([f"class {name}(BaseModel):", *fields])
+    (tmp_path / "a.py").write_text(f"{body}\n{name}(**json.loads(text))\n")
+    members = "; ".join(f"{each}: string" for each in ("summary", "tags"))
+    (tmp_path / "a.ts").write_text(f"interface {name} {{ {members}; priority: 'urgent' }}\n")
+    found = findings(tmp_path)
+    assert {each.severity for each in found} == {Severity.DIFFERS}
+    assert not [each.differs for each in found if each.edit or "no field" in each.differs]
+
+
 def test_a_model_of_something_else_may_be_narrower(tmp_path: Path) -> None:
     fields = (
         '    summary: str = Field(max_length=80)\n    priority: Literal["high", "low"]\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tree_sitter import Node
 
@@ -29,6 +30,7 @@ from driver.task.check.values import (
     lacking,
     missing_fields,
     unknown_values,
+    wanted_fields,
 )
 from driver.task.render.types import typed
 from driver.task.shape import Field, Kind
@@ -48,11 +50,13 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
         findings += [_absent(scripts, shape, field) for field in _missing(source, scripts, shape)]
         if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
             continue
+        ours = bool(wanted_fields(source, members, shape.name))
         for each in shape.members:
             if (field := by_name.get(each.name)) is not None:
                 checked += 1
                 for known in _named_by(scripts, shape.part, each):
-                    findings += _unknown(field, known, seen)
+                    found = _unknown(field, known, seen)
+                    findings += found if ours else (replace(one, edit=None) for one in found)
     for field in source.fields:
         choice = choice_of(field.shape)
         for known in scripts.values.get(choice.name, []) if choice else ():

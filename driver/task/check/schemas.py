@@ -18,6 +18,7 @@ from driver.task.check.values import (
     longest,
     missing_fields,
     too_short,
+    wanted_fields,
 )
 from driver.task.render.api_schemas import annotation
 from driver.task.shape import Field, Kind, Shape
@@ -26,6 +27,8 @@ from driver.task.source import Source
 PLACE = "schemas"
 _ROOTS = ("BaseModel", "SQLModel")
 _LIMITS = "max_length"
+_ALIASES = frozenset({"alias", "validation_alias"})
+_ALLOW = frozenset({"'allow'", "Extra.allow"})
 
 
 def compare(source: Source, code: Code) -> Compared:
@@ -38,20 +41,16 @@ def compare(source: Source, code: Code) -> Compared:
     findings, checked = list[Finding](), 0
     used = {name for _, tree in code.modules if parses(tree) for name in _named(tree)}
     for model in code.each_class():
-        attributes = code.inherited(model)
-        shared = by_name.keys() & attributes.keys()
+        shared = by_name.keys() & _filled(code, model)
         if len(shared) < 2 or is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
             continue
-        mostly = len(shared) > len(missing_fields(source, attributes, model.name))
+        mostly = bool(wanted_fields(source, shared, model.name))
         made = [each for each in code.each_class() if model in code.lineage(each)]
         parsed = any(each.name in used for each in made)
         given = any(is_named(each.name, SHOWN) for each in made)
-        reads = parsed and not is_named(model.name, SHOWN)
+        reads = parsed and not is_named(model.name, SHOWN) and not _keeps_others(code, model)
         reads = reads and len({*source.analysed} & shared) >= 2
-        findings += [
-            _absent(model, field, reads=reads, mostly=mostly)
-            for field in _missing(source, code, model)
-        ]
+        findings += [_absent(model, field, reads=reads) for field in _missing(source, code, model)]
         sure = mostly and (parsed or given) and not is_named(model.name, UPDATES)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
@@ -71,10 +70,33 @@ def _named(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
+def _filled(code: Code, model: Class) -> set[str]:
+    """Return the names that a model's fields are filled by: their own, and their aliases."""
+    attributes = code.inherited(model)
+    return {*attributes} | {
+        inner.value
+        for each in attributes.values()
+        for expression in (each.annotation, each.value)
+        for node in (ast.walk(expression) if expression is not None else ())
+        if isinstance(node, ast.keyword) and node.arg in _ALIASES
+        for inner in ast.walk(node.value)
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+    }
+
+
+def _keeps_others(code: Code, model: Class) -> bool:
+    """Return whether a model keeps what it has no field for: its `extra` is "allow" somewhere."""
+    return any(
+        isinstance(node, ast.Constant | ast.Attribute) and ast.unparse(node) in _ALLOW
+        for each in code.lineage(model)
+        for node in ast.walk(each.node)
+    )
+
+
 def _missing(source: Source, code: Code, model: Class) -> list[Field]:
     """Return the fields that a model lacks, and none of its bases: those are named themselves."""
     own, *bases = (
-        missing_fields(source, code.inherited(each), each.name) for each in code.lineage(model)
+        missing_fields(source, _filled(code, each), each.name) for each in code.lineage(model)
     )
     return [field for field in own if not any(field in base for base in bases)]
 
@@ -103,24 +125,17 @@ def _in_doubt(found: Finding) -> Finding:
     return replace(found, leads_to=effect, severity=Severity.DIFFERS, edit=None)
 
 
-def _absent(model: Class, field: Field, *, reads: bool, mostly: bool) -> Finding:
-    """Return a missing field; of a model without most fields, which may be of something else.
-
-    `reads`: it is what answers are read with.
-    """
-    if not mostly:
-        effect = f"{field.name} is left out by what is made with it, if that is an answer"
-    elif reads:
-        effect = f"pydantic drops {field.name} of each answer: it is never stored"
-    else:
-        effect = f"the API does not give {field.name} to pages"
+def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
+    """Return a missing field; `reads`: the model is what answers are read with."""
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
-        effect,
+        f"pydantic drops {field.name} of each answer: it is never stored"
+        if reads
+        else f"the API does not give {field.name} to pages",
         f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
-        Severity.BREAKS if reads and mostly else Severity.DIFFERS,
-        _adding(model, field) if mostly else None,
+        Severity.BREAKS if reads else Severity.DIFFERS,
+        _adding(model, field),
     )
 
 
