@@ -183,9 +183,17 @@ def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -
     (tmp_path / "a.py").write_text(
         'NOTIFY_PRIORITIES = ("high",)\nVALID_PRIORITIES = {"high", "low"}\n'
         'ALL_PRIORITIES = [*NOTIFY_PRIORITIES, "low"]\nREPRIORITIZED = ["high"]\n'
+        'VALID_QUEUE_PRIORITIES = ("high", "default", "low")\n'
+        'ALLOWED_PRIORITIES_FOR_PUSH = {"high", "medium"}\n_KNOWN_PRIORITY = ["high"]\n'
     )
     found = [(each.place, each.severity.value, bool(each.edit)) for each in findings(tmp_path)]
-    assert found == [("a.py:1", "differs", False), ("a.py:2", "breaks", True)]
+    assert sorted(found) == [
+        ("a.py:1", "differs", False),
+        ("a.py:2", "breaks", True),
+        ("a.py:5", "differs", False),
+        ("a.py:6", "differs", False),
+        ("a.py:7", "breaks", True),
+    ]
 
 
 def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
-_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_")
-"""How constants begin that hold every value."""
+_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_(.+)")
+"""How constants are called that hold every value of what they name, and nothing more."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,9 @@ def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
     """Yield what is an enum of a field's by its name, and holds one of its values.
 
     That is a class named like the task's, which is in doubt while no column or schema refers to it
-    (`named_by`), and a collection in capitals such as VALID_PRIORITIES;
-    one such as NOTIFY_PRIORITIES may hold some of the values only, and is in doubt.
+    (`named_by`), and a collection in capitals such as VALID_PRIORITIES; one such as
+    NOTIFY_PRIORITIES, or VALID_QUEUE_PRIORITIES, may hold some of the values only or be another's,
+    and is in doubt.
     """
     for field in source.fields:
         choice = choice_of(field.shape)
@@ -153,7 +154,7 @@ def _constants(code: Code, *words: str) -> Iterator[Known]:
     for file, tree in code.modules:
         for name, value in _capitals(tree):
             if _is_named_after(name, *words) and _is_whole(value):
-                sure = _WHOLE.match(name) is not None
+                sure = _is_all_of(name, *words)
                 listed = _listed(file, value, name, texts_in(value))
                 yield from (replace(known, sure=sure) for known in listed)
 
@@ -198,6 +199,17 @@ def _is_named_after(name: str, *words: str) -> bool:
     """Return whether a constant's name has a word of others', in the singular or plural."""
     parts = {_stem(part) for word in words for part in word.split("_") if len(part) >= 3}
     return not parts.isdisjoint(_stem(part) for part in name.split("_"))
+
+
+def _is_all_of(name: str, *words: str) -> bool:
+    """Return whether a constant is called VALID_, ALLOWED_, … and what it is of, in the plural."""
+    named = _WHOLE.fullmatch(name)
+    return named is not None and _stem(named[2]) in {_stem(_snake(word)) for word in words}
+
+
+def _snake(name: str) -> str:
+    """Return the name of a class as one of a field is written: `news_kind` of NewsKind."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _stem(word: str) -> str:
