@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +18,12 @@ from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch, script
+from driver.task.check import patch, schemas, script
 from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
+from driver.task.check.python_code import Code
+from driver.task.source import Source
+from tasks import Column
 from tests.unit.checkout import (
     ENUMS,
     MISSING,
@@ -24,11 +31,13 @@ from tests.unit.checkout import (
     RENAMED,
     SCHEMAS,
     SHORTER,
+    SOURCE,
     TYPES,
     change,
     findings,
     unclear,
 )
+from tests.unit.edited_task import with_deadline
 
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
 
@@ -127,6 +136,45 @@ def test_every_mechanical_difference_of_other_styles_is_taken(tmp_path: Path) ->
     assert {each.differs for each in findings(checkout)} == {
         each.differs for each in before if not each.edit
     }
+
+
+_WITH_DATE = Source(
+    replace(
+        with_deadline(),
+        storage=replace(SOURCE.storage, columns={**SOURCE.storage.columns, "deadline": Column()}),
+    )
+)
+_ITEM = (
+    "class ItemResponse(BaseModel):\n    model_config = {'from_attributes': True}\n"
+    "    summary: str\n    detailed_analysis: str\n    assigned_aks: list\n    priority: str\n"
+)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from pydantic import (\n    BaseModel,\n)  # models\n",
+        "from datetime import date, datetime\nfrom pydantic import BaseModel\n",
+    ],
+)
+def test_a_date_that_a_patch_adds_takes_what_a_date_column_gives(tmp_path: Path, head: str) -> None:
+    (tmp_path / "schemas.py").write_text(head + _ITEM)
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    patched = tmp_path / "patched.py"
+    patched.write_bytes(patch.applied((head + _ITEM).encode(), found.edits))
+    made = runpy.run_path(str(patched))["ItemResponse"]
+    kept = {"summary": "", "detailed_analysis": "", "assigned_aks": [], "priority": "none"}
+    row = SimpleNamespace(**kept, deadline=date(2026, 3, 31))
+    assert made.model_validate(row).deadline == row.deadline
+
+
+@pytest.mark.parametrize(
+    "head", ["", "from pydantic import BaseModel\nfrom whenever import date\n"]
+)
+def test_a_date_that_cannot_be_imported_is_left_to_people(tmp_path: Path, head: str) -> None:
+    (tmp_path / "schemas.py").write_text(head + _ITEM)
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    assert (found.differs, found.edits) == ("ItemResponse has no field deadline", ())
 
 
 def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:

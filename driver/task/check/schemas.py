@@ -50,7 +50,10 @@ def compare(source: Source, code: Code) -> Compared:
         given = any(is_named(each.name, SHOWN) for each in made)
         reads = parsed and not is_named(model.name, SHOWN) and not _keeps_others(code, model)
         reads = reads and len({*source.analysed} & shared) >= 2
-        findings += [_absent(model, field, reads=reads) for field in _missing(source, code, model)]
+        findings += [
+            _absent(source, code, model, field, reads=reads)
+            for field in _missing(source, code, model)
+        ]
         sure = mostly and (parsed or given) and not is_named(model.name, UPDATES)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
@@ -125,8 +128,9 @@ def _in_doubt(found: Finding) -> Finding:
     return replace(found, leads_to=effect, severity=Severity.DIFFERS, edit=None)
 
 
-def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
+def _absent(source: Source, code: Code, model: Class, field: Field, *, reads: bool) -> Finding:
     """Return a missing field; `reads`: the model is what answers are read with."""
+    edits = _adding(source, code, model, field)
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
@@ -135,16 +139,49 @@ def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
         else f"the API does not give {field.name} to pages",
         f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
         Severity.BREAKS if reads else Severity.DIFFERS,
-        _adding(model, field),
+        edits[0] if edits else None,
+        edits[1:],
     )
 
 
-def _adding(model: Class, field: Field) -> Edit | None:
-    """Return the new field behind the model's last one; None where it names unknown types."""
+def _adding(source: Source, code: Code, model: Class, field: Field) -> tuple[Edit, ...]:
+    """Return the new field behind the model's last one, and the import of its type.
+
+    () where there is no place for either. A date is one where it comes from a column, which gives
+    a `date`; the JSON value has a text.
+    """
     last = [n for n in model.node.body if isinstance(n, ast.AnnAssign)]
-    if not last:
-        return None
-    return below(model.file, last[-1], f"{field.name}: {_plain(field.shape)} | None = None")
+    is_date = field.shape.kind is Kind.DATE and field.name in source.storage.columns
+    imported = _importing_date(code, model) if is_date else ()
+    if not last or imported is None:
+        return ()
+    kind = "date" if is_date else _plain(field.shape)
+    return below(model.file, last[-1], f"{field.name}: {kind} | None = None"), *imported
+
+
+def _importing_date(code: Code, model: Class) -> tuple[Edit, ...] | None:
+    """Return the import of `date` below a module's first ones; () where it has that already.
+
+    None where the name stands for something else there, or nothing is imported.
+    """
+    [tree] = [tree for file, tree in code.modules if file is model.file]
+    bound = [each for each in map(_date_bound, ast.walk(tree)) if each]
+    if bound:
+        return () if bound == ["datetime"] else None
+    defined = [n.lineno for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    before = [node for node in imports if node.lineno < min(defined)]
+    return (below(model.file, before[-1], "from datetime import date"),) if before else None
+
+
+def _date_bound(node: ast.AST) -> str:
+    """Return what module a node takes the name `date` from, "here" where it gives it; or ""."""
+    match node:
+        case ast.ImportFrom(module=module, names=names):
+            return next((module or "here" for n in names if (n.asname or n.name) == "date"), "")
+        case ast.Name(id="date", ctx=ast.Store()) | ast.FunctionDef(name="date"):
+            return "here"
+    return ""
 
 
 def _plain(shape: Shape) -> str:
