@@ -325,3 +325,21 @@ def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
     assert findings(tmp_path) == []
     (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
     assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ("", '"high" | "medium" | "low" | null'),
+        ("import type { Priority } from './enums'\n", "Priority | null"),
+        ("import { Priority as Old } from './enums'\n", '"high" | "medium" | "low" | null'),
+    ],
+)
+def test_a_type_is_named_only_where_its_file_has_the_name(
+    tmp_path: Path, head: str, kind: str
+) -> None:
+    (tmp_path / "enums.ts").write_text("export type Priority = 'high' | 'medium' | 'low'\n")
+    members = "  summary: string\n  detailed_analysis: string\n  assigned_aks: string[]\n"
+    (tmp_path / "item.ts").write_text(f"{head}export interface Item {{\n{members}}}\n")
+    [found] = findings(tmp_path)
+    assert [each.text for each in found.edits] == [f"\n  priority: {kind}"]

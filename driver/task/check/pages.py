@@ -170,14 +170,15 @@ def _member_name(text: Node) -> str:
 
 
 def _absent(scripts: Scripts, shape: Shape, field: Field) -> Finding:
-    line = f"{field.name}: {_typed(scripts, field.shape)}"
+    there = scripts.names_in(shape.part.file)
+    line = f"{field.name}: {typed(_written_out(field.shape, there))}"
     return Finding(
         shape.part.place(shape.node),
         f"{shape.name} has no field {field.name}",
         f"pages cannot use {field.name}: tsc refuses it, so it is not shown",
         f"Add `{line}`.",
         Severity.DIFFERS,
-        _member_below(shape, line),
+        _member_below(shape, line) if _objects(field.shape) <= there else None,
     )
 
 
@@ -193,12 +194,16 @@ def _member_below(shape: Shape, line: str) -> Edit | None:
     return part.below(node, f"{line}{rest.strip().decode()}")
 
 
-def _typed(scripts: Scripts, shape: TaskShape) -> str:
-    """Return the type, with the values themselves where no type of the enum's name is there."""
-    choice = choice_of(shape)
-    if choice is None or scripts.only(choice.name) is not None:
-        return typed(shape)
-    union = " | ".join(f'"{each.value}"' for each in choice.choices)
-    if shape.kind is Kind.LIST:
-        return f"({union})[]"
-    return f"{union} | null" if shape.nullable else union
+def _written_out(shape: TaskShape, there: set[str]) -> TaskShape:
+    """Return a shape that names an enum only where its file has that name: else its values."""
+    if shape.entry is not None:
+        return replace(shape, entry=_written_out(shape.entry, there))
+    known = shape.kind is not Kind.CHOICE or shape.name in there
+    return shape if known else replace(shape, name="")
+
+
+def _objects(shape: TaskShape) -> set[str]:
+    """Return the names of the objects in a shape, which cannot be written out."""
+    if shape.entry is not None:
+        return _objects(shape.entry)
+    return {shape.name} if shape.kind is Kind.OBJECT else set()
