@@ -101,6 +101,14 @@ _DRIFTS = {
             "whole batch",
         ),
     ),
+    "a list in a column of numbers": (
+        (MODELS, "mapped_column(JSON, default=list)", "mapped_column(Integer)"),
+        (MODELS, "assigned_aks", Severity.BREAKS, "is Integer, and an answer has list", "batch"),
+    ),
+    "an enum of another name": (
+        (MODELS, "String(20)", "PgEnum('none', 'low', 'high', name='urgency')"),
+        (MODELS, "priority", Severity.BREAKS, "Enum does not know medium", "page is an error"),
+    ),
     "no column": (
         (MODELS, "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n", ""),
         (

@@ -9,7 +9,7 @@ import pytest
 from driver.task.check import openapi
 from driver.task.check.finding import Severity
 from driver.task.render import parser
-from tests.unit.checkout import MODELS, SOURCE, change, findings, unclear
+from tests.unit.checkout import ENUMS, MODELS, SOURCE, change, findings, unclear
 
 
 def _refused(checkout: Path) -> list[str]:
@@ -241,3 +241,16 @@ def test_a_column_that_is_nowhere_is_lost(tmp_path: Path) -> None:
 def test_a_column_is_named_in_each_way(checkout: Path, column: str) -> None:
     change(checkout, MODELS, 'mapped_column("metadata", JSON, default=dict)', column)
     assert findings(checkout) == []
+
+
+def test_an_enum_that_takes_other_values_is_in_doubt(checkout: Path) -> None:
+    taken = "\n\n    @classmethod\n    def _missing_(cls, value):\n        return cls.LOW"
+    change(checkout, ENUMS, '    MEDIUM = "medium"\n', "")
+    change(checkout, ENUMS, '    NONE = "none"', f'    NONE = "none"{taken}')
+    assert [each.severity for each in findings(checkout)] == [Severity.DIFFERS]
+
+
+def test_a_column_of_a_type_of_the_backends_own_is_not_compared(checkout: Path) -> None:
+    change(checkout, MODELS, "String(20)", 'ChoiceEnum("urgency", Priority)')
+    change(checkout, MODELS, "mapped_column(JSON, default=list)", "mapped_column(ARRAY(Integer))")
+    assert _refused(checkout) == []

@@ -20,6 +20,12 @@ _WITHOUT_COLUMNS = frozenset(
     | {"declarative_base", "generate_base", "Model", "Generic", "ABC", "Protocol", "object"}
 )
 """Bases that are no class of a checkout's, or calls that make one."""
+_OTHERS = frozenset(
+    {"Integer", "BigInteger", "SmallInteger", "INTEGER", "BIGINT", "SMALLINT", "Float", "Numeric"}
+    | {"Boolean", "Date", "DateTime"}
+)
+_WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
+"""What these types do not hold."""
 _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
@@ -39,7 +45,8 @@ def compare(source: Source, code: Code) -> Compared:
     ]
     known = {name for _, columns in mapped for name in columns}
     fullest, _ = max(mapped, key=lambda each: len(source.storage.columns.keys() & each[1].keys()))
-    missing = {*source.storage.columns, source.storage.analysis[0]} - known
+    root = source.storage.analysis[:1] if source.analysed else ()
+    missing = {*source.storage.columns, *root} - known
     if missing and (reasons := dict.fromkeys(_not_followed(code, models, missing))):
         named = ", ".join(sorted(missing))
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
@@ -57,6 +64,7 @@ def _of_column(
     source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
     yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
+    yield from _of_another_type(field, column)
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for node in _type_calls(column):
@@ -75,6 +83,23 @@ def _of_column(
                 else instead(column.file, argument, str(_room(source, field, needed)))
             )
             yield too_short(column.file.at(column.line), field, length, needed, edit)
+
+
+def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
+    """Yield that a text, list or object has a column of numbers or days; an enum may be mapped."""
+    call = column.value
+    if field.shape.kind not in _WORDS or not isinstance(call, ast.Call):
+        return
+    types = {last_name(each) for each in (*call.args, *(k.value for k in call.keywords))}
+    held = ", ".join(sorted(types & _OTHERS))
+    if last_name(call) in _CALLS and held and "ForeignKey" not in types:
+        yield Finding(
+            column.file.at(column.line),
+            f"{field.name} is {held}, and an answer has {field.shape.limits()}",
+            "the database refuses it, and a bulk reprocess loses its whole batch",
+            "Give it the type that `driver task render` does (columns.py), with a migration.",
+            Severity.BREAKS,
+        )
 
 
 def _room(source: Source, field: Field, needed: int) -> int:

@@ -21,6 +21,8 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
+_ENUM_TYPE = re.compile("[A-Z][A-Za-z]*Enum|Enum|ENUM")
+"""How SQLAlchemy's types of enums are called where they are imported: Enum, ENUM, SAEnum."""
 _WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_(.+)")
 """How constants are called that hold every value of what they name, and nothing more."""
 
@@ -89,9 +91,10 @@ def named_by(code: Code, field: Field, attribute: Attribute) -> list[Known]:
 def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known]:
     if isinstance(node, ast.Subscript) and last_name(node) == "Literal":
         yield from _listed(attribute.file, node, "Literal", texts_in(node))
-    elif isinstance(node, ast.Call) and last_name(node) == "Enum":
+    elif isinstance(node, ast.Call) and _ENUM_TYPE.fullmatch(last_name(node)):
         texts = [each for each in node.args if isinstance(each, ast.Constant)]
-        yield from _listed(attribute.file, node, "the column's Enum", texts)
+        if len(texts) == len(node.args) > 1:  # else it may be a type of the backend's own
+            yield from _listed(attribute.file, node, "the column's Enum", texts)
     elif isinstance(node, ast.Name | ast.Attribute):
         enum = code.only(last_name(node), attribute.file)
         if enum is not None and enum.is_enum:
@@ -117,14 +120,17 @@ def _names(annotation: ast.expr) -> Iterator[ast.expr]:
 
 def of_class(enum: Class) -> Iterator[Known]:
     """Yield what an enum's class knows, where its members are texts."""
-    members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
+    body = enum.node.body
+    members = [n for n in body if isinstance(n, ast.Assign)]
     if members and len(enum.values) == len(members):
         taken = frozenset(each.name for each in enum.attributes)
-        holder, first = f"enum {enum.name}", enum.node.body[0]
+        holder, first = f"enum {enum.name}", body[0]
         indent = enum.file.indent(enum.file.offset(first.lineno, 0)).encode()
         one_line = len(indent) < first.col_offset
         line = enum.node.lineno
-        yield Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
+        found = Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
+        takes_others = any(isinstance(n, ast.FunctionDef) and n.name == "_missing_" for n in body)
+        yield replace(found, sure=not takes_others)
 
 
 def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:

@@ -59,7 +59,9 @@ def compare(source: Source, code: Code) -> Compared:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
                 known = enums.named_by(code, field, attribute)
-                findings += enums.compare((field, replace(each, sure=sure)) for each in known)
+                findings += enums.compare(
+                    (field, replace(each, sure=sure and each.sure)) for each in known
+                )
                 findings += _limits(source, field, attribute, sure=sure)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
