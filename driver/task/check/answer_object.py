@@ -52,12 +52,29 @@ class AnswerObject:
         """Return the first line where such an object as a whole goes where it is not followed.
 
         It is given to a call, spread, copied, iterated, returned, stored, or asked for a key that
-        no text names. None: what the module looks up in it by name is all that it has of it.
+        no text names; so is its JSON. None: what the module reads by name is all that it has of it.
         """
-        objects = (node for node in ast.walk(self.tree) if self._is_ours(node))
-        return min(
-            (node.lineno for node in objects if not self._stays(self._made_of(node))), default=None
-        )
+        lines = [
+            node.lineno
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.expr | ast.stmt)
+            if self._hands_json_on(node)
+            or (self._is_ours(node) and not self._stays(self._made_of(node)))
+        ]
+        return min(lines, default=None)
+
+    def _hands_json_on(self, node: ast.AST) -> bool:
+        """Return whether a statement is a call that is given a text which is parsed here."""
+        match node:
+            case (
+                ast.Expr(value=ast.Call() as call)
+                | ast.Expr(value=ast.Await(value=ast.Call() as call))
+            ):
+                given = [each for each in call.args if isinstance(each, ast.Name)]
+                return any(
+                    each.id in self._json and not self._is_told(call, each) for each in given
+                )
+        return False
 
     def _read_by(self, node: ast.expr) -> list[str]:
         match node:
@@ -83,6 +100,17 @@ class AnswerObject:
     def _above(self) -> dict[ast.AST, ast.AST]:
         """What each node stands in."""
         return {inner: node for node in ast.walk(self.tree) for inner in ast.iter_child_nodes(node)}
+
+    @cached_property
+    def _json(self) -> frozenset[str]:
+        """What the texts are called that are parsed."""
+        return frozenset(
+            each.id
+            for node in ast.walk(self.tree)
+            if _is_parser(node)
+            for each in node.args
+            if isinstance(each, ast.Name)
+        )
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -136,7 +164,7 @@ class AnswerObject:
         """Return whether an attribute of an object, or the call of it, gives what it names only."""
         call = self._above[of]
         if not isinstance(call, ast.Call) or call.func is not of:
-            return True
+            return of.attr in self.fields
         if of.attr in _DUMPS:
             return any(each.arg == "include" and texts_in(each.value) for each in call.keywords)
         return of.attr == "keys" or bool(of.attr in _LOOKS_UP and _texts(call.args[:1]))

@@ -20,6 +20,8 @@ _WITHOUT_COLUMNS = frozenset(
     | {"declarative_base", "generate_base", "Model", "Generic", "ABC", "Protocol", "object"}
 )
 """Bases that are no class of a checkout's, or calls that make one."""
+_DECORATORS = frozenset({"mapped", "mapped_as_dataclass", "dataclass", "as_declarative", "final"})
+"""Those of a class that add no column to it."""
 _OTHERS = frozenset(
     {"Integer", "BigInteger", "SmallInteger", "INTEGER", "BIGINT", "SMALLINT", "Float", "Numeric"}
     | {"Boolean", "Date", "DateTime"}
@@ -149,19 +151,38 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
                 yield f"{ast.unparse(base)}, a base of {each.name}, is not in the checkout"
             elif len(same) > 1 and there & missing:
                 yield f"{len(same)} classes are called {ast.unparse(base)}"
+        body: list[ast.expr | ast.stmt] = [*each.node.decorator_list, *each.node.body]
         yield from (
             f"{each.file.at(node.lineno)} is not followed"
-            for node in each.node.body
-            if not isinstance(node, ast.Assign | ast.AnnAssign) and _may_add(node, missing)
+            for node in body
+            if _may_add(node, missing)
         )
+    names = {each.name for each in models}
+    yield from (
+        f"{file.at(node.lineno)} is not followed"
+        for file, tree in code.modules
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if node.attr in missing and last_name(node.value) in names
+    )
 
 
-def _may_add(node: ast.stmt, missing: set[str]) -> bool:
-    """Return whether a declared attribute, or a statement around others, may make a column."""
+def _may_add(node: ast.stmt | ast.expr, missing: set[str]) -> bool:
+    """Return whether a decorator, or a statement that is no plain assignment, may make a column.
+
+    So does a table that is read from the database (`autoload_with`).
+    """
+    if isinstance(node, ast.expr):
+        return last_name(node) not in _DECORATORS
     inner = [*ast.walk(node)]
     if isinstance(node, ast.FunctionDef):
         names = {last_name(each) for each in inner if isinstance(each, ast.Name | ast.Attribute)}
         return "declared_attr" in names and (node.name in missing or not _CALLS.isdisjoint(names))
+    match node:
+        case ast.AnnAssign() | ast.Assign(targets=[ast.Name()]):
+            said = {each.value for each in inner if isinstance(each, ast.Constant)}
+            said |= {each.arg for each in inner if isinstance(each, ast.keyword)}
+            return "autoload_with" in said
     return any(isinstance(each, ast.Call) and last_name(each) in _CALLS for each in inner)
 
 

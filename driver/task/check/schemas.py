@@ -28,7 +28,11 @@ PLACE = "schemas"
 _ROOTS = ("BaseModel", "SQLModel")
 _LIMITS = "max_length"
 _ALIASES = frozenset({"alias", "validation_alias"})
-_ALLOW = frozenset({"'allow'", "Extra.allow"})
+_CHANGES = frozenset(
+    {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
+    | {"BeforeValidator", "WrapValidator", "PlainValidator"}
+)
+"""What a model's `extra` and the modes of its validators are called, and validators themselves."""
 
 
 def compare(source: Source, code: Code) -> Compared:
@@ -48,13 +52,15 @@ def compare(source: Source, code: Code) -> Compared:
         made = [each for each in code.each_class() if model in code.lineage(each)]
         parsed = any(each.name in used for each in made)
         given = any(is_named(each.name, SHOWN) for each in made)
-        reads = parsed and not is_named(model.name, SHOWN) and not _keeps_others(code, model)
+        changed = _is_changed_before(code, model)
+        reads = parsed and not is_named(model.name, SHOWN) and not changed
         reads = reads and len({*source.analysed} & shared) >= 2
         findings += [
             _absent(source, code, model, field, reads=reads)
             for field in _missing(source, code, model)
         ]
-        sure = mostly and (parsed or given) and not is_named(model.name, UPDATES)
+        sure = mostly and (parsed or given) and not changed
+        sure = sure and not is_named(model.name, UPDATES)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
@@ -89,13 +95,15 @@ def _filled(code: Code, model: Class) -> set[str]:
     }
 
 
-def _keeps_others(code: Code, model: Class) -> bool:
-    """Return whether a model keeps what it has no field for: its `extra` is "allow" somewhere."""
-    return any(
-        isinstance(node, ast.Constant | ast.Attribute) and ast.unparse(node) in _ALLOW
-        for each in code.lineage(model)
-        for node in ast.walk(each.node)
-    )
+def _is_changed_before(code: Code, model: Class) -> bool:
+    """Return whether a model keeps what it has no field for, or changes values before it looks."""
+    for node in (node for each in code.lineage(model) for node in ast.walk(each.node)):
+        match node:
+            case ast.Constant() | ast.Name() | ast.Attribute() if ast.unparse(node) in _CHANGES:
+                return True
+            case ast.keyword(arg="pre"):  # of pydantic 1
+                return True
+    return False
 
 
 def _missing(source: Source, code: Code, model: Class) -> list[Field]:
