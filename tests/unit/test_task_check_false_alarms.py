@@ -40,6 +40,8 @@ _WHOLE = {
     "helpers": 'meta["llm_analysis"] = {"tags": as_list(answer, "tags")}',
     "module": "store_analysis(item, answer)",
     "return": "return answer",
+    "part": 'meta["llm_analysis"] = answer.analysis',
+    "text": "store_analysis(item, text)",
     "dump": 'meta["llm_analysis"] = Answer(**answer).model_dump(exclude={"summary"})',
 }
 
@@ -125,7 +127,11 @@ def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    ["    model_config = ConfigDict(extra='allow')", "    why: str = Field(alias='reasoning')"],
+    [
+        "    model_config = ConfigDict(extra='allow')",
+        "    why: str = Field(alias='reasoning')",
+        "    @model_validator(mode='before')\n    def moved(cls, said): ...",
+    ],
 )
 def test_a_model_that_keeps_a_field_otherwise_loses_none(tmp_path: Path, more: str) -> None:
     kept = "".join(f"    {name}: Any\n" for name in SOURCE.analysed if name != "reasoning")
@@ -202,6 +208,22 @@ _NOT_FOLLOWED = {
         "models.py:3 is not followed",
     ),
 }
+
+
+_BESIDE = {
+    "Item.summary = Column(Text)": ("", "    meta = Column('metadata', JSON)\n", "models.py:6"),
+    "": ("@with_texts\n", "    meta = Column('metadata', JSON)\n", "models.py:2"),
+    "pass": ("", "    meta, summary = Column('metadata', JSON), Column(Text)\n", "models.py:4"),
+    "...": ("", "    __table_args__ = {'autoload_with': engine}\n", "models.py:4"),
+}
+
+
+@pytest.mark.parametrize("after", _BESIDE)
+def test_a_column_that_may_be_made_otherwise_is_not_compared(tmp_path: Path, after: str) -> None:
+    head, body, where = _BESIDE[after]
+    _model_of(tmp_path, head, "Base", f"{body}\n{after}\n")
+    assert _refused(tmp_path) == []
+    assert f"{where} is not followed" in "\n".join(unclear(tmp_path))
 
 
 def _model_of(checkout: Path, head: str, bases: str, body: str) -> None:
