@@ -181,7 +181,8 @@ def test_diff_and_plan_say_what_it_costs(added: Added) -> None:
     assert "field deadline is new: it is asked for alone, for rows with relevant true" in (
         added.told.diff
     )
-    assert "label prompt" not in added.told.diff
+    assert "words on deadline alone, line" in added.told.diff
+    assert "\n  label prompt, " not in added.told.diff
     assert "train: has to be repeated" in added.told.diff
     planned = added.told.planned()
     assert [planned[name] for name in ("fetch", "label", "train")] == ["reuse", "run", "run"]

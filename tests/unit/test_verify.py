@@ -14,10 +14,10 @@ from contracts.errors import VerifyFailed, VerifyUnanswered
 from contracts.params import VerifyMetrics
 from driver import verification
 from driver.adapters.backend import Backend, ItemUnavailable
-from driver.adapters.items import analysis_of, storage_of
+from driver.adapters.items import AnswerStorage, analysis_of, storage_of
 from driver.host_stages import canaries, reanalysis, verify
 from driver.host_stages.record import Record
-from tasks import Storage, load_task
+from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
@@ -171,7 +171,7 @@ def test_a_fault_of_the_backend_is_no_verdict(
     analysed: set[str] = set()
     judged = reanalysis.judge
 
-    def come(storage: Storage, before: Row | None, after: Row) -> reanalysis.Seen:
+    def come(storage: AnswerStorage, before: Row | None, after: Row) -> reanalysis.Seen:
         analysed.add(str(after["id"]))
         return judged(storage, before, after)
 
