@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,9 @@ from pydantic import Field
 
 from contracts import files
 from contracts.errors import SettingsInvalid
+from driver.task.check import checkout as checkout_module
 from driver.task.check import openapi, outside, patch
+from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Compared, Severity
 from driver.task.source import Source
 from tasks import Column
@@ -97,6 +100,14 @@ _DRIFTS = {
             "holds 9 characters, .* may have 2500",
             "whole batch",
         ),
+    ),
+    "a list in a column of numbers": (
+        (MODELS, "mapped_column(JSON, default=list)", "mapped_column(Integer)"),
+        (MODELS, "assigned_aks", Severity.BREAKS, "is Integer, and an answer has list", "batch"),
+    ),
+    "an enum of another name": (
+        (MODELS, "String(20)", "PgEnum('none', 'low', 'high', name='urgency')"),
+        (MODELS, "priority", Severity.BREAKS, "Enum does not know medium", "page is an error"),
     ),
     "no column": (
         (MODELS, "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n", ""),
@@ -328,3 +339,39 @@ def test_code_that_cannot_be_followed_costs_its_own_place_only(checkout: Path) -
     change(checkout, TYPES, " | 'AK5'", "")
     assert [each.place for each in findings(checkout)] == [f"{TYPES}:2"]
     assert "deep.py: RecursionError: " in "\n".join(unclear(checkout))
+
+
+@pytest.mark.parametrize("limit", ["_MOST_FILES", "_MOST_BYTES", "_MOST_FOLDERS"])
+def test_a_folder_that_is_no_checkout_is_not_compared(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    change(checkout, *SHORTER)
+    monkeypatch.setattr(checkout_module, limit, 3)
+    assert findings(checkout) == []
+    assert [f"{checkout} has more than" in each for each in unclear(checkout)] == [True]
+
+
+def test_folders_may_be_nested_deeply_and_unreadable(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = checkout / "deep"
+    deep.mkdir()
+    for _ in range(1100):  # more than Python's frames
+        deep /= "a"
+        deep.mkdir()
+    scandir = os.scandir
+
+    def refused(folder: Path) -> Iterator[os.DirEntry[str]]:
+        if len(folder.parts) == len(deep.parts):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    try:
+        found = Checkout.read(checkout)
+    finally:
+        while deep != checkout:
+            deep.rmdir()
+            deep = deep.parent
+    assert len(found.files) > 5
+    assert [each[-20:] for each in found.unread] == ["a: Permission denied"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +18,12 @@ from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch, script
+from driver.task.check import patch, schemas, script
 from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
+from driver.task.check.python_code import Code
+from driver.task.source import Source
+from tasks import Column
 from tests.unit.checkout import (
     ENUMS,
     MISSING,
@@ -24,11 +31,13 @@ from tests.unit.checkout import (
     RENAMED,
     SCHEMAS,
     SHORTER,
+    SOURCE,
     TYPES,
     change,
     findings,
     unclear,
 )
+from tests.unit.edited_task import with_deadline
 
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
 
@@ -129,6 +138,45 @@ def test_every_mechanical_difference_of_other_styles_is_taken(tmp_path: Path) ->
     }
 
 
+_WITH_DATE = Source(
+    replace(
+        with_deadline(),
+        storage=replace(SOURCE.storage, columns={**SOURCE.storage.columns, "deadline": Column()}),
+    )
+)
+_ITEM = (
+    "class ItemResponse(BaseModel):\n    model_config = {'from_attributes': True}\n"
+    "    summary: str\n    detailed_analysis: str\n    assigned_aks: list\n    priority: str\n"
+)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from pydantic import (\n    BaseModel,\n)  # models\n",
+        "from datetime import date, datetime\nfrom pydantic import BaseModel\n",
+    ],
+)
+def test_a_date_that_a_patch_adds_takes_what_a_date_column_gives(tmp_path: Path, head: str) -> None:
+    (tmp_path / "schemas.py").write_text(head + _ITEM)
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    patched = tmp_path / "patched.py"
+    patched.write_bytes(patch.applied((head + _ITEM).encode(), found.edits))
+    made = runpy.run_path(str(patched))["ItemResponse"]
+    kept = {"summary": "", "detailed_analysis": "", "assigned_aks": [], "priority": "none"}
+    row = SimpleNamespace(**kept, deadline=date(2026, 3, 31))
+    assert made.model_validate(row).deadline == row.deadline
+
+
+@pytest.mark.parametrize(
+    "head", ["", "from pydantic import BaseModel\nfrom whenever import date\n"]
+)
+def test_a_date_that_cannot_be_imported_is_left_to_people(tmp_path: Path, head: str) -> None:
+    (tmp_path / "schemas.py").write_text(head + _ITEM)
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    assert (found.differs, found.edits) == ("ItemResponse has no field deadline", ())
+
+
 def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
     edits = [
         Edit("a", 3, 3, "1"),
@@ -183,9 +231,17 @@ def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -
     (tmp_path / "a.py").write_text(
         'NOTIFY_PRIORITIES = ("high",)\nVALID_PRIORITIES = {"high", "low"}\n'
         'ALL_PRIORITIES = [*NOTIFY_PRIORITIES, "low"]\nREPRIORITIZED = ["high"]\n'
+        'VALID_QUEUE_PRIORITIES = ("high", "default", "low")\n'
+        'ALLOWED_PRIORITIES_FOR_PUSH = {"high", "medium"}\n_KNOWN_PRIORITY = ["high"]\n'
     )
     found = [(each.place, each.severity.value, bool(each.edit)) for each in findings(tmp_path)]
-    assert found == [("a.py:1", "differs", False), ("a.py:2", "breaks", True)]
+    assert sorted(found) == [
+        ("a.py:1", "differs", False),
+        ("a.py:2", "breaks", True),
+        ("a.py:5", "differs", False),
+        ("a.py:6", "differs", False),
+        ("a.py:7", "breaks", True),
+    ]
 
 
 def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:
@@ -269,3 +325,21 @@ def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
     assert findings(tmp_path) == []
     (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
     assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        ("", '"high" | "medium" | "low" | null'),
+        ("import type { Priority } from './enums'\n", "Priority | null"),
+        ("import { Priority as Old } from './enums'\n", '"high" | "medium" | "low" | null'),
+    ],
+)
+def test_a_type_is_named_only_where_its_file_has_the_name(
+    tmp_path: Path, head: str, kind: str
+) -> None:
+    (tmp_path / "enums.ts").write_text("export type Priority = 'high' | 'medium' | 'low'\n")
+    members = "  summary: string\n  detailed_analysis: string\n  assigned_aks: string[]\n"
+    (tmp_path / "item.ts").write_text(f"{head}export interface Item {{\n{members}}}\n")
+    [found] = findings(tmp_path)
+    assert [each.text for each in found.edits] == [f"\n  priority: {kind}"]

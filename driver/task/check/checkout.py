@@ -24,7 +24,9 @@ _SUFFIXES = frozenset({".py", ".ts", ".tsx", ".vue", ".md", ".txt"})
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 """What ends a line for Python's parser: also a carriage return alone."""
 _LARGEST = 1 << 20  # bytes: what is longer was not written by people
-_MOST_FILES = 20_000
+_MOST_FILES = 10_000
+_MOST_FOLDERS = 30_000
+_MOST_BYTES = 32 << 20  # parsing them takes a minute: what is larger is no checkout of one backend
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Checkout:
     files: tuple[SourceFile, ...]
     unread: tuple[str, ...] = ()
     """What was left out, and why."""
+    too_large: str = ""
+    """Why nothing was read: of a part of it, one could not say what the rest has."""
 
     @classmethod
     def read(cls, root: Path) -> Checkout:
@@ -91,27 +95,21 @@ class Checkout:
                 why="backend.repository, or --repository, names a checkout of the backend's code",
             )
         files, unread = list[SourceFile](), list[str]()
-        for path in _walk(root):
-            name = path.relative_to(root).as_posix()
-            if len(files) >= _MOST_FILES:
-                unread.append(f"{root}: more than {_MOST_FILES} files; the rest was not read")
-                break
-            try:
-                found = path.stat()
-                if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-                    unread.append(f"{name}: not a regular file")
-                    continue
-                if found.st_size > _LARGEST:
-                    unread.append(f"{name}: longer than {_LARGEST >> 20} MiB")
-                    continue
-                file = SourceFile(name, path.read_bytes())
-                _ = file.text
-            except OSError as error:
-                unread.append(f"{name}: {error.strerror or error}")
-            except UnicodeDecodeError:
-                unread.append(f"{name}: not UTF-8")
-            else:
-                files.append(file)
+        size = 0
+        try:
+            for path in _walk(root, unread):
+                if (file := _file(path, path.relative_to(root).as_posix(), unread)) is not None:
+                    files.append(file)
+                    size += len(file.content)
+                    if len(files) > _MOST_FILES or size > _MOST_BYTES:
+                        raise _TooLarge
+        except _TooLarge:
+            most = (
+                f"{_MOST_FILES} files of code, {_MOST_BYTES >> 20} MiB or {_MOST_FOLDERS} folders"
+            )
+            return cls(
+                root, (), (), f"{root} has more than {most}: name the backend's folder alone"
+            )
         return cls(root, tuple(files), tuple(unread))
 
     def of(self, *suffixes: str) -> Iterator[SourceFile]:
@@ -119,14 +117,66 @@ class Checkout:
         return (file for file in self.files if file.path.endswith(suffixes))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the files in order; a link is not followed, so nothing outside is read."""
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(n for n in inner if n not in _LEFT_OUT and not n.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if path.suffix in _SUFFIXES and not _is_test(name) and not path.is_symlink():
-                yield path
+class _TooLarge(Exception):
+    """There is more in a folder than one checkout has."""
+
+
+def _file(path: Path, name: str, unread: list[str]) -> SourceFile | None:
+    """Return a file; None, with the reason in `unread`, where it cannot be read or is too long."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+            unread.append(f"{name}: not a regular file")
+            return None
+        if found.st_size > _LARGEST:
+            unread.append(f"{name}: longer than {_LARGEST >> 20} MiB")
+            return None
+        file = SourceFile(name, path.read_bytes())
+        _ = file.text
+    except OSError as error:
+        unread.append(f"{name}: {error.strerror or error}")
+    except UnicodeDecodeError:
+        unread.append(f"{name}: not UTF-8")
+    else:
+        return file
+    return None
+
+
+def _walk(root: Path, unread: list[str]) -> Iterator[Path]:
+    """Yield the files in order; raises `_TooLarge`.
+
+    No link is followed, so nothing outside is read, and no folder of another file system, such as
+    /proc. Without recursion, as `os.walk` has it in Python 3.11: folders may be nested deeply.
+    """
+    device, waiting = root.stat().st_dev, [root]
+    for _ in range(_MOST_FOLDERS):
+        if not waiting:
+            return
+        folder = waiting.pop()
+        try:
+            files, folders = _entries(folder, device)
+        except OSError as error:
+            unread.append(f"{folder.relative_to(root).as_posix()}: {error.strerror or error}")
+            continue
+        yield from files
+        waiting += reversed(folders)
+    if waiting:
+        raise _TooLarge
+
+
+def _entries(folder: Path, device: int) -> tuple[list[Path], list[Path]]:
+    """Return the files of code in a folder, and the folders to look into, in order."""
+    files, folders = list[Path](), list[Path]()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_symlink():
+            continue
+        if entry.is_dir():
+            here = entry.stat().st_dev == device
+            if here and entry.name not in _LEFT_OUT and not entry.name.startswith("."):
+                folders.append(Path(entry.path))
+        elif Path(entry.name).suffix in _SUFFIXES and not _is_test(entry.name):
+            files.append(Path(entry.path))
+    return files, folders
 
 
 def _is_test(name: str) -> bool:

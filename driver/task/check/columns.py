@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from driver.task.check import enums
 from driver.task.check.finding import Compared, Finding, Severity
@@ -15,11 +15,27 @@ from driver.task.source import Source
 
 PLACE = "table"
 _CALLS = frozenset({"Column", "mapped_column"})
+_WITHOUT_COLUMNS = frozenset(
+    {"DeclarativeBase", "DeclarativeBaseNoMeta", "MappedAsDataclass", "AsyncAttrs", "SQLModel"}
+    | {"declarative_base", "generate_base", "Model", "Generic", "ABC", "Protocol", "object"}
+)
+"""Bases that are no class of a checkout's, or calls that make one."""
+_DECORATORS = frozenset({"mapped", "mapped_as_dataclass", "dataclass", "as_declarative", "final"})
+"""Those of a class that add no column to it."""
+_OTHERS = frozenset(
+    {"Integer", "BigInteger", "SmallInteger", "INTEGER", "BIGINT", "SMALLINT", "Float", "Numeric"}
+    | {"Boolean", "Date", "DateTime"}
+)
+_WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
+"""What these types do not hold."""
 _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
 def compare(source: Source, code: Code) -> Compared:
-    """Hold every column of the task's storage against the model of its table."""
+    """Hold every column of the task's storage against the model of its table.
+
+    One is surely missing where the model's whole body, and all of its bases, can be read.
+    """
     table = source.storage.table
     models = [each for each in code.each_class() if _table_of(each) == table]
     if not models:
@@ -31,7 +47,13 @@ def compare(source: Source, code: Code) -> Compared:
     ]
     known = {name for _, columns in mapped for name in columns}
     fullest, _ = max(mapped, key=lambda each: len(source.storage.columns.keys() & each[1].keys()))
-    findings += _absent(source, fullest, known)
+    root = source.storage.analysis[:1] if source.analysed else ()
+    missing = {*source.storage.columns, *root} - known
+    if missing and (reasons := dict.fromkeys(_not_followed(code, models, missing))):
+        named = ", ".join(sorted(missing))
+        unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
+    else:
+        findings += _absent(source, fullest, known)
     for _, columns in mapped:
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
@@ -44,6 +66,7 @@ def _of_column(
     source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
     yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
+    yield from _of_another_type(field, column)
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for node in _type_calls(column):
@@ -62,6 +85,23 @@ def _of_column(
                 else instead(column.file, argument, str(_room(source, field, needed)))
             )
             yield too_short(column.file.at(column.line), field, length, needed, edit)
+
+
+def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
+    """Yield that a text, list or object has a column of numbers or days; an enum may be mapped."""
+    call = column.value
+    if field.shape.kind not in _WORDS or not isinstance(call, ast.Call):
+        return
+    types = {last_name(each) for each in (*call.args, *(k.value for k in call.keywords))}
+    held = ", ".join(sorted(types & _OTHERS))
+    if last_name(call) in _CALLS and held and "ForeignKey" not in types:
+        yield Finding(
+            column.file.at(column.line),
+            f"{field.name} is {held}, and an answer has {field.shape.limits()}",
+            "the database refuses it, and a bulk reprocess loses its whole batch",
+            "Give it the type that `driver task render` does (columns.py), with a migration.",
+            Severity.BREAKS,
+        )
 
 
 def _room(source: Source, field: Field, needed: int) -> int:
@@ -99,12 +139,75 @@ def _table_of(each: Class) -> str:
     return ""
 
 
+def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
+    """Yield why models may have missing columns all the same; of bases of one name, all count."""
+    known = [*models]
+    for each in known:  # which grows
+        for base in each.node.bases:
+            same = code.named(last_name(base), each.file)
+            known += [one for one in same if one not in known]
+            there = {_column_name(a) for one in same for a in code.inherited(one).values()}
+            if not same and not _is_without_columns(code, last_name(base)):
+                yield f"{ast.unparse(base)}, a base of {each.name}, is not in the checkout"
+            elif len(same) > 1 and there & missing:
+                yield f"{len(same)} classes are called {ast.unparse(base)}"
+        body: list[ast.expr | ast.stmt] = [*each.node.decorator_list, *each.node.body]
+        yield from (
+            f"{each.file.at(node.lineno)} is not followed"
+            for node in body
+            if _may_add(node, missing)
+        )
+    names = {each.name for each in models}
+    yield from (
+        f"{file.at(node.lineno)} is not followed"
+        for file, tree in code.modules
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if node.attr in missing and last_name(node.value) in names
+    )
+
+
+def _may_add(node: ast.stmt | ast.expr, missing: set[str]) -> bool:
+    """Return whether a decorator, or a statement that is no plain assignment, may make a column.
+
+    So does a table that is read from the database (`autoload_with`).
+    """
+    if isinstance(node, ast.expr):
+        return last_name(node) not in _DECORATORS
+    inner = [*ast.walk(node)]
+    if isinstance(node, ast.FunctionDef):
+        names = {last_name(each) for each in inner if isinstance(each, ast.Name | ast.Attribute)}
+        return "declared_attr" in names and (node.name in missing or not _CALLS.isdisjoint(names))
+    match node:
+        case ast.AnnAssign() | ast.Assign(targets=[ast.Name()]):
+            said = {each.value for each in inner if isinstance(each, ast.Constant)}
+            said |= {each.arg for each in inner if isinstance(each, ast.keyword)}
+            return "autoload_with" in said
+    return any(isinstance(each, ast.Call) and last_name(each) in _CALLS for each in inner)
+
+
+def _is_without_columns(code: Code, base: str) -> bool:
+    """Return whether a base is SQLAlchemy's own, or made by it of no class (`cls=`)."""
+    if base in _WITHOUT_COLUMNS:
+        return True
+    made = [value for (_, name), value in code.constants.items() if name == base]
+    return bool(made) and all(
+        isinstance(value, ast.Call)
+        and last_name(value) in _WITHOUT_COLUMNS
+        and not any(each.arg == "cls" for each in value.keywords)
+        for value in made
+    )
+
+
 def _column_name(attribute: Attribute) -> str:
     """Return the name in the database, which may be another than the attribute's."""
-    match attribute.value:
-        case ast.Call(args=[ast.Constant(value=str(name)), *_]) as call:
-            if last_name(call) in _CALLS:
-                return name
+    for node in ast.walk(attribute.value) if attribute.value is not None else ():
+        if isinstance(node, ast.Call) and last_name(node) in _CALLS:  # within `deferred(…)` as well
+            named = [each.value for each in node.keywords if each.arg == "name"]
+            for each in [*named, *node.args[:1]]:
+                if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                    return each.value
+            break
     return attribute.name
 
 

@@ -64,7 +64,7 @@ def drifted(broken: Sequence[Finding]) -> TaskDrifted:
 
 
 def _print_patch(root: Path, findings: Sequence[Finding]) -> None:
-    diff, left_out = patch.of(root, [each.edit for each in findings if each.edit is not None])
+    diff, left_out = patch.of(root, [edit for each in findings for edit in each.edits])
     sys.stdout.buffer.write(diff)
     sys.stdout.flush()
     for finding in findings:

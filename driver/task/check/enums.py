@@ -21,8 +21,10 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
-_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_")
-"""How constants begin that hold every value."""
+_ENUM_TYPE = re.compile("[A-Z][A-Za-z]*Enum|Enum|ENUM")
+"""How SQLAlchemy's types of enums are called where they are imported: Enum, ENUM, SAEnum."""
+_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_(.+)")
+"""How constants are called that hold every value of what they name, and nothing more."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def named_by(code: Code, field: Field, attribute: Attribute) -> list[Known]:
 def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known]:
     if isinstance(node, ast.Subscript) and last_name(node) == "Literal":
         yield from _listed(attribute.file, node, "Literal", texts_in(node))
-    elif isinstance(node, ast.Call) and last_name(node) == "Enum":
+    elif isinstance(node, ast.Call) and _ENUM_TYPE.fullmatch(last_name(node)):
         texts = [each for each in node.args if isinstance(each, ast.Constant)]
-        yield from _listed(attribute.file, node, "the column's Enum", texts)
+        if len(texts) == len(node.args) > 1:  # else it may be a type of the backend's own
+            yield from _listed(attribute.file, node, "the column's Enum", texts)
     elif isinstance(node, ast.Name | ast.Attribute):
         enum = code.only(last_name(node), attribute.file)
         if enum is not None and enum.is_enum:
@@ -117,22 +120,26 @@ def _names(annotation: ast.expr) -> Iterator[ast.expr]:
 
 def of_class(enum: Class) -> Iterator[Known]:
     """Yield what an enum's class knows, where its members are texts."""
-    members = [n for n in enum.node.body if isinstance(n, ast.Assign)]
+    body = enum.node.body
+    members = [n for n in body if isinstance(n, ast.Assign)]
     if members and len(enum.values) == len(members):
         taken = frozenset(each.name for each in enum.attributes)
-        holder, first = f"enum {enum.name}", enum.node.body[0]
+        holder, first = f"enum {enum.name}", body[0]
         indent = enum.file.indent(enum.file.offset(first.lineno, 0)).encode()
         one_line = len(indent) < first.col_offset
         line = enum.node.lineno
-        yield Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
+        found = Known(enum.file, line, holder, enum.values, members[-1], one_line, taken)
+        takes_others = any(isinstance(n, ast.FunctionDef) and n.name == "_missing_" for n in body)
+        yield replace(found, sure=not takes_others)
 
 
 def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
     """Yield what is an enum of a field's by its name, and holds one of its values.
 
     That is a class named like the task's, which is in doubt while no column or schema refers to it
-    (`named_by`), and a collection in capitals such as VALID_PRIORITIES;
-    one such as NOTIFY_PRIORITIES may hold some of the values only, and is in doubt.
+    (`named_by`), and a collection in capitals such as VALID_PRIORITIES; one such as
+    NOTIFY_PRIORITIES, or VALID_QUEUE_PRIORITIES, may hold some of the values only or be another's,
+    and is in doubt.
     """
     for field in source.fields:
         choice = choice_of(field.shape)
@@ -153,7 +160,7 @@ def _constants(code: Code, *words: str) -> Iterator[Known]:
     for file, tree in code.modules:
         for name, value in _capitals(tree):
             if _is_named_after(name, *words) and _is_whole(value):
-                sure = _WHOLE.match(name) is not None
+                sure = _is_all_of(name, *words)
                 listed = _listed(file, value, name, texts_in(value))
                 yield from (replace(known, sure=sure) for known in listed)
 
@@ -198,6 +205,17 @@ def _is_named_after(name: str, *words: str) -> bool:
     """Return whether a constant's name has a word of others', in the singular or plural."""
     parts = {_stem(part) for word in words for part in word.split("_") if len(part) >= 3}
     return not parts.isdisjoint(_stem(part) for part in name.split("_"))
+
+
+def _is_all_of(name: str, *words: str) -> bool:
+    """Return whether a constant is called VALID_, ALLOWED_, … and what it is of, in the plural."""
+    named = _WHOLE.fullmatch(name)
+    return named is not None and _stem(named[2]) in {_stem(_snake(word)) for word in words}
+
+
+def _snake(name: str) -> str:
+    """Return the name of a class as one of a field is written: `news_kind` of NewsKind."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _stem(word: str) -> str:

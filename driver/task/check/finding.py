@@ -39,6 +39,13 @@ class Finding:
     severity: Severity = Severity.DIFFERS
     edit: Edit | None = None
     """What mends it, where that is mechanical."""
+    also: tuple[Edit, ...] = ()
+    """What `edit` needs elsewhere in its file, such as an import."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All that mends it; () where that is not mechanical."""
+        return () if self.edit is None else (self.edit, *self.also)
 
     def line(self) -> str:
         """Return it as one line."""

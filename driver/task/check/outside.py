@@ -69,6 +69,9 @@ def deployed(source: Source, engine: Engine, name: str) -> Compared:
 def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     """Compare a checkout of the backend's code."""
     checkout = Checkout.read(repository)
+    if checkout.too_large:
+        yield Compared("checkout", unclear=(checkout.too_large,))
+        return
     code = Code.read(checkout)
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tree_sitter import Node
 
@@ -29,6 +30,7 @@ from driver.task.check.values import (
     lacking,
     missing_fields,
     unknown_values,
+    wanted_fields,
 )
 from driver.task.render.types import typed
 from driver.task.shape import Field, Kind
@@ -48,11 +50,13 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
         findings += [_absent(scripts, shape, field) for field in _missing(source, scripts, shape)]
         if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
             continue
+        ours = bool(wanted_fields(source, members, shape.name))
         for each in shape.members:
             if (field := by_name.get(each.name)) is not None:
                 checked += 1
                 for known in _named_by(scripts, shape.part, each):
-                    findings += _unknown(field, known, seen)
+                    found = _unknown(field, known, seen)
+                    findings += found if ours else (replace(one, edit=None) for one in found)
     for field in source.fields:
         choice = choice_of(field.shape)
         for known in scripts.values.get(choice.name, []) if choice else ():
@@ -166,14 +170,15 @@ def _member_name(text: Node) -> str:
 
 
 def _absent(scripts: Scripts, shape: Shape, field: Field) -> Finding:
-    line = f"{field.name}: {_typed(scripts, field.shape)}"
+    there = scripts.names_in(shape.part.file)
+    line = f"{field.name}: {typed(_written_out(field.shape, there))}"
     return Finding(
         shape.part.place(shape.node),
         f"{shape.name} has no field {field.name}",
         f"pages cannot use {field.name}: tsc refuses it, so it is not shown",
         f"Add `{line}`.",
         Severity.DIFFERS,
-        _member_below(shape, line),
+        _member_below(shape, line) if _objects(field.shape) <= there else None,
     )
 
 
@@ -189,12 +194,16 @@ def _member_below(shape: Shape, line: str) -> Edit | None:
     return part.below(node, f"{line}{rest.strip().decode()}")
 
 
-def _typed(scripts: Scripts, shape: TaskShape) -> str:
-    """Return the type, with the values themselves where no type of the enum's name is there."""
-    choice = choice_of(shape)
-    if choice is None or scripts.only(choice.name) is not None:
-        return typed(shape)
-    union = " | ".join(f'"{each.value}"' for each in choice.choices)
-    if shape.kind is Kind.LIST:
-        return f"({union})[]"
-    return f"{union} | null" if shape.nullable else union
+def _written_out(shape: TaskShape, there: set[str]) -> TaskShape:
+    """Return a shape that names an enum only where its file has that name: else its values."""
+    if shape.entry is not None:
+        return replace(shape, entry=_written_out(shape.entry, there))
+    known = shape.kind is not Kind.CHOICE or shape.name in there
+    return shape if known else replace(shape, name="")
+
+
+def _objects(shape: TaskShape) -> set[str]:
+    """Return the names of the objects in a shape, which cannot be written out."""
+    if shape.entry is not None:
+        return _objects(shape.entry)
+    return {shape.name} if shape.kind is Kind.OBJECT else set()

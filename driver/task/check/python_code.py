@@ -101,9 +101,13 @@ class Code:
 
     def only(self, name: str, file: SourceFile) -> Class | None:
         """Return the class that a name stands for in a module: its own, or the only one."""
-        same = self.classes.get(name, [])
-        same = [each for each in same if each.file is file] or same
+        same = self.named(name, file)
         return same[0] if len(same) == 1 else None
+
+    def named(self, name: str, file: SourceFile) -> list[Class]:
+        """Return the classes that a name may stand for in a module: its own, or all of them."""
+        same = self.classes.get(name, [])
+        return [each for each in same if each.file is file] or same
 
     def constant(self, file: SourceFile, name: str) -> ast.expr | None:
         """Return what a name stands for in a module, or in the only one that assigns it."""

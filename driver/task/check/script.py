@@ -24,6 +24,10 @@ _BOUND = (b":", b"v-", b"@", b"#")
 """How attributes begin whose values are expressions."""
 ELSEWHERE = frozenset({"lookup_type", "generic_type"})
 """Types whose texts and names are keys or arguments: `Item["colour"]`, `Omit<Item, "id">`."""
+_DECLARES = frozenset(
+    {"import_specifier", "type_alias_declaration", "enum_declaration"}
+    | {"interface_declaration", "class_declaration"}
+)
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
@@ -117,6 +121,16 @@ class Scripts:
         """Return the enum or union of a name; None where there is not exactly one."""
         same = self.values.get(name, [])
         return same[0] if len(same) == 1 else None
+
+    def names_in(self, file: SourceFile) -> set[str]:
+        """Return the types that a file declares or imports, as it calls them."""
+        return {
+            _decoded(node.child_by_field_name("alias") or name)
+            for part in self.parts
+            if part.file is file
+            for node in walk(part.root)
+            if node.type in _DECLARES and (name := node.child_by_field_name("name")) is not None
+        }
 
     def each_shape(self) -> Iterator[Shape]:
         """Yield every interface and object type."""

@@ -43,22 +43,32 @@ def lacking(field: Field, known: Iterable[str]) -> list[str]:
 
 
 def missing_fields(source: Source, there: Iterable[str], name: str) -> list[Field]:
-    """Return the fields that a type lacks which holds part of an answer; [] for any other type.
+    """Return the fields that a type lacks which is this task's; [] for any other type."""
+    wanted, known = wanted_fields(source, there, name), {*there}
+    return [field for field in source.fields if field.name in wanted - known]
 
-    Two columns make it one of rows, two fields of the JSON value one of analyses; by its name it
-    may be one of what people change, which lacks what they do not, or one of questions.
+
+def wanted_fields(source: Source, there: Iterable[str], name: str) -> set[str]:
+    """Return the fields that a type should have: none for one that is not surely this task's.
+
+    More than half of the columns make it one of rows, of the JSON value's fields one of analyses;
+    of all fields, and two of the kind, either. By its name it may be one of what people change,
+    which lacks what they do not, or one of questions.
     """
-    known = set(there)
     if is_named(name, QUERIES):
-        return []
+        return set()
     columns = {field.name for field, _ in source.columns}
     if is_named(name, UPDATES):
         columns &= set(source.storage.edited)
     analysed = set(source.analysed)
-    wanted = columns if len(known & columns) >= 2 else set()
-    if len(known & analysed) >= 2:
-        wanted = wanted | analysed
-    return [field for field in source.fields if field.name in wanted - known]
+    shared = (columns | analysed) & {*there}
+    mostly = 2 * len(shared) > len(source.fields)
+    return {
+        each
+        for kind in (columns, analysed)
+        if 2 * len(kind & shared) > len(kind) or (mostly and len(kind & shared) >= 2)
+        for each in kind
+    }
 
 
 def _others(field: Field, known: Iterable[str]) -> list[str]:
