@@ -48,6 +48,7 @@ PASSING = {
     "ReprocessFailed": False,
     "NotVerified": False,
     "TaskDrifted": False,
+    "TaskInvalid": False,
     "TaskUnrenderable": False,
     "RestoreFailed": False,
     "LineageBroken": False,
