@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from contracts import files
 from contracts.errors import SettingsInvalid
+from driver.settings import Settings
 from driver.task import begin, given
 
 FIELDS = (
@@ -167,6 +169,13 @@ def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
 def test_a_field_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(SettingsInvalid):
         given.field(text)
+
+
+def test_its_demo_hangs_on_no_single_answer() -> None:
+    parts = begin._Parts("letters_in", given.fields(FIELDS), "Türkçe")
+    demo = Settings.model_validate(yaml.safe_load(parts.sample()["demo.yaml"]))
+    assert demo.verify.constrained, "or one canary that is not valid ends it"
+    assert demo.train.max_steps == 300
 
 
 def test_values_may_be_of_any_language() -> None:
