@@ -21,7 +21,7 @@ from contracts.params import (
 )
 from contracts.stage import Result, Stage
 from driver import verification
-from driver.host_stages import deploy, verify
+from driver.host_stages import deploy, reprocess, verify
 from driver.host_stages.record import Record
 from serving.engine import full_tag
 
@@ -83,12 +83,16 @@ def _deploy(session: Session, result: Result) -> str:
 
 
 def _restore(session: Session, result: Result) -> str:
-    """Compose may not have made the service anew yet for what is deployed by now."""
+    """Compose may not have made the service anew yet for what is deployed by now, or somebody may
+    have made it anew otherwise.
+    """
     if session.window.is_open:
         return "the service has been stopped"
     backend, store = session.settings.backend, session.store
     if backend is None or backend.compose is None:
         return ""
+    if asked := _another_asked(session):
+        return f"the backend asks {asked}"
     restored, deployed = store.latest(stages.RESTORE.name), store.latest(stages.DEPLOY.name)
     if restored and _later(restored[1], result):
         return "the service has been restored with other settings since"
@@ -102,7 +106,7 @@ def _later(one: Result, other: Result) -> bool:
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for items since, if only to be verified; or the items have
     got back what they held before; or a deployment since has let others come in between; or there
-    was no backend yet.
+    was no backend yet; or it was begun again, and stopped.
     """
     store = session.store
     last = next(iter(Record.by_last_run(session.workspace)), None)
@@ -118,20 +122,42 @@ def _reprocess(session: Session, result: Result) -> str:
         another = other.inputs[stages.GGUF.name].digest != model
         if other.run > job.run and (another or done.metrics.get("moved", True)):
             return "a model has been deployed since"
-    if last is None:
-        return ""
-    about = last.about()
+    return _of_items(last, model) if last else ""
+
+
+def _of_items(record: Record, model: str) -> str:
+    about = record.about()
     if about.model != model:
         return "items have another model's answers now"
-    return "the items have got back what they held before" if about.restored_at else ""
+    if about.restored_at:
+        return "the items have got back what they held before"
+    return "its last start was interrupted" if record.begun and not record.finished else ""
 
 
 def _verify(session: Session, result: Result) -> str:
+    """Another model may be live since, or the backend may have been made anew to ask another."""
     if under_way := verification.read(session.workspace):
         return (
             "its last start was interrupted" if under_way.begun else "a model has gone live since"
         )
-    return verify.disagreement(VerifyMetrics.model_validate(result.metrics), session.engine)
+    verified = VerifyMetrics.model_validate(result.metrics)
+    if changed := verify.disagreement(verified, session.engine):
+        return changed
+    asked = _another_asked(session) if session.settings.verify.items else ""
+    return f"the backend asks {asked}" if asked else ""
+
+
+def _another_asked(session: Session) -> str:
+    """Return whom the backend asks instead of what is deployed, "" for nobody.
+
+    One that is away is waited for where it is wanted, and looked at again.
+    """
+    if not session.backend_url or session.window.is_open:
+        return ""
+    try:
+        return reprocess.another_asked(session.backend_url, session.settings.deploy.name)
+    except RetrainError:
+        return ""
 
 
 _QUESTIONS: Mapping[str, Question] = {

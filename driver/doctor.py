@@ -213,6 +213,7 @@ def _backend(session: Session) -> Finding:
     if session.settings.backend is None:
         return Finding("Backend", ok=None, text="none is set")
     preflight.check_backend(session)
+    preflight.check_asked(session, [stages.RESTORE, stages.VERIFY, stages.REPROCESS])
     return Finding("Backend", ok=True, text=without_userinfo(session.settings.backend.url))
 
 

@@ -63,6 +63,8 @@ class Made:
     result: Result | None
     damaged: tuple[str, ...] = ()
     """Which of the two files is there, and is not what it was."""
+    image: str = ""
+    """The id of the image that it ran in; "" for a process, or where that was not noted."""
 
     def lost(self, file: str) -> tuple[State, str]:
         """Return what became of a file that could not be read, and how that is told."""
@@ -100,7 +102,7 @@ def _made(store: Store, stage: str, mark: str) -> Made:
 
     job = read(JOB_FILE, store.job)
     result = read(RESULT_FILE, partial(_result, store))
-    return Made(stage, mark, job, result, tuple(damaged))
+    return Made(stage, mark, job, result, tuple(damaged), store.image(stage, mark))
 
 
 def _result(store: Store, stage: str, mark: str) -> Result:

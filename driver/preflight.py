@@ -72,6 +72,12 @@ def check(session: Session, running: Sequence[Stage]) -> None:
         check_teacher(session)  # with reviews, only the snapshot tells whether it is asked
     if session.settings.backend and any(stage.gpu is not GpuMode.NONE for stage in running):
         check_backend(session)
+    check_asked(session, running)
+
+
+def check_asked(session: Session, running: Sequence[Stage]) -> None:
+    """Raise `BackendUnavailable` where the backend is to answer with the deployed model, and will
+    not."""
     if session.backend_url and not session.window.is_open and _asks_backend(session, running):
         check_reprocess(session, running)
 
@@ -324,11 +330,12 @@ def check_backend(session: Session) -> None:
 def check_reprocess(session: Session, running: Sequence[Stage]) -> None:
     """Raise `BackendUnavailable` for a backend that will not ask the deployed model.
 
-    A compose service is made anew with the settings' OLLAMA_MODEL before; whom it asks by then,
-    the stage itself looks again.
+    A compose service is made anew before, with what its file and the settings come to; whom it
+    asks by then, the stage itself looks again.
     """
+    from driver.service import model_asked_anew
+
     backend = session.settings.backend
     renews = stages.RESTORE in running or stages.DEPLOY in running  # which opens the window
-    environment = backend.compose.environment if renews and backend and backend.compose else {}
-    will_ask = environment.get("OLLAMA_MODEL", "")
+    will_ask = model_asked_anew(backend) if renews and backend and backend.compose else ""
     reprocess.check(session.backend_url, session.settings.deploy.name, will_ask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -27,6 +28,10 @@ _ANSWERED = re.compile(r"HTTP/\d\S* \d{3}\b")
 _LONGEST_REPROCESS_S = 6 * 3600
 """After that a bulk reprocess that has not told its end is none: one that was answered with "no
 items to process" never does. Its 1000 items at most take that long at 21 s each."""
+
+
+MODEL = "OLLAMA_MODEL"
+"""The variable of its container by which the backend knows whom to ask; nothing else counts."""
 
 
 class Service(Protocol):
@@ -61,6 +66,12 @@ def service_for(settings: BackendSettings, patience_s: float = 0.0) -> Service:
     if settings.compose:
         return ComposeService(settings.compose, engine, settings.stop_timeout_s)
     return ContainerService(settings.container, engine)
+
+
+def model_asked_anew(settings: BackendSettings) -> str:
+    """Return the model that a compose service asks once it is made anew, "" where none is set."""
+    service = service_for(settings)
+    return service.environment().get(MODEL, "") if isinstance(service, ComposeService) else ""
 
 
 def check_returns(state: ContainerState) -> None:
@@ -193,6 +204,19 @@ class ComposeService(ContainerService):
     def renew(self, container_id: str) -> str:  # noqa: ARG002  # compose knows which one it is
         """Let compose start it, with the environment of the settings; it replaces a changed one."""
         return self._up()
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that compose gives its container the next time."""
+        found = json.loads(self._compose("config", "--format", "json"))["services"]
+        if self._settings.service not in found:
+            raise BackendUnavailable(
+                f"compose knows no service {self._settings.service}",
+                why=f"in {self._settings.folder} are {', '.join(found) or 'none'}",
+                todo="Check backend.compose.",
+                passing=False,
+            )
+        given = found[self._settings.service].get("environment") or {}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
     def _up(self) -> str:
         patience = f"--timeout={self._stop_timeout_s}"

@@ -25,6 +25,8 @@ _NAMED = "%Y%m%d-%H%M%S"
 RUN_NAME = re.compile(r"2\d{7}-\d{6}(-\d+)?")
 """The same, and the number that older drivers have put behind it."""
 STATE_FILE = "run.json"
+IMAGE_FILE = "image.txt"
+"""Beside a job: the id of the image that its container was made of last."""
 SETTINGS_FILE = "settings.json"
 _SMALL = 4_000_000
 """Bytes of an output up to which it is read whenever its result is looked at."""
@@ -112,6 +114,14 @@ class Store:
         """Return the stage's last finished execution, whatever its fingerprint: to name what
         has changed since."""
         return next(self.executions(stage), None)
+
+    def image(self, stage: str, fingerprint: str) -> str:
+        """Return the id of the image that a stage ran in, "" for a process and an older driver."""
+        path = self.folder / stage / fingerprint / IMAGE_FILE
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return ""
 
     def executions(self, stage: str) -> Iterator[tuple[Job, Result]]:
         """Yield the finished executions of a stage, the last one first."""

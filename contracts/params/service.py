@@ -238,7 +238,7 @@ class ReprocessMetrics(Metrics):
     def summary(self) -> str:
         """Return the counts."""
         if not self.processed + self.failed + self.left_out:
-            return "no backend, nothing to reprocess"
+            return "no items: reprocess.enabled is off, or there is no backend"
         return f"{self.processed} items, {self.failed} failed, {self.left_out} reviewed left out"
 
 

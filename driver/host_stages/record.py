@@ -139,6 +139,12 @@ class Record:
         """Whether a reprocess has begun on it; a verification only keeps what its items held."""
         return (self.folder / _OUTCOMES).exists()
 
+    @property
+    def finished(self) -> bool:
+        """Whether every item has its outcome, as the last line of outcomes.jsonl says."""
+        lines = self.lines()
+        return bool(lines) and "finished" in lines[-1]
+
     def about(self) -> About:
         """Return what it is about; raises `FileUnusable` for a damaged note."""
         path = self.folder / _ABOUT

@@ -96,11 +96,27 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
         raise objection
 
 
+def another_asked(backend_url: str, alias: str) -> str:
+    """Return the model that a backend asks instead of `alias`, "" where it asks that."""
+    asked = Backend(backend_url).llm_status().model
+    return "" if _with_tag(asked) == _with_tag(alias) else asked
+
+
 def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
-    asked = backend.llm_status().model
-    if _with_tag(alias) not in {_with_tag(asked), _with_tag(will_ask)}:
+    asked = will_ask or backend.llm_status().model
+    if _with_tag(asked) != _with_tag(alias):
+        what = f"the backend asks {asked}, not the deployed model {alias}"
+        if will_ask:
+            return ModelNotAsked(
+                f"{what}, once compose has made it anew",
+                why="that is the OLLAMA_MODEL which its compose file comes to with the variables "
+                "of backend.compose.environment",
+                todo="Write `OLLAMA_MODEL: ${OLLAMA_MODEL}` into the service's environment in the "
+                f"compose file, set OLLAMA_MODEL={alias} in backend.compose.environment, and run "
+                "again.",
+            )
         return ModelNotAsked(
-            f"the backend asks {asked}, not the deployed model {alias}",
+            what,
             why="only OLLAMA_MODEL in its container's environment counts; a model name stored "
             "through its API is never used",
             todo=f"Set OLLAMA_MODEL={alias} in the backend's compose environment and recreate "

@@ -74,11 +74,17 @@ def _digest(digest: str) -> Cell:
 
 def _code(made: Sequence[Made]) -> str:
     rows = [
-        (each.stage, _digest(each.job.code_digest), _image(each), _params(each))
+        (
+            each.stage,
+            _digest(each.job.code_digest),
+            _digest(each.image.removeprefix("sha256:")) if each.image else "",
+            _image(each),
+            _params(each),
+        )
         for each in made
         if each.job
     ]
-    return table(("stage", "code", "image made from", "settings"), rows)
+    return table(("stage", "code", "image", "image made from", "settings"), rows)
 
 
 def _image(made: Made) -> str:

@@ -26,6 +26,7 @@ from driver.runners.follow import BROKEN, follow, is_running, open_anew
 from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
+from driver.store import IMAGE_FILE
 
 _MOUNT = Path("/workspace")
 
@@ -187,10 +188,10 @@ class DockerRunner:
         options = container_options(service, gpu=self._gpu, devices=self._devices)
         options["environment"] |= environ
         options["labels"] = self._containers.labels(stage, job.parent.name)
+        image_id = self._image_id(image)
+        files.write_text(job.parent / IMAGE_FILE, image_id)
         try:
-            container = self._client.containers.create(
-                self._image_id(image), [str(inside)], **options
-            )
+            container = self._client.containers.create(image_id, [str(inside)], **options)
         except docker.errors.ImageNotFound as error:
             raise ImageStale(f"the image {service.image} is not built") from error
         except KeyboardInterrupt:  # the engine may have made it all the same

@@ -17,7 +17,7 @@ import pytest
 from contracts import files
 from contracts.errors import BackendUnavailable, DockerUnavailable
 from driver.adapters.containers import LOCAL, ContainerHost
-from driver.service import ComposeService, ContainerService, service_for
+from driver.service import ComposeService, ContainerService, model_asked_anew, service_for
 from driver.settings import BackendSettings, ComposeSettings
 from driver.window_return import finish_stop, is_stopping, stopping
 from tests.docker.engine import docker
@@ -153,6 +153,21 @@ def test_compose_makes_a_changed_service_anew(project: ComposeSettings) -> None:
     assert model_of(new.id) == "new"
     service.renew(new.id)
     assert service.state().id == new.id, "nothing has changed since"
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_compose_says_whom_the_service_asks_once_made_anew(
+    project: ComposeSettings, *, fixed: bool
+) -> None:
+    """Where the file fixes the model, no variable of ours reaches it, and a run is refused."""
+    if fixed:
+        file = project.folder / project.files[0]
+        declared = json.loads(file.read_text(encoding="utf-8"))
+        declared["services"]["backend"]["environment"]["OLLAMA_MODEL"] = "qwen3:14b"
+        file.write_text(json.dumps(declared), encoding="utf-8")
+    changed = project.model_copy(update={"environment": {"OLLAMA_MODEL": "liga"}})
+    asked = model_asked_anew(BackendSettings(url=URL, compose=changed))
+    assert asked == ("qwen3:14b" if fixed else "liga")
 
 
 def test_compose_starts_it_where_a_variable_is_missing_by_now(project: ComposeSettings) -> None:

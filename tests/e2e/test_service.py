@@ -80,6 +80,16 @@ def test_no_stage_container_is_left(finished: Host) -> None:
     assert docker("ps", "--all", "--quiet", *_of(finished)) == ""
 
 
+def test_the_report_names_the_image_that_a_stage_ran_in(
+    finished: Host, stage_images: dict[str, str]
+) -> None:
+    (report,) = finished.workspace.glob("runs/*/report.html")
+    page = report.read_text(encoding="utf-8")
+    for name in stage_images.values():
+        image_id = docker("image", "inspect", "--format", "{{.Id}}", name)
+        assert image_id.removeprefix("sha256:") in page
+
+
 def test_nothing_is_done_twice(finished: Host) -> None:
     started = seen.started_at(finished)
     done = finished.driver("run")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts import files
-from contracts.params import EvaluateMetrics
+from contracts.params import EvaluateMetrics, VerifyMetrics
 from contracts.stage import InputRef, Result, Stage
-from contracts.stages import DEPLOY, EVALUATE, REPROCESS
+from contracts.stages import DEPLOY, EVALUATE, REPROCESS, RESTORE, VERIFY
 from driver.agreement import still_true
 from driver.host_stages.record import Record
 from driver.report.display import Display
@@ -19,9 +21,11 @@ from driver.settings import Settings
 from driver.store import Store
 from serving.engine import Model
 from tests.jobs import job_of
+from tests.services.running_backend import RunningBackend
 from tests.unit.scripted_engine import ScriptedEngine
 
 ALIAS = "liga:latest"
+BOTH = ("verify", "restore")
 
 
 def session(folder: Path, live: str, *, force: str = "", **more: object) -> Session:
@@ -127,6 +131,9 @@ def test_a_reprocess_holds_until_somebody_else_has_a_say(tmp_path: Path) -> None
     assert still_true(it, REPROCESS, result) == "", "done once more"
     record.restored()
     assert still_true(it, REPROCESS, result) == "the items have got back what they held before"
+    record = asked_about(tmp_path, "20260401-120000", "A", whole=True)
+    record.folder.joinpath("outcomes.jsonl").write_text("", encoding="utf-8")
+    assert still_true(it, REPROCESS, result) == "its last start was interrupted"
 
 
 @pytest.mark.parametrize(
@@ -165,3 +172,40 @@ def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
     assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""
     there = session(tmp_path, "a", backend={"url": "http://127.0.0.1:9", "container": "news"})
     assert still_true(there, REPROCESS, result) == "it was done without a backend"
+
+
+# --- verify --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("asks", "environment", "told"),
+    [
+        ("liga", {}, {"verify": "", "restore": ""}),
+        ("qwen3:14b", {}, {"verify": "the backend asks qwen3:14b", "restore": ""}),
+        ("qwen3:14b", {"OLLAMA_MODEL": "liga"}, dict.fromkeys(BOTH, "the backend asks qwen3:14b")),
+    ],
+)
+def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
+    tmp_path: Path,
+    start_backend: Callable[..., RunningBackend],
+    asks: str,
+    environment: dict[str, str],
+    told: dict[str, str],
+) -> None:
+    """Long after the run: then its readers get that one's answers. Compose can mend it."""
+    backend: dict[str, Any] = {"url": start_backend([], OLLAMA_MODEL=asks).url}
+    if environment:
+        compose = {"folder": str(tmp_path), "service": "news", "environment": environment}
+        backend["compose"] = compose
+    else:
+        backend["container"] = "news"
+    it = session(tmp_path, "a", backend=backend)
+    metrics = VerifyMetrics(model=ALIAS, digest="a", fields=9, answer={}).model_dump(mode="json")
+    for stage, given in ((VERIFY, metrics), (RESTORE, {})):
+        result = evaluated().model_copy(update={"stage": stage.name, "metrics": given})
+        assert still_true(it, stage, result) == told[stage.name]
+
+
+def test_a_backend_that_is_away_is_no_reason_to_verify_again(tmp_path: Path) -> None:
+    it = session(tmp_path, "a", backend={"url": "http://127.0.0.1:9", "container": "news"})
+    metrics = VerifyMetrics(model=ALIAS, digest="a", fields=9, answer={}).model_dump(mode="json")
+    result = evaluated().model_copy(update={"stage": VERIFY.name, "metrics": metrics})
+    assert still_true(it, VERIFY, result) == ""

@@ -17,6 +17,7 @@ PASSING = {
     "DockerUnavailable": True,  # an engine that is being restarted
     "EngineUnavailable": True,  # the same; a model that loads
     "EngineBusy": True,
+    "ModelFailed": True,  # a model that an engine out of memory cannot load
     "AnswerCutOff": True,  # a runner that ended
     "BackendUnavailable": True,  # workers that are starting
     "StageKilled": True,

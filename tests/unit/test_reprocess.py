@@ -218,12 +218,19 @@ def test_the_backend_must_ask_the_deployed_model(stage: Make, ollama: OllamaDoub
 def test_before_a_run_it_counts_whom_the_backend_will_ask(
     stage: Make,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     running: list[Stage],
     *,
     accepted: bool,
 ) -> None:
-    """A compose service is made anew by restore; the stage itself wants it to be so by then."""
+    """A compose service is made anew by restore; the stage itself wants it to be so by then.
+
+    What compose itself says is a double here: tests/docker/test_backend_containers.py asks it.
+    """
+    monkeypatch.setattr(
+        "driver.service.model_asked_anew", lambda _: environment.get("OLLAMA_MODEL", "")
+    )
     it, _ = stage([news(1)], OLLAMA_MODEL="qwen3:14b")
     compose = ComposeSettings(folder=tmp_path, service="backend", environment=environment)
     backend = BackendSettings(url=it.backend_url, compose=compose)
