@@ -326,11 +326,15 @@ class NotVerified(RetrainError):
     )
 
 
-class TaskUnrenderable(RetrainError):
-    """The task's definition says something that cannot be written in another language."""
+class TaskInvalid(RetrainError):
+    """The task's definition cannot be read, or contradicts itself."""
 
     exit_code = 42
     hint = "docs/reference/task.md says what a definition may hold."
+
+
+class TaskUnrenderable(TaskInvalid):
+    """The task's definition says something that cannot be written in another language."""
 
 
 class TaskDrifted(RetrainError):

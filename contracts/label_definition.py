@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
@@ -24,6 +24,7 @@ _BOUNDS = frozenset({"minimum", "maximum"})
 """What does so where it is narrowed only; widened, it may be another scale."""
 _WORD = re.compile(r"\w+|[^\w\s]")
 _STOPS = frozenset(".!?:;")
+_ENDS = frozenset(".!?")
 _SHOWN_WORDS = 12
 
 
@@ -160,7 +161,8 @@ def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
     both = [(name, old.fields[name], new.fields[name]) for name in new.fields if name in old.fields]
     other = [(name, then, now) for name, then, now in both if then.values != now.values]
     changed = tuple(name for name, then, now in other if not _same(then.values, now.values))
-    prompt, own = _prompt_edits(old.label_prompt, new.label_prompt, added, removed)
+    names = _Fields(added, frozenset(removed), frozenset(name for name, *_ in both))
+    prompt, own = _prompt_edits(old.label_prompt, new.label_prompt, names)
     return Edit(
         added=added,
         removed=removed,
@@ -211,19 +213,38 @@ def _narrowed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Fields:
+    """The names of fields, by what has become of them."""
+
+    added: tuple[str, ...]
+    removed: frozenset[str]
+    kept: frozenset[str]
+
+    def swaps(self, gone: Sequence[str], come: Sequence[str]) -> bool:
+        """Return whether words of removed fields alone were replaced by words of added ones: no
+        other field is named in what has gone, and each sentence put in names an added one."""
+        return (
+            not self.removed.isdisjoint(gone)
+            and self.kept.isdisjoint(gone)
+            and all(not set(self.added).isdisjoint(each) for each in _sentences(come, _ENDS))
+        )
+
+
 def _prompt_edits(
-    old: str, new: str, added: Sequence[str], removed: Sequence[str]
+    old: str, new: str, fields: _Fields
 ) -> tuple[tuple[str, ...], tuple[Insertion, ...]]:
-    """Return what differs but for words put in that name an added field, and words taken out that
-    name a removed one; and the words put in that do."""
+    """Return what differs but for words put in that name an added field, words taken out that
+    name a removed one, and words of the one in place of the other's; and the words put in."""
     then, places = _words(old), [*_WORD.finditer(new)]
     now = [place.group() for place in places]
     edits, own = list[str](), list[Insertion]()
-    for i, j, k, m in _differing(then, now):
+    for i, j, k, m in _differing(then, now, fields.swaps):
         gone, come = then[i:j], now[k:m]
-        if not gone and (named := tuple(name for name in added if name in come)):
+        named = tuple(name for name in fields.added if name in come)
+        if named and (not gone or fields.swaps(gone, come)):
             own.append(_insertion(named, new, places[k].start(), places[m - 1].end()))
-        elif come or set(gone).isdisjoint(removed):
+        elif come or fields.removed.isdisjoint(gone):
             edits.append(" ".join([*_shown("-", gone), *_shown("+", come)]))
     return tuple(edits), tuple(own)
 
@@ -233,17 +254,23 @@ def _insertion(fields: tuple[str, ...], prompt: str, start: int, end: int) -> In
     return Insertion(fields, first, last, prompt[start:end])
 
 
-def _differing(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+def _differing(
+    old: Sequence[str], new: Sequence[str], swaps: Callable[[Sequence[str], Sequence[str]], bool]
+) -> Iterator[tuple[int, int, int, int]]:
     """Yield from where to where words differ, in the old ones and in the new.
 
     Sentences are compared first, and words in those that differ only: among 12,000 words each
-    comma would be held against some hundred others.
+    comma would be held against some hundred others. Nor are words compared where all of them are
+    one field's in place of another's, whatever these have in common.
     """
     then, now = _sentences(old), _sentences(new)
     from_old, from_new = ([0, *accumulate(map(len, each))] for each in (then, now))
     for i, j, k, m in _unequal(then, now):
-        start, come = from_old[i], from_new[k]
-        for a, b, c, d in _unequal(old[start : from_old[j]], new[come : from_new[m]]):
+        start, end, come, until = from_old[i], from_old[j], from_new[k], from_new[m]
+        if swaps(old[start:end], new[come:until]):
+            yield start, end, come, until
+            continue
+        for a, b, c, d in _unequal(old[start:end], new[come:until]):
             yield start + a, start + b, come + c, come + d
 
 
@@ -254,9 +281,9 @@ def _unequal(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[int, int,
             yield i, j, k, m
 
 
-def _sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
+def _sentences(words: Sequence[str], stops: frozenset[str] = _STOPS) -> list[tuple[str, ...]]:
     """Return words by sentence; line breaks are no matter."""
-    ends = [at for at, word in enumerate(words, 1) if word in _STOPS]
+    ends = [at for at, word in enumerate(words, 1) if word in stops]
     return [tuple(words[i:j]) for i, j in pairwise([0, *ends, len(words)]) if i < j]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import FileUnusable
+from contracts.errors import FileUnusable, TaskInvalid
 from driver import recent, restoration
 from driver.adapters import backend_edits
 from driver.adapters.backend import Backend
@@ -61,7 +61,7 @@ def _task(root: Path, record: Record) -> Task | None:
     name = record.task or str(recent.settings(root).get("task", ""))
     try:
         return load_task(name) if name else None
-    except UnknownTask:  # taken out of the tasks since
+    except (UnknownTask, TaskInvalid):  # taken out of the tasks since, or broken
         return None
 
 

@@ -79,12 +79,12 @@ def _restore(arguments: argparse.Namespace) -> int:
     from driver.adapters.items import storage_of
     from driver.host_stages.record import Record
     from driver.report import reprocess as shown
-    from tasks import load_task
+    from driver.task.load import load_named
 
     settings = invocation.settings(arguments)
     record = Record.find(settings.workspace, arguments.restore)
     url = settings.backend.url if settings.backend else record.about().backend
-    storage = storage_of(load_task(settings.task))
+    storage = storage_of(load_named(settings.task))
     backend = Backend(url)
     restoration.require_same_backend(record, backend, moved=arguments.backend_moved)
     edits = backend_edits.find(backend)

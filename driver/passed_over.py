@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import stages
-from contracts.errors import EngineUnavailable, ModelMissing
+from contracts.errors import EngineUnavailable, ModelMissing, TaskInvalid
 from contracts.params import EvaluateMetrics
 from driver.store import Store
 from serving.engine import AnswerCutOff, Engine, Model, ModelFailed
@@ -73,7 +73,7 @@ def instead(
 def _task(name: str) -> Task | None:
     try:
         return load_task(name) if name else None
-    except UnknownTask:  # taken out of the tasks since
+    except (UnknownTask, TaskInvalid):  # taken out of the tasks since, or broken
         return None
 
 

@@ -3,6 +3,8 @@
 import importlib
 import pkgutil
 
+from contracts.errors import TaskInvalid
+from tasks import faults
 from tasks.chat import QWEN3, ChatFormat
 from tasks.definition import (
     InvalidAnswer,
@@ -50,12 +52,22 @@ def known_tasks() -> list[str]:
 
 
 def load_task(name: str) -> Task:
-    """Return `TASK` of the package `tasks.<name>`; raises `UnknownTask` for any other name."""
+    """Return `TASK` of the package `tasks.<name>`.
+
+    Raises `UnknownTask` for any other name, `TaskInvalid` where the package defines no task, or
+    one that contradicts itself.
+    """
     # Looked up in the list first, so that a name from a settings file can never import
     # something else, and an import error inside a task is not mistaken for an unknown one.
     if name not in known_tasks():
         raise UnknownTask(name)
-    task = importlib.import_module(f"tasks.{name}").TASK
-    if not isinstance(task, Task):
-        raise TypeError(f"tasks.{name}.TASK is a {type(task).__name__}, not a Task")
+    try:
+        task = importlib.import_module(f"tasks.{name}").TASK
+        if not isinstance(task, Task):
+            raise TypeError(f"tasks.{name}.TASK is a {type(task).__name__}, not a Task")
+        faults.require_sound(task)
+    except TaskInvalid:
+        raise
+    except Exception as error:  # whatever a package's own code may raise
+        raise faults.from_error(name, error) from error
     return task

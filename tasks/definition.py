@@ -318,17 +318,18 @@ class Task:
     def _sources(self) -> dict[str, str]:
         """Return the digest of each source file, of the shared modules and of the package."""
         shared = [f for f in resources.files("tasks").iterdir() if f.name.endswith(".py")]
-        own = _walk(resources.files(f"tasks.{self.name}"), f"{self.name}/")
+        own = walk(resources.files(f"tasks.{self.name}"), f"{self.name}/")
         files = dict([*((f.name, f) for f in shared), *own])
         return {
             path: hashlib.sha256(files[path].read_bytes()).hexdigest() for path in sorted(files)
         }
 
 
-def _walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, Traversable]]:
+def walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, Traversable]]:
+    """Yield the source files below a folder, each with its path after `prefix`."""
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _walk(entry, f"{prefix}{entry.name}/")
+            yield from walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(_SOURCE_SUFFIXES):
             yield f"{prefix}{entry.name}", entry
 

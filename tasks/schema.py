@@ -11,7 +11,7 @@ _KEYWORDS = frozenset(
     | {"pattern", "minLength", "maxLength", "minimum", "maximum"}
 )
 # A date of ISO 8601, as pydantic reads it in strict mode; the grammar knows no `format`.
-_DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 # Words for people, which would only make the schema, and so its digest, larger.
 _DROPPED = frozenset({"title", "description", "default", "examples"})
 
@@ -38,7 +38,7 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any], where: str) -> d
     result = {key: value for key, value in node.items() if key not in _DROPPED}
     if result.get("format") == "date":
         del result["format"]
-        result |= {"pattern": _DATE, "maxLength": 10}
+        result |= {"pattern": DATE, "maxLength": 10}
     unknown = sorted(result.keys() - _KEYWORDS)
     if unknown:
         raise UnservableSchema(f"{where}: the grammar ignores {', '.join(unknown)}")

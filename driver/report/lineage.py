@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from contracts import files, stages
+from contracts.errors import TaskInvalid
 from contracts.stage import OutputRef, Stage
 from driver import lineage
 from driver.lineage import Made
@@ -121,7 +122,7 @@ def _definition(made: Sequence[Made]) -> str:
     for digest, name in digests.items():
         try:
             task = load_task(name)
-        except UnknownTask:
+        except (UnknownTask, TaskInvalid):
             rows.append((f"task {name}", _digest(digest)))
             continue
         whole = digest == task.digest()

@@ -40,7 +40,7 @@ def begin(name: str, fields: Sequence[str], language: str) -> int:
     if found := importlib.util.find_spec(f"tasks.{task}"):
         folders = found.submodule_search_locations  # None for a module
         raise _taken(task, Path(folders[0] if folders else str(found.origin)))
-    parts = _Parts(task, given.fields(fields), " ".join(language.split()))
+    parts = _Parts(task, given.fields(fields), given.language(language))
     sample = files.ROOT / "examples" / f"{task}-sample"
     package = files.ROOT / "tasks" / task
     _publish(parts.sample(), sample, task)
@@ -118,7 +118,8 @@ class _Parts:
             stratum, strata = '"all"', ["all"]
         positive = f"answer.{flag.name}" if flag else "True"
         if first and not flag:
-            positive = f"answer.{first.name} is {first.class_name}.{given.member(first.values[0])}"
+            member = given.members(first.values)[first.values[0]]
+            positive = f"answer.{first.name} is {first.class_name}.{member}"
         measured = {"choice": ".macro_f1", "flag": ".f1"}
         matters = [f"{x.name}{measured[x.kind]}" for x in self._fields if x.kind in measured]
         classes = [first.class_name] if first and not flag else []
@@ -128,7 +129,7 @@ class _Parts:
             exported=", ".join(f'"{each}"' for each in sorted([self._item, self._answer])),
             stratum=stratum,
             positive=positive,
-            strata=", ".join(f'"{each}"' for each in strata),
+            strata=", ".join(map(literal, strata)),
             matters=python.tuple_of([*matters, "rules"], "    "),
             num_predict=str(self._longest_answer()),
         )
@@ -161,7 +162,8 @@ class _Parts:
 
 
 def _enum(field: Given) -> str:
-    members = "\n".join(f'    {given.member(value)} = "{value}"' for value in field.values)
+    named = given.members(field.values).items()
+    members = "\n".join(f"    {name} = {literal(value)}" for value, name in named)
     return f'class {field.class_name}(StrEnum):\n    """{field.title}."""\n\n{members}'
 
 

@@ -22,6 +22,7 @@ _UNCOUNTED = (
     "(`driver label --preview 20` does)"
 )
 _ANEW = "no answer of before can stand: every row is labelled anew"
+_SAME = "what labels rest on is the same"
 
 
 def show(session: Session, since: str, *, as_json: bool) -> int:
@@ -42,7 +43,7 @@ def show(session: Session, since: str, *, as_json: bool) -> int:
         print(json.dumps(found, ensure_ascii=False, indent=2))
         return 0
     print(f"{session.task.name}, since {name}:")
-    for what, effect in effects(edit, now):
+    for what, effect in effects(edit, now, price.rows if price else None):
         print(f"  {what}: {effect}")
     for each in edit.own:
         print(_own(each))
@@ -63,12 +64,18 @@ def since_when(session: Session, since: str) -> tuple[str, LabelDefinition]:
     return f"revision {since}", labelling_at(since, task)
 
 
-def effects(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
-    """Yield each part that has changed, and what that does to labels."""
+def effects(
+    edit: Edit, now: LabelDefinition, rows: cost.Rows | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield each part that has changed, and what that does to labels, by what was counted.
+
+    The edit is one since some moment, and rows are counted by all answers that are kept: older
+    ones can stand where those of that moment cannot.
+    """
     if edit.is_nothing:
-        yield "nothing", "what labels rest on is the same"
-    yield from _of_fields(edit, now)
-    yield from ((f"label prompt, {words}", _ANEW) for words in edit.prompt)
+        yield "nothing", _of_nothing(rows)
+    yield from _of_fields(edit, now, rows)
+    yield from ((f"label prompt, {words}", _of_answers(rows)) for words in edit.prompt)
     if edit.correction:
         yield "correction prompt", "only rows whose answer followed the old one are asked again"
     yield from (
@@ -78,13 +85,33 @@ def effects(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
         yield "an answer as a whole", "only rows that do not keep it are asked again"
 
 
-def _of_fields(edit: Edit, now: LabelDefinition) -> Iterator[tuple[str, str]]:
+def _of_nothing(rows: cost.Rows | None) -> str:
+    """Return what is to be said where the words are the same: the code behind them may not be."""
+    if rows is None or not (rows.broken or rows.outdated or rows.completed):
+        return _SAME
+    if rows.broken:
+        return f"{_SAME} by its words; {rows.broken} rows break what rules and validators ask now"
+    return f"{_SAME}; not every row was labelled by it yet"
+
+
+def _of_answers(rows: cost.Rows | None) -> str:
+    """Return what becomes of rows where answers of the moment compared with cannot stand."""
+    if rows is None or (rows.outdated and not rows.kept + rows.completed):
+        return _ANEW
+    return f"{rows.outdated or 'no'} rows are labelled anew: older answers can stand for the others"
+
+
+def _of_fields(
+    edit: Edit, now: LabelDefinition, rows: cost.Rows | None
+) -> Iterator[tuple[str, str]]:
+    with_all = rows is not None and rows.outdated and not rows.completed
     for name in edit.added:
-        yield f"field {name} is new", f"it is asked for alone, for {_rows_with(name, now)}"
+        alone = f"it is asked for alone, for {_rows_with(name, now)}"
+        yield f"field {name} is new", "it is asked for with all others" if with_all else alone
     for name in edit.removed:
         yield f"field {name} is gone", "nobody is asked; the answers of before stand without it"
     for name in edit.changed:
-        yield f"field {name} takes other values", _ANEW
+        yield f"field {name} takes other values", _of_answers(rows)
     for name in edit.limits:
         yield f"field {name} has other limits", "only rows that do not keep them are asked again"
     told = "see the label prompt" if edit.prompt else _UNTOLD

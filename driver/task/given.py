@@ -21,9 +21,12 @@ from contracts.errors import SettingsInvalid
 
 TYPES = ("text", "flag", "score", "count", "date", "list")
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,29}")
-_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_LONGEST_VALUE = 40
 _MOST_FIELDS = 20
-_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
+_QUOTES = '"""'
+_WRITTEN_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "ı": "i"}
+)
 # Classes that the module of the answer uses itself.
 _TAKEN = {"Annotated", "BaseModel", "ConfigDict", "Field", "StrEnum", "StringConstraints"}
 
@@ -77,10 +80,15 @@ def task_name(text: str) -> str:
 
 def _near(text: str) -> str:
     """Return the nearest text that can be a name, "" where there is none."""
-    written = text.lower().translate(_WRITTEN_OUT)
-    plain = unicodedata.normalize("NFKD", written).encode("ascii", "ignore").decode()
-    near = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:30].rstrip("_")
+    near = _plain(text)
     return near if _NAME.fullmatch(near) and not keyword.iskeyword(near) else ""
+
+
+def _plain(text: str) -> str:
+    """Return what is left of a text in small letters of a to z, digits and underscores."""
+    written = unicodedata.normalize("NFC", text).lower().translate(_WRITTEN_OUT)
+    plain = unicodedata.normalize("NFKD", written).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:30].rstrip("_")
 
 
 def field(text: str) -> Given:
@@ -96,24 +104,39 @@ def field(text: str) -> Given:
     if hasattr(BaseModel, name) or name.startswith("model_"):
         raise _wrong(text, "pydantic keeps this name for itself")
     meaning = " ".join(meaning.split())
+    if _QUOTES in text:
+        raise _wrong(text, f"no Modelfile can hold {_QUOTES}, and the prompt has all that is here")
     if kind in TYPES:
         if nullable and kind in {"flag", "list"}:
             raise _wrong(text, f"a {kind} is never null")
         return Given(name, kind, nullable, meaning=meaning)
-    values = tuple(kind.split("|"))
+    values = tuple(" ".join(unicodedata.normalize("NFC", each).split()) for each in kind.split("|"))
     if len(values) < 2 or len(set(values)) < len(values):
         raise _wrong(text, f"the types are {', '.join(TYPES)}, or at least two values a|b")
     for value in values:
-        if not _VALUE.fullmatch(value):
-            raise _wrong(text, f"{value!r} is no value of small letters, digits, _ and -")
-    if len({member(value) for value in values}) < len(values):
-        raise _wrong(text, "two of its values would have the same name")
+        if not 0 < len(value) <= _LONGEST_VALUE or not value.isprintable():
+            raise _wrong(
+                text, f"{value!r} is no value of 1 to {_LONGEST_VALUE} characters that can be shown"
+            )
     return Given(name, "choice", nullable, values, meaning)
 
 
-def member(value: str) -> str:
-    """Return what the member of an enum is called."""
-    return value.upper().replace("-", "_")
+def members(values: Sequence[str]) -> dict[str, str]:
+    """Return what the member of an enum is called for each of its values, in their order."""
+    found: dict[str, str] = {}
+    for number, value in enumerate(values, start=1):
+        name = _plain(value).upper()
+        fits = name[:1].isalpha() and name not in found.values() and not name.startswith("VALUE_")
+        found[value] = name if fits else f"VALUE_{number}"
+    return found
+
+
+def language(text: str) -> str:
+    """Return the language of the texts, on one line; raises `SettingsInvalid` for none."""
+    said = " ".join(text.split())
+    if not said or not said.isprintable() or _QUOTES in said:
+        raise SettingsInvalid(f"{text!r} is no language", todo="Name it, as --language French.")
+    return said
 
 
 def fields(texts: Sequence[str]) -> tuple[Given, ...]:

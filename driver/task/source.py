@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from contracts.errors import SettingsInvalid, TaskUnrenderable
+from contracts.errors import TaskUnrenderable
 from driver.task.load import load_named
-from driver.task.shape import Field, Kind, Shape, fields_of, figure, named
+from driver.task.shape import Field, Kind, Shape, fields_of, named
 from tasks import Column, Storage, Task
 
 MADE_BY = "Made by `driver task render` from tasks/"
@@ -28,18 +28,9 @@ class Source:
     def of(cls, name: str, after: str = "") -> Source:
         """Read the task of that name.
 
-        Raises `SettingsInvalid` where there is none, `TaskUnrenderable` where it cannot be read.
+        Raises `SettingsInvalid` where there is none, `TaskInvalid` where it cannot be read.
         """
-        try:
-            task = load_named(name)
-            task.schema()
-        except SettingsInvalid:
-            raise
-        except Exception as error:
-            raise TaskUnrenderable(
-                f"tasks/{name} defines no task", why=f"{type(error).__name__}: {error}"
-            ) from error
-        return cls(task, after)
+        return cls(load_named(name), after)
 
     @cached_property
     def mark(self) -> str:
@@ -87,17 +78,14 @@ class Source:
     def storage(self) -> Storage:
         """Where a backend keeps an answer; without a word of the task, in one JSON value.
 
-        Raises `TaskUnrenderable` for a column that is no field, or cannot hold its field.
+        Raises `TaskUnrenderable` for a column that SQLAlchemy has no place for.
         """
         storage = self.task.storage or Storage(table="items")
-        by_name = {each.name: each.shape for each in self.fields}
-        for name, column in storage.columns.items():
-            if name not in by_name:
-                raise _misfit(name, "the answer has no such field")
-            if name in _TAKEN:
-                raise _misfit(name, "SQLAlchemy keeps this name for itself")
-            if column.length is not None:
-                _require_room(name, column, column.length, by_name[name])
+        for name in _TAKEN & storage.columns.keys():
+            raise TaskUnrenderable(
+                f"the column {name} of the task's storage does not fit",
+                why="SQLAlchemy keeps this name for itself",
+            )
         return storage
 
     @cached_property
@@ -110,20 +98,3 @@ class Source:
     def analysed(self) -> tuple[str, ...]:
         """The other fields, which go into the JSON value."""
         return self.storage.analysed(each.name for each in self.fields)
-
-
-def _require_room(name: str, column: Column, length: int, shape: Shape) -> None:
-    if shape.kind is Kind.TEXT:
-        longest = shape.most
-    elif shape.kind is Kind.CHOICE:
-        longest = max(len(choice.value) for choice in shape.choices)
-    else:
-        raise _misfit(name, f"a length is for texts, and the field is a {shape.kind.value}")
-    longest = None if longest is None else max(longest, len(column.null or ""))
-    if longest is None or longest > length:
-        needed = "a text of any length" if longest is None else f"{figure(longest)} characters"
-        raise _misfit(name, f"it holds {length} characters, and the field may have {needed}")
-
-
-def _misfit(name: str, why: str) -> TaskUnrenderable:
-    return TaskUnrenderable(f"the column {name} of the task's storage does not fit", why=why)

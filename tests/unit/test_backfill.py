@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -444,3 +445,33 @@ def test_a_prompt_s_edit_belongs_to_the_field_that_it_names(
     there, back = compare(old, new), compare(new, old)
     assert (there.added, back.removed) == (("deadline",), ("deadline",))
     assert there.relabels is back.relabels is relabels
+
+
+@pytest.mark.parametrize(
+    ("words", "relabels"),
+    [
+        (("", ""), False),
+        (("deadline, reasoning", "deadline, Gründe"), True),
+        (("Im Zweifel true", "Im Zweifel eher true"), True),
+        (("## deadline\n", "## deadline\nIm Zweifel immer high. "), True),
+    ],
+)
+def test_a_field_in_place_of_another_counts_as_both(words: tuple[str, str], relabels: bool) -> None:
+    old = LabelDefinition.of(TASK)
+    fields = {**old.fields, "deadline": old.fields["tags"]}
+    del fields["tags"]
+    start, end = (old.label_prompt.index(head) for head in ("## tags", "## reasoning"))
+    section = (
+        "## deadline\nBis zu diesem Tag muss die Liga handeln. Ohne Tag ist deadline null.\n\n"
+    )
+    prompt = old.label_prompt[:start] + section + old.label_prompt[end:]
+    prompt = prompt.replace("tags, reasoning", "deadline, reasoning")
+    prompt = prompt.replace(*words)
+    new = old.model_copy(update={"fields": fields, "label_prompt": prompt})
+    edit = compare(old, new)
+    assert (edit.added, edit.removed) == (("deadline",), ("tags",))
+    assert edit.relabels is relabels, edit.prompt
+    renamed = re.sub(r"\btags\b", "deadline", old.label_prompt)
+    assert not compare(
+        old, old.model_copy(update={"fields": fields, "label_prompt": renamed})
+    ).prompt

@@ -49,6 +49,7 @@ PASSING = {
     "ReprocessFailed": False,
     "NotVerified": False,
     "TaskDrifted": False,
+    "TaskInvalid": False,
     "TaskUnrenderable": False,
     "RestoreFailed": False,
     "LineageBroken": False,

@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from pydantic import model_validator
 
 from contracts import files, stages
 from contracts.errors import InputMissing
@@ -130,6 +131,48 @@ def test_the_count_is_what_the_stage_then_asks(
     snapshot(stage.folder, *items(4))
     assert _told(session, edits[-1], capsys)["rows"] == _rows(kept=3, new=1)
     assert engine.alive
+
+
+def test_what_is_said_of_an_edit_is_what_is_counted(
+    session: Session,
+    stage: Labelling,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Answers of before a run may stand where those of the run cannot."""
+
+    def said(task: Task) -> str:
+        _told(session, task, capsys)
+        diff.show(session, "", as_json=False)
+        return capsys.readouterr().out
+
+    reworded = replace(TASK, label_prompt=TASK.label_prompt.replace("Im Zweifel", "Zur Not"))
+    assert "- Im Zweifel + Zur Not: no answer of before can stand: every row" in said(reworded)
+    both = with_deadline(replace(TASK, label_prompt=reworded.label_prompt))
+    assert "field deadline is new: it is asked for with all others" in said(both)
+    monkeypatch.setattr(label_stage, "load_task", lambda _: with_deadline())
+    stage.label()
+    run = session.workspace / "runs/20260102-120000"
+    run.mkdir()
+    noted.note(with_deadline(), run)
+    told = said(with_deadline(section=SECTION.replace("ein Tag", "ein Tag im Text")))
+    assert "label prompt, + im Text: no rows are labelled anew: older answers can stand" in told
+    assert "every row" not in told
+    assert "2 are asked for deadline alone" in told
+
+    class Stricter(TASK.output):  # type: ignore[misc, name-defined]
+        @model_validator(mode="after")
+        def _no_doubles(self) -> Self:
+            """Refuse a list that names something twice."""
+            if self.relevant:
+                raise ValueError("twice")
+            return self
+
+    noted.note(TASK, run)
+    monkeypatch.setattr(Session, "label_digest", "another")  # as the edit of its file leaves it
+    told = said(replace(TASK, output=Stricter))
+    assert "what labels rest on is the same by its words; 2 rows break what rules" in told
+    assert "2 are labelled (2 whose answers break what is asked today)" in told
 
 
 def test_reviews_that_lack_the_field_are_counted(

@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from contracts import files
 from contracts.errors import SettingsInvalid
+from driver.settings import Settings
 from driver.task import begin, given
 
 FIELDS = (
     "headline:text:What the item is about.",
-    "mood:good|bad|so-so?:How the writer feels",
+    "mood:good|çok kötü|so-so?:How the writer feels",
     "due:date?",
     "urgent:flag",
     "trust:score",
@@ -157,13 +160,48 @@ def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
         "ok:flag?",
         "kind:one",
         "kind:a|a",
-        "kind:a-b|a_b",
-        "kind:A|B",
+        "kind:a|",
+        "kind:a|\x07",
+        f"kind:a|{'b' * 41}",
+        'why:text:What """they""" say',
     ],
 )
 def test_a_field_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(SettingsInvalid):
         given.field(text)
+
+
+def test_its_demo_hangs_on_no_single_answer() -> None:
+    parts = begin._Parts("letters_in", given.fields(FIELDS), "Türkçe")
+    demo = Settings.model_validate(yaml.safe_load(parts.sample()["demo.yaml"]))
+    assert demo.verify.constrained, "or one canary that is not valid ends it"
+    assert demo.train.max_steps == 300
+
+
+def test_values_may_be_of_any_language() -> None:
+    values = ("très bon", "kötü", "hayır", "плохо", "2", "a-b", "a_b", 'so "so"')
+    parts = begin._Parts("letters_in", given.fields([f"mood:{'|'.join(values)}"]), "Türkçe")
+    made_files = parts.package()
+    assert given.members(values) == {
+        "très bon": "TRES_BON",
+        "kötü": "KOETUE",
+        "hayır": "HAYIR",
+        "плохо": "VALUE_4",
+        "2": "VALUE_5",
+        "a-b": "A_B",
+        "a_b": "VALUE_7",
+        'so "so"': "SO_SO",
+    }
+    made: dict[str, Any] = {}
+    exec(made_files["output.py"], made)  # noqa: S102  # the module that was just written
+    assert tuple(each.value for each in made["Mood"]) == values
+    compile(made_files["__init__.py"], "__init__.py", "exec")
+
+
+@pytest.mark.parametrize("language", ["", "  ", "a\x00b"])
+def test_a_language_must_be_named(language: str) -> None:
+    with pytest.raises(SettingsInvalid, match="no language"):
+        begin.begin("nothing", ["why:text"], language)
 
 
 def test_fields_of_one_name_are_refused() -> None:

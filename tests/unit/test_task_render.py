@@ -16,12 +16,13 @@ import pytest
 from pydantic import BaseModel, Field
 
 from contracts import files
-from contracts.errors import FileUnusable, TaskUnrenderable
+from contracts.errors import FileUnusable, TaskInvalid, TaskUnrenderable
 from driver import __main__ as cli
 from driver.task import publish
 from driver.task.render import RENDERERS, api_schemas, parser, render
 from driver.task.source import MADE_BY, Source
 from tasks import Column, Storage, load_task
+from tasks.faults import require_sound
 
 TASK = load_task("liga_relevance")
 _GOLDEN = files.ROOT / "tests/golden/liga_relevance_schema.json"
@@ -155,8 +156,8 @@ def test_a_parser_that_could_not_stand_alone_is_refused() -> None:
 )
 def test_a_column_that_does_not_fit_is_named(columns: dict[str, Column], said: str) -> None:
     task = replace(TASK, output=Here, storage=Storage("items", columns))
-    with pytest.raises(TaskUnrenderable, match=said):
-        _ = Source(task).storage
+    with pytest.raises(TaskInvalid, match=said):
+        require_sound(task)
     with pytest.raises(TaskUnrenderable, match="for itself"):
         _ = Source(
             replace(TASK, output=Taken, storage=Storage("t", {"metadata": Column()}))
