@@ -212,5 +212,5 @@ def _listed(host: Host) -> dict[str, str]:
     """Return the line of `driver models` about each version."""
     done = host.driver("models")
     _ends(done, 0)
-    lines = [line for line in done.stdout.splitlines() if f"{ALIAS}:" in line]
-    return {line.split("│")[1].strip(): line for line in lines}
+    lines = [line for line in done.stdout.splitlines() if line.startswith(f"{ALIAS}:")]
+    return {line.split()[0]: line for line in lines}
