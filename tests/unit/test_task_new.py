@@ -175,7 +175,7 @@ def test_its_demo_hangs_on_no_single_answer() -> None:
     parts = begin._Parts("letters_in", given.fields(FIELDS), "Türkçe")
     demo = Settings.model_validate(yaml.safe_load(parts.sample()["demo.yaml"]))
     assert demo.verify.constrained, "or one canary that is not valid ends it"
-    assert demo.train.max_steps == 300
+    assert (demo.train.max_steps, demo.evaluate.min_valid) == (300, 0)
 
 
 def test_values_may_be_of_any_language() -> None:
