@@ -78,7 +78,7 @@ def work(
     if counts[Outcome.NOT_THERE]:
         say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
     reprocessing.refuse_failures(counts)
-    outcomes.finish()
+    outcomes.finish(context.job.run)
     return ReprocessMetrics(
         processed=counts[Outcome.PROCESSED],
         failed=counts[Outcome.FAILED],
