@@ -107,7 +107,7 @@ def _later(one: Result, other: Result) -> bool:
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for items since, if only to be verified; or the items have
     got back what they held before; or a deployment since has let others come in between; or there
-    was no backend yet; or it was begun again, and stopped.
+    was no backend yet; or it was begun again, and stopped; or the backend asks another model now.
 
     What the items hold their record says: the result is there from before it was begun again.
     """
@@ -118,7 +118,10 @@ def _reprocess(session: Session, result: Result) -> str:
         return "it was done without a backend"
     executions = store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
-    return _of_items(store, last, job) if job else ""
+    if job and (changed := _of_items(store, last, job)):
+        return changed
+    asked = _another_asked(session)  # what comes in gets that one's answers
+    return f"the backend asks {asked}" if asked else ""
 
 
 def _of_items(store: Store, record: Record, job: Job) -> str:

@@ -217,6 +217,9 @@ def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
         backend["container"] = "news"
     it = session(tmp_path, "a", backend=backend)
     metrics = VerifyMetrics(model=ALIAS, digest="a", fields=9, answer={}).model_dump(mode="json")
+    asked_about(tmp_path, "20260101-120000", "A", whole=True)
+    reprocessed = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    assert still_true(it, REPROCESS, reprocessed) == told["verify"]
     for stage, given in ((VERIFY, metrics), (RESTORE, {})):
         result = evaluated().model_copy(update={"stage": stage.name, "metrics": given})
         assert still_true(it, stage, result) == told[stage.name]
