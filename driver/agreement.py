@@ -19,7 +19,7 @@ from contracts.params import (
     SplitMetrics,
     VerifyMetrics,
 )
-from contracts.stage import Result, Stage
+from contracts.stage import Job, Result, Stage
 from driver import verification
 from driver.host_stages import deploy, reprocess, verify
 from driver.host_stages.record import Record
@@ -27,6 +27,7 @@ from serving.engine import full_tag
 
 if TYPE_CHECKING:
     from driver.session import Session
+    from driver.store import Store
 
 Question = Callable[["Session", Result], str]
 
@@ -106,32 +107,41 @@ def _later(one: Result, other: Result) -> bool:
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for items since, if only to be verified; or the items have
     got back what they held before; or a deployment since has let others come in between; or there
-    was no backend yet; or it was begun again, and stopped.
+    was no backend yet; or it was begun again, and stopped; or the backend asks another model now.
+
+    What the items hold their record says: the result is there from before it was begun again.
     """
-    store = session.store
-    last = next(iter(Record.by_last_run(session.workspace)), None)
-    if last is None and session.backend_url and session.settings.reprocess.enabled:
+    if not (session.backend_url and session.settings.reprocess.enabled):
+        return ""  # there is nothing to do
+    store, last = session.store, next(iter(Record.by_last_run(session.workspace)), None)
+    if last is None:
         return "it was done without a backend"
     executions = store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
-    if job is None:
-        return ""
-    model = job.inputs[stages.GGUF.name].digest
-    for other, done in store.executions(stages.DEPLOY.name):
-        # By the runs' names, which sort also where the clock was set back.
-        another = other.inputs[stages.GGUF.name].digest != model
-        if other.run > job.run and (another or done.metrics.get("moved", True)):
-            return "a model has been deployed since"
-    return _of_items(last, model) if last else ""
+    if job and (changed := _of_items(store, last, job)):
+        return changed
+    asked = _another_asked(session)  # what comes in gets that one's answers
+    return f"the backend asks {asked}" if asked else ""
 
 
-def _of_items(record: Record, model: str) -> str:
-    about = record.about()
+def _of_items(store: Store, record: Record, job: Job) -> str:
+    model, about = job.inputs[stages.GGUF.name].digest, record.about()
     if about.model != model:
         return "items have another model's answers now"
     if about.restored_at:
         return "the items have got back what they held before"
-    return "its last start was interrupted" if record.begun and not record.finished else ""
+    finish = record.finish()
+    if finish is None:  # or only a verification has asked about items since another model did
+        return (
+            "its last start was interrupted" if record.begun else "not every item was asked about"
+        )
+    done_by = finish.get("run", job.run)  # the job names the last to begin; an older driver none
+    for other, done in store.executions(stages.DEPLOY.name):
+        # By the runs' names, which sort also where the clock was set back.
+        another = other.inputs[stages.GGUF.name].digest != model
+        if other.run > done_by and (another or done.metrics.get("moved", True)):
+            return "a model has been deployed since"
+    return ""
 
 
 def _verify(session: Session, result: Result) -> str:

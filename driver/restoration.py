@@ -170,7 +170,7 @@ def write_back(
     for each in due:
         item = backend.shown(each.item_id)
         now = _difference(storage, kept[each.item_id], item, given.get(each.item_id))
-        if item is None or now.standing in {Standing.REVIEWED, Standing.CHANGED}:
+        if item is None or now.standing not in {Standing.DIFFERS, Standing.SAME}:
             problems.append(f"item {each.item_id}: {now.standing}")
             continue
         values = _only(now.before, fields)

@@ -207,15 +207,9 @@ class ComposeService(ContainerService):
 
     def environment(self) -> dict[str, str]:
         """Return the environment that compose gives its container the next time."""
-        found = json.loads(self._compose("config", "--format", "json"))["services"]
-        if self._settings.service not in found:
-            raise BackendUnavailable(
-                f"compose knows no service {self._settings.service}",
-                why=f"in {self._settings.folder} are {', '.join(found) or 'none'}",
-                todo="Check backend.compose.",
-                passing=False,
-            )
-        given = found[self._settings.service].get("environment") or {}
+        service = self._settings.service  # named, since one with a profile is left out else
+        made = json.loads(self._compose("config", "--format=json", service))
+        given = made["services"][service].get("environment") or {}
         return {name: str(value) for name, value in given.items() if value is not None}
 
     def _up(self) -> str:

@@ -234,11 +234,13 @@ class ReprocessMetrics(Metrics):
     processed: int
     failed: int
     left_out: int
+    skipped: str = ""
+    """Why no item was looked at; "" where they were."""
 
     def summary(self) -> str:
-        """Return the counts."""
+        """Return the counts, or why there are none."""
         if not self.processed + self.failed + self.left_out:
-            return "no items: reprocess.enabled is off, or there is no backend"
+            return self.skipped or "no item to reprocess"
         return f"{self.processed} items, {self.failed} failed, {self.left_out} reviewed left out"
 
 

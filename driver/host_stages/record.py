@@ -139,12 +139,6 @@ class Record:
         """Whether a reprocess has begun on it; a verification only keeps what its items held."""
         return (self.folder / _OUTCOMES).exists()
 
-    @property
-    def finished(self) -> bool:
-        """Whether every item has its outcome, as the last line of outcomes.jsonl says."""
-        lines = self.lines()
-        return bool(lines) and "finished" in lines[-1]
-
     def about(self) -> About:
         """Return what it is about; raises `FileUnusable` for a damaged note."""
         path = self.folder / _ABOUT
@@ -238,6 +232,11 @@ class Record:
     def lines(self) -> list[Row]:
         """Return the whole lines of outcomes.jsonl; changes nothing."""
         return list(_whole_lines(self.folder / _OUTCOMES))
+
+    def finish(self) -> Row | None:
+        """Return the line that says that every item has its outcome; None where one may not."""
+        lines = self.lines()
+        return lines[-1] if lines and "finished" in lines[-1] else None
 
     def answers(self) -> dict[str, str]:
         """Return the digest of what each item was given, "" where it may have been given something.
@@ -338,9 +337,9 @@ class Outcomes:
         line = {"id": item_id, "outcome": seen.outcome.value, "reason": seen.reason}
         self._append([{**line, "answer": seen.answer, "at": round(time.time(), 3)}])
 
-    def finish(self) -> None:
-        """Say that every item has its outcome."""
-        self._append([{"finished": True, "at": round(time.time(), 3)}])
+    def finish(self, run: str) -> None:
+        """Say that every item has its outcome, by this run."""
+        self._append([{"finished": True, "run": run, "at": round(time.time(), 3)}])
 
     def count(self) -> Counter[Outcome]:
         """Return how many items there are of each outcome."""

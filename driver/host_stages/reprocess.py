@@ -61,7 +61,9 @@ def work(
     engine does, and `ReprocessFailed` where too many items failed.
     """
     if not context.params.enabled or not backend_url:
-        return ReprocessMetrics(processed=0, failed=0, left_out=0)
+        off = "reprocess.enabled=false leaves the items as they are"
+        skipped = off if backend_url else "no backend, nothing to reprocess"
+        return ReprocessMetrics(processed=0, failed=0, left_out=0, skipped=skipped)
     task = load_task(context.job.task)
     storage = storage_of(task)
     backend = Backend(backend_url)
@@ -79,7 +81,7 @@ def work(
     if counts[Outcome.NOT_THERE]:
         say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
     reprocessing.refuse_failures(counts)
-    outcomes.finish()
+    outcomes.finish(context.job.run)
     return ReprocessMetrics(
         processed=counts[Outcome.PROCESSED],
         failed=counts[Outcome.FAILED],

@@ -164,6 +164,7 @@ def test_compose_says_whom_the_service_asks_once_made_anew(
         file = project.folder / project.files[0]
         declared = json.loads(file.read_text(encoding="utf-8"))
         declared["services"]["backend"]["environment"]["OLLAMA_MODEL"] = "qwen3:14b"
+        declared["services"]["backend"]["profiles"] = ["news"]  # `up` of the service begins it too
         file.write_text(json.dumps(declared), encoding="utf-8")
     changed = project.model_copy(update={"environment": {"OLLAMA_MODEL": "liga"}})
     asked = model_asked_anew(BackendSettings(url=URL, compose=changed))

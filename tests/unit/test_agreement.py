@@ -85,6 +85,7 @@ def test_who_replaces_a_broken_champion_does_not_wait_for_it(
 
 
 # --- reprocess -----------------------------------------------------------------------------------
+BACKEND: dict[str, Any] = {"backend": {"url": "http://127.0.0.1:9", "container": "news"}}  # away
 METRICS: dict[str, dict[str, object]] = {
     "deploy": {"tag": "liga:1", "alias": ALIAS, "digest": "a", "previous": ""},
     "reprocess": {"processed": 1, "failed": 0, "left_out": 0},
@@ -115,7 +116,7 @@ def asked_about(root: Path, run: str, model: str, *, whole: bool) -> Record:
     states = {"1": {"id": "1", "title": "t", "is_manually_reviewed": False}}
     record.begin(run, model, "http://backend", states, 1, canaries=() if whole else ["1"])
     if whole:
-        (record.folder / "outcomes.jsonl").write_text('{"finished": true}\n', encoding="utf-8")
+        files.write_jsonl(record.folder / "outcomes.jsonl", [{"finished": True, "run": run}])
     return record
 
 
@@ -123,7 +124,7 @@ def test_a_reprocess_holds_until_somebody_else_has_a_say(tmp_path: Path) -> None
     result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     executed(tmp_path, DEPLOY, "A", "2026-01-01T12:00:00+00:00")
     record = asked_about(tmp_path, "20260101-120000", "A", whole=True)
-    it = session(tmp_path, "a")
+    it = session(tmp_path, "a", **BACKEND)
     assert still_true(it, REPROCESS, result) == ""
     asked_about(tmp_path, "20260201-120000", "B", whole=False)
     assert still_true(it, REPROCESS, result) == "items have another model's answers now"
@@ -154,7 +155,22 @@ def test_a_reprocess_from_before_a_deployment_is_made_again(
     result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     asked_about(tmp_path, "20260101-120000", "A", whole=True)
     executed(tmp_path, DEPLOY, model, "2026-02-01T12:00:00+00:00", moved=moved)
-    assert still_true(session(tmp_path, "a"), REPROCESS, result) == told
+    assert still_true(session(tmp_path, "a", **BACKEND), REPROCESS, result) == told
+
+
+def test_a_repetition_counts_once_it_is_finished(tmp_path: Path) -> None:
+    """The result is there from before, and its job bears the repetition's name from its start."""
+    result = executed(tmp_path, REPROCESS, "A", "2026-03-01T13:00:00+00:00")
+    executed(tmp_path, DEPLOY, "A", "2026-02-01T12:00:00+00:00")
+    asked_about(tmp_path, "20260101-130000", "A", whole=True)
+    it = session(tmp_path, "a", **BACKEND)
+    told = still_true(it, REPROCESS, result)
+    assert told == "a model has been deployed since", "killed before it had begun"
+    asked_about(tmp_path, "20260302-120000", "B", whole=True)
+    asked_about(tmp_path, "20260303-120000", "A", whole=False)  # to be verified, after a rollback
+    assert still_true(it, REPROCESS, result) == "not every item was asked about"
+    off = session(tmp_path, "a", **BACKEND, reprocess={"enabled": False})
+    assert still_true(off, REPROCESS, result) == ""
 
 
 def test_a_damaged_record_of_an_older_reprocess_is_no_matter(tmp_path: Path) -> None:
@@ -162,7 +178,7 @@ def test_a_damaged_record_of_an_older_reprocess_is_no_matter(tmp_path: Path) -> 
     older = asked_about(tmp_path, "20250101-120000", "B", whole=True)
     asked_about(tmp_path, "20260101-130000", "A", whole=True)
     (older.folder / "about.json").write_text("{", encoding="utf-8")
-    assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""
+    assert still_true(session(tmp_path, "a", **BACKEND), REPROCESS, result) == ""
 
 
 def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
@@ -170,8 +186,10 @@ def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
 ) -> None:
     result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     assert still_true(session(tmp_path, "a"), REPROCESS, result) == ""
-    there = session(tmp_path, "a", backend={"url": "http://127.0.0.1:9", "container": "news"})
-    assert still_true(there, REPROCESS, result) == "it was done without a backend"
+    assert (
+        still_true(session(tmp_path, "a", **BACKEND), REPROCESS, result)
+        == "it was done without a backend"
+    )
 
 
 # --- verify --------------------------------------------------------------------------------------
@@ -199,6 +217,9 @@ def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
         backend["container"] = "news"
     it = session(tmp_path, "a", backend=backend)
     metrics = VerifyMetrics(model=ALIAS, digest="a", fields=9, answer={}).model_dump(mode="json")
+    asked_about(tmp_path, "20260101-120000", "A", whole=True)
+    reprocessed = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    assert still_true(it, REPROCESS, reprocessed) == told["verify"]
     for stage, given in ((VERIFY, metrics), (RESTORE, {})):
         result = evaluated().model_copy(update={"stage": stage.name, "metrics": given})
         assert still_true(it, stage, result) == told[stage.name]

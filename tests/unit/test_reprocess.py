@@ -254,7 +254,8 @@ def test_analyses_that_are_switched_off(stage: Make) -> None:
     assert it.run().processed == 1
 
 
-def test_nothing_to_do(tmp_path: Path) -> None:
-    nothing = ReprocessMetrics(processed=0, failed=0, left_out=0)
-    assert ReprocessStage(tmp_path, [news(1)], "").run() == nothing
-    assert ReprocessStage(tmp_path, [news(1)], "http://127.0.0.1:9").run(enabled=False) == nothing
+def test_why_there_is_nothing_to_do(tmp_path: Path) -> None:
+    without = ReprocessStage(tmp_path, [news(1)], "").run()
+    assert without.summary() == "no backend, nothing to reprocess"
+    off = ReprocessStage(tmp_path, [news(1)], "http://127.0.0.1:9").run(enabled=False)
+    assert off.summary() == "reprocess.enabled=false leaves the items as they are"

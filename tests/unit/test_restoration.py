@@ -152,15 +152,20 @@ def test_a_second_verification_is_given_back_too(stage: Make, ollama: OllamaDoub
     assert _standings(it) == {"1": Standing.DIFFERS}
 
 
-def test_a_review_between_the_look_and_the_write(stage: Make) -> None:
-    it, service = stage([news(1, **OLD)], **PATCH)
+def test_a_change_between_the_look_and_the_write(stage: Make) -> None:
+    """Somebody reviews one item, and another article takes the other's id: neither is written."""
+    way = {"ITEM_EDITS": "PATCH", "ITEM_EDIT_FIELDS": f"title {ALL}"}
+    it, service = stage([news(1, **OLD), news(2, **OLD)], **way)
     it.run()
     backend, record = Backend(it.backend_url), Record.find(it.root)
     found = restoration.differences(backend, STORAGE, record)
-    requests.patch(f"{service.url}/api/items/1", json={"summary": "Von Hand."}, timeout=30)
+    hand, other = {"summary": "Von Hand."}, {"title": "Neu", "is_manually_reviewed": False}
+    requests.patch(f"{service.url}/api/items/1", json=hand, timeout=30)
+    requests.patch(f"{service.url}/api/items/2", json={**hand, **other}, timeout=30)
     restored = restoration.write_back(backend, STORAGE, record, found, backend_edits.find(backend))
-    assert restored.problems == ("item 1: reviewed by a person since",)
-    assert service.get("/api/items/1")["summary"] == "Von Hand."
+    gone = f"item 2: {Standing.GONE}"
+    assert restored.problems == ("item 1: reviewed by a person since", gone)
+    assert {service.get(f"/api/items/{i}")["summary"] for i in (1, 2)} == {"Von Hand."}
 
 
 def test_an_overwritten_review_comes_back_unless_it_was_reviewed_again(stage: Make) -> None:
