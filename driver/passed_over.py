@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,9 @@ def instead(
                 fault = _fault(engine, record, task, record.alias, deadline)
             elif not fault:
                 fault = _fault(engine, record, task, tag, deadline)
-                engine.unload(tag)  # its runner would show this name for what the alias is asked
+                with suppress(EngineUnavailable):  # no matter to what was answered
+                    # Its runner would show this name for what the alias is asked.
+                    engine.unload(tag)
             if not fault:
                 return tag, failed
             failed[tag] = fault

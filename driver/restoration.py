@@ -31,7 +31,7 @@ class Standing(StrEnum):
     DIFFERS = "differs"
     REVIEWED = "reviewed by a person since"
     CHANGED = "differs, but not as this reprocess has left it"
-    GONE = "no longer in the backend, or another article by now, or not readable"
+    GONE = "no longer in the backend, or under another title, or not readable"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def differences(backend: Backend, storage: Storage, record: Record) -> list[Diff
 def _difference(storage: Storage, state: Row, now: Row | None, given: str | None) -> Difference:
     """Compare an item with what was kept of it; `given` is of `Record.answers`, None if missing."""
     item_id, title = str(state["id"]), str(state.get("title") or "")
-    # Under another title it is the same one where it holds the very answer that it was left with.
-    if now is None or (another_article(state, now) and not _is_as_left(storage, now, given)):
+    if now is None or another_article(state, now):
         return Difference(item_id, title, Standing.GONE)
     before, after = _values(state, storage), _values(now, storage)
     kept = {*storage.edited, *state, _analysis(storage)}  # an older driver kept no other columns
@@ -98,16 +97,12 @@ def _difference(storage: Storage, state: Row, now: Row | None, given: str | None
 
 def _standing(storage: Storage, state: Row, now: Row, given: str | None) -> Standing:
     """Say how an item that differs stands to what was kept of it."""
-    as_left = _is_as_left(storage, now, given)
+    as_left = given in {answer_digest(now, storage, edited=each) for each in (False, True)}
     if now.get(_FLAG) is True and not (state[_FLAG] is True and as_left):
         return Standing.REVIEWED
     # Of a request that was cut off, or answered too late, only a new analysis can be seen.
     analysed = given == "" and analysis_of(now, storage) != analysis_of(state, storage)
     return Standing.DIFFERS if as_left or analysed else Standing.CHANGED
-
-
-def _is_as_left(storage: Storage, now: Row, given: str | None) -> bool:
-    return given in {answer_digest(now, storage, edited=each) for each in (False, True)}
 
 
 def _values(item: Row, storage: Storage) -> Row:

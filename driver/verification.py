@@ -63,6 +63,8 @@ class Record(Frozen):
     """Whether questions may have been asked; before, there is no backend and no file of items."""
     undo: bool = False
     """Whether it is being taken back, which the next start finishes."""
+    back_to: str = ""
+    """The model that the taking back lets be live at once; from before the switch to it."""
     passed_over: dict[str, str] = {}
     """Versions before that are not gone back to, and why; from before the switch to another."""
 
@@ -316,6 +318,7 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             _drop(root)
             return
         good = older[0]
+        record = _written(root, record.model_copy(update={"back_to": models[good].digest}))
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
         never = record.digest in taken_back.digests(root, models)
@@ -324,7 +327,8 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"serving engine shows it). {record.version} was live, and was not verified; "
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
-    if older and (moves or not _asked_for(root, record, live)):
+    ours = moves or live.digest == record.back_to
+    if older and (ours or not _asked_for(root, record, live)):
         live = _instead(root, engine, record, models, live, older, say)
     if record.backend:
         again.answer(root, engine, record, live, say)

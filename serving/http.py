@@ -29,8 +29,8 @@ because the other side may be anything."""
 _CHUNK = 1 << 16
 _BUSY = frozenset({429, 502, 503})
 """Statuses that speak of the server, whatever it was asked."""
-_FAILED = 500
-"""Ollama's where it cannot load a model, or the model's runner ends."""
+_FAILED = frozenset({400, 500})
+"""Ollama's where a model cannot do what is asked, where it cannot load one, or its runner ends."""
 _LATER = frozenset({408, 425, 429})
 """Those of the 4xx that do not blame the request, but its moment (RFC 9110, 8470 and 6585)."""
 
@@ -169,7 +169,7 @@ class Connection:
 def _kind(status: int) -> type[EngineUnavailable]:
     if status in _BUSY:
         return EngineBusy
-    return ModelFailed if status == _FAILED or not may_pass(status) else EngineUnavailable
+    return ModelFailed if status in _FAILED else EngineUnavailable
 
 
 def may_pass(status: int) -> bool:

@@ -42,6 +42,7 @@ from tasks import Storage, Task, load_task
 
 _FEWEST = 10  # items before a share of failures means anything
 _TRIES = 2  # of an item that the model does not answer: Ollama may have been restarted
+_NONE = "no model"
 _STATUS_S = 5.0  # in which a backend that is well says whom it asks
 _MOST_OUTAGES = 5  # at one and the same item, which may be their cause
 
@@ -102,13 +103,13 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
 def another_asked(backend_url: str, alias: str) -> str:
     """Return the model that a backend asks instead of `alias`, "" where it asks that."""
     asked = Backend(backend_url, _STATUS_S).llm_status().model
-    return "" if _with_tag(asked) == _with_tag(alias) else asked
+    return "" if _with_tag(asked) == _with_tag(alias) else asked or _NONE
 
 
 def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
     asked = will_ask or backend.llm_status().model
     if _with_tag(asked) != _with_tag(alias):
-        what = f"the backend asks {asked}, not the deployed model {alias}"
+        what = f"the backend asks {asked or _NONE}, not the deployed model {alias}"
         if will_ask:
             return ModelNotAsked(
                 f"{what}, once compose has made it anew",

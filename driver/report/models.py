@@ -61,7 +61,7 @@ def _state(version: Version, main: str, unfinished: Unfinished) -> str:
     told = [
         _live(version, unfinished) if version.tag == main else f"same model as {main}",
         "taken back" if version.rejected else "",
-        f"forced: {version.forced}" if version.forced else "",
+        f"forced: {' '.join(version.forced.split())}" if version.forced else "",
     ]
     return ", ".join(each for each in told if each)
 

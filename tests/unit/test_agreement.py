@@ -198,6 +198,7 @@ def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
     [
         ("liga", {}, {"verify": "", "restore": ""}),
         ("qwen3:14b", {}, {"verify": "the backend asks qwen3:14b", "restore": ""}),
+        ("", {}, {"verify": "the backend asks no model", "restore": ""}),
         ("qwen3:14b", {"OLLAMA_MODEL": "liga"}, dict.fromkeys(BOTH, "the backend asks qwen3:14b")),
     ],
 )

@@ -169,9 +169,13 @@ def test_a_version_before_is_asked_too_where_a_kill_came_before_the_first_questi
     assert three.live() == OLDEST_DIGEST
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
 def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
-    three: World, monkeypatch: pytest.MonkeyPatch
+    three: World, monkeypatch: pytest.MonkeyPatch, *, asked_for: bool
 ) -> None:
+    """Also where a person had asked for the broken one long ago: it is we who let it be live."""
+    if asked_for:
+        accept(three, OLD_DIGEST, served.ASKED_FOR)
     answer(three, {OLD_DIGEST: "kein JSON", NEW_DIGEST: "kein JSON"})
     kept = three.root.with_name("kept")
     shutil.copytree(three.root, kept)
