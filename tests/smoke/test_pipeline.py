@@ -256,10 +256,9 @@ def test_a_model_that_cannot_be_loaded_does_not_go_live(host: Host) -> None:
 
 def test_a_refused_candidate_changes_nothing_that_is_live(host: Host) -> None:
     live = host.result("deploy").metrics["digest"]
-    settings = ("evaluate.min_scores={assigned_aks.macro_f1: 0.5}",)  # no test row has one
-    done = host.driver("run", settings=settings)
+    done = host.driver("run", settings=("train.max_steps=4",))  # it can write no answer by then
     assert done.returncode == 26, done.stdout + done.stderr
-    assert "assigned_aks.macro_f1 is 0, under the 0.5 demanded" in done.stderr
+    assert "under the 0.5 demanded" in done.stderr
     page = host.workspace / "runs" / host.runs()[-1] / "report.html"
     text = page.read_text(encoding="utf-8")
     assert "Refused: the candidate does not go live" in text

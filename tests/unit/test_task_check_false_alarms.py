@@ -202,6 +202,11 @@ _NOT_FOLLOWED = {
         "Words, Base",
         "models.py:4 is not followed",
     ),
+    "property": (
+        "class Words:\n    @property\n    def summary(self):\n        return self.texts.summary\n",
+        "Words, Base",
+        "models.py:4 is not followed",
+    ),
     "if": (
         "class Words:\n    if WIDE:\n        summary = Column(Text)\n",
         "Words, Base",

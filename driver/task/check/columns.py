@@ -176,8 +176,10 @@ def _may_add(node: ast.stmt | ast.expr, missing: set[str]) -> bool:
         return last_name(node) not in _DECORATORS
     inner = [*ast.walk(node)]
     if isinstance(node, ast.FunctionDef):
+        if node.name in missing:  # a property, say, over another table
+            return True
         names = {last_name(each) for each in inner if isinstance(each, ast.Name | ast.Attribute)}
-        return "declared_attr" in names and (node.name in missing or not _CALLS.isdisjoint(names))
+        return "declared_attr" in names and not _CALLS.isdisjoint(names)
     match node:
         case ast.AnnAssign() | ast.Assign(targets=[ast.Name()]):
             said = {each.value for each in inner if isinstance(each, ast.Constant)}

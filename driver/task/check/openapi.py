@@ -97,7 +97,7 @@ def _of_field(source: Source, place: str, field: Field, told: _Told) -> Iterator
     if told.enum and not told.free_text:
         column = source.storage.columns[field.name]
         names = lacking(field, told.enum)
-        if column.null and column.null not in told.enum:
+        if column.null and column.null not in told.enum and not told.nullable:
             names.append(column.null)
         if names:
             yield Finding(
