@@ -333,10 +333,6 @@ class TaskInvalid(RetrainError):
     hint = "docs/reference/task.md says what a definition may hold."
 
 
-class TaskUnrenderable(TaskInvalid):
-    """The task's definition says something that cannot be written in another language."""
-
-
 class TaskDrifted(RetrainError):
     """The backend could not store or show an answer as the task defines it."""
 

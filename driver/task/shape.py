@@ -10,7 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.errors import TaskUnrenderable
+from contracts.errors import TaskInvalid
+
+
+class TaskUnrenderable(TaskInvalid):
+    """The task's definition says something that cannot be written in another language."""
 
 
 class Kind(StrEnum):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from contracts.errors import TaskUnrenderable
 from driver.task.load import load_named
-from driver.task.shape import Field, Kind, Shape, fields_of, named
+from driver.task.shape import Field, Kind, Shape, TaskUnrenderable, fields_of, named
 from tasks import Column, Storage, Task
 
 MADE_BY = "Made by `driver task render` from tasks/"

@@ -114,7 +114,7 @@ def test_the_way_back_is_by_digest_and_no_run_undoes_it(finished: Host) -> None:
     assert seen.live(finished) == good
     assert seen.started_at(finished) == started
     # Items may have been answered by the model that was live meanwhile: all are asked once more.
-    assert "a model has been deployed since" in finished.driver("plan", *GOOD).stdout
+    assert "items have another model's answers" in finished.driver("plan", *GOOD).stdout
     _ends(finished.driver("run", *GOOD), 0)
     asked = finished.result("reprocess").metrics
     assert (asked["processed"], asked["failed"]) == (RELEVANT + IRRELEVANT, 0)

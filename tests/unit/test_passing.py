@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-import driver.adapters.backend  # noqa: F401  # this and the engine have errors of their own
+import driver.adapters.backend  # these have errors of their own
+import driver.task.shape  # noqa: F401
 import serving.engine  # noqa: F401
 from contracts import errors, files
 from contracts.errors import RetrainError

@@ -16,10 +16,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 from contracts import files
-from contracts.errors import FileUnusable, TaskInvalid, TaskUnrenderable
+from contracts.errors import FileUnusable, TaskInvalid
 from driver import __main__ as cli
 from driver.task import publish
 from driver.task.render import RENDERERS, api_schemas, parser, render
+from driver.task.shape import TaskUnrenderable
 from driver.task.source import MADE_BY, Source
 from tasks import Column, Storage, load_task
 from tasks.faults import require_sound

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from contracts import stages
-from contracts.errors import RetrainError, TaskUnrenderable
+from contracts.errors import RetrainError
 from driver.task.check import outside
 from driver.task.check.command import drifted
+from driver.task.shape import TaskUnrenderable
 from driver.task.source import Source
 
 if TYPE_CHECKING:

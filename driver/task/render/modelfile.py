@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.errors import TaskUnrenderable
 from contracts.stages import GGUF
+from driver.task.shape import TaskUnrenderable
 from driver.task.source import Source
 
 

@@ -11,8 +11,8 @@ import importlib
 import inspect
 from dataclasses import dataclass
 
-from contracts.errors import TaskUnrenderable
 from driver.task.render import python
+from driver.task.shape import TaskUnrenderable
 from driver.task.source import Source
 from tasks import parsing
 
