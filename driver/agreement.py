@@ -92,8 +92,8 @@ def _restore(session: Session, result: Result) -> str:
     backend, store = session.settings.backend, session.store
     if backend is None or backend.compose is None:
         return ""
-    if asked := _another_asked(session):
-        return f"the backend asks {asked}"
+    if changed := _asks_another(session):
+        return changed
     restored, deployed = store.latest(stages.RESTORE.name), store.latest(stages.DEPLOY.name)
     if restored and _later(restored[1], result):
         return "the service has been restored with other settings since"
@@ -120,8 +120,7 @@ def _reprocess(session: Session, result: Result) -> str:
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
     if job and (changed := _of_items(store, last, job)):
         return changed
-    asked = _another_asked(session)  # what comes in gets that one's answers
-    return f"the backend asks {asked}" if asked else ""
+    return _asks_another(session)  # what comes in gets that one's answers
 
 
 def _of_items(store: Store, record: Record, job: Job) -> str:
@@ -153,21 +152,21 @@ def _verify(session: Session, result: Result) -> str:
     verified = VerifyMetrics.model_validate(result.metrics)
     if changed := verify.disagreement(verified, session.engine):
         return changed
-    asked = _another_asked(session) if session.settings.verify.items else ""
-    return f"the backend asks {asked}" if asked else ""
+    return _asks_another(session) if session.settings.verify.items else ""
 
 
-def _another_asked(session: Session) -> str:
-    """Return whom the backend asks instead of what is deployed, "" for nobody.
+def _asks_another(session: Session) -> str:
+    """Return that the backend asks another model than the deployed one, "" where it does not.
 
     One that is away is waited for where it is wanted, and looked at again.
     """
     if not session.backend_url or session.window.is_open:
         return ""
     try:
-        return reprocess.another_asked(session.backend_url, session.settings.deploy.name)
+        asked = reprocess.another_asked(session.backend_url, session.settings.deploy.name)
     except RetrainError:
         return ""
+    return f"the backend asks {asked}" if asked else ""
 
 
 _QUESTIONS: Mapping[str, Question] = {
