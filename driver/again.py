@@ -39,7 +39,7 @@ def answer(
     path = root / record.canaries
     rows = kept_items(path, say)
     told = f"The backend is healthy and asks {record.alias} (digest {live.digest[:_SHOWN]})."
-    task = _task(root, record)
+    task = task_of(root, record)
     if rows and task is None:
         told += (
             f" The {len(rows)} items of the verification were NOT analysed again, since their "
@@ -56,7 +56,7 @@ def answer(
     say(told)
 
 
-def _task(root: Path, record: Record) -> Task | None:
+def task_of(root: Path, record: Record) -> Task | None:
     """Return the task of the items; of a record by an older driver, that of the last run."""
     name = record.task or str(recent.settings(root).get("task", ""))
     try:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts import stages
-from contracts.errors import EngineUnavailable, ModelMissing, TaskInvalid
+from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.params import EvaluateMetrics
+from driver.again import task_of
 from driver.store import Store
 from serving.engine import AnswerCutOff, Engine, Model, ModelFailed
-from tasks import InvalidAnswer, Task, UnknownTask, load_task
+from tasks import InvalidAnswer, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ def instead(
     `say` is told of a version that stays although it has failed, or was not asked.
     """
     first, failed = older[0], dict[str, str]()
-    task = _task(record.task)
+    task = task_of(root, record)
     if task is None:
         return first, {}
     deadline = time.monotonic() + _LIMIT_S
@@ -71,13 +72,6 @@ def instead(
         return first, {}
     say(f"{first} stays live, since no older version is better: {failed[first]}")
     return first, {}
-
-
-def _task(name: str) -> Task | None:
-    try:
-        return load_task(name) if name else None
-    except (UnknownTask, TaskInvalid):  # taken out of the tasks since, or broken
-        return None
 
 
 def _silence(root: Path, digest: str) -> str:
