@@ -38,7 +38,7 @@ class Relevant(BaseModel):
 def engine(ollama_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ollama]:
     monkeypatch.setenv("OLLAMA_HOST", ollama_server)
     small = replace(TASK, output=Relevant)
-    monkeypatch.setattr(passed_over, "load_task", lambda _: small)
+    monkeypatch.setattr(passed_over, "task_of", lambda *_: small)
     made = Ollama(ollama_server)
     yield made
     for tag in (ALIAS, OLDEST, OLD, NEW):
