@@ -70,11 +70,17 @@ def keep(path: Path) -> Path:
     if path.is_dir():
         copying = aside.with_name(f"{aside.name}.copying")
         shutil.rmtree(copying, ignore_errors=True)  # of a kill: part of what is copied now
-        shutil.copytree(path, copying, symlinks=True)
+        shutil.copytree(path, copying, symlinks=True, ignore=_holding_nothing)
         copying.rename(aside)
     else:
         files.write_bytes(aside, path.read_bytes())
     return aside
+
+
+def _holding_nothing(folder: str, names: list[str]) -> list[str]:
+    """Return what is neither file, folder nor link: a pipe or a socket, which cannot be copied."""
+    each = {name: Path(folder, name) for name in names}
+    return [n for n, p in each.items() if not (p.is_file() or p.is_dir() or p.is_symlink())]
 
 
 def _is_copy(aside: Path, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_another_folder_in_the_same_place_is_kept_too(tmp_path: Path) -> None:
         path.mkdir()
         (path / "note").write_text(note)
         (path / "missing").symlink_to("nowhere")
+        os.mkfifo(path / "pipe")  # holds nothing, and cannot be copied
         aside = records.keep(path)
         assert aside.name == f"{records.SERVED}.damaged-{min(number, 2)}"
         assert (aside / "note").read_text() == note
