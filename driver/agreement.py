@@ -6,11 +6,12 @@ Each question is a stage's; "" means that it does, anything else is why the stag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from contracts import stages, test_set
-from contracts.errors import RetrainError
+from contracts.errors import FileUnusable, RetrainError, without_userinfo
 from contracts.label_cache import imports_of
 from contracts.params import (
     DeployMetrics,
@@ -21,13 +22,13 @@ from contracts.params import (
 )
 from contracts.stage import Job, Result, Stage
 from driver import verification
+from driver.adapters.backend import Backend
 from driver.host_stages import deploy, reprocess, verify
 from driver.host_stages.record import Record
 from serving.engine import full_tag
 
 if TYPE_CHECKING:
     from driver.session import Session
-    from driver.store import Store
 
 Question = Callable[["Session", Result], str]
 
@@ -107,7 +108,8 @@ def _later(one: Result, other: Result) -> bool:
 def _reprocess(session: Session, result: Result) -> str:
     """Another model may have answered for items since, if only to be verified; or the items have
     got back what they held before; or a deployment since has let others come in between; or there
-    was no backend yet; or it was begun again, and stopped; or the backend asks another model now.
+    was no backend yet, or another one; or it was begun again, and stopped; or the backend asks
+    another model, now or when a run began.
 
     What the items hold their record says: the result is there from before it was begun again.
     """
@@ -118,27 +120,43 @@ def _reprocess(session: Session, result: Result) -> str:
         return "it was done without a backend"
     executions = store.executions(stages.REPROCESS.name)
     job = next((job for job, done in executions if done.fingerprint == result.fingerprint), None)
-    if job and (changed := _of_items(store, last, job)):
+    if job and (changed := _of_items(session, last, job, result)):
         return changed
     return _asks_another(session)  # what comes in gets that one's answers
 
 
-def _of_items(store: Store, record: Record, job: Job) -> str:
+def note_due(session: Session) -> None:
+    """Note that the items have to be reprocessed where the backend asks another model.
+
+    What has come in has that one's answers, which nobody sees any more once the backend has been
+    made anew. A damaged record is no finished one, so that it needs no note.
+    """
+    if not session.settings.reprocess.enabled or not (asked := _asked_instead(session)):
+        return
+    with suppress(FileUnusable):
+        for last in Record.by_last_run(session.workspace)[:1]:
+            last.note_due(f"the backend has asked {asked}")
+
+
+def _of_items(session: Session, record: Record, job: Job, result: Result) -> str:
     model, about = job.inputs[stages.GGUF.name].digest, record.about()
+    if about.backend != without_userinfo(Backend(session.backend_url).url):
+        return f"it was done in another backend, {about.backend}"
     if about.model != model:
         return "items have another model's answers now"
     if about.restored_at:
         return "the items have got back what they held before"
     finish = record.finish()
     if finish is None:  # or only a verification has asked about items since another model did
-        return (
-            "its last start was interrupted" if record.begun else "not every item was asked about"
-        )
-    done_by = finish.get("run", job.run)  # the job names the last to begin; an older driver none
-    for other, done in store.executions(stages.DEPLOY.name):
-        # By the runs' names, which sort also where the clock was set back.
+        stopped = "its last start was interrupted" if record.begun else ""
+        return record.due() or stopped or "not every item was asked about"
+    for other, done in session.store.executions(stages.DEPLOY.name):
+        # By the runs' names, which sort also where the clock was set back; an older driver has not
+        # noted that of the reprocess, and the job may name a later one, which was killed.
+        run = finish.get("run")
+        since = other.run > run if run else _later(done, result)
         another = other.inputs[stages.GGUF.name].digest != model
-        if other.run > done_by and (another or done.metrics.get("moved", True)):
+        if since and (another or done.metrics.get("moved", True)):
             return "a model has been deployed since"
     return ""
 
@@ -160,13 +178,17 @@ def _asks_another(session: Session) -> str:
 
     One that is away is waited for where it is wanted, and looked at again.
     """
+    asked = _asked_instead(session)
+    return f"the backend asks {asked}" if asked else ""
+
+
+def _asked_instead(session: Session) -> str:
     if not session.backend_url or session.window.is_open:
         return ""
     try:
-        asked = reprocess.another_asked(session.backend_url, session.settings.deploy.name)
+        return reprocess.another_asked(session.backend_url, session.settings.deploy.name)
     except RetrainError:
         return ""
-    return f"the backend asks {asked}" if asked else ""
 
 
 _QUESTIONS: Mapping[str, Question] = {

@@ -118,6 +118,7 @@ class Session:
     def begin(self, plan: list[Step]) -> None:
         """Check everything that can be checked, then record the run."""
         running = [step.stage for step in plan if step.action is Action.RUN]
+        agreement.note_due(self)  # a refusal, too, has the backend made to ask the right model
         preflight.check(self, running)
         drift = at_run.check(self, running)
         self._take_down(Run.create(self.workspace))

@@ -6,7 +6,8 @@ that began it:
 - `before.jsonl`: what a new analysis can change, of every item, from before the first was asked
   about. A second reprocess with the same model adds what is new, and leaves the rest as it was.
 - `about.json`: which model and backend it is about; written when before.jsonl is whole.
-- `outcomes.jsonl`: a line before each request, and one for what became of it.
+- `outcomes.jsonl`: a line before each request, and one for what became of it; at last that it is
+  finished, and behind that why all of it is due again, if it is.
 """
 
 from __future__ import annotations
@@ -238,6 +239,17 @@ class Record:
         lines = self.lines()
         return lines[-1] if lines and "finished" in lines[-1] else None
 
+    def due(self) -> str:
+        """Return why a finished one has to be done again, as far as that was noted; else ""."""
+        lines = self.lines()
+        return str(lines[-1]["due"]) if lines and "due" in lines[-1] else ""
+
+    def note_due(self, why: str) -> None:
+        """Note why a finished one has to be done again: nobody may see it any more by then."""
+        if self.finish():
+            list(_whole_lines(self.folder / _OUTCOMES, mend=True))
+            _append(self.folder / _OUTCOMES, [{"due": why, "at": round(time.time(), 3)}])
+
     def answers(self) -> dict[str, str]:
         """Return the digest of what each item was given, "" where it may have been given something.
 
@@ -265,7 +277,7 @@ def _line(row: Any) -> Row:
         raise ValueError(f"it is no JSON object but a {type(row).__name__}")  # noqa: TRY004
     if not isinstance(row.get("at", 0), int | float):
         raise ValueError("its time is no number")  # noqa: TRY004
-    if "finished" in row:
+    if "finished" in row or "due" in row:
         return row
     if not isinstance(row.get("id"), str):
         raise ValueError("it names no item")  # noqa: TRY004
@@ -299,7 +311,8 @@ class Outcomes:
 
     A killed reprocess goes on behind its last line: what is processed is left alone, what has an
     open request is looked at before it is asked about again, and the rest is done. A finished one
-    leaves a last line that says so: with `again`, such a one starts from the first item.
+    leaves a last line that says so: with `again`, or noted to be due, such a one starts from the
+    first item.
     """
 
     def __init__(self, folder: Path, *, again: bool = False) -> None:
@@ -309,13 +322,13 @@ class Outcomes:
         self.asked: dict[str, Asked] = {}
         """The open requests, by item."""
         lines = list(_whole_lines(self._path, mend=True))
-        if again and lines and "finished" in lines[-1]:
+        if lines and ("due" in lines[-1] or (again and "finished" in lines[-1])):
             self._path.replace(self._path.with_name(_PREVIOUS))
             lines = []
         self._path.touch()
         files.fsync_path(folder)  # the name, which appending does not flush
         for line in lines:
-            if "finished" in line:
+            if "finished" in line or "due" in line:
                 continue
             if "until" in line:
                 self.asked[line["id"]] = Asked(line["before"], line["until"])
@@ -346,11 +359,16 @@ class Outcomes:
         return Counter(seen.outcome for seen in self.by_id.values())
 
     def _append(self, lines: Iterable[Row]) -> None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        with self._writing, self._path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with self._writing:
+            _append(self._path, lines)
+
+
+def _append(path: Path, lines: Iterable[Row]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _states(path: Path) -> dict[str, Row]:

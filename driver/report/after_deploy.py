@@ -155,7 +155,7 @@ def _items_left(found: Finished) -> str:
             if about.model == digest:
                 return _have(len(done | {*about.canaries}))
             if record.begun:
-                finished = bool(lines) and "finished" in lines[-1]
+                finished = bool(lines) and not {"finished", "due"}.isdisjoint(lines[-1])
                 return "" if finished else _partly(len(done), about.items)
     except FileUnusable as error:
         return str(error)

@@ -66,6 +66,8 @@ def _progress(workspace: Path, done: int, items: int, lines: Sequence[Row]) -> s
     told = f"{done} of {items} items"
     if lines and "finished" in lines[-1]:
         return f"{told}, finished"
+    if lines and "due" in lines[-1]:
+        return f"{told}, all due again: {escape(str(lines[-1]['due']))}"
     if not locks.is_held(workspace):
         return f"{told}, interrupted: `driver reprocess`, or `driver run`, goes on"
     times = [line["at"] for line in lines if line.get("outcome") == _DONE and "at" in line]

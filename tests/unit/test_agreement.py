@@ -13,8 +13,9 @@ from contracts import files
 from contracts.params import EvaluateMetrics, VerifyMetrics
 from contracts.stage import InputRef, Result, Stage
 from contracts.stages import DEPLOY, EVALUATE, REPROCESS, RESTORE, VERIFY
+from driver import preflight
 from driver.agreement import still_true
-from driver.host_stages.record import Record
+from driver.host_stages.record import Outcomes, Record
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings
@@ -23,6 +24,7 @@ from serving.engine import Model
 from tests.jobs import job_of
 from tests.services.running_backend import RunningBackend
 from tests.unit.scripted_engine import ScriptedEngine
+from tests.unit.verification_world import Killed, kill
 
 ALIAS = "liga:latest"
 BOTH = ("verify", "restore")
@@ -85,7 +87,8 @@ def test_who_replaces_a_broken_champion_does_not_wait_for_it(
 
 
 # --- reprocess -----------------------------------------------------------------------------------
-BACKEND: dict[str, Any] = {"backend": {"url": "http://127.0.0.1:9", "container": "news"}}  # away
+URL = "http://127.0.0.1:9"  # nobody answers there
+BACKEND: dict[str, Any] = {"backend": {"url": URL, "container": "news"}}
 METRICS: dict[str, dict[str, object]] = {
     "deploy": {"tag": "liga:1", "alias": ALIAS, "digest": "a", "previous": ""},
     "reprocess": {"processed": 1, "failed": 0, "left_out": 0},
@@ -110,11 +113,11 @@ def executed(root: Path, stage: Stage, model: str, at: str, *, moved: bool = Tru
     return result
 
 
-def asked_about(root: Path, run: str, model: str, *, whole: bool) -> Record:
+def asked_about(root: Path, run: str, model: str, *, whole: bool, url: str = URL) -> Record:
     """Let a run have items analysed by a model: for its verification, or all of them."""
-    record = Record.of_model(root, run, model, "http://backend")
+    record = Record.of_model(root, run, model, url)
     states = {"1": {"id": "1", "title": "t", "is_manually_reviewed": False}}
-    record.begin(run, model, "http://backend", states, 1, canaries=() if whole else ["1"])
+    record.begin(run, model, url, states, 1, canaries=() if whole else ["1"])
     if whole:
         files.write_jsonl(record.folder / "outcomes.jsonl", [{"finished": True, "run": run}])
     return record
@@ -173,6 +176,49 @@ def test_a_repetition_counts_once_it_is_finished(tmp_path: Path) -> None:
     assert still_true(off, REPROCESS, result) == ""
 
 
+def test_a_repetition_of_an_older_driver_counts_by_its_result(tmp_path: Path) -> None:
+    """Its record names no run. The job names one that came later, and was killed."""
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    record = asked_about(tmp_path, "20260101-130000", "A", whole=True)
+    files.write_jsonl(record.folder / "outcomes.jsonl", [{"finished": True}])
+    executed(tmp_path, DEPLOY, "A", "2026-02-01T12:00:00+00:00")
+    executed(tmp_path, REPROCESS, "A", "2026-03-01T13:00:00+00:00")
+    it = session(tmp_path, "a", **BACKEND)
+    assert still_true(it, REPROCESS, result) == "a model has been deployed since"
+
+
+def test_a_reprocess_of_another_backend_is_none_of_this_one(tmp_path: Path) -> None:
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    moved = "http://me:secret@127.0.0.1:8/"
+    asked_about(tmp_path, "20260101-130000", "A", whole=True, url="http://me:secret@127.0.0.1:8")
+    here = session(tmp_path, "a", backend={"url": moved, "container": "news"})
+    assert still_true(here, REPROCESS, result) == ""
+    told = still_true(session(tmp_path, "a", **BACKEND), REPROCESS, result)
+    assert told == "it was done in another backend, http://127.0.0.1:8"
+
+
+def test_a_run_notes_whom_the_backend_has_asked_before_anything_is_changed(
+    tmp_path: Path, start_backend: Callable[..., RunningBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, or refused, when it asks the right one again, the items are still to be done."""
+    other, right = (start_backend([], OLLAMA_MODEL=model).url for model in ("qwen3:14b", "liga"))
+    result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
+    record = asked_about(tmp_path, "20260101-130000", "A", whole=True, url=right)
+    outcomes = record.folder / "outcomes.jsonl"
+    outcomes.write_text(outcomes.read_text() + '{"due": "cut')
+    it = session(tmp_path, "a", backend={"url": right, "container": "news"})
+    assert still_true(it, REPROCESS, result) == ""
+    monkeypatch.setattr(preflight, "check", kill)  # the first that a run does
+    for url in (other, right, other):
+        begun = session(tmp_path, "a", backend={"url": url, "container": "news"})
+        with pytest.raises(Killed):
+            begun.begin([])
+    assert still_true(it, REPROCESS, result) == "the backend has asked qwen3:14b"
+    assert len(record.lines()) == 2, "noted once"
+    Outcomes(record.folder)
+    assert still_true(it, REPROCESS, result) == "its last start was interrupted"
+
+
 def test_a_damaged_record_of_an_older_reprocess_is_no_matter(tmp_path: Path) -> None:
     result = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     older = asked_about(tmp_path, "20250101-120000", "B", whole=True)
@@ -210,7 +256,8 @@ def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
     told: dict[str, str],
 ) -> None:
     """Long after the run: then its readers get that one's answers. Compose can mend it."""
-    backend: dict[str, Any] = {"url": start_backend([], OLLAMA_MODEL=asks).url}
+    url = start_backend([], OLLAMA_MODEL=asks).url
+    backend: dict[str, Any] = {"url": url}
     if environment:
         compose = {"folder": str(tmp_path), "service": "news", "environment": environment}
         backend["compose"] = compose
@@ -218,7 +265,7 @@ def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
         backend["container"] = "news"
     it = session(tmp_path, "a", backend=backend)
     metrics = VerifyMetrics(model=ALIAS, digest="a", fields=9, answer={}).model_dump(mode="json")
-    asked_about(tmp_path, "20260101-120000", "A", whole=True)
+    asked_about(tmp_path, "20260101-120000", "A", whole=True, url=url)
     reprocessed = executed(tmp_path, REPROCESS, "A", "2026-01-01T13:00:00+00:00")
     assert still_true(it, REPROCESS, reprocessed) == told["verify"]
     for stage, given in ((VERIFY, metrics), (RESTORE, {})):
