@@ -21,7 +21,7 @@ from contracts.params import (
     VerifyMetrics,
 )
 from contracts.stage import Job, Result, Stage
-from driver import verification
+from driver import preflight, verification
 from driver.adapters.backend import Backend
 from driver.host_stages import deploy, reprocess, verify
 from driver.host_stages.record import Record
@@ -86,14 +86,14 @@ def _deploy(session: Session, result: Result) -> str:
 
 def _restore(session: Session, result: Result) -> str:
     """Compose may not have made the service anew yet for what is deployed by now, or somebody may
-    have made it anew otherwise.
+    have made it anew otherwise. Not where compose makes it ask that other model: `restore` said so.
     """
     if session.window.is_open:
         return "the service has been stopped"
     backend, store = session.settings.backend, session.store
     if backend is None or backend.compose is None:
         return ""
-    if changed := _asks_another(session):
+    if (changed := _asks_another(session)) and preflight.compose_mends_it(session):
         return changed
     restored, deployed = store.latest(stages.RESTORE.name), store.latest(stages.DEPLOY.name)
     if restored and _later(restored[1], result):

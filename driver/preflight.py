@@ -27,6 +27,7 @@ from contracts.params.model import IMATRIX_LEAST_TOKENS, too_little_text
 from contracts.stage import GpuMode, InputRef, Stage
 from driver import served, taken_back
 from driver.adapters import addresses
+from driver.adapters.backend import ModelNotAsked
 from driver.adapters.items import storage_of
 from driver.disk import check_disk, check_engine_disk
 from driver.host_stages import deploy, fetch, reprocess, snapshot
@@ -333,9 +334,30 @@ def check_reprocess(session: Session, running: Sequence[Stage]) -> None:
     A compose service is made anew before, with what its file and the settings come to; whom it
     asks by then, the stage itself looks again.
     """
+    renews = stages.RESTORE in running or stages.DEPLOY in running  # which opens the window
+    will_ask = _asked_anew(session) if renews else ""
+    reprocess.check(session.backend_url, session.settings.deploy.name, will_ask)
+
+
+def compose_mends_it(session: Session) -> bool:
+    """Return whether the backend asks the deployed model once compose has made it anew."""
+    return reprocess.same_model(_asked_anew(session), session.settings.deploy.name)
+
+
+def asks_another(session: Session) -> str:
+    """Return that the backend asks another model, and what mends it; "" where nobody knows."""
+    url, name = session.backend_url, session.settings.deploy.name
+    try:
+        if url and reprocess.another_asked(url, name):
+            reprocess.check(url, name, _asked_anew(session))
+    except RetrainError as error:
+        return str(error) if isinstance(error, ModelNotAsked) else ""
+    return ""
+
+
+def _asked_anew(session: Session) -> str:
+    """Return the model that compose lets the backend ask, "" without compose, or a model in it."""
     from driver.service import model_asked_anew
 
     backend = session.settings.backend
-    renews = stages.RESTORE in running or stages.DEPLOY in running  # which opens the window
-    will_ask = model_asked_anew(backend) if renews and backend and backend.compose else ""
-    reprocess.check(session.backend_url, session.settings.deploy.name, will_ask)
+    return model_asked_anew(backend) if backend and backend.compose else ""

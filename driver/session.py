@@ -271,6 +271,8 @@ class Session:
     def _restore(self, _: StageContext[Any]) -> RestoreMetrics:
         self.window.close(renew=True)
         self.tell_warnings()
+        if told := preflight.asks_another(self):  # compose has done what it can
+            self.display.warn(told)
         return RestoreMetrics(away_s=round(self.window.away_s, 1))
 
     def _not_verified(self, error: RetrainError) -> list[str]:

@@ -103,12 +103,17 @@ def check(backend_url: str, alias: str, will_ask: str = "") -> None:
 def another_asked(backend_url: str, alias: str) -> str:
     """Return the model that a backend asks instead of `alias`, "" where it asks that."""
     asked = Backend(backend_url, _STATUS_S).llm_status().model
-    return "" if _with_tag(asked) == _with_tag(alias) else asked or _NONE
+    return "" if same_model(asked, alias) else asked or _NONE
+
+
+def same_model(one: str, other: str) -> bool:
+    """Return whether both are one name, with or without its tag."""
+    return _with_tag(one) == _with_tag(other)
 
 
 def _objection(backend: Backend, alias: str, will_ask: str = "") -> BackendUnavailable | None:
     asked = will_ask or backend.llm_status().model
-    if _with_tag(asked) != _with_tag(alias):
+    if not same_model(asked, alias):
         what = f"the backend asks {asked or _NONE}, not the deployed model {alias}"
         if will_ask:
             return ModelNotAsked(

@@ -28,6 +28,8 @@ from tests.unit.verification_world import Killed, kill
 
 ALIAS = "liga:latest"
 BOTH = ("verify", "restore")
+FIXED = {"OLLAMA_MODEL": "qwen3:14b"}
+"""What a compose file comes to that fixes the model."""
 
 
 def session(folder: Path, live: str, *, force: str = "", **more: object) -> Session:
@@ -246,16 +248,22 @@ def test_a_reprocess_of_before_there_was_a_backend_is_made_once_there_is_one(
         ("qwen3:14b", {}, {"verify": "the backend asks qwen3:14b", "restore": ""}),
         ("", {}, {"verify": "the backend asks no model", "restore": ""}),
         ("qwen3:14b", {"OLLAMA_MODEL": "liga"}, dict.fromkeys(BOTH, "the backend asks qwen3:14b")),
+        ("qwen3:14b", FIXED, {"verify": "the backend asks qwen3:14b", "restore": ""}),
     ],
 )
 def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
     tmp_path: Path,
     start_backend: Callable[..., RunningBackend],
+    monkeypatch: pytest.MonkeyPatch,
     asks: str,
     environment: dict[str, str],
     told: dict[str, str],
 ) -> None:
-    """Long after the run: then its readers get that one's answers. Compose can mend it."""
+    """Long after the run: then its readers get that one's answers. Compose can mend it, or not.
+
+    What it comes to is a double here: tests/docker/test_backend_containers.py asks compose.
+    """
+    monkeypatch.setattr("driver.service.model_asked_anew", lambda _: environment["OLLAMA_MODEL"])
     url = start_backend([], OLLAMA_MODEL=asks).url
     backend: dict[str, Any] = {"url": url}
     if environment:
@@ -271,6 +279,24 @@ def test_a_backend_that_was_made_anew_to_ask_another_model_is_noticed(
     for stage, given in ((VERIFY, metrics), (RESTORE, {})):
         result = evaluated().model_copy(update={"stage": stage.name, "metrics": given})
         assert still_true(it, stage, result) == told[stage.name]
+
+
+def test_a_restore_that_cannot_mend_it_says_what_does(
+    tmp_path: Path, start_backend: Callable[..., RunningBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driver.service.model_asked_anew", lambda _: "qwen3:14b")
+    url = start_backend([], OLLAMA_MODEL="qwen3:14b").url
+    it = session(
+        tmp_path, "a", backend={"url": url, "compose": {"folder": str(tmp_path), "service": "news"}}
+    )
+    said: list[str] = []
+    monkeypatch.setattr(it.window, "close", lambda **_: None)  # no container here
+    monkeypatch.setattr(it.display, "warn", said.append)
+    context: Any = None
+    it._restore(context)
+    (told,) = said
+    assert told.startswith("the backend asks qwen3:14b, not the deployed model liga")
+    assert "into the service's environment in the compose file" in told
 
 
 def test_a_backend_that_is_away_is_no_reason_to_verify_again(tmp_path: Path) -> None:
