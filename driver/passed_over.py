@@ -17,9 +17,10 @@ from contracts import stages
 from contracts.errors import EngineUnavailable, ModelMissing
 from contracts.params import EvaluateMetrics
 from driver.again import task_of
+from driver.host_stages.canaries import whole_answer
 from driver.store import Store
 from serving.engine import AnswerCutOff, Engine, Model, ModelFailed
-from tasks import InvalidAnswer, Task
+from tasks import InvalidAnswer, Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,9 @@ _LIMIT_S = 120.0
 answers meanwhile is the version before's, and the items of the verification wait."""
 _ATTEMPTS = 2
 """At a version before it is passed over: a good one errs once, or its runner ends."""
+_PAUSE_S = 5.0
+"""Before the second of them, where the first found no runner that answers: it may be restarting."""
+SILENT = "it gives no answer to the canary"
 
 
 def instead(
@@ -74,6 +78,37 @@ def instead(
     return first, {}
 
 
+def silent(engine: Engine, record: Record, older: Sequence[str]) -> frozenset[str]:
+    """Return the alias, which is the new model, and the versions before it that give no answer to
+    the canary, up to the first that gives one, of whatever worth; none where none does.
+
+    Where more than the alias is silent, all are asked once more, since the engine may only have
+    come back meanwhile.
+    """
+    if _answers(engine, record, record.alias):
+        return frozenset()
+    good = next((tag for tag in older if _answers(engine, record, tag)), None)
+    if good is None:
+        return frozenset()
+    found = [record.alias, *older[: older.index(good)]]
+    if len(found) > 1:
+        found = [tag for tag in found if not _answers(engine, record, tag)]
+    return frozenset(found)
+
+
+def _answers(engine: Engine, record: Record, tag: str) -> bool:
+    task = load_task(record.task)
+    try:
+        whole_answer(engine, tag, task, task.canary, timeout_s=record.timeout_s)
+    except InvalidAnswer:  # cut off, that is
+        pass
+    except EngineUnavailable:
+        return False
+    if tag != record.alias:
+        engine.unload(tag)  # its runner would show this name for what the alias is asked
+    return True
+
+
 def _silence(root: Path, digest: str) -> str:
     """Return what the last evaluation against this model says of its silence, "" for none."""
     for _, metrics in Store(root).measured(stages.EVALUATE.name, EvaluateMetrics):
@@ -88,8 +123,9 @@ def _fault(engine: Engine, record: Record, task: Task, tag: str, deadline: float
 
     Raises `EngineUnavailable` where that cannot be told.
     """
-    fault = ""
+    fault, pause_s = "", 0.0
     for _ in range(_ATTEMPTS):
+        time.sleep(min(pause_s, _left(deadline)))
         try:
             said = engine.chat(
                 tag,
@@ -102,9 +138,9 @@ def _fault(engine: Engine, record: Record, task: Task, tag: str, deadline: float
                 raise InvalidAnswer(f"cut off after {said.answer_tokens} tokens")
             task.parse(said.text)
         except InvalidAnswer as error:
-            fault = f"its answer to the canary is not valid: {error}"
+            fault, pause_s = f"its answer to the canary is not valid: {error}", 0.0
         except (AnswerCutOff, ModelFailed, ModelMissing) as error:
-            fault = f"it gives no answer to the canary: {_why(error)}"
+            fault, pause_s = f"{SILENT}: {_why(error)}", _PAUSE_S
         else:
             return ""
     return fault

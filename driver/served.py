@@ -43,6 +43,8 @@ class Name(Frozen):
     engine: dict[str, str]
     """The environment that names the serving engine."""
     models: dict[str, Served] = {}
+    asked: int = 0
+    """How often a person has asked for one of them, as far as that was counted."""
 
 
 class Book(Frozen):
@@ -69,8 +71,8 @@ def accept(
     workspace: Path, environment: Mapping[str, str], alias: str, digest: str, why: str
 ) -> None:
     """Write down that a model may be served."""
-    known = _known(workspace, alias, digest)
-    _write(workspace, environment, alias, digest, known.model_copy(update={"accepted": why}))
+    known = _known(workspace, alias, digest).model_copy(update={"accepted": why})
+    _write(workspace, environment, alias, digest, known, asked=int(why == ASKED_FOR))
 
 
 def is_accepted(workspace: Path, alias: str, digest: str) -> bool:
@@ -83,6 +85,12 @@ def why_accepted(workspace: Path, alias: str, digest: str) -> str:
     if digest in taken_back.rejected(workspace):
         return ""
     return _known(workspace, alias, digest).accepted
+
+
+def times_asked(workspace: Path, alias: str) -> int:
+    """Return how often a person has asked for a version of a name."""
+    names = read(workspace)
+    return names[alias].asked if alias in names else 0
 
 
 def check(workspace: Path, engine: Engine, settings: Settings) -> None:
@@ -186,9 +194,19 @@ def _verified(store: Store, alias: str) -> set[str]:
 
 
 def _write(
-    workspace: Path, environment: Mapping[str, str], alias: str, digest: str, entry: Served
+    workspace: Path,
+    environment: Mapping[str, str],
+    alias: str,
+    digest: str,
+    entry: Served,
+    *,
+    asked: int = 0,
 ) -> None:
     names = dict(read(workspace))
-    models = {**(names[alias].models if alias in names else {}), digest: entry}
-    names[alias] = Name(engine=dict(environment), models=models)
+    known = names.get(alias, Name(engine={}))
+    names[alias] = Name(
+        engine=dict(environment),
+        models={**known.models, digest: entry},
+        asked=known.asked + asked,
+    )
     files.write_json(workspace / records.SERVED, Book(names=names).model_dump())

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from contracts import files
 from contracts.errors import (
-    EngineUnavailable,
     FileUnusable,
     ModelMissing,
     NotVerified,
@@ -27,10 +26,8 @@ from contracts.errors import (
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
 from driver import again, passed_over, promotion, records, served, taken_back, versions
-from driver.host_stages.canaries import whole_answer
 from serving import connect
 from serving.engine import Engine, Model
-from tasks import InvalidAnswer, load_task
 
 RECORD = records.VERIFICATION
 """Below the workspace, from before the switch to the verdict."""
@@ -63,10 +60,16 @@ class Record(Frozen):
     """Whether questions may have been asked; before, there is no backend and no file of items."""
     undo: bool = False
     """Whether it is being taken back, which the next start finishes."""
-    back_to: str = ""
-    """The model that the taking back lets be live at once; from before the switch to it."""
+    asked: int | None = None
+    """How often a person had asked for a version when the taking back first let one be live; what
+    is live after a later time is theirs."""
     passed_over: dict[str, str] = {}
     """Versions before that are not gone back to, and why; from before the switch to another."""
+
+    def again(self, **changed: object) -> Record:
+        """Return the record of one that goes on: what it has kept of the items stays."""
+        fresh: dict[str, object] = {"undo": False, "asked": None, "passed_over": {}}
+        return self.model_copy(update={**fresh, **changed})
 
 
 def expect(
@@ -85,8 +88,7 @@ def expect(
     if known is None and live and live.digest == deployed.digest:
         return
     if known and known.begun and known.digest == deployed.digest:
-        new = {"version": deployed.tag, "previous": deployed.previous, "undo": False}
-        _written(root, known.model_copy(update=new))
+        _written(root, known.again(version=deployed.tag, previous=deployed.previous))
         return
     _written(
         root,
@@ -136,8 +138,7 @@ def begin(
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
     if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
-        new = {"undo": False, "task": task, "constrained": constrained}
-        return _written(root, known.model_copy(update=new))
+        return _written(root, known.again(task=task, constrained=constrained))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)
@@ -239,9 +240,10 @@ def _stays(root: Path, record: Record, say: Say, reason: str = _CUT_OFF) -> bool
 
 
 def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
-    """Return whether the engine gives no answer of the new model, and one of the version before.
+    """Return whether the engine gives no answer of the new model, and one of a version before.
 
-    Then the engine is there, and the users would be better off with that version.
+    Then the engine is there, and the users would be better off with that version. Those in between
+    that are silent too are noted, to be passed over.
     """
     try:
         record = read(root)
@@ -250,26 +252,17 @@ def _alone_in_silence(root: Path, engine: Engine, say: Say) -> bool:
         models = engine.models()
         live = models.get(record.alias)
         older = versions.way_back(root, models, record.alias, record.digest, record.previous)
-        if live is None or live.digest != record.digest or not older:
+        if live is None or live.digest != record.digest:
             return False
-        if _answers(engine, record, record.alias) or not _answers(engine, record, older[0]):
+        silent = passed_over.silent(engine, record, older)
+        if record.alias not in silent:
             return False
-        engine.unload(older[0])
+        if failed := {tag: passed_over.SILENT for tag in older if tag in silent}:
+            _written(root, record.model_copy(update={"passed_over": failed}))
     except RetrainError:  # who is not there to be asked shows nothing
         return False
-    say(f"{record.version} gives no answer to the canary, and {older[0]} gives one.")
-    return True
-
-
-def _answers(engine: Engine, record: Record, tag: str) -> bool:
-    """Return whether a model gives an answer to the canary, of whatever worth."""
-    task = load_task(record.task)
-    try:
-        whole_answer(engine, tag, task, task.canary, timeout_s=record.timeout_s)
-    except InvalidAnswer:  # cut off, that is
-        return True
-    except EngineUnavailable:
-        return False
+    good = next(tag for tag in older if tag not in silent)
+    say(f"{record.version} gives no answer to the canary, and {good} gives one.")
     return True
 
 
@@ -317,8 +310,8 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
                 say(_no_way_back(root, record))
             _drop(root)
             return
-        good = older[0]
-        record = _written(root, record.model_copy(update={"back_to": models[good].digest}))
+        good = next((tag for tag in older if tag not in record.passed_over), older[0])
+        record = _written(root, _asked_by_now(root, record))
         promotion.switch(root, engine, record.alias, good)  # which compares the digests
         live = models[good]
         never = record.digest in taken_back.digests(root, models)
@@ -327,8 +320,7 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
             f"serving engine shows it). {record.version} was live, and was not verified; "
             f"{'no later run lets it go live again' if never else 'it may be tried again'}."
         )
-    ours = moves or live.digest == record.back_to
-    if older and (ours or not _asked_for(root, record, live)):
+    if older and (moves or not _asked_for(root, record, live)):
         live = _instead(root, engine, record, models, live, older, say)
     if record.backend:
         again.answer(root, engine, record, live, say)
@@ -337,7 +329,16 @@ def _undo(root: Path, engine: Engine, record: Record, say: Say) -> None:
 
 def _asked_for(root: Path, record: Record, live: Model) -> bool:
     """Return whether a person may have let this be live meanwhile: theirs to answer for."""
+    if record.asked is not None:
+        return served.times_asked(root, record.alias) > record.asked
     return served.why_accepted(root, record.alias, live.digest) == served.ASKED_FOR
+
+
+def _asked_by_now(root: Path, record: Record) -> Record:
+    """Return the record with what tells a person's choice from ours, before we let one be live."""
+    if record.asked is not None:
+        return record
+    return record.model_copy(update={"asked": served.times_asked(root, record.alias)})
 
 
 def _instead(
@@ -349,16 +350,17 @@ def _instead(
     older: Sequence[str],
     say: Say,
 ) -> Model:
-    """Go further back where the first of the `older` versions is live and broken; return what is
-    live then.
+    """Go further back where the first of the `older` versions, but for those passed over already,
+    is live and broken; return what is live then.
     """
-    if live.digest == models[older[0]].digest:
-        good, failed = passed_over.instead(root, engine, record, models, older, say)
-        if not failed:
-            return live
-        record = _written(root, record.model_copy(update={"passed_over": failed}))
-        promotion.switch(root, engine, record.alias, good)
-        live = models[good]
+    left = [t for t in older if t not in record.passed_over or models[t].digest == live.digest]
+    if left and live.digest == models[left[0]].digest:
+        good, failed = passed_over.instead(root, engine, record, models, left, say)
+        if failed:
+            update = {"passed_over": record.passed_over | failed}
+            record = _written(root, _asked_by_now(root, record).model_copy(update=update))
+            promotion.switch(root, engine, record.alias, good)
+            live = models[good]
     good = next((tag for tag in older if models[tag].digest == live.digest), "")
     if good and record.passed_over:
         say(

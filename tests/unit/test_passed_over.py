@@ -6,6 +6,7 @@ import itertools
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ from contracts import files
 from contracts.params import DeployMetrics
 from contracts.stage import OutputRef, Result
 from contracts.stages import EVALUATE
-from driver import passed_over, promotion, served, taken_back, verification, versions
+from driver import again, passed_over, promotion, served, taken_back, verification, versions
 from driver.adapters.backend import Backend
 from driver.store import Store
 from serving.ollama import Ollama
@@ -29,6 +30,7 @@ from tests.unit.verification_world import (
     Killed,
     World,
     by_label,
+    kill,
     known_engine,
     world,
 )
@@ -169,11 +171,86 @@ def test_a_version_before_is_asked_too_where_a_kill_came_before_the_first_questi
     assert three.live() == OLDEST_DIGEST
 
 
-@pytest.mark.parametrize("asked_for", [False, True])
-def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
-    three: World, monkeypatch: pytest.MonkeyPatch, *, asked_for: bool
+def test_a_runner_that_restarts_loses_no_version(
+    three: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a person had asked for the broken one long ago: it is we who let it be live."""
+    monkeypatch.setattr(passed_over, "_PAUSE_S", 0.6)
+    began: list[float] = []
+
+    def script(message: str) -> str | int:
+        if three.ollama.asked[-1]["digest"] != OLD_DIGEST:
+            return by_label(message)
+        began.append(time.monotonic())
+        return by_label(message) if began[-1] - began[0] > 0.3 else 500
+
+    three.ollama.script = script
+    three.take_back()
+    assert three.live() == OLD_DIGEST
+
+
+@pytest.mark.parametrize("said", [500, 503])
+def test_where_the_new_one_and_the_one_before_are_silent_an_older_one_that_answers_is_served(
+    three: World, said: int
+) -> None:
+    answer(three, {NEW_DIGEST: said, OLD_DIGEST: said})
+    three.silent()
+    assert three.live() == OLDEST_DIGEST
+    assert three.ollama.loaded[OLDEST_DIGEST] == ALIAS
+    assert any(f"PASSED OVER: {OLD}, since it gives no answer" in line for line in three.said)
+
+
+def test_an_engine_that_comes_back_meanwhile_was_silent_itself(three: World) -> None:
+    three.ollama.asked.clear()
+    three.ollama.script = lambda message: by_label(message) if three.ollama.asked[2:] else 503
+    three.silent()
+    assert three.live() == NEW_DIGEST
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_new_attempt_passes_over_nothing_that_an_earlier_one_has(
+    three: World, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+) -> None:
+    answer(three, {OLD_DIGEST: "kein JSON"})
+    with monkeypatch.context() as patched:
+        patched.setattr(again, "answer", kill)
+        with pytest.raises(Killed):
+            three.take_back(bad=False)
+    assert (three.live(), list(three.record().passed_over)) == (OLDEST_DIGEST, [OLD])
+    deployed = DeployMetrics(tag=NEW, alias=ALIAS, digest=NEW_DIGEST, previous=OLD)
+    verification.expect(three.root, three.engine, "liga_relevance", deployed)
+    three.ollama.digests[ALIAS] = NEW_DIGEST
+    answer(three, {NEW_DIGEST: "kein JSON"})
+    if begun:
+        three.failed()
+    assert (three.record().passed_over, three.record().asked) == ({}, None)
+    three.take_back()
+    assert three.live() == OLD_DIGEST
+
+
+Make = Callable[[World], None]
+
+
+def _wrong(world: World) -> None:
+    world.take_back()
+
+
+def _silent(world: World) -> None:
+    """Both say nothing, as the verification has found."""
+    answer(world, {OLD_DIGEST: 500, NEW_DIGEST: 500})
+    world.silent()
+
+
+@pytest.mark.parametrize(
+    ("undo", "asked_for", "person"),
+    [(_wrong, True, False), (_wrong, True, True), (_silent, False, False)],
+)
+def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
+    three: World, monkeypatch: pytest.MonkeyPatch, undo: Make, *, asked_for: bool, person: bool
+) -> None:
+    """Also where a person had asked for the broken one long ago: it is we who let it be live.
+
+    One who asks for it after the kill gets it, and answers for it.
+    """
     if asked_for:
         accept(three, OLD_DIGEST, served.ASKED_FOR)
     answer(three, {OLD_DIGEST: "kein JSON", NEW_DIGEST: "kein JSON"})
@@ -184,16 +261,20 @@ def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
         shutil.rmtree(three.root)
         shutil.copytree(kept, three.root)
         three.ollama.digests, three.ollama.models[:] = dict(digests), models
+        three.ollama.loaded.clear()
         three.said.clear()
-        killed = _killed_after(three, monkeypatch, left)
+        killed = _killed_after(three, monkeypatch, left, undo)
         for said in filter(None, [promotion.settle(three.root)]):
             three.said.append(said)
+        if person:
+            versions.roll_back(three.root, three.engine, "liga-relevance", OLD)
         three.settle()
-        assert three.live() == OLDEST_DIGEST, left
-        assert three.asked()[-1][1] == "dig", left
+        assert three.live() == (OLD_DIGEST if person else OLDEST_DIGEST), left
         assert verification.read(three.root) is None
         assert not (three.root / promotion.RECORD).exists()
-        assert any("PASSED OVER" in line for line in three.said), left
+        if not person:
+            assert three.asked()[-1][1] == "dig", left
+            assert any("PASSED OVER" in line for line in three.said), left
         three.said.clear()
         three.settle()
         assert three.said == []
@@ -202,7 +283,7 @@ def test_a_kill_after_any_outside_write_is_made_good_at_the_next_start(
     assert left > 10
 
 
-def _killed_after(world: World, monkeypatch: pytest.MonkeyPatch, left: int) -> bool:
+def _killed_after(world: World, monkeypatch: pytest.MonkeyPatch, left: int, undo: Make) -> bool:
     """Take back, killed after `left` writes and one; return whether there were as many."""
     killed = False
     writes = itertools.count()
@@ -225,5 +306,5 @@ def _killed_after(world: World, monkeypatch: pytest.MonkeyPatch, left: int) -> b
         ):
             patched.setattr(owner, name, killing(getattr(owner, name)))
         with suppress(Killed):
-            world.take_back()
+            undo(world)
     return killed

@@ -13,11 +13,11 @@ import pytest
 import serving.ollama
 from contracts import files
 from contracts.entrypoint import StageContext
-from contracts.errors import VerifyFailed
+from contracts.errors import VerifyFailed, VerifyUnanswered
 from contracts.params import VerifyMetrics, VerifyParams
 from contracts.stage import InputRef, Result
 from contracts.stages import DEPLOY, ITEMS, LABELS, VERIFY
-from driver import promotion, served, verification
+from driver import passed_over, promotion, served, verification
 from driver.host_stages import canaries, verify
 from driver.report.display import Display
 from driver.session import Session
@@ -144,6 +144,17 @@ class World:
         """Do what a run does after a verification that failed."""
         verification.take_back(self.root, self.engine, self.said.append, bad=bad)
 
+    def silent(self) -> None:
+        """Do what a run does where nobody has answered."""
+        error = VerifyUnanswered("nobody has answered")
+        verification.failed(self.root, self.engine, error, self.said.append)
+
+    def record(self) -> verification.Record:
+        """Return the verification that is under way."""
+        record = verification.read(self.root)
+        assert record is not None
+        return record
+
     def live(self) -> str:
         """Return the digest that the alias shows."""
         return self.engine.models()[ALIAS].digest
@@ -191,6 +202,7 @@ def by_label(message: str) -> str:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the verification look often: the backend and the engine here are quick."""
     monkeypatch.setattr(canaries, "_LOOK_S", 0.02)
+    monkeypatch.setattr(passed_over, "_PAUSE_S", 0.02)
     monkeypatch.setattr(serving.ollama, "_POLL_S", 0.02)
 
 
