@@ -228,7 +228,8 @@ def _hidden_failure(storage: AnswerStorage, before: Row, after: Row) -> tuple[st
     analysis, older = analysis_of(after, storage), analysis_of(before, storage)
     columns, answered = in_columns(after, storage), storage.answered or tuple(analysis)
     answer = with_nulls(columns, storage) | analysis
-    # Nulls alone can be an answer, but then the columns show that one has come.
+    # Nulls alone can be an answer, but then the columns show that one has come. Times, or the name
+    # of the model, do not: a backend may put them beside the nulls of a failure as well.
     nothing = {*storage.beside}.isdisjoint(analysis) or columns == in_columns(before, storage)
     wiped = nothing and all(analysis.get(name) is None for name in storage.beside)
     if (storage.beside and wiped) or all(answer.get(name) is None for name in answered):
