@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,7 @@ from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
 from tests.unit.conftest import MODEL
 from tests.unit.reprocess_stage import OLD, ReprocessStage, news, titles
+from tests.unit.verification_world import Killed
 
 STORAGE = storage_of(load_task("liga_relevance"))
 Make = Callable[..., tuple[ReprocessStage, RunningBackend]]
@@ -59,6 +63,38 @@ def test_a_finished_one_is_done_again_only_if_its_result_was_published(
     files.write_json(it.root / "stage" / "result.json", {})
     assert it.run().processed == 2
     assert len(ollama.asked) == 4
+
+
+def test_one_that_is_due_again_begins_anew_through_any_kill(
+    stage: Make, ollama: OllamaDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without a published result; and at no moment it counts as finished meanwhile."""
+    it, _ = stage([news(number) for number in (1, 2)])
+    assert it.run().processed == 2
+    record = Record.find(it.root)
+    record.note_due("the backend has asked another")
+    for left in itertools.count():
+        with monkeypatch.context() as patched:
+            writes = itertools.count()
+            for name in ("replace", "touch"):
+                killing = _killing(getattr(Path, name), writes, left)
+                patched.setattr(Path, name, killing)
+            with suppress(Killed):
+                assert it.run().processed == 2
+                break
+        assert record.finish() is None
+    assert left >= 2
+    assert titles(ollama)[2:] == ["Titel 1", "Titel 2"]
+
+
+def _killing(real: Callable[..., Any], writes: Iterator[int], left: int) -> Callable[..., Any]:
+    def write(*given: Any) -> Any:
+        found = real(*given)
+        if next(writes) == left:
+            raise Killed
+        return found
+
+    return write
 
 
 @pytest.mark.parametrize("answered", [True, False])
