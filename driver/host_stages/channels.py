@@ -19,8 +19,8 @@ from driver.adapters.backend import MOST_AT_ONCE, Backend
 from driver.adapters.items import AnswerStorage
 from driver.host_stages import reanalysis
 from driver.host_stages.outage import Outage
+from driver.host_stages.outcomes import Outcomes
 from driver.host_stages.reanalysis import Outcome, Row, Seen
-from driver.host_stages.record import Outcomes
 from driver.host_stages.telling import say
 
 _POLL_S = 1.0

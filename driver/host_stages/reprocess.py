@@ -35,8 +35,9 @@ from driver.adapters.backend import Backend, ModelNotAsked
 from driver.adapters.items import has_text, storage_of
 from driver.host_stages import channels, reanalysis
 from driver.host_stages.outage import Outage
+from driver.host_stages.outcomes import Asked, Outcomes
 from driver.host_stages.reanalysis import Outcome, Row, Seen
-from driver.host_stages.record import Asked, Outcomes, Record
+from driver.host_stages.record import Record
 from driver.host_stages.telling import say
 from tasks import Storage, Task, load_task
 

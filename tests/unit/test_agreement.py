@@ -15,7 +15,8 @@ from contracts.stage import InputRef, Result, Stage
 from contracts.stages import DEPLOY, EVALUATE, REPROCESS, RESTORE, VERIFY
 from driver import preflight
 from driver.agreement import still_true
-from driver.host_stages.record import Outcomes, Record
+from driver.host_stages.outcomes import Outcomes
+from driver.host_stages.record import Record
 from driver.report.display import Display
 from driver.session import Session
 from driver.settings import Settings

@@ -14,8 +14,9 @@ from contracts import files, stages
 from contracts.errors import EngineUnavailable
 from contracts.params import DeployMetrics
 from driver import promotion, served, taken_back, verification
+from driver.host_stages.outcomes import Outcomes
 from driver.host_stages.reanalysis import Outcome, Seen
-from driver.host_stages.record import Outcomes, Record
+from driver.host_stages.record import Record
 from driver.notes import Notes, named_by
 from driver.report.finished import Finished
 from driver.settings import BackendSettings

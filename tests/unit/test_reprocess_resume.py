@@ -25,7 +25,8 @@ from contracts.params import ReprocessMetrics
 from driver import __main__ as cli
 from driver.adapters.items import storage_of
 from driver.host_stages import reanalysis
-from driver.host_stages.record import Outcomes, Record
+from driver.host_stages.outcomes import Outcomes
+from driver.host_stages.record import Record
 from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
 from tests.services.running_backend import BackendProcess, RunningBackend
