@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import enums
+from driver.task.check import enums, stored
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
 from driver.task.shape import Field, Kind
@@ -28,18 +29,32 @@ _OTHERS = frozenset(
 )
 _WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
 """What these types do not hold."""
+_FIELD = "Field"
+"""How SQLModel makes a column, whose length is `max_length`."""
 _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
-def compare(source: Source, code: Code) -> Compared:
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every column of the task's storage against the model of its table.
 
-    One is surely missing where the model's whole body, and all of its bases, can be read.
+    One is surely missing where the model's whole body, and all of its bases, can be read. Only of a
+    model in a program that asks the model anything is sure: a repository may have two of a name.
     """
     table = source.storage.table
-    models = [each for each in code.each_class() if _table_of(each) == table]
+    named = [each for each in code.each_class() if _table_of(each) == table]
+    models = [each for each in named if each.file.path in tied.program] or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
+    findings, unclear, checked = _of_models(source, code, tied, models)
+    if models[0].file.path not in tied.program:
+        findings = [each.in_doubt() for each in findings]
+    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+
+
+def _of_models(
+    source: Source, code: Code, tied: Tied, models: Sequence[Class]
+) -> tuple[list[Finding], list[str], int]:
+    """Return what differs in a table's models, what is unclear, and how many columns they have."""
     findings, unclear, checked = list[Finding](), list[str](), 0
     mapped = [
         (model, {_column_name(each): each for each in code.inherited(model).values()})
@@ -54,19 +69,27 @@ def compare(source: Source, code: Code) -> Compared:
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
+    names = frozenset(each.name for each in models)
     for _, columns in mapped:
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                findings += _of_column(source, code, field, column, unclear)
-    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+                values = enums.named_by(code, field, column)
+                findings += enums.compare((field, each) for each in values)
+                findings += _of_another_type(field, column)
+                for found, length in _too_short(source, code, field, column, unclear):
+                    short = stored.fits(code, tied, names, field.name, length)
+                    effect = (
+                        f"{short} makes it fit: what is longer is not kept as the model wrote it"
+                    )
+                    findings.append(found.in_doubt(effect) if short else found)
+    return findings, unclear, checked
 
 
-def _of_column(
+def _too_short(
     source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
-) -> Iterator[Finding]:
-    yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
-    yield from _of_another_type(field, column)
+) -> Iterator[tuple[Finding, int]]:
+    """Yield that a column of texts is too short, and its length."""
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for node in _type_calls(column):
@@ -79,12 +102,13 @@ def _of_column(
             continue
         needed = longest(source, field)
         if needed is None or length < needed:
-            edit = (
-                instead(column.file, node, f"{_prefix(node)}Text()")
-                if needed is None
-                else instead(column.file, argument, str(_room(source, field, needed)))
-            )
-            yield too_short(column.file.at(column.line), field, length, needed, edit)
+            if needed is not None:
+                edit = instead(column.file, argument, str(_room(source, field, needed)))
+            elif last_name(node) == _FIELD:
+                edit = instead(column.file, argument, "None")
+            else:
+                edit = instead(column.file, node, f"{_prefix(node)}Text()")
+            yield too_short(column.file.at(column.line), field, length, needed, edit), length
 
 
 def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
@@ -144,7 +168,7 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
     known = [*models]
     for each in known:  # which grows
         for base in each.node.bases:
-            same = code.named(last_name(base), each.file)
+            same = code.named(base, each.file)
             known += [one for one in same if one not in known]
             there = {_column_name(a) for one in same for a in code.inherited(one).values()}
             if not same and not _is_without_columns(code, last_name(base)):
@@ -214,21 +238,23 @@ def _column_name(attribute: Attribute) -> str:
 
 
 def _type_calls(column: Attribute) -> Iterator[ast.Call]:
-    """Yield the calls of text types in a column's own call, or in its annotation."""
+    """Yield the calls of text types in a column's own call, or in its annotation; SQLModel's."""
     for expression in (column.value, column.annotation):
         for node in ast.walk(expression) if expression is not None else ():
-            if isinstance(node, ast.Call) and last_name(node) in _TEXTS:
+            if isinstance(node, ast.Call) and last_name(node) in {*_TEXTS, _FIELD}:
                 yield node
 
 
 def _length_of(node: ast.Call) -> ast.expr | None:
-    named = [each.value for each in node.keywords if each.arg == "length"]
-    return named[0] if named else (node.args[0] if node.args else None)
+    named = {each.arg: each.value for each in node.keywords}
+    if last_name(node) == _FIELD:  # whose type counts where it has one
+        return None if named.keys() & {"sa_type", "sa_column"} else named.get("max_length")
+    return named.get("length") or (node.args[0] if node.args else None)
 
 
 def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:
     if isinstance(node, ast.Name):
-        node = code.constant(column.file, node.id)
+        node = code.constant(column.file, node)
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value
     return None
