@@ -163,6 +163,16 @@ def _table_of(each: Class) -> str:
     return ""
 
 
+def _belongs(each: Class, table: str) -> bool:
+    """Return whether a class has a foreign key to a table."""
+    return any(
+        isinstance(node, ast.Constant) and str(node.value).startswith(f"{table}.")
+        for key in ast.walk(each.node)
+        if isinstance(key, ast.Call) and last_name(key) == "ForeignKey"
+        for node in key.args
+    )
+
+
 def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
     """Yield why models may have missing columns all the same; of bases of one name, all count."""
     known = [*models]
@@ -181,6 +191,12 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
             for node in body
             if _may_add(node, missing)
         )
+    table = _table_of(models[0])
+    yield from (
+        f"{each.name} at {each.file.at(each.node.lineno)} has such a column of its rows"
+        for each in code.each_class()
+        if missing & {attribute.name for attribute in each.attributes} and _belongs(each, table)
+    )
     names = {each.name for each in models}
     yield from (
         f"{file.at(node.lineno)} is not followed"

@@ -35,8 +35,8 @@ class Tied:
     """These, what they import, and what imports them or the class of an answer."""
     program: frozenset[str] = frozenset()
     """All that the programs are made of which ask."""
-    asking_parses: bool = False
-    """Whether a module that asks parses the answers itself."""
+    parsing: frozenset[str] = frozenset()
+    """Where answers are parsed: in the modules that ask, or if none of them does, in `answers`."""
     keeps_json: bool = False
     """Whether one of `answers` keeps an answer as it came, or hands it on."""
     parsed: frozenset[Class] = frozenset()
@@ -52,11 +52,11 @@ class Tied:
         below = imports.reached(asking)
         names = frozenset(field.name for field in source.fields)
         held = {
-            each.file.path
+            (each.file.path, each.name)
             for each in code.each_class()
-            if each.file.path in below and len(names & code.inherited(each).keys()) > len(names) / 2
+            if each.file.path in below and 2 * len(names & code.inherited(each).keys()) > len(names)
         }
-        answers = below | imports.importers(asking | held)
+        answers = below | imports.importers(asking | {path for path, _ in held})
         users = asking
         while more := imports.importers(users):
             users |= more
@@ -66,20 +66,22 @@ class Tied:
             for node in classes_made(trees[path][1])
             if (made := code.only(node, trees[path][0])) is not None
         )
-        reading = held | {
+        objects = {path: AnswerObject(trees[path][1], names) for path in answers}
+        near = asking if any(parses(trees[path][1]) for path in asking) else answers
+        reading = {
             path
             for path in answers
-            if 2 * len(AnswerObject(trees[path][1], names).read()) >= len(names)
-            or held & imports.imported_by(path)
+            if (path in near and 2 * len(objects[path].read()) >= len(names))
+            or any(imports.origin(path, node) in held for node in names_in(trees[path][1]))
         }
         return cls(
             asking,
             answers,
             imports.reached(users) | answers,
-            any(parses(trees[path][1]) for path in asking),
-            any(AnswerObject(trees[path][1], names).keeps_json() for path in answers),
+            near,
+            any(each.keeps_json() for each in objects.values()),
             parsed,
-            frozenset(reading),
+            frozenset(reading | {path for path, _ in held}),
         )
 
     def uses(self, code: Code, file: SourceFile, name: str) -> bool:
