@@ -89,8 +89,12 @@ _BESIDE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         ("Answer has no field tags",),
     ),
     "an import of old exports": (
-        {"restore.py": f"def restore(item, line):\n    row = json.loads(line)\n{_ROW}"},
-        (),
+        {
+            "processor.py": f"{ASKS}put(item, msgspec.json.decode(text, type=Answer))\n",
+            "restore.py": f"def restore(item, line):\n    row = json.loads(line)\n{_ROW}"
+            '    item.hidden = not row["relevant"]\n',
+        },
+        ("tags of an answer is not read",),
     ),
     "cards of a list": (
         {"cards.py": _CARD},
