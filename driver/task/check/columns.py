@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import enums, stored
+from driver.task.check import enums
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
@@ -69,21 +70,26 @@ def _of_models(
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
-    names = frozenset(each.name for each in models)
+    kept = Stored(code, tied, frozenset(each.name for each in models))
     for _, columns in mapped:
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                values = enums.named_by(code, field, column)
-                findings += enums.compare((field, each) for each in values)
-                findings += _of_another_type(field, column)
-                for found, length in _too_short(source, code, field, column, unclear):
-                    short = stored.fits(code, tied, names, field.name, length)
-                    effect = (
-                        f"{short} makes it fit: what is longer is not kept as the model wrote it"
-                    )
-                    findings.append(found.in_doubt(effect) if short else found)
+                findings += _of_column(source, kept, field, column, unclear)
     return findings, unclear, checked
+
+
+def _of_column(
+    source: Source, kept: Stored, field: Field, column: Attribute, unclear: list[str]
+) -> Iterator[Finding]:
+    values = enums.named_by(kept.code, field, column)
+    for found in enums.compare((field, each) for each in values):
+        yield found.in_doubt() if kept.is_looked_up(field.name) else found
+    yield from _of_another_type(field, column)
+    for found, length in _too_short(source, kept.code, field, column, unclear):
+        where = kept.shortened(field.name, length)
+        effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
+        yield found.in_doubt(effect) if where else found
 
 
 def _too_short(

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from math import inf
 
 from driver.task.check import enums
-from driver.task.check.python_code import Attribute, Class, Code
+from driver.task.check.python_code import ROOTS, Attribute, Class, Code, last_name
 from driver.task.check.tied import Tied
 from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
 from driver.task.shape import Field
 from driver.task.source import Source
 
-_ROOTS = ("BaseModel", "SQLModel")
+_BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
 _ALIASES = frozenset({"alias", "validation_alias"})
 _CHANGES = frozenset(
     {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
@@ -50,11 +50,12 @@ class Models:
             for each in self.code.each_class()
             if len(self._fields(each)) >= 2
             and not is_named(each.name, QUERIES)
-            and self.code.descends(each, *_ROOTS)
+            and self.code.descends(each, *ROOTS)
         ]
         firm = [each for each in self.all if not self._changes(each)]
         most = [each for each in firm if 2 * len(self._fields(each)) > len(self.source.fields)]
-        self.read = [each for each in most if each in self.tied.parsed]
+        if not self.tied.parsed_otherwise:
+            self.read = [each for each in most if each in self.tied.parsed]
         self.items = [each for each in self.all if self._is_item(each)]
         self.given = [e for e in self.items if e in firm and is_named(e.name, SHOWN)]
 
@@ -126,8 +127,15 @@ class Models:
         return whole and mostly and not is_named(model.name, UPDATES)
 
     def _changes(self, model: Class) -> bool:
-        """Return whether a model keeps what it has no field for, or changes values before."""
-        for node in (node for each in self.code.lineage(model) for node in ast.walk(each.node)):
+        """Return whether a model keeps what it has no field for, or changes values before.
+
+        So may one with a base that is not in the checkout.
+        """
+        lineage = self.code.lineage(model)
+        bases = [(base, each.file) for each in lineage for base in each.node.bases]
+        if any(last_name(b) not in _BASES and not self.code.named(b, file) for b, file in bases):
+            return True
+        for node in (node for each in lineage for node in ast.walk(each.node)):
             match node:
                 case ast.Constant() | ast.Name() | ast.Attribute():
                     if ast.unparse(node) in _CHANGES:

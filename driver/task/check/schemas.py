@@ -9,6 +9,7 @@ from driver.task.check import enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.models import Models, limits
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
+from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.api_schemas import annotation
@@ -22,7 +23,7 @@ _EFFECT = "what is made with it is refused, if that is an answer or an item as a
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
-    models = Models(source, code, tied)
+    models, kept = Models(source, code, tied), Stored(code, tied, frozenset())
     findings, checked = list[Finding](), 0
     for model in models.all:
         findings += [
@@ -33,14 +34,11 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
                 known = enums.named_by(code, field, attribute)
-                findings += _or_in_doubt(
-                    enums.compare((field, each) for each in known),
-                    sure=models.is_widest(field, attribute, by_limit=False),
-                )
-                findings += _or_in_doubt(
-                    _limits(source, field, attribute),
-                    sure=models.is_widest(field, attribute, by_limit=True),
-                )
+                sure = models.is_widest(field, attribute, by_limit=False)
+                found = enums.compare((field, each) for each in known)
+                findings += _or_in_doubt(found, sure=sure)
+                sure = models.is_widest(field, attribute, by_limit=True)
+                findings += _or_in_doubt(_limits(source, kept, field, attribute), sure=sure)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
@@ -49,14 +47,15 @@ def _or_in_doubt(found: Iterable[Finding], *, sure: bool) -> Iterator[Finding]:
     yield from (each if sure else each.in_doubt(_EFFECT) for each in found)
 
 
-def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Finding]:
+def _limits(source: Source, kept: Stored, field: Field, attribute: Attribute) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     needed = longest(source, field)
     for node, limit in limits(attribute):
         if needed is None or limit < needed:
             edit = instead(attribute.file, node, "None" if needed is None else str(needed))
-            yield too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
+            found = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
+            yield found.in_doubt(_EFFECT) if kept.shortened(field.name, limit) else found
 
 
 def _absent(source: Source, code: Code, model: Class, field: Field, *, reads: bool) -> Finding:
