@@ -15,7 +15,12 @@ from tasks.definition import Task, walk
 
 _CHANGES = ("strip_whitespace", "to_lower", "to_upper")
 """Constraints that change a text; in a model's configuration they begin with `str_`."""
-_BOUNDS = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minimum", "maximum"))
+_BOUNDS = (
+    ("minLength", "maxLength", "min_length", "max_length"),
+    ("minItems", "maxItems", "min_length", "max_length"),
+    ("minimum", "maximum", "ge", "le"),
+)
+"""What bounds a value from below and above: in a schema, and as pydantic calls it."""
 
 
 class Fault(NamedTuple):
@@ -92,11 +97,11 @@ def _within(annotation: Any) -> Iterator[Any]:
 
 
 def _of_limits(node: dict[str, Any], where: str) -> Iterator[Fault]:
-    for least, most in _BOUNDS:
+    for least, most, lower, upper in _BOUNDS:
         if node.keys() >= {least, most} and node[least] > node[most]:
             yield Fault(
-                f"{where} has {least} {node[least]} and {most} {node[most]}: no answer has both",
-                "Let the lower limit be the lesser one.",
+                f"{where} has {lower}={node[least]} and {upper}={node[most]}: no answer keeps both",
+                f"Let {lower} be {upper} at most.",
             )
     for each in node.get("anyOf", ()):
         yield from _of_limits(each, where)

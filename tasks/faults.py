@@ -38,7 +38,7 @@ def require_sound(task: Task) -> None:
 
 
 def from_error(
-    name: str, error: BaseException, what: str = "defines no task", todo: str = ""
+    name: str, error: BaseException, what: str = "defines no task", on: str = "", todo: str = ""
 ) -> TaskInvalid:
     """Return the failure that an error in a task's own code stands for, with file and line."""
     found = importlib.util.find_spec(f"tasks.{name}")
@@ -59,7 +59,7 @@ def from_error(
     where = f"{shown}, line {line}" if line else str(shown)
     return TaskInvalid(
         f"tasks/{name} {what}: {where}",
-        why=f"{said}, at: {text}" if text else said,
+        why=f"{said}{f', at: {text}' if text else ''}{f'; on {on}' if on else ''}",
         todo=todo or _todo(error),
     )
 

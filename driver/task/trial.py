@@ -26,6 +26,7 @@ _CHECKED = 24
 _MOST_COMBINATIONS = 4096
 _SHOWN = 120
 _MORE = "*"
+_GETS = "Correct that line: the function gets every item and every answer that the task takes."
 _REFUSES = "Correct that line; a validator refuses an answer by a ValueError, and by nothing else."
 
 
@@ -76,16 +77,15 @@ def try_out(task: Task) -> None:
 
 
 def _require(task: Task, name: str, result: _Result, *given: BaseModel) -> None:
-    on = f"on {_short(given[-1].model_dump_json())}"
+    on = _short(str(given[-1]))
     try:
         found = getattr(task, name)(*given)
     except Exception as error:
-        todo = f"Correct that line: {name} gets every item and answer that the task takes."
-        raise faults.from_error(task.name, error, f"fails in {name}, {on}", todo) from error
+        raise faults.from_error(task.name, error, f"fails in {name}", on, _GETS) from error
     if not result.fits(found):
         raise TaskInvalid(
             f"tasks/{task.name}/__init__.py: {name} gives {_short(repr(found))}",
-            why=f"it has to be {result.words}; {on}",
+            why=f"it has to be {result.words}; on {on}",
             todo=f"Let {name} return {result.words}.",
         )
 
@@ -95,19 +95,26 @@ def _taken(task: Task, answers: Iterable[dict[str, Any]]) -> Iterator[BaseModel]
     for each in answers:
         text = made.text_of(each)
         try:
-            answer = task.parse(text)
+            answer: object = task.parse(text)
         except InvalidAnswer:
             continue
         except Exception as error:
-            what = f"fails where it may only refuse an answer, on {_short(text)}"
-            raise faults.from_error(task.name, error, what, _REFUSES) from error
+            what = "fails in a validator"
+            raise faults.from_error(task.name, error, what, _short(text), _REFUSES) from error
+        if not isinstance(answer, task.output):
+            raise TaskInvalid(
+                f"{faults.file_of(task.output)}: a validator returns {_short(repr(answer))}",
+                why=f"what it returns is the answer; on {_short(text)}",
+                todo="Let each validator of the model end with `return self`.",
+            )
         yield answer
 
 
 def _require_read_back(task: Task, answer: BaseModel) -> None:
     """Refuse a model that does not read what it writes: no label of it could be learned."""
-    text = task.answer_text(answer)
+    text = str(answer)
     try:
+        text = task.answer_text(answer)
         task.parse(text)
     except InvalidAnswer as error:
         raise TaskInvalid(
@@ -115,6 +122,9 @@ def _require_read_back(task: Task, answer: BaseModel) -> None:
             why=f"{error}; the answer as it is written: {_short(text)}",
             todo="Let the model write the fields of an answer as it reads them.",
         ) from error
+    except Exception as error:
+        what = "fails where an answer is written"
+        raise faults.from_error(task.name, error, what, _short(text), _GETS) from error
 
 
 def _refuse_markup(task: Task) -> None:
