@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import datetime
 from itertools import product
 from types import GenericAlias, new_class
@@ -50,8 +50,8 @@ _OF_AN_ANSWER = {
     "stratum": _TEXT,
     "positive": _Result("True or False", lambda found: isinstance(found, bool)),
     "facets": _Result(
-        "a set of texts",
-        lambda found: isinstance(found, AbstractSet) and all(isinstance(x, str) for x in found),
+        "a frozenset of texts",
+        lambda found: isinstance(found, frozenset) and all(isinstance(x, str) for x in found),
     ),
 }
 _VIOLATIONS = _Result(
@@ -198,10 +198,8 @@ def _strata(task: Task, schema: dict[str, Any]) -> frozenset[str]:
         for each in product(*values):
             answer = model.model_construct(**{**some, **dict(zip(asked, each, strict=True))})
             read.discard(_MORE)  # what made it
-            try:
+            with suppress(Exception):  # of a combination that a validator refuses
                 found.add(task.stratum(answer))
-            except Exception:  # noqa: BLE001, S112  # of a combination that a validator refuses
-                continue
             if _MORE in read:
                 return frozenset()
         if sorted(read) == asked:

@@ -160,6 +160,7 @@ _FAULTS = [
     (_WIRING, "answer.category.value,", "answer.category.valeu,", "'valeu'"),
     (_WIRING, "answer.category.value,", "1,", "stratum gives 1"),
     (_WIRING, "answer.reply_needed,", "None,", "positive gives None"),
+    (_WIRING, "return frozenset(found)", "return found", "Let facets return a frozenset"),
     (_WIRING, "moment(message.received_at)", "message.received_at", "time_of gives"),
     ("rules.py", "def check(", "def check(_: object) -> None: ...\ndef _check(", "fails in check"),
     ("message.py", "message.sender", "message.sendr", "fails in user_message: tasks/"),
