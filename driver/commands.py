@@ -160,12 +160,8 @@ def models(arguments: argparse.Namespace) -> int:
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
-        models.show(
-            found,
-            name,
-            versions.live_digest(session.engine, name),
-            unfinished.unfinished(session.workspace),
-        )
+        live = versions.live_digest(session.engine, name)
+        models.show(found, name, live, unfinished.unfinished(session.workspace, live))
     finally:
         session.close()
     return 0
