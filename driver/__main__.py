@@ -13,8 +13,8 @@ from contracts.errors import (
     Interrupted,
     RetrainError,
     Unforeseen,
-    from_os_error,
 )
+from contracts.os_errors import from_os_error
 from driver import commands, task_commands
 from driver.signals import SIGNALS
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import InputMissing, RunUnreadable, without_userinfo
+from contracts.os_errors import name_disk
 from contracts.stage import Event, Job, Metrics, Result
 from driver.docker_tls import Tls
 
@@ -314,8 +315,12 @@ class Run:
             self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
         stamped = {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         stamped |= event.model_dump(exclude_none=True)
-        self._events.write(json.dumps(stamped, ensure_ascii=False) + "\n")
-        self._events.flush()
+        try:
+            self._events.write(json.dumps(stamped, ensure_ascii=False) + "\n")
+            self._events.flush()
+        except OSError as error:
+            name_disk(error, self.folder / "events.jsonl")
+            raise
 
     def write_state(self, state: dict[str, object]) -> None:
         """Publish what `status` shows: per stage its action, fingerprint, state and result."""
