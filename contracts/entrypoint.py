@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -37,6 +38,8 @@ Emit = Callable[[Event], None]
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
+IMAGE_ID = "RETRAIN_IMAGE_ID"
+"""The environment variable in which a container is told its image: from inside nobody can know."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def _finished(context: StageContext[P], metrics: Metrics, started: float) -> Res
         metrics=metrics.model_dump(mode="json"),
         seconds=round(time.monotonic() - started, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        image=os.environ.get(IMAGE_ID, "") if stage.image else "",
     )
     files.write_json(folder / RESULT_FILE, result.model_dump(mode="json"))
     return result
