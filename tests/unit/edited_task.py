@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 
+import pytest
 from pydantic import Field, create_model
 
+from images.labeler import label as label_stage
 from tasks import OnlyFor, Task, load_task
 from tests.unit.labeler_stage import label
-from tests.unit.labelling import GOOD
+from tests.unit.labelling import GOOD, Labelling
+from tests.unit.scripted_engine import ScriptedEngine
 
 TASK = load_task("liga_relevance")
 IRRELEVANT = json.dumps(label(None), ensure_ascii=False)
@@ -38,3 +42,18 @@ def answers(messages: list[dict[str, str]], _number: int) -> str:
     if len(messages) > 2:
         return '{"deadline": "2026-03-31"}'
     return IRRELEVANT if "Fall 1." in messages[1]["content"] else GOOD
+
+
+@pytest.fixture
+def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Task], None]:
+    return lambda task: monkeypatch.setattr(label_stage, "load_task", lambda _: task)
+
+
+def labelled(stage: Labelling, engine: ScriptedEngine) -> list[bytes]:
+    engine.script = answers
+    assert stage.label().asked == 3
+    return outputs(stage)
+
+
+def outputs(stage: Labelling) -> list[bytes]:
+    return [(stage.out / name).read_bytes() for name in ("labels.jsonl", "quarantine.jsonl")]
