@@ -21,14 +21,14 @@ _NO_SPACE = 2**20
 
 def from_os_error(error: OSError) -> RetrainError:
     """Return the failure that a file operation's error stands for."""
-    where, why = error.filename or "a file", error.strerror or str(error)
+    where, why = error.filename or "", error.strerror or str(error)
     if error.errno in _FULL:
-        return DiskFull("the disk is full", why=f"{where}: {why}")
+        return DiskFull("the disk is full", why=f"{where}: {why}" if where else why)
     if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
         return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
     if error.errno == errno.EROFS:
-        return FileUnusable(f"{where} cannot be written", why=why, todo=READ_ONLY)
-    return FileUnusable(f"{where} cannot be used", why=why)
+        return FileUnusable(f"{where or 'a file'} cannot be written", why=why, todo=READ_ONLY)
+    return FileUnusable(f"{where} cannot be used", why=why) if where else FileUnusable(why)
 
 
 def name_disk(error: OSError, path: Path) -> None:
