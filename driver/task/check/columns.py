@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from driver.task.check import enums
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.stored import Stored
+from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
 from driver.task.shape import Field, Kind
@@ -28,18 +30,32 @@ _OTHERS = frozenset(
 )
 _WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
 """What these types do not hold."""
+_FIELD = "Field"
+"""How SQLModel makes a column, whose length is `max_length`."""
 _TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
-def compare(source: Source, code: Code) -> Compared:
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every column of the task's storage against the model of its table.
 
-    One is surely missing where the model's whole body, and all of its bases, can be read.
+    One is surely missing where the model's whole body, and all of its bases, can be read. Only of a
+    model in a program that asks the model anything is sure: a repository may have two of a name.
     """
     table = source.storage.table
-    models = [each for each in code.each_class() if _table_of(each) == table]
+    named = [each for each in code.each_class() if _table_of(each) == table]
+    models = [each for each in named if each.file.path in tied.program] or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
+    findings, unclear, checked = _of_models(source, code, tied, models)
+    if models[0].file.path not in tied.program:
+        findings = [each.in_doubt() for each in findings]
+    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+
+
+def _of_models(
+    source: Source, code: Code, tied: Tied, models: Sequence[Class]
+) -> tuple[list[Finding], list[str], int]:
+    """Return what differs in a table's models, what is unclear, and how many columns they have."""
     findings, unclear, checked = list[Finding](), list[str](), 0
     mapped = [
         (model, {_column_name(each): each for each in code.inherited(model).values()})
@@ -54,19 +70,32 @@ def compare(source: Source, code: Code) -> Compared:
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
+    kept = Stored(code, tied, frozenset(each.name for each in models))
     for _, columns in mapped:
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                findings += _of_column(source, code, field, column, unclear)
-    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+                findings += _of_column(source, kept, field, column, unclear)
+    return findings, unclear, checked
 
 
 def _of_column(
-    source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
+    source: Source, kept: Stored, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
-    yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
+    values = enums.named_by(kept.code, field, column)
+    for found in enums.compare((field, each) for each in values):
+        yield found.in_doubt() if kept.is_looked_up(field.name) else found
     yield from _of_another_type(field, column)
+    for found, length in _too_short(source, kept.code, field, column, unclear):
+        where = kept.shortened(field.name, length)
+        effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
+        yield found.in_doubt(effect) if where else found
+
+
+def _too_short(
+    source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
+) -> Iterator[tuple[Finding, int]]:
+    """Yield that a column of texts is too short, and its length."""
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for node in _type_calls(column):
@@ -79,12 +108,13 @@ def _of_column(
             continue
         needed = longest(source, field)
         if needed is None or length < needed:
-            edit = (
-                instead(column.file, node, f"{_prefix(node)}Text()")
-                if needed is None
-                else instead(column.file, argument, str(_room(source, field, needed)))
-            )
-            yield too_short(column.file.at(column.line), field, length, needed, edit)
+            if needed is not None:
+                edit = instead(column.file, argument, str(_room(source, field, needed)))
+            elif last_name(node) == _FIELD:
+                edit = instead(column.file, argument, "None")
+            else:
+                edit = instead(column.file, node, f"{_prefix(node)}Text()")
+            yield too_short(column.file.at(column.line), field, length, needed, edit), length
 
 
 def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
@@ -139,12 +169,22 @@ def _table_of(each: Class) -> str:
     return ""
 
 
+def _belongs(each: Class, table: str) -> bool:
+    """Return whether a class has a foreign key to a table."""
+    return any(
+        isinstance(node, ast.Constant) and str(node.value).startswith(f"{table}.")
+        for key in ast.walk(each.node)
+        if isinstance(key, ast.Call) and last_name(key) == "ForeignKey"
+        for node in key.args
+    )
+
+
 def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
     """Yield why models may have missing columns all the same; of bases of one name, all count."""
     known = [*models]
     for each in known:  # which grows
         for base in each.node.bases:
-            same = code.named(last_name(base), each.file)
+            same = code.named(base, each.file)
             known += [one for one in same if one not in known]
             there = {_column_name(a) for one in same for a in code.inherited(one).values()}
             if not same and not _is_without_columns(code, last_name(base)):
@@ -157,6 +197,12 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
             for node in body
             if _may_add(node, missing)
         )
+    table = _table_of(models[0])
+    yield from (
+        f"{each.name} at {each.file.at(each.node.lineno)} has such a column of its rows"
+        for each in code.each_class()
+        if missing & {attribute.name for attribute in each.attributes} and _belongs(each, table)
+    )
     names = {each.name for each in models}
     yield from (
         f"{file.at(node.lineno)} is not followed"
@@ -214,21 +260,23 @@ def _column_name(attribute: Attribute) -> str:
 
 
 def _type_calls(column: Attribute) -> Iterator[ast.Call]:
-    """Yield the calls of text types in a column's own call, or in its annotation."""
+    """Yield the calls of text types in a column's own call, or in its annotation; SQLModel's."""
     for expression in (column.value, column.annotation):
         for node in ast.walk(expression) if expression is not None else ():
-            if isinstance(node, ast.Call) and last_name(node) in _TEXTS:
+            if isinstance(node, ast.Call) and last_name(node) in {*_TEXTS, _FIELD}:
                 yield node
 
 
 def _length_of(node: ast.Call) -> ast.expr | None:
-    named = [each.value for each in node.keywords if each.arg == "length"]
-    return named[0] if named else (node.args[0] if node.args else None)
+    named = {each.arg: each.value for each in node.keywords}
+    if last_name(node) == _FIELD:  # whose type counts where it has one
+        return None if named.keys() & {"sa_type", "sa_column"} else named.get("max_length")
+    return named.get("length") or (node.args[0] if node.args else None)
 
 
 def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:
     if isinstance(node, ast.Name):
-        node = code.constant(column.file, node.id)
+        node = code.constant(column.file, node)
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value
     return None
