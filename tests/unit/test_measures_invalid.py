@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from images.labeler.fields import Kind, choices, kinds
+from images.labeler.fields import Kind, kinds
 from images.labeler.measures import Judged, measures
 from tasks import load_task
 from tasks.definition import Task
+from tasks.values import choices
 from tests.unit import mixed_output
 
 TASKS = [load_task("liga_relevance"), load_task("support_messages"), mixed_output.TASK]
