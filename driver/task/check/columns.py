@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import enums
-from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check import constraints, enums
+from driver.task.check.finding import Compared, Edit, Finding, Severity
+from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
@@ -14,7 +15,6 @@ from driver.task.shape import Field, Kind
 from driver.task.source import Source
 
 PLACE = "table"
-_CALLS = frozenset({"Column", "mapped_column"})
 _WITHOUT_COLUMNS = frozenset(
     {"DeclarativeBase", "DeclarativeBaseNoMeta", "MappedAsDataclass", "AsyncAttrs", "SQLModel"}
     | {"declarative_base", "generate_base", "Model", "Generic", "ABC", "Protocol", "object"}
@@ -28,7 +28,6 @@ _OTHERS = frozenset(
 )
 _WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
 """What these types do not hold."""
-_TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
 def compare(source: Source, code: Code) -> Compared:
@@ -54,47 +53,49 @@ def compare(source: Source, code: Code) -> Compared:
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
-    for _, columns in mapped:
+    for model, columns in mapped:
+        findings += constraints.compare(source, code, model, unclear)
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                findings += _of_column(source, code, field, column, unclear)
+                findings += _of_column(source, code, model, field, column, unclear)
     return Compared(PLACE, tuple(findings), tuple(unclear), checked)
 
 
 def _of_column(
-    source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
+    source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
     yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
     yield from _of_another_type(field, column)
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
-    for node in _type_calls(column):
-        argument = _length_of(node)
-        if argument is None:
-            continue
-        length = _number(code, column, argument)
+    for limit in limits(code, model, column):
+        length = _number(code, column, limit.argument)
         if length is None:
             unclear.append(f"{column.file.at(column.line)}: the length of {field.name} is computed")
             continue
         needed = longest(source, field)
         if needed is None or length < needed:
-            edit = (
-                instead(column.file, node, f"{_prefix(node)}Text()")
-                if needed is None
-                else instead(column.file, argument, str(_room(source, field, needed)))
-            )
+            edit = _wider(source, field, column, limit, needed) if limit.is_own else None
             yield too_short(column.file.at(column.line), field, length, needed, edit)
+
+
+def _wider(
+    source: Source, field: Field, column: Attribute, limit: Limit, needed: int | None
+) -> Edit:
+    """Return what gives a column the length that the task names, or none."""
+    if needed is not None:
+        room = source.storage.columns[field.name].length or needed
+        return instead(column.file, limit.argument, str(room))
+    if limit.type is None:
+        return instead(column.file, limit.argument, "None")
+    return instead(column.file, limit.type, f"{_prefix(limit.type)}Text()")
 
 
 def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
     """Yield that a text, list or object has a column of numbers or days; an enum may be mapped."""
-    call = column.value
-    if field.shape.kind not in _WORDS or not isinstance(call, ast.Call):
-        return
-    types = {last_name(each) for each in (*call.args, *(k.value for k in call.keywords))}
-    held = ", ".join(sorted(types & _OTHERS))
-    if last_name(call) in _CALLS and held and "ForeignKey" not in types:
+    held = last_name(type_of(column.value))
+    if field.shape.kind in _WORDS and held in _OTHERS and "ForeignKey" not in _told(column.value):
         yield Finding(
             column.file.at(column.line),
             f"{field.name} is {held}, and an answer has {field.shape.limits()}",
@@ -104,9 +105,9 @@ def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
         )
 
 
-def _room(source: Source, field: Field, needed: int) -> int:
-    """Return the length that a column is widened to: the one that the task names."""
-    return source.storage.columns[field.name].length or needed
+def _told(value: ast.expr | None) -> set[str]:
+    nodes = ast.walk(value) if value is not None else ()
+    return {last_name(each) for each in nodes if isinstance(each, ast.Call)}
 
 
 def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding]:
@@ -132,11 +133,15 @@ def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding
 
 
 def _table_of(each: Class) -> str:
-    """Return the table that a class names itself: a subclass without a name adds no columns."""
+    """Return the table that a class names itself: a subclass without a name adds no columns.
+
+    SQLModel names one after its class.
+    """
     for attribute in each.attributes:
         if attribute.name == "__tablename__" and isinstance(attribute.value, ast.Constant):
             return str(attribute.value.value)
-    return ""
+    is_table = any(ast.unparse(told) == "table=True" for told in each.node.keywords)
+    return each.name.lower() if is_table else ""
 
 
 def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
@@ -179,13 +184,13 @@ def _may_add(node: ast.stmt | ast.expr, missing: set[str]) -> bool:
         if node.name in missing:  # a property, say, over another table
             return True
         names = {last_name(each) for each in inner if isinstance(each, ast.Name | ast.Attribute)}
-        return "declared_attr" in names and not _CALLS.isdisjoint(names)
+        return "declared_attr" in names and not CALLS.isdisjoint(names)
     match node:
         case ast.AnnAssign() | ast.Assign(targets=[ast.Name()]):
             said = {each.value for each in inner if isinstance(each, ast.Constant)}
             said |= {each.arg for each in inner if isinstance(each, ast.keyword)}
             return "autoload_with" in said
-    return any(isinstance(each, ast.Call) and last_name(each) in _CALLS for each in inner)
+    return any(isinstance(each, ast.Call) and last_name(each) in CALLS for each in inner)
 
 
 def _is_without_columns(code: Code, base: str) -> bool:
@@ -204,26 +209,13 @@ def _is_without_columns(code: Code, base: str) -> bool:
 def _column_name(attribute: Attribute) -> str:
     """Return the name in the database, which may be another than the attribute's."""
     for node in ast.walk(attribute.value) if attribute.value is not None else ():
-        if isinstance(node, ast.Call) and last_name(node) in _CALLS:  # within `deferred(…)` as well
+        if isinstance(node, ast.Call) and last_name(node) in CALLS:  # within `deferred(…)` as well
             named = [each.value for each in node.keywords if each.arg == "name"]
             for each in [*named, *node.args[:1]]:
                 if isinstance(each, ast.Constant) and isinstance(each.value, str):
                     return each.value
             break
     return attribute.name
-
-
-def _type_calls(column: Attribute) -> Iterator[ast.Call]:
-    """Yield the calls of text types in a column's own call, or in its annotation."""
-    for expression in (column.value, column.annotation):
-        for node in ast.walk(expression) if expression is not None else ():
-            if isinstance(node, ast.Call) and last_name(node) in _TEXTS:
-                yield node
-
-
-def _length_of(node: ast.Call) -> ast.expr | None:
-    named = [each.value for each in node.keywords if each.arg == "length"]
-    return named[0] if named else (node.args[0] if node.args else None)
 
 
 def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:
