@@ -11,21 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeGuard
 
+from driver.task.check.parsing import is_parser
 from driver.task.check.python_code import last_name, texts_in
 
 _LOOKS_UP = frozenset({"get", "pop", "setdefault"})
-_PARSERS = frozenset({"loads", "raw_decode", "model_validate_json", "validate_json"})
 _KEEPS_NOTHING = frozenset(
     {"isinstance", "bool", "len", "type", "getattr", "hasattr", "print"}
     | {"debug", "info", "warning", "error", "exception"}
 )
 """Calls that are told an object and do not hand it on: built-in ones, and those of a log."""
 _DUMPS = frozenset({"model_dump", "dict"})
-
-
-def parses(tree: ast.Module) -> bool:
-    """Return whether a module parses JSON."""
-    return any(_is_parser(node) for node in ast.walk(tree))
 
 
 @dataclass(frozen=True)
@@ -63,18 +58,55 @@ class AnswerObject:
         ]
         return min(lines, default=None)
 
+    def keeps_json(self) -> bool:
+        """Return whether a text, or what `loads` gives of one, is handed on or kept beside."""
+        loaded = {
+            name
+            for node in ast.walk(self.tree)
+            if is_parser(node) and last_name(node).endswith("loads")
+            for name in _assigned(self._above[node])
+        }
+        return any(
+            self._hands_json_on(node)
+            or (
+                isinstance(node, ast.Name)
+                and node.id in loaded
+                and isinstance(above := self._above[node], ast.Dict | ast.Assign)
+                and not _assigned(above)
+            )
+            for node in ast.walk(self.tree)
+        )
+
     def _hands_json_on(self, node: ast.AST) -> bool:
-        """Return whether a statement is a call that is given a text which is parsed here."""
-        match node:
-            case (
-                ast.Expr(value=ast.Call() as call)
-                | ast.Expr(value=ast.Await(value=ast.Call() as call))
-            ):
-                given = [each for each in call.args if isinstance(each, ast.Name)]
-                return any(
-                    each.id in self._json and not self._is_told(call, each) for each in given
+        """Return whether a text that is parsed here is given to another call, or kept as it is.
+
+        What a call gives back of it may be parsed in turn: then it was only made ready.
+        """
+        if not isinstance(node, ast.Name) or node.id not in self._json:
+            return False
+        match above := self._above[node]:
+            case ast.Assign() | ast.AnnAssign():
+                return not _assigned(above)
+            case ast.Dict(keys=keys):
+                return not any(
+                    isinstance(key, ast.Constant) and key.value == "role" for key in keys
                 )
-        return False
+            case ast.keyword():
+                above = self._above[above]
+        return (
+            isinstance(above, ast.Call)
+            and not is_parser(above)
+            and last_name(above) not in {*_KEEPS_NOTHING, *self._parameters}
+            and not self._is_made_ready(above)
+        )
+
+    def _is_made_ready(self, call: ast.AST) -> bool:
+        """Return whether what a call gives is parsed here, or only tells something of a text."""
+        while isinstance(above := self._above[call], ast.expr | ast.keyword):
+            if is_parser(above):
+                return True
+            call = above
+        return bool(_assigned(above) & self._parsed) or isinstance(above, ast.If | ast.Raise)
 
     def _read_by(self, node: ast.expr) -> list[str]:
         match node:
@@ -94,7 +126,7 @@ class AnswerObject:
     def _is_ours(self, node: ast.AST) -> TypeGuard[ast.expr]:
         if isinstance(node, ast.Name):
             return node.id in self._names and isinstance(node.ctx, ast.Load)
-        return _is_parser(node)
+        return is_parser(node)
 
     @cached_property
     def _above(self) -> dict[ast.AST, ast.AST]:
@@ -107,8 +139,20 @@ class AnswerObject:
         return frozenset(
             each.id
             for node in ast.walk(self.tree)
-            if _is_parser(node)
+            if is_parser(node)
             for each in node.args
+            if isinstance(each, ast.Name)
+        )
+
+    @cached_property
+    def _parsed(self) -> frozenset[str]:
+        """All names in what is parsed."""
+        return frozenset(
+            each.id
+            for node in ast.walk(self.tree)
+            if is_parser(node)
+            for given in node.args
+            for each in ast.walk(given)
             if isinstance(each, ast.Name)
         )
 
@@ -117,7 +161,7 @@ class AnswerObject:
         """What the objects are called: by what they are assigned to, and what is looked up."""
         found = set[str]()
         for node in ast.walk(self.tree):
-            if _is_parser(node):
+            if is_parser(node):
                 found |= _assigned(self._above[self._made_of(node)])
             match node:
                 case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)) | (
@@ -192,10 +236,6 @@ class AnswerObject:
             for node in ast.walk(self.tree)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
-
-
-def _is_parser(node: ast.AST) -> TypeGuard[ast.Call]:
-    return isinstance(node, ast.Call) and last_name(node) in _PARSERS
 
 
 def _looks_up(call: ast.Call) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import constraints, enums
+from driver.task.check import constraints, enums, stored
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
 from driver.task.shape import Field, Kind
@@ -30,15 +31,27 @@ _WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
 """What these types do not hold."""
 
 
-def compare(source: Source, code: Code) -> Compared:
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every column of the task's storage against the model of its table.
 
-    One is surely missing where the model's whole body, and all of its bases, can be read.
+    One is surely missing where the model's whole body, and all of its bases, can be read. Only of a
+    model in a program that asks the model anything is sure: a repository may have two of a name.
     """
     table = source.storage.table
-    models = [each for each in code.each_class() if _table_of(each) == table]
+    named = [each for each in code.each_class() if _table_of(each) == table]
+    models = [each for each in named if each.file.path in tied.program] or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
+    findings, unclear, checked = _of_models(source, code, tied, models)
+    if models[0].file.path not in tied.program:
+        findings = [each.in_doubt() for each in findings]
+    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+
+
+def _of_models(
+    source: Source, code: Code, tied: Tied, models: Sequence[Class]
+) -> tuple[list[Finding], list[str], int]:
+    """Return what differs in a table's models, what is unclear, and how many columns they have."""
     findings, unclear, checked = list[Finding](), list[str](), 0
     mapped = [
         (model, {_column_name(each): each for each in code.inherited(model).values()})
@@ -53,20 +66,27 @@ def compare(source: Source, code: Code) -> Compared:
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
+    names = frozenset(each.name for each in models)
     for model, columns in mapped:
-        findings += constraints.compare(source, code, model, unclear)
+        refused = [*constraints.compare(source, code, model, unclear)]
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                findings += _of_column(source, code, model, field, column, unclear)
-    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+                values = enums.named_by(code, field, column)
+                findings += enums.compare((field, each) for each in values)
+                findings += _of_another_type(field, column)
+                refused += _too_short(source, code, model, field, column, unclear)
+        for found, name, length in refused:
+            made = stored.fits(code, tied, names, name, length)
+            effect = f"{made} makes it fit: what is longer is not kept as the model wrote it"
+            findings.append(found.in_doubt(effect) if made else found)
+    return findings, unclear, checked
 
 
-def _of_column(
+def _too_short(
     source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
-) -> Iterator[Finding]:
-    yield from enums.compare((field, each) for each in enums.named_by(code, field, column))
-    yield from _of_another_type(field, column)
+) -> Iterator[tuple[Finding, str, int]]:
+    """Yield that a column of texts is too short, its name, and its length."""
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for limit in limits(code, model, column):
@@ -77,7 +97,8 @@ def _of_column(
         needed = longest(source, field)
         if needed is None or length < needed:
             edit = _wider(source, field, column, limit, needed) if limit.is_own else None
-            yield too_short(column.file.at(column.line), field, length, needed, edit)
+            found = too_short(column.file.at(column.line), field, length, needed, edit)
+            yield found, field.name, length
 
 
 def _wider(
@@ -149,7 +170,7 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
     known = [*models]
     for each in known:  # which grows
         for base in each.node.bases:
-            same = code.named(last_name(base), each.file)
+            same = code.named(base, each.file)
             known += [one for one in same if one not in known]
             there = {_column_name(a) for one in same for a in code.inherited(one).values()}
             if not same and not _is_without_columns(code, last_name(base)):
@@ -220,7 +241,7 @@ def _column_name(attribute: Attribute) -> str:
 
 def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:
     if isinstance(node, ast.Name):
-        node = code.constant(column.file, node.id)
+        node = code.constant(column.file, node)
     if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value
     return None

@@ -34,8 +34,10 @@ _CONDITIONS = tuple(
 _AND = re.compile(r"AND\s+", re.IGNORECASE)
 
 
-def compare(source: Source, code: Code, model: Class, unclear: list[str]) -> Iterator[Finding]:
-    """Yield a finding for each CHECK that refuses what an answer may hold.
+def compare(
+    source: Source, code: Code, model: Class, unclear: list[str]
+) -> Iterator[tuple[Finding, str, int]]:
+    """Yield each CHECK that refuses what an answer may hold, its column, and its length (or 0).
 
     Only of conditions that all have to be kept: one of another kind that names a field is said to
     be unclear.
@@ -48,7 +50,7 @@ def compare(source: Source, code: Code, model: Class, unclear: list[str]) -> Ite
 
 def _of_one(
     source: Source, code: Code, file: SourceFile, node: ast.Call, unclear: list[str]
-) -> Iterator[Finding]:
+) -> Iterator[tuple[Finding, str, int]]:
     said = _said(code, file, node.args[0])
     fields = {field.name: field for field, _ in source.columns}
     conditions = [*_conditions(said)]
@@ -63,33 +65,34 @@ def _of_one(
 
 def _refused(
     source: Source, field: Field, place: str, condition: dict[str, str | None]
-) -> Iterator[Finding]:
+) -> Iterator[tuple[Finding, str, int]]:
     if texts := condition.get("texts"):
         known = [each.replace("''", "'") for each in re.findall(r"'((?:[^']|'')*)'", texts)]
         names = lacking(field, known)
         word = source.storage.columns[field.name].null
         names += [word] if word and word not in known else []
         if names:
-            yield Finding(
+            found = Finding(
                 place,
                 f"the CHECK on {field.name} does not know {', '.join(names)}, of {field.name}",
                 "the database refuses such a row, and a bulk reprocess loses its whole batch",
                 f"Let it have {', '.join(names)}, with a migration.",
                 Severity.BREAKS,
             )
+            yield found, field.name, 0
     most = condition.get("most") or condition.get("last")
     if most is not None:
         length = int(most) - (condition.get("below") == "<")
         needed = longest(source, field)
         if needed is None or length < needed:
-            yield too_short(place, field, length, needed, None)
+            yield too_short(place, field, length, needed, None), field.name, length
 
 
 def _said(code: Code, file: SourceFile, node: ast.expr) -> str:
     """Return a condition in one line: SQL, or the Python that stands for it."""
     if isinstance(node, ast.Call) and last_name(node) == "text" and node.args:
         node = node.args[0]
-    if isinstance(node, ast.Name) and (named := code.constant(file, node.id)) is not None:
+    if isinstance(node, ast.Name) and (named := code.constant(file, node)) is not None:
         node = named
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return " ".join(node.value.split())

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from driver.task.check.checkout import SourceFile
-from driver.task.check.finding import Edit, Finding, Severity
+from driver.task.check.finding import Edit, Finding
 from driver.task.check.python_code import Attribute, Class, Code, after, below, last_name, texts_in
+from driver.task.check.tied import Tied
 from driver.task.check.values import choice_of, lacking, unknown_values
 from driver.task.shape import Field
 from driver.task.source import Source
@@ -96,10 +97,10 @@ def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known
         if len(texts) == len(node.args) > 1:  # else it may be a type of the backend's own
             yield from _listed(attribute.file, node, "the column's Enum", texts)
     elif isinstance(node, ast.Name | ast.Attribute):
-        enum = code.only(last_name(node), attribute.file)
+        enum = code.only(node, attribute.file)
         if enum is not None and enum.is_enum:
             yield from of_class(enum)
-        alias = code.constant(attribute.file, last_name(node))
+        alias = code.constant(attribute.file, node)
         if alias is not None and last_name(alias) == "Literal":
             yield from _listed(attribute.file, alias, "Literal", texts_in(alias))
 
@@ -133,20 +134,20 @@ def of_class(enum: Class) -> Iterator[Known]:
         yield replace(found, sure=not takes_others)
 
 
-def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
+def named_alike(code: Code, source: Source, tied: Tied) -> Iterator[tuple[Field, Known]]:
     """Yield what is an enum of a field's by its name, and holds one of its values.
 
     That is a class named like the task's, which is in doubt while no column or schema refers to it
-    (`named_by`), and a collection in capitals such as VALID_PRIORITIES; one such as
-    NOTIFY_PRIORITIES, or VALID_QUEUE_PRIORITIES, may hold some of the values only or be another's,
-    and is in doubt.
+    (`named_by`), and a collection in capitals. It is surely the whole enum where its name says so,
+    as VALID_PRIORITIES does, and a module that reads answers uses it: one of another name, such as
+    NOTIFY_PRIORITIES, or of another module may hold some of the values only.
     """
     for field in source.fields:
         choice = choice_of(field.shape)
         if choice is None:
             continue
         values = {each.value for each in choice.choices}
-        alike = [*_classes(code, choice.name), *_constants(code, field.name, choice.name)]
+        alike = [*_classes(code, choice.name), *_constants(code, tied, field.name, choice.name)]
         yield from ((field, known) for known in alike if values & {*known.values})
 
 
@@ -156,11 +157,11 @@ def _classes(code: Code, name: str) -> Iterator[Known]:
             yield from (replace(known, sure=False) for known in of_class(each))
 
 
-def _constants(code: Code, *words: str) -> Iterator[Known]:
+def _constants(code: Code, tied: Tied, *words: str) -> Iterator[Known]:
     for file, tree in code.modules:
         for name, value in _capitals(tree):
             if _is_named_after(name, *words) and _is_whole(value):
-                sure = _is_all_of(name, *words)
+                sure = _is_all_of(name, *words) and tied.uses(code, file, name)
                 listed = _listed(file, value, name, texts_in(value))
                 yield from (replace(known, sure=sure) for known in listed)
 
@@ -168,19 +169,33 @@ def _constants(code: Code, *words: str) -> Iterator[Known]:
 def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
     """Yield a finding for each enum that lacks a value, once."""
     seen = set[tuple[str, int]]()
-    for field, known in found:
+    for field, told in found:
+        known = _as_kept(field, told)
         key = known.file.path, known.last.lineno
         names = lacking(field, known.values)
         if key in seen or not names:
             continue
         seen.add(key)
+        edit = known.adding(names) if known is told else None
         place = known.file.at(known.line)
-        told = place, field, known.values, known.holder
-        if known.sure:
-            yield unknown_values(*told, known.adding(names), Severity.BREAKS)
-        else:
-            doubt = unknown_values(*told, None, Severity.DIFFERS)
-            yield replace(doubt, leads_to=f"it has no case for {names[0]}, if it is to have all")
+        breaks = unknown_values(place, field, told.values, names, known.holder, edit)
+        doubt = f"it has no case for {names[0]}, if it is to have all"
+        yield breaks if known.sure else breaks.in_doubt(doubt)
+
+
+def _as_kept(field: Field, known: Known) -> Known:
+    """Return an enum by the names of its members, where none of its values is the task's.
+
+    So SQLAlchemy keeps it, and `Priority[text]` finds it. One that has neither is in doubt, since
+    something has to stand between it and the answer.
+    """
+    choice = choice_of(field.shape)
+    wanted = [each.value for each in choice.choices] if choice else []
+    if not {*wanted}.isdisjoint(known.values):
+        return known
+    taken = {name.casefold() for name in known.taken}
+    values = tuple(each for each in wanted if each.casefold() in taken)
+    return replace(known, values=values, sure=known.sure and bool(values))
 
 
 def _listed(

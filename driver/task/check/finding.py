@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -46,6 +46,16 @@ class Finding:
     def edits(self) -> tuple[Edit, ...]:
         """All that mends it; () where that is not mechanical."""
         return () if self.edit is None else (self.edit, *self.also)
+
+    def in_doubt(self, leads_to: str = "") -> Finding:
+        """Return it as one that breaks nothing for certain, and that no patch mends.
+
+        `leads_to`: what comes of it then, where that is known.
+        """
+        if self.severity is Severity.DIFFERS:
+            return self
+        effect = leads_to or f"if this is of the task's answers: {self.leads_to}"
+        return replace(self, leads_to=effect, severity=Severity.DIFFERS, edit=None, also=())
 
     def line(self) -> str:
         """Return it as one line."""

@@ -69,7 +69,7 @@ def type_of(node: ast.AST | None) -> ast.expr | None:
 
 def _in(code: Code, column: Attribute, told: ast.expr, *, is_own: bool) -> Iterator[Limit]:
     """Yield the lengths in a type, or in the one that a name stands for, which others may share."""
-    named = code.constant(column.file, told.id) if isinstance(told, ast.Name) else None
+    named = code.constant(column.file, told) if isinstance(told, ast.Name) else None
     for node in ast.walk(told if named is None else named):
         if isinstance(node, ast.Call) and last_name(node) in _TEXTS:
             lengths = [each.value for each in node.keywords if each.arg == "length"]
@@ -92,7 +92,9 @@ def _names(annotation: ast.expr | None) -> list[str]:
 
 def _aliases(code: Code, column: Attribute) -> dict[str, ast.expr]:
     """Return the names in a column's annotation that stand for `Annotated[…]`."""
-    known = {name: code.constant(column.file, name) for name in _names(column.annotation)}
+    nodes = ast.walk(column.annotation) if column.annotation is not None else ()
+    named = [each for each in nodes if isinstance(each, ast.Name)]
+    known = {each.id: code.constant(column.file, each) for each in named}
     return {
         name: value
         for name, value in known.items()

@@ -13,6 +13,7 @@ from driver.task.check import columns, enums, modelfile, openapi, processor, pro
 from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.python_code import Code
+from driver.task.check.tied import Tied
 from driver.task.source import Source
 from serving.engine import full_tag
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _FOREIGN = (RecursionError, ValueError, TypeError, AttributeError, LookupError)
 """What code that others wrote may raise where it is followed; a Unicode error is a ValueError."""
+
+_NOT_TIED = "nothing in the checkout is surely of its answers, but an item as the API gives it"
 
 
 def everywhere(
@@ -73,13 +76,20 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
         yield Compared("checkout", unclear=(checkout.too_large,))
         return
     code = Code.read(checkout)
+    try:
+        tied = Tied.of(source, code)
+    except _FOREIGN as error:
+        tied = Tied()
+        yield _not_compared("code", error)
+    if not tied.asking and code.modules:
+        yield Compared("code", unclear=(f"no module asks the model: {_NOT_TIED}",))
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
     else:
-        yield _held(columns.PLACE, columns.compare, source, code)
-        yield _held(schemas.PLACE, schemas.compare, source, code)
-        yield _held("enums", _named_alike, source, code)
-        yield _held(processor.PLACE, processor.compare, source, code)
+        yield _held(columns.PLACE, columns.compare, source, code, tied)
+    yield _held(schemas.PLACE, schemas.compare, source, code, tied)
+    yield _held("enums", _named_alike, source, code, tied)
+    yield _held(processor.PLACE, processor.compare, source, code, tied)
     yield _held(prompt.PLACE, prompt.compare, source, code)
     yield Compared("code", unclear=(*checkout.unread, *code.unclear))
     try:
@@ -100,8 +110,8 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     yield _held(pages.PAGES, pages.compare_pages, source, scripts)
 
 
-def _named_alike(source: Source, code: Code) -> Compared:
-    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source))))
+def _named_alike(source: Source, code: Code, tied: Tied) -> Compared:
+    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source, tied))))
 
 
 def _held(place: str, compare: Callable[..., Compared], *given: object) -> Compared:

@@ -144,7 +144,7 @@ def _unknown(field: Field, known: Values, seen: set[tuple[str, int]]) -> Iterato
     seen.add(key)
     place, holder = known.part.place(known.node), known.name
     edit = _adding(known, names)
-    yield unknown_values(place, field, known.values, holder, edit, Severity.DIFFERS)
+    yield unknown_values(place, field, known.values, names, holder, edit, breaks=False)
 
 
 def _adding(known: Values, names: list[str]) -> Edit | None:

@@ -6,10 +6,13 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from driver.task.check.answer_object import AnswerObject, parses
+from driver.task.check.answer_object import AnswerObject
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check.parsing import parses
 from driver.task.check.python_code import Code
+from driver.task.check.tied import Tied
+from driver.task.shape import Field
 from driver.task.source import MADE_BY, Source
 
 PLACE = "processor"
@@ -30,13 +33,16 @@ class _Reading:
     leaves: int | None
     """Where the object goes on as a whole, to be read elsewhere or stored as it is."""
 
+    is_tied: bool
+    """Whether it is tied to the module that asks the model."""
+
     @property
     def is_processor(self) -> bool:
         """Whether it is surely answers that it reads."""
-        return self.parses and self.stores
+        return self.parses and self.stores and self.is_tied
 
 
-def compare(source: Source, code: Code) -> Compared:
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold the fields of an answer against what the module asks for that reads the most of them.
 
     At least half of them, and two: less is not taken for the reading of an answer. A field is
@@ -48,7 +54,7 @@ def compare(source: Source, code: Code) -> Compared:
         each
         for file, tree in code.modules
         if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered module declares, reads nothing
-        for each in _reading(source, file, AnswerObject(tree, names))
+        for each in _reading(source, tied, file, AnswerObject(tree, names))
     ]
     found = [each for each in readings if len(each.lines) >= max(2, len(names) / 2)]
     if not found:
@@ -57,28 +63,39 @@ def compare(source: Source, code: Code) -> Compared:
         )
     best = max(found, key=lambda each: (each.is_processor, each.parses, len(each.lines)))
     unread = [field for field in source.fields if field.name not in best.lines]
+    if best.is_processor:  # what others do is no way of an answer
+        readings = [each for each in readings if each.file.path in tied.program]
     if unread and (doubts := [*_doubts(best, readings, [field.name for field in unread])]):
         return Compared(PLACE, (), tuple(doubts), len(best.lines))
     sure = best.is_processor and len(best.lines) > len(names) / 2
     findings = tuple(
-        Finding(
-            best.file.at(min(best.lines.values())),
-            f"{field.name} of an answer is not read",
-            f"{field.name} is dropped from every answer: it is never stored, and verify would "
-            "find each item without it",
-            f"Read it as the others are, into {_target(source, field.name)}.",
-            Severity.BREAKS if sure else Severity.DIFFERS,
-        )
+        found if sure else found.in_doubt()
         for field in unread
+        for found in [_not_read(source, best, field)]
     )
     return Compared(PLACE, findings, (), len(names))
 
 
-def _reading(source: Source, file: SourceFile, answer: AnswerObject) -> Iterator[_Reading]:
+def _not_read(source: Source, reading: _Reading, field: Field) -> Finding:
+    return Finding(
+        reading.file.at(min(reading.lines.values())),
+        f"{field.name} of an answer is not read",
+        f"{field.name} is dropped from every answer: it is never stored, and verify would find "
+        "each item without it",
+        f"Read it as the others are, into {_target(source, field.name)}.",
+        Severity.BREAKS,
+    )
+
+
+def _reading(
+    source: Source, tied: Tied, file: SourceFile, answer: AnswerObject
+) -> Iterator[_Reading]:
     lines = answer.read()
     if len(lines) >= 2:
         stores = any(_stores(source, node) for node in ast.walk(answer.tree))
-        yield _Reading(file, lines, parses(answer.tree), stores, answer.leaves())
+        near = tied.asking if tied.asking_parses else tied.answers
+        is_tied = file.path in near
+        yield _Reading(file, lines, parses(answer.tree), stores, answer.leaves(), is_tied)
 
 
 def _doubts(best: _Reading, readings: Sequence[_Reading], unread: Sequence[str]) -> Iterator[str]:

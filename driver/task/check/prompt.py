@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
-from driver.task.check.python_code import Code
+from driver.task.check.python_code import Code, last_name
 from driver.task.source import Source
 
 PLACE = "prompt"
@@ -182,10 +182,10 @@ class _Reader:
                 return [part for each in values for part in self._of_joined(each)]
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return [*self.parts(left), *self.parts(right)]
-            case ast.Name(id=name):
-                return self._named(name)
+            case ast.Name():
+                return self._named(node)
             case ast.Attribute(attr=name) if name.isupper():
-                return self._named(name)
+                return self._named(node)
             case ast.Call():
                 return self._called(node)
         raise _Unclear(f"made by {ast.unparse(node)[:_SHOWN]}, which is not followed")
@@ -200,12 +200,12 @@ class _Reader:
             return self.parts(inner)
         return [inner]
 
-    def _named(self, name: str) -> list[str | ast.expr]:
-        if (local := self._local(name)) is not None:
+    def _named(self, node: ast.Name | ast.Attribute) -> list[str | ast.expr]:
+        if (local := self._local(last_name(node))) is not None:
             return self.parts(local)
-        if (value := self.code.constant(self.file, name)) is not None:
+        if (value := self.code.constant(self.file, node)) is not None:
             return _Reader(self.code, self.file, None, self.depth).parts(value)
-        raise _Unclear(f"the value of {name}, which is not a constant")
+        raise _Unclear(f"the value of {last_name(node)}, which is not a constant")
 
     def _local(self, name: str) -> ast.expr | None:
         """Return what a local variable is assigned; None where that is not exactly one value."""
@@ -278,7 +278,7 @@ class _Reader:
             if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Slice):
                 upper = each.slice.upper
                 if isinstance(upper, ast.Name):
-                    upper = self.code.constant(self.file, upper.id)
+                    upper = self.code.constant(self.file, upper)
                 if isinstance(upper, ast.Constant) and isinstance(upper.value, int):
                     return upper.value
             if isinstance(each, ast.Name) and (local := self._local(each.id)) is not None:

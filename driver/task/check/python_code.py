@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Edit
+from driver.task.check.imports import Imports
 
 _ENUMS = frozenset({"Enum", "StrEnum", "TextChoices"})
 
@@ -69,6 +70,7 @@ class Code:
     constants: dict[tuple[str, str], ast.expr] = field(default_factory=dict)
     """What is assigned at the top of a module, by its path and name."""
     unclear: list[str] = field(default_factory=list)
+    imports: Imports = field(default_factory=lambda: Imports({}))
 
     @classmethod
     def read(cls, checkout: Checkout) -> Code:
@@ -85,6 +87,7 @@ class Code:
             code.modules.append((file, tree))
             for node in tree.body:
                 code._take(file, node)
+        code.imports = Imports({file.path: tree for file, tree in code.modules})
         return code
 
     def _take(self, file: SourceFile, node: ast.stmt) -> None:
@@ -99,21 +102,32 @@ class Code:
         """Yield every class."""
         return (each for same in self.classes.values() for each in same)
 
-    def only(self, name: str, file: SourceFile) -> Class | None:
-        """Return the class that a name stands for in a module: its own, or the only one."""
+    def only(self, name: ast.expr, file: SourceFile) -> Class | None:
+        """Return the class that a name stands for in a module."""
         same = self.named(name, file)
         return same[0] if len(same) == 1 else None
 
-    def named(self, name: str, file: SourceFile) -> list[Class]:
-        """Return the classes that a name may stand for in a module: its own, or all of them."""
-        same = self.classes.get(name, [])
-        return [each for each in same if each.file is file] or same
+    def named(self, name: ast.expr, file: SourceFile) -> list[Class]:
+        """Return the classes that a name may stand for in a module: its own, or an imported one.
 
-    def constant(self, file: SourceFile, name: str) -> ast.expr | None:
-        """Return what a name stands for in a module, or in the only one that assigns it."""
-        if (own := self.constants.get((file.path, name))) is not None:
+        All of that name where the module does not say where it has it from.
+        """
+        same, origin = self.classes.get(last_name(name), []), self.imports.origin(file.path, name)
+        own = [each for each in same if each.file is file]
+        if own and not isinstance(name, ast.Attribute):
             return own
-        found = [value for (_, other), value in self.constants.items() if other == name]
+        if origin is None:
+            return same
+        return [each for each in self.classes.get(origin[1], []) if each.file.path == origin[0]]
+
+    def constant(self, file: SourceFile, name: ast.Name | ast.Attribute) -> ast.expr | None:
+        """Return what a name stands for in a module, or in the only one that assigns it."""
+        last, origin = last_name(name), self.imports.origin(file.path, name)
+        if origin is not None:
+            return self.constants.get(origin)
+        if (own := self.constants.get((file.path, last))) is not None:
+            return own
+        found = [value for (_, other), value in self.constants.items() if other == last]
         return found[0] if len(found) == 1 else None
 
     def descends(self, each: Class, *roots: str) -> bool:
@@ -131,7 +145,7 @@ class Code:
         """Return a class and all its bases that are known, each once, the nearest first."""
         found, at = [each], 0
         while at < len(found):
-            for base in found[at].bases:
+            for base in found[at].node.bases:
                 inner = self.only(base, found[at].file)
                 if inner is not None and inner not in found:
                     found.append(inner)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 from driver.task.check import enums
-from driver.task.check.answer_object import parses
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
+from driver.task.check.tied import Tied
 from driver.task.check.values import (
     QUERIES,
     SHOWN,
-    UPDATES,
     is_named,
     longest,
     missing_fields,
     too_short,
-    wanted_fields,
 )
 from driver.task.render.api_schemas import annotation
 from driver.task.shape import Field, Kind, Shape
@@ -27,6 +24,7 @@ from driver.task.source import Source
 PLACE = "schemas"
 _ROOTS = ("BaseModel", "SQLModel")
 _LIMITS = "max_length"
+_EFFECT = "what is made with it is refused, if that is an answer or an item as a whole"
 _ALIASES = frozenset({"alias", "validation_alias"})
 _CHANGES = frozenset(
     {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
@@ -35,50 +33,84 @@ _CHANGES = frozenset(
 """What a model's `extra` and the modes of its validators are called, and validators themselves."""
 
 
-def compare(source: Source, code: Code) -> Compared:
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it.
 
-    Only one with more than half of them, which answers are read into or the API gives, surely
-    breaks by a limit or a value that it lacks: of others that is in doubt, and left to people.
+    Of two kinds a difference breaks: models that answers are parsed into, with most of their
+    fields, and those that the API gives of a whole item. Any other may be narrower on purpose.
     """
     by_name = {field.name: field for field in source.fields}
+    models = [
+        each
+        for each in code.each_class()
+        if len(by_name.keys() & _filled(code, each)) >= 2
+        and not is_named(each.name, QUERIES)
+        and code.descends(each, *_ROOTS)
+    ]
+    firm = [each for each in models if not _is_changed_before(code, each)]
+    read = [each for each in firm if each in tied.parsed and _has_most(source, code, each)]
+    items = [each for each in models if _is_item(source, code, each)]
+    given = [each for each in items if each in firm and is_named(each.name, SHOWN)]
     findings, checked = list[Finding](), 0
-    used = {name for _, tree in code.modules if parses(tree) for name in _named(tree)}
-    for model in code.each_class():
-        shared = by_name.keys() & _filled(code, model)
-        if len(shared) < 2 or is_named(model.name, QUERIES) or not code.descends(model, *_ROOTS):
-            continue
-        mostly = bool(wanted_fields(source, shared, model.name))
-        made = [each for each in code.each_class() if model in code.lineage(each)]
-        parsed = any(each.name in used for each in made)
-        given = any(is_named(each.name, SHOWN) for each in made)
-        changed = _is_changed_before(code, model)
-        reads = parsed and not is_named(model.name, SHOWN) and not changed
-        reads = reads and len({*source.analysed} & shared) >= 2
+    for model in models:
         findings += [
-            _absent(source, code, model, field, reads=reads)
-            for field in _missing(source, code, model)
+            _absent(source, code, model, field, reads=_loses(code, tied, model, field, read))
+            for field in _missing(source, code, models, model)
         ]
-        sure = mostly and (parsed or given) and not changed
-        sure = sure and not is_named(model.name, UPDATES)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
-                known = enums.named_by(code, field, attribute)
-                findings += enums.compare(
-                    (field, replace(each, sure=sure and each.sure)) for each in known
-                )
-                findings += _limits(source, field, attribute, sure=sure)
+                found = [*_narrower(source, code, field, attribute)]
+                sure = _is_widest(source, code, field, attribute, read, read)
+                sure = sure or _is_widest(source, code, field, attribute, given, items)
+                findings += found if sure else [each.in_doubt(_EFFECT) for each in found]
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
 
-def _named(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that a module uses or imports."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
-                yield name
+def _has_most(source: Source, code: Code, model: Class) -> bool:
+    return 2 * len({each.name for each in source.fields} & _filled(code, model)) > len(
+        source.fields
+    )
+
+
+def _is_item(source: Source, code: Code, model: Class) -> bool:
+    """Return whether a model has most columns and the JSON value beside them."""
+    there, columns = _filled(code, model), {*source.storage.columns}
+    whole = not source.analysed or source.storage.analysis[0] in there
+    return whole and 2 * len(columns & there) > len(columns)
+
+
+def _narrower(source: Source, code: Code, field: Field, attribute: Attribute) -> Iterator[Finding]:
+    """Yield what a model's field refuses of an answer's, as what breaks."""
+    yield from enums.compare((field, each) for each in enums.named_by(code, field, attribute))
+    yield from _limits(source, field, attribute)
+
+
+def _is_widest(
+    source: Source,
+    code: Code,
+    field: Field,
+    attribute: Attribute,
+    models: Sequence[Class],
+    others: Sequence[Class],
+) -> bool:
+    """Return whether an attribute is that of one of these models, and no other takes all."""
+
+    def counts(kind: Sequence[Class]) -> list[Attribute]:
+        found = (code.inherited(each).get(field.name) for each in kind)
+        return [each for each in found if each is not None]
+
+    return attribute in counts(models) and all(
+        any(_narrower(source, code, field, each)) for each in counts(others)
+    )
+
+
+def _loses(code: Code, tied: Tied, model: Class, field: Field, read: Sequence[Class]) -> bool:
+    """Return whether a field is dropped that a model lacks: nothing else takes it from answers."""
+    if tied.keeps_json or any(field.name in _filled(code, each) for each in tied.parsed):
+        return False
+    return any(model in code.lineage(each) for each in read)
 
 
 def _filled(code: Code, model: Class) -> set[str]:
@@ -106,15 +138,25 @@ def _is_changed_before(code: Code, model: Class) -> bool:
     return False
 
 
-def _missing(source: Source, code: Code, model: Class) -> list[Field]:
-    """Return the fields that a model lacks, and none of its bases: those are named themselves."""
-    own, *bases = (
-        missing_fields(source, _filled(code, each), each.name) for each in code.lineage(model)
-    )
-    return [field for field in own if not any(field in base for base in bases)]
+def _missing(source: Source, code: Code, models: Sequence[Class], model: Class) -> list[Field]:
+    """Return the fields that a model lacks, and none of its bases: those are named themselves.
+
+    A base has what a class has that is made of it.
+    """
+
+    def lacking(one: Class) -> list[Field]:
+        made = {name for m in models if one in code.lineage(m) for name in _filled(code, m)}
+        return [
+            field
+            for field in missing_fields(source, _filled(code, one), one.name)
+            if field.name not in made
+        ]
+
+    bases = [lacking(each) for each in code.lineage(model)[1:]]
+    return [field for field in lacking(model) if not any(field in base for base in bases)]
 
 
-def _limits(source: Source, field: Field, attribute: Attribute, *, sure: bool) -> Iterator[Finding]:
+def _limits(source: Source, field: Field, attribute: Attribute) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     needed = longest(source, field)
@@ -128,14 +170,7 @@ def _limits(source: Source, field: Field, attribute: Attribute, *, sure: bool) -
                     continue
                 edit = instead(attribute.file, limit, "None" if needed is None else str(needed))
                 place = attribute.file.at(attribute.line)
-                found = too_short(place, field, limit.value, needed, edit)
-                yield found if sure else _in_doubt(found)
-
-
-def _in_doubt(found: Finding) -> Finding:
-    """Return what differs in a model that may be of something else."""
-    effect = "a longer text is refused by what is made with it, if that is an answer"
-    return replace(found, leads_to=effect, severity=Severity.DIFFERS, edit=None)
+                yield too_short(place, field, limit.value, needed, edit)
 
 
 def _absent(source: Source, code: Code, model: Class, field: Field, *, reads: bool) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from driver.task.check.finding import Edit, Finding, Severity
@@ -12,8 +13,9 @@ UPDATES = ("update", "edit", "patch")
 """In the name of a schema that holds only what people may change."""
 QUERIES = ("filter", "query", "param", "search", "sort")
 """In the name of one that asks for items and holds none."""
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NOTHING = frozenset({"", "none", "null", "unknown"})
-SHOWN = ("out", "response", "read", "public", "view")
+SHOWN = ("out", "output", "response", "read", "public", "view")
 """In the name of one that the API gives, and reads nothing with."""
 
 
@@ -79,24 +81,25 @@ def _others(field: Field, known: Iterable[str]) -> list[str]:
 
 
 def is_named(name: str, words: Iterable[str]) -> bool:
-    """Return whether a type's name holds one of these words."""
-    return any(word in name.lower() for word in words)
+    """Return whether a type's name holds one of these words, in the singular or plural."""
+    parts = {each.lower().removesuffix("s") for each in _WORD.findall(name)}
+    return not parts.isdisjoint(words)
 
 
 def unknown_values(
     place: str,
     field: Field,
-    known: Sequence[str],
+    known: Iterable[str],
+    names: Sequence[str],
     holder: str,
     edit: Edit | None,
-    severity: Severity,
+    *,
+    breaks: bool = True,
 ) -> Finding:
-    """Return the finding of an enum that does not know a value of the task's."""
-    names = lacking(field, known)
+    """Return the finding of an enum that does not know these values of the task's."""
     listed = ", ".join(names)
     others = ", ".join(_others(field, known))
     instead = f"; it has {others}, which no answer has" if others else ""
-    breaks = severity is Severity.BREAKS
     return Finding(
         place,
         f"{holder} does not know {listed}, of {field.name}{instead}",
@@ -104,7 +107,7 @@ def unknown_values(
         if breaks
         else f"pages have no case for {names[0]}, and the types deny that it comes",
         f"Add {listed}, or rename what stands for it; rows with an old value need a migration.",
-        severity,
+        Severity.BREAKS if breaks else Severity.DIFFERS,
         edit,
     )
 
