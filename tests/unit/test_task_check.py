@@ -25,6 +25,7 @@ from tasks import Column
 from tasks.liga_relevance.output import LigaRelevance
 from tests.services.running_backend import RunningBackend
 from tests.unit.checkout import (
+    ASKS,
     ENUMS,
     MISSING,
     MODELS,
@@ -269,6 +270,7 @@ def test_classes_that_go_round_in_a_circle_are_read_once(tmp_path: Path) -> None
 
 def test_types_of_other_styles(tmp_path: Path) -> None:
     """An old column of a type with a module's name, an enum of TypeScript, a constant array."""
+    names = [field.name for field in SOURCE.fields]
     (tmp_path / "models.py").write_text(
         "import sqlalchemy as sa\n"
         "LENGTH = 5\n"
@@ -280,6 +282,7 @@ def test_types_of_other_styles(tmp_path: Path) -> None:
         "    assigned_aks = sa.Column(sa.JSON)\n"
         "    meta = sa.Column('metadata', sa.JSON)\n"
         "VALID_PRIORITIES = ('high', 'low')\n"
+        f"{ASKS}print([json.loads(reply)[name] for name in {names}], VALID_PRIORITIES)\n"
     )
     (tmp_path / "types.ts").write_text(
         "export enum Priority { High = 'high', Low = 'low' }\n"

@@ -9,7 +9,7 @@ import pytest
 from driver.task.check import openapi
 from driver.task.check.finding import Severity
 from driver.task.render import parser
-from tests.unit.checkout import ENUMS, MODELS, SOURCE, change, findings, unclear
+from tests.unit.checkout import ASKS, ENUMS, MODELS, SOURCE, change, findings, unclear
 
 
 def _refused(checkout: Path) -> list[str]:
@@ -48,7 +48,7 @@ _WHOLE = {
 
 @pytest.mark.parametrize("stored", _WHOLE.values(), ids=_WHOLE)
 def test_an_answer_that_goes_on_as_a_whole_is_not_compared(tmp_path: Path, stored: str) -> None:
-    (tmp_path / "processor.py").write_text(f"{_TAKES}    {stored}\n")
+    (tmp_path / "processor.py").write_text(f"{_TAKES}    {stored}\n{ASKS}")
     assert _refused(tmp_path) == []
     assert "processor.py:8: an answer goes on as a whole, maybe with" in "\n".join(
         unclear(tmp_path)
@@ -59,7 +59,7 @@ def test_an_answer_that_goes_on_as_a_whole_is_not_compared(tmp_path: Path, store
     "told", ["assert isinstance(answer, dict)", "if not answer: log.info('%s', answer)"]
 )
 def test_an_answer_that_is_only_looked_at_loses_what_is_not_read(tmp_path: Path, told: str) -> None:
-    (tmp_path / "processor.py").write_text(f"{_TAKES}    {told}\n")
+    (tmp_path / "processor.py").write_text(f"{_TAKES}    {told}\n{ASKS}")
     assert "reasoning of an answer is not read" in _refused(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_a_model_whose_attributes_are_read_loses_those_that_are_not(tmp_path: Pa
     lines += [f'    item.meta["llm_analysis"] = answer.model_dump(include={set(dumped)})']
     taken = "    answer = Answer.model_validate_json(text)\n    put(item, answer)\n"
     (tmp_path / "processor.py").write_text(
-        "\n".join([f"def take(item, text):\n{taken}\ndef put(item, answer):", *lines])
+        "\n".join([f"{ASKS}def take(item, text):\n{taken}\ndef put(item, answer):", *lines])
     )
     assert _refused(tmp_path) == ["tags of an answer is not read"]
 
@@ -97,14 +97,15 @@ def test_only_a_model_that_answers_are_read_with_drops_a_field(tmp_path: Path) -
     (tmp_path / "schemas.py").write_text(
         "class ScoreCard(BaseModel):\n    relevance_score: float\n    tags: list[str]\n"
         "class Analysis(BaseModel):\n    relevant: bool\n    relevance_score: float\n"
-        "    argumentationskette: list[str]\n    tags: list[str]\n"
+        "    argumentationskette: list[str]\n    tags: list[str]\n    summary: str\n"
     )
     found = findings(tmp_path)
     assert _refused(tmp_path) == []
     assert [each.differs for each in found if each.edit] == ["Analysis has no field reasoning"]
-    (tmp_path / "processor.py").write_text(
-        "answer, card = Analysis.model_validate_json(text), ScoreCard()\n"
-    )
+    parsed = "answer, card = Analysis.model_validate_json(text), ScoreCard()\n"
+    (tmp_path / "processor.py").write_text(parsed)
+    assert _refused(tmp_path) == []
+    (tmp_path / "processor.py").write_text(ASKS + parsed)
     assert _refused(tmp_path) == ["Analysis has no field reasoning"]
 
 
@@ -136,7 +137,8 @@ def test_a_limit_of_edits_refuses_no_run(method: str) -> None:
 def test_a_model_that_keeps_a_field_otherwise_loses_none(tmp_path: Path, more: str) -> None:
     kept = "".join(f"    {name}: Any\n" for name in SOURCE.analysed if name != "reasoning")
     (tmp_path / "processor.py").write_text(
-        f"class Analysis(BaseModel):\n{kept}{more}\nAnalysis.model_validate_json(text)\n"
+        f"class Analysis(BaseModel):\n    summary: str\n{kept}{more}\n"
+        f"{ASKS}Analysis.model_validate_json(text)\n"
     )
     assert _refused(tmp_path) == []
 
@@ -155,7 +157,7 @@ def test_a_model_with_half_of_the_fields_is_another_and_is_not_edited(
 ) -> None:
     fields = [f"    {each if ':' in each else f'{each}: str'}" for each in _OTHERS[name].split()]
     body = "\n".join([f"class {name}(BaseModel):", *fields])
-    (tmp_path / "a.py").write_text(f"{body}\n{name}(**json.loads(text))\n")
+    (tmp_path / "a.py").write_text(f"{body}\n{ASKS}{name}(**json.loads(text))\n")
     members = "; ".join(f"{each}: string" for each in ("summary", "tags"))
     (tmp_path / "a.ts").write_text(f"interface {name} {{ {members}; priority: 'urgent' }}\n")
     found = findings(tmp_path)
@@ -166,7 +168,7 @@ def test_a_model_with_half_of_the_fields_is_another_and_is_not_edited(
 def test_a_model_of_something_else_may_be_narrower(tmp_path: Path) -> None:
     fields = (
         '    summary: str = Field(max_length=80)\n    priority: Literal["high", "low"]\n'
-        "    detailed_analysis: str\n"
+        "    detailed_analysis: str\n    metadata: dict\n"
     )
     path = tmp_path / "schemas.py"
     path.write_text(f"class Ticket(BaseModel):\n{fields}")
@@ -181,7 +183,7 @@ def test_an_enum_that_the_api_gives_breaks_though_an_edit_has_it_too(tmp_path: P
         "class Urgency(Enum):\n    HIGH = 'high'\n    LOW = 'low'\n"
         + "".join(
             f"class {name}(BaseModel):\n    summary: str\n    priority: Urgency\n"
-            "    detailed_analysis: str\n    assigned_aks: list[str]\n"
+            "    detailed_analysis: str\n    assigned_aks: list[str]\n    metadata: dict\n"
             for name in ("ItemUpdate", "ItemResponse")
         )
     )
@@ -232,7 +234,7 @@ def test_a_column_that_may_be_made_otherwise_is_not_compared(tmp_path: Path, aft
 
 
 def _model_of(checkout: Path, head: str, bases: str, body: str) -> None:
-    code = f"Base = declarative_base()\n{head}{_MODEL.format(bases)}{body}"
+    code = f"Base = declarative_base()\n{head}{_MODEL.format(bases)}{body}{ASKS}"
     (checkout / "models.py").write_text(code)
 
 
@@ -242,7 +244,7 @@ def test_a_column_that_may_be_elsewhere_is_not_compared(tmp_path: Path, name: st
     if name == "two":
         (tmp_path / "others.py").write_text("class Texts:\n    pass\n")
         (tmp_path / "more.py").write_text(head)
-        head = "from .more import Texts\n"
+        head = "from .more import *\n"
     _model_of(tmp_path, head, bases, "    meta = Column('metadata', JSON)\n")
     assert _refused(tmp_path) == []
     assert f"detailed_analysis, priority, summary: {why}" in "\n".join(unclear(tmp_path))

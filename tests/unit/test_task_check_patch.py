@@ -22,9 +22,11 @@ from driver.task.check import patch, schemas, script
 from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
 from driver.task.check.python_code import Code
+from driver.task.check.tied import Tied
 from driver.task.source import Source
 from tasks import Column
 from tests.unit.checkout import (
+    ASKS,
     ENUMS,
     MISSING,
     MODELS,
@@ -99,6 +101,9 @@ class ItemResponse(BaseModel):
     summary: str | None = Field(None, max_length=1000)
     detailed_analysis: str | None
     priority: Urgency | None = None
+    metadata: dict
+
+httpx.post("/api/generate")
 """,
     "web/types.ts": """\
 export interface Analysis { relevant: boolean; tags: string[] }
@@ -159,7 +164,7 @@ _ITEM = (
 )
 def test_a_date_that_a_patch_adds_takes_what_a_date_column_gives(tmp_path: Path, head: str) -> None:
     (tmp_path / "schemas.py").write_text(head + _ITEM)
-    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path)), Tied()).findings
     patched = tmp_path / "patched.py"
     patched.write_bytes(patch.applied((head + _ITEM).encode(), found.edits))
     made = runpy.run_path(str(patched))["ItemResponse"]
@@ -173,7 +178,7 @@ def test_a_date_that_a_patch_adds_takes_what_a_date_column_gives(tmp_path: Path,
 )
 def test_a_date_that_cannot_be_imported_is_left_to_people(tmp_path: Path, head: str) -> None:
     (tmp_path / "schemas.py").write_text(head + _ITEM)
-    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path))).findings
+    [found] = schemas.compare(_WITH_DATE, Code.read(Checkout.read(tmp_path)), Tied()).findings
     assert (found.differs, found.edits) == ("ItemResponse has no field deadline", ())
 
 
@@ -228,11 +233,14 @@ def test_what_a_patch_leaves_out_is_told(
 
 
 def test_a_constant_of_some_values_is_in_doubt_and_not_widened(tmp_path: Path) -> None:
+    used = "NOTIFY_PRIORITIES, VALID_PRIORITIES, ALLOWED_PRIORITIES_FOR_PUSH, _KNOWN_PRIORITY"
     (tmp_path / "a.py").write_text(
         'NOTIFY_PRIORITIES = ("high",)\nVALID_PRIORITIES = {"high", "low"}\n'
         'ALL_PRIORITIES = [*NOTIFY_PRIORITIES, "low"]\nREPRIORITIZED = ["high"]\n'
         'VALID_QUEUE_PRIORITIES = ("high", "default", "low")\n'
         'ALLOWED_PRIORITIES_FOR_PUSH = {"high", "medium"}\n_KNOWN_PRIORITY = ["high"]\n'
+        f"{ASKS}def read(text):\n    data = json.loads(text)\n"
+        f"    return [data[key] for key in {[f.name for f in SOURCE.fields]}], {used}\n"
     )
     found = [(each.place, each.severity.value, bool(each.edit)) for each in findings(tmp_path)]
     assert sorted(found) == [
@@ -251,7 +259,9 @@ def test_an_enum_that_only_has_the_name_is_in_doubt(tmp_path: Path) -> None:
 
 
 def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
+    names = [field.name for field in SOURCE.fields]
     code = b"# old\rLENGTH = 1\n\nVALID_PRIORITIES = (\r    'high',\r\n    'low',\r)\r"
+    code += f"{ASKS}json.loads(text); print({names}, VALID_PRIORITIES)\n".encode()
     (tmp_path / "a.py").write_bytes(code)
     [found] = findings(tmp_path)
     assert found.place == "a.py:4"
@@ -306,7 +316,7 @@ def test_only_a_class_with_lines_of_its_own_gains_one(tmp_path: Path, body: str)
     code = (
         f"class Priority(\n    Enum):{body}\n"
         "class ItemResponse(BaseModel):\n    summary: str\n    detailed_analysis: str\n"
-        "    assigned_aks: list[str]\n    priority: Priority\n"
+        "    assigned_aks: list[str]\n    priority: Priority\n    metadata: dict\n"
     )
     (tmp_path / "a.py").write_text(code)
     [found] = findings(tmp_path)

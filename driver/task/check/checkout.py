@@ -14,12 +14,15 @@ from pathlib import Path
 from contracts.errors import SettingsInvalid
 
 _LEFT_OUT = frozenset(
-    {
-        *("node_modules", "dist", "build", "out", "coverage", "site-packages", "__pycache__"),
-        *("venv", "env", "tests", "test", "__tests__", "e2e", "migrations", "alembic"),
-    }
+    {"node_modules", "site-packages", "__pycache__", "venv"}
+    | {"tests", "__tests__", "e2e", "migrations", "alembic"}
 )
-"""Folders of what others have written, what is made, and what production does not run."""
+"""Folders of what others have written, and what production does not run."""
+_MADE = frozenset({"dist", "build", "out", "coverage", "env", "test"})
+"""Folders of what is made, or only run by hand, beside a project's own file: elsewhere of code."""
+_PROJECT = frozenset(
+    {"pyproject.toml", "setup.py", "setup.cfg", "package.json", "requirements.txt", ".git"}
+)
 _SUFFIXES = frozenset({".py", ".ts", ".tsx", ".vue", ".md", ".txt"})
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 """What ends a line for Python's parser: also a carriage return alone."""
@@ -154,7 +157,7 @@ def _walk(root: Path, unread: list[str]) -> Iterator[Path]:
             return
         folder = waiting.pop()
         try:
-            files, folders = _entries(folder, device)
+            files, folders = _entries(folder, device, is_root=folder == root)
         except OSError as error:
             unread.append(f"{folder.relative_to(root).as_posix()}: {error.strerror or error}")
             continue
@@ -164,15 +167,18 @@ def _walk(root: Path, unread: list[str]) -> Iterator[Path]:
         raise _TooLarge
 
 
-def _entries(folder: Path, device: int) -> tuple[list[Path], list[Path]]:
+def _entries(folder: Path, device: int, *, is_root: bool) -> tuple[list[Path], list[Path]]:
     """Return the files of code in a folder, and the folders to look into, in order."""
     files, folders = list[Path](), list[Path]()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    is_project = is_root or not _PROJECT.isdisjoint(entry.name for entry in entries)
+    left_out = _LEFT_OUT | _MADE if is_project else _LEFT_OUT
+    for entry in entries:
         if entry.is_symlink():
             continue
         if entry.is_dir():
             here = entry.stat().st_dev == device
-            if here and entry.name not in _LEFT_OUT and not entry.name.startswith("."):
+            if here and entry.name not in left_out and not entry.name.startswith("."):
                 folders.append(Path(entry.path))
         elif Path(entry.name).suffix in _SUFFIXES and not _is_test(entry.name):
             files.append(Path(entry.path))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import constraints, enums, stored
+from driver.task.check import constraints, enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.columns import sql
@@ -66,27 +67,44 @@ def _of_models(
         unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
     else:
         findings += _absent(source, fullest, known)
-    names = frozenset(each.name for each in models)
+    kept = Stored(code, tied, frozenset(each.name for each in models))
     for model, columns in mapped:
-        refused = [*constraints.compare(source, code, model, unclear)]
+        for found, name, length in constraints.compare(source, code, model, unclear):
+            findings.append(_as_kept(kept, found, name, length))
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                values = enums.named_by(code, field, column)
-                findings += enums.compare((field, each) for each in values)
-                findings += _of_another_type(field, column)
-                refused += _too_short(source, code, model, field, column, unclear)
-        for found, name, length in refused:
-            made = stored.fits(code, tied, names, name, length)
-            effect = f"{made} makes it fit: what is longer is not kept as the model wrote it"
-            findings.append(found.in_doubt(effect) if made else found)
+                findings += _of_column(source, kept, model, field, column, unclear)
     return findings, unclear, checked
+
+
+def _of_column(
+    source: Source, kept: Stored, model: Class, field: Field, column: Attribute, unclear: list[str]
+) -> Iterator[Finding]:
+    values = enums.named_by(kept.code, field, column)
+    for found in enums.compare((field, each) for each in values):
+        yield _as_kept(kept, found, field.name, None)
+    yield from _of_another_type(field, column)
+    for found, length in _too_short(source, kept.code, model, field, column, unclear):
+        yield _as_kept(kept, found, field.name, length)
+
+
+def _as_kept(kept: Stored, found: Finding, name: str, length: int | None) -> Finding:
+    """Return what a column refuses, in doubt where texts are cut before, or others kept for them.
+
+    `length`: what the column holds; None where it is of values.
+    """
+    if length is None:
+        return found.in_doubt() if kept.is_looked_up(name) else found
+    where = kept.shortened(name, length)
+    effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
+    return found.in_doubt(effect) if where else found
 
 
 def _too_short(
     source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
-) -> Iterator[tuple[Finding, str, int]]:
-    """Yield that a column of texts is too short, its name, and its length."""
+) -> Iterator[tuple[Finding, int]]:
+    """Yield that a column of texts is too short, and its length."""
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for limit in limits(code, model, column):
@@ -97,8 +115,7 @@ def _too_short(
         needed = longest(source, field)
         if needed is None or length < needed:
             edit = _wider(source, field, column, limit, needed) if limit.is_own else None
-            found = too_short(column.file.at(column.line), field, length, needed, edit)
-            yield found, field.name, length
+            yield too_short(column.file.at(column.line), field, length, needed, edit), length
 
 
 def _wider(
@@ -165,6 +182,16 @@ def _table_of(each: Class) -> str:
     return each.name.lower() if is_table else ""
 
 
+def _belongs(each: Class, table: str) -> bool:
+    """Return whether a class has a foreign key to a table."""
+    return any(
+        isinstance(node, ast.Constant) and str(node.value).startswith(f"{table}.")
+        for key in ast.walk(each.node)
+        if isinstance(key, ast.Call) and last_name(key) == "ForeignKey"
+        for node in key.args
+    )
+
+
 def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
     """Yield why models may have missing columns all the same; of bases of one name, all count."""
     known = [*models]
@@ -183,6 +210,12 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
             for node in body
             if _may_add(node, missing)
         )
+    table = _table_of(models[0])
+    yield from (
+        f"{each.name} at {each.file.at(each.node.lineno)} has such a column of its rows"
+        for each in code.each_class()
+        if missing & {attribute.name for attribute in each.attributes} and _belongs(each, table)
+    )
     names = {each.name for each in models}
     yield from (
         f"{file.at(node.lineno)} is not followed"

@@ -36,8 +36,8 @@ _AND = re.compile(r"AND\s+", re.IGNORECASE)
 
 def compare(
     source: Source, code: Code, model: Class, unclear: list[str]
-) -> Iterator[tuple[Finding, str, int]]:
-    """Yield each CHECK that refuses what an answer may hold, its column, and its length (or 0).
+) -> Iterator[tuple[Finding, str, int | None]]:
+    """Yield each CHECK that refuses what an answer may hold, its column, and its length.
 
     Only of conditions that all have to be kept: one of another kind that names a field is said to
     be unclear.
@@ -50,7 +50,7 @@ def compare(
 
 def _of_one(
     source: Source, code: Code, file: SourceFile, node: ast.Call, unclear: list[str]
-) -> Iterator[tuple[Finding, str, int]]:
+) -> Iterator[tuple[Finding, str, int | None]]:
     said = _said(code, file, node.args[0])
     fields = {field.name: field for field, _ in source.columns}
     conditions = [*_conditions(said)]
@@ -65,7 +65,7 @@ def _of_one(
 
 def _refused(
     source: Source, field: Field, place: str, condition: dict[str, str | None]
-) -> Iterator[tuple[Finding, str, int]]:
+) -> Iterator[tuple[Finding, str, int | None]]:
     if texts := condition.get("texts"):
         known = [each.replace("''", "'") for each in re.findall(r"'((?:[^']|'')*)'", texts)]
         names = lacking(field, known)
@@ -79,7 +79,7 @@ def _refused(
                 f"Let it have {', '.join(names)}, with a migration.",
                 Severity.BREAKS,
             )
-            yield found, field.name, 0
+            yield found, field.name, None
     most = condition.get("most") or condition.get("last")
     if most is not None:
         length = int(most) - (condition.get("below") == "<")

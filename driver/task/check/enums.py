@@ -183,6 +183,11 @@ def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
         yield breaks if known.sure else breaks.in_doubt(doubt)
 
 
+def missed(field: Field, found: Iterable[Known]) -> int:
+    """Return how many values enums of a field lack."""
+    return sum(len(lacking(field, _as_kept(field, each).values)) for each in found)
+
+
 def _as_kept(field: Field, known: Known) -> Known:
     """Return an enum by the names of its members, where none of its values is the task's.
 

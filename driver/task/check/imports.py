@@ -24,6 +24,7 @@ class Imports:
     """By path and name: the module that it comes from, and its name there, "" for the module."""
     _stars: dict[str, list[str]] = field(default_factory=dict)
     """The modules that one imports all names of."""
+    _edges: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read them."""
@@ -74,12 +75,17 @@ class Imports:
         wanted = {*of}
         return frozenset(p for p in self.trees if p not in wanted and self.imported_by(p) & wanted)
 
-    def imported_by(self, path: str) -> set[str]:
+    def imported_by(self, path: str) -> frozenset[str]:
         """Return the modules that one imports, or a name of."""
+        if path not in self._edges:
+            self._edges[path] = frozenset(self._imported_by(path) - {OUTSIDE, path})
+        return self._edges[path]
+
+    def _imported_by(self, path: str) -> set[str]:
         found = {where for where, _ in map(self._final, self._bound[path].values())}
         for star in self._stars[path]:
             found |= {star, *(where for where, _ in map(self._final, self._bound[star].values()))}
-        return found - {OUTSIDE, path}
+        return found
 
     def _defined(self, path: str, name: str) -> tuple[str, str] | None:
         bound = self._bound.get(path, {}).get(name)

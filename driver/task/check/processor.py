@@ -93,8 +93,7 @@ def _reading(
     lines = answer.read()
     if len(lines) >= 2:
         stores = any(_stores(source, node) for node in ast.walk(answer.tree))
-        near = tied.asking if tied.asking_parses else tied.answers
-        is_tied = file.path in near
+        is_tied = file.path in tied.parsing
         yield _Reading(file, lines, parses(answer.tree), stores, answer.leaves(), is_tied)
 
 

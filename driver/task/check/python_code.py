@@ -11,6 +11,8 @@ from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Edit
 from driver.task.check.imports import Imports
 
+ROOTS = ("BaseModel", "SQLModel")
+"""The classes that every model of pydantic's has among its bases."""
 _ENUMS = frozenset({"Enum", "StrEnum", "TextChoices"})
 
 

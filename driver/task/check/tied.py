@@ -8,21 +8,16 @@ module that asks for it may well be one of these, and is told as what it may be.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from driver.task.check.answer_object import AnswerObject
+from driver.task.check.asking import asks
 from driver.task.check.checkout import SourceFile
 from driver.task.check.imports import names_in
 from driver.task.check.parsing import classes_made, parses
-from driver.task.check.python_code import Class, Code, last_name
+from driver.task.check.python_code import ROOTS, Class, Code, last_name
 from driver.task.source import Source
-
-_PATHS = ("/api/chat", "/api/generate", "/chat/completions")
-_POSTS = frozenset({"post", "request", "stream", "send", "urlopen", "Request", "build_request"})
-_ROLES = frozenset({"system", "user", "human"})
-_CLIENT_ASKS = frozenset({"chat", "generate", "invoke", "ainvoke", "with_structured_output"})
-_SAID = frozenset({"SystemMessage", "HumanMessage"})
 
 
 @dataclass(frozen=True)
@@ -35,51 +30,54 @@ class Tied:
     """These, what they import, and what imports them or the class of an answer."""
     program: frozenset[str] = frozenset()
     """All that the programs are made of which ask."""
-    asking_parses: bool = False
-    """Whether a module that asks parses the answers itself."""
+    parsing: frozenset[str] = frozenset()
+    """Where answers are parsed: in the modules that ask, or if none of them does, in `answers`."""
     keeps_json: bool = False
     """Whether one of `answers` keeps an answer as it came, or hands it on."""
     parsed: frozenset[Class] = frozenset()
     """The classes that parsed JSON is made into in `answers`."""
+    parsed_otherwise: bool = False
+    """Whether answers are parsed in another way as well, by their keys or by a class that is no
+    model of pydantic's: which way they go is not said then."""
     reading: frozenset[str] = frozenset()
     """Those of `answers` that name half of an answer's fields, or its class."""
 
     @classmethod
     def of(cls, source: Source, code: Code) -> Tied:
         """Follow the imports from and to the modules that ask."""
-        imports, trees = code.imports, {file.path: (file, tree) for file, tree in code.modules}
-        asking = frozenset(path for path, (_, tree) in trees.items() if _asks(tree))
-        below = imports.reached(asking)
         names = frozenset(field.name for field in source.fields)
-        held = {
-            each.file.path
+        trees = {file.path: tree for file, tree in code.modules}
+        asking = frozenset(path for path, tree in trees.items() if asks(tree))
+        below = code.imports.reached(asking)
+        held = [
+            each
             for each in code.each_class()
-            if each.file.path in below and len(names & code.inherited(each).keys()) > len(names) / 2
-        }
-        answers = below | imports.importers(asking | held)
+            if each.file.path in below and _has_most(code, names, each)
+        ]
+        answers = below | code.imports.importers(asking | {each.file.path for each in held})
         users = asking
-        while more := imports.importers(users):
+        while more := code.imports.importers(users):
             users |= more
-        parsed = frozenset(
-            made
-            for path in answers
-            for node in classes_made(trees[path][1])
-            if (made := code.only(node, trees[path][0])) is not None
+        parsing = asking if any(parses(trees[path]) for path in asking) else answers
+        parsed = _made(code, parsing)
+        if not any(_has_most(code, names, each) for each in parsed):
+            parsed = _made(code, answers)
+        objects = {path: AnswerObject(trees[path], names) for path in answers}
+        half = {path for path in parsing if 2 * len(objects[path].read()) >= len(names)}
+        fullest = [each for each in parsed if _has_most(code, names, each)]
+        by_key = {path for path in half if parses(trees[path])}
+        otherwise = any(not code.descends(each, *ROOTS) for each in fullest) or any(
+            not _made(code, {path}) & {*fullest} for path in by_key
         )
-        reading = held | {
-            path
-            for path in answers
-            if 2 * len(AnswerObject(trees[path][1], names).read()) >= len(names)
-            or held & imports.imported_by(path)
-        }
         return cls(
             asking,
             answers,
-            imports.reached(users) | answers,
-            any(parses(trees[path][1]) for path in asking),
-            any(AnswerObject(trees[path][1], names).keeps_json() for path in answers),
+            code.imports.reached(users) | answers,
+            parsing,
+            any(each.keeps_json() for each in objects.values()),
             parsed,
-            frozenset(reading),
+            otherwise,
+            frozenset(half | {path for path in answers if _names(code, path, trees[path], held)}),
         )
 
     def uses(self, code: Code, file: SourceFile, name: str) -> bool:
@@ -93,50 +91,24 @@ class Tied:
         )
 
 
-def _asks(tree: ast.Module) -> bool:
-    nodes = [*ast.walk(tree)]
-    said = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # docstrings
-    called = {last_name(each) for each in nodes if isinstance(each, ast.Call)}
-    if called & _SAID or (called & _CLIENT_ASKS and any("ollama" in n for n in _packages(nodes))):
-        return True
-    posts = bool(called & _POSTS)
-    return any(
-        _is_request(each) or (posts and id(each) not in said and _is_path(each)) for each in nodes
+def _has_most(code: Code, names: frozenset[str], each: Class) -> bool:
+    return 2 * len(names & code.inherited(each).keys()) > len(names)
+
+
+def _made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
+    """Return the classes that modules make of parsed JSON."""
+    found = (
+        code.only(node, file)
+        for file, tree in code.modules
+        if file.path in paths
+        for node in classes_made(tree)
     )
+    return frozenset(each for each in found if each is not None)
 
 
-def _packages(nodes: list[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        match node:
-            case ast.Import(names=names):
-                yield from (each.name for each in names)
-            case ast.ImportFrom(module=str(module), level=0):
-                yield module
-
-
-def _is_path(node: ast.AST) -> bool:
-    match node:
-        case ast.Constant(value=str(text)):
-            return text.partition("?")[0].rstrip("/").endswith(_PATHS)
-    return False
-
-
-def _is_request(node: ast.AST) -> bool:
-    """Return whether an expression is a message to a model, or what is asked of one."""
-    match node:
-        case ast.Dict(keys=keys, values=values):
-            pairs = {
-                key.value: value
-                for key, value in zip(keys, values, strict=True)
-                if isinstance(key, ast.Constant)
-            }
-            role = pairs.get("role")
-            if isinstance(role, ast.Constant) and role.value in _ROLES and "content" in pairs:
-                return True
-            return "model" in pairs and not {"messages", "prompt"}.isdisjoint(pairs)
-        case ast.Call(keywords=keywords):
-            named = {each.arg for each in keywords}
-            return "model" in named and not {"messages", "prompt"}.isdisjoint(named)
-        case ast.Tuple(elts=[ast.Constant(value=role), _]):
-            return role in ("system", "human")
-    return False
+def _names(code: Code, path: str, tree: ast.Module, held: list[Class]) -> bool:
+    """Return whether a module has one of these classes, or names it."""
+    known = {(each.file.path, each.name) for each in held}
+    return any(path == where for where, _ in known) or any(
+        code.imports.origin(path, node) in known for node in names_in(tree)
+    )

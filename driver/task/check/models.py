@@ -1,0 +1,160 @@
+"""The pydantic models of a checkout: which are surely of an answer, or of an item as a whole."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from driver.task.check import enums
+from driver.task.check.python_code import ROOTS, Attribute, Class, Code, last_name
+from driver.task.check.tied import Tied
+from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
+from driver.task.shape import Field
+from driver.task.source import Source
+
+_BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
+_ALIASES = frozenset({"alias", "validation_alias"})
+_CHANGES = frozenset(
+    {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
+    | {"BeforeValidator", "WrapValidator", "PlainValidator"}
+)
+"""What a model's `extra` and the modes of its validators are called, and validators themselves."""
+
+
+@dataclass
+class Models:
+    """Every pydantic model that shares fields with the answer, by what it is for.
+
+    Of two kinds a difference breaks: models that answers are parsed into, with most of their
+    fields, and those that the API gives of an item. Any other may be narrower on purpose, and so
+    may one of these kinds beside a wider one.
+    """
+
+    source: Source
+    code: Code
+    tied: Tied
+    all: list[Class] = field(default_factory=list)
+    read: list[Class] = field(default_factory=list)
+    """Parsed of answers."""
+    given: list[Class] = field(default_factory=list)
+    """Given by the API, by their names."""
+    items: list[Class] = field(default_factory=list)
+    """These, and others of an item."""
+
+    def __post_init__(self) -> None:
+        """Sort them."""
+        self.all = [
+            each
+            for each in self.code.each_class()
+            if len(self._fields(each)) >= 2
+            and not is_named(each.name, QUERIES)
+            and self.code.descends(each, *ROOTS)
+        ]
+        firm = [each for each in self.all if not self._changes(each)]
+        most = [each for each in firm if 2 * len(self._fields(each)) > len(self.source.fields)]
+        if not self.tied.parsed_otherwise:
+            self.read = [each for each in most if each in self.tied.parsed]
+        self.items = [each for each in self.all if self._is_item(each)]
+        self.given = [e for e in self.items if e in firm and is_named(e.name, SHOWN)]
+
+    def missing(self, model: Class) -> list[Field]:
+        """Return the fields that a model lacks, and none of its bases: those are named themselves.
+
+        A base lacks nothing that a class has which is made of it, or that answers are parsed into.
+        """
+        own = self._missing(model)
+        if model in self.read:
+            return own
+        bases = [self._missing(each) for each in self.code.lineage(model)[1:]]
+        return [each for each in own if not any(each in base for base in bases)]
+
+    def drops(self, model: Class, name: str) -> bool:
+        """Return whether a field of answers is lost that a model lacks: nothing else takes it."""
+        fullest = max((len(self._fields(each)) for each in self.read), default=0)
+        kept = any(name in self.filled(each) for each in self.tied.parsed)
+        is_fullest = model in self.read and len(self._fields(model)) == fullest
+        return is_fullest and not kept and not self.tied.keeps_json
+
+    def is_widest(self, of: Field, attribute: Attribute, *, by_limit: bool) -> bool:
+        """Return whether what an attribute refuses is refused by every model of its kind."""
+
+        def narrow(each: Attribute) -> float:
+            if by_limit:
+                return -min((limit for _, limit in limits(each)), default=inf)
+            return enums.missed(of, enums.named_by(self.code, of, each))
+
+        for kind, beside in ((self.read, self.read), (self.given, self.items)):
+            if attribute in self._counting(of, kind):
+                least = min(narrow(each) for each in self._counting(of, beside))
+                if narrow(attribute) <= least:
+                    return True
+        return False
+
+    def filled(self, model: Class) -> set[str]:
+        """Return the names that a model's fields are filled by: their own, and their aliases."""
+        attributes = self.code.inherited(model)
+        return {*attributes} | {
+            inner.value
+            for each in attributes.values()
+            for node in _keywords(each)
+            if node.arg in _ALIASES
+            for inner in ast.walk(node.value)
+            if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
+        }
+
+    def _fields(self, model: Class) -> set[str]:
+        return {each.name for each in self.source.fields} & self.filled(model)
+
+    def _counting(self, of: Field, kind: Sequence[Class]) -> list[Attribute]:
+        found = (self.code.inherited(each).get(of.name) for each in kind)
+        return [each for each in found if each is not None]
+
+    def _missing(self, model: Class) -> list[Field]:
+        made = [each for each in self.all if model in self.code.lineage(each)]
+        if model not in self.read and any(each in self.read for each in made):
+            return []
+        there = {name for each in made for name in self.filled(each)}
+        own = missing_fields(self.source, self.filled(model), model.name)
+        return [each for each in own if each.name not in there]
+
+    def _is_item(self, model: Class) -> bool:
+        """Return whether a model has most columns and the JSON value beside them."""
+        there, columns = self.filled(model), {*self.source.storage.columns}
+        whole = not self.source.analysed or self.source.storage.analysis[0] in there
+        mostly = 2 * len(columns & there) > len(columns)
+        return whole and mostly and not is_named(model.name, UPDATES)
+
+    def _changes(self, model: Class) -> bool:
+        """Return whether a model keeps what it has no field for, or changes values before.
+
+        So may one with a base that is not in the checkout.
+        """
+        lineage = self.code.lineage(model)
+        bases = [(base, each.file) for each in lineage for base in each.node.bases]
+        if any(last_name(b) not in _BASES and not self.code.named(b, file) for b, file in bases):
+            return True
+        for node in (node for each in lineage for node in ast.walk(each.node)):
+            match node:
+                case ast.Constant() | ast.Name() | ast.Attribute():
+                    if ast.unparse(node) in _CHANGES:
+                        return True
+                case ast.keyword(arg="pre"):  # of pydantic 1
+                    return True
+        return False
+
+
+def limits(attribute: Attribute) -> Iterator[tuple[ast.expr, int]]:
+    """Yield the most characters that a field takes, wherever it says so."""
+    for node in _keywords(attribute):
+        match node:
+            case ast.keyword(arg="max_length", value=ast.Constant(value=int(limit)) as value):
+                yield value, limit
+
+
+def _keywords(attribute: Attribute) -> Iterable[ast.keyword]:
+    for expression in (attribute.annotation, attribute.value):
+        for node in ast.walk(expression) if expression is not None else ():
+            if isinstance(node, ast.keyword):
+                yield node

@@ -1,0 +1,207 @@
+"""`driver task check` on correct backends: what is not tied to the asking module breaks nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from driver.task.check import outside
+from driver.task.check.finding import Severity
+from driver.task.source import Source
+from tests.unit.checkout import (
+    ASKS,
+    ENUMS,
+    MODELS,
+    PROCESSOR,
+    SCHEMAS,
+    SHORTER,
+    SOURCE,
+    change,
+    findings,
+    unclear,
+)
+
+_APP = "backend/app"
+_ALL = "".join(f"    {field.name}: Any\n" for field in SOURCE.fields)
+_ROW = "".join(f'    item.{name} = row["{name}"]\n' for name in SOURCE.storage.columns)
+_CARD = (
+    "class ItemListOut(BaseModel):\n    summary: str = Field(max_length=280)\n"
+    '    priority: Literal["high", "medium"]\n    detailed_analysis: str\n    metadata: dict\n'
+)
+_ANSWER = f"class Answer(BaseModel):\n{_ALL}\n\nAnswer.model_validate_json(text)\n{ASKS}"
+
+# By what it is: files that a backend has beside, and what is named as what may differ.
+_BESIDE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "a constant of what is pushed": (
+        {"push.py": 'ALLOWED_PRIORITIES = ("high", "medium")\nitem.priority in ALLOWED_PRIORITIES'},
+        ("ALLOWED_PRIORITIES does not know low",),
+    ),
+    "a first model that asks less": (
+        {
+            "triage.py": f"{ASKS}class Triage(BaseModel):\n    relevant: bool\n    reasoning: str\n"
+            "    relevance_score: float\nTriage.model_validate_json(text)\n"
+        },
+        ("Triage has no field tags",),
+    ),
+    "an event that is made of an answer": (
+        {
+            "llm.py": _ANSWER.replace(
+                "class Answer",
+                "class Event(BaseModel):\n    tags: list\n"
+                "    relevant: bool\n    reasoning: str\n\n\nclass Answer",
+            )
+            + "Event(tags=answer.tags)\n"
+        },
+        ("Event has no field relevance_score",),
+    ),
+    "a model of what a cache holds": (
+        {
+            "cache.py": f"class Cached(BaseModel):\n{_ALL}".replace(
+                "priority: Any", 'priority: Literal["high"]'
+            ).replace("    tags: Any\n", "")
+            + "Cached(**json.loads(redis.get(key)))\n"
+        },
+        ("Literal does not know medium, low", "Cached has no field tags"),
+    ),
+    "bases of the model that is parsed": (
+        {
+            "llm.py": "class Judged(BaseModel):\n    relevant: bool\n    relevance_score: float\n"
+            "    reasoning: str\n\n\n" + _ANSWER.replace("BaseModel", "Judged")
+        },
+        (),
+    ),
+    "an older answer's model": (
+        {
+            "llm.py": _ANSWER
+            + f"class First(BaseModel):\n{_ALL}".replace("    tags: Any\n", "")
+            + "First.parse_raw(text)\n"
+        },
+        ("First has no field tags",),
+    ),
+    "a model of some fields beside the whole answer": (
+        {
+            "llm.py": _ANSWER.replace("    tags: Any\n", "").replace(
+                "(text)", "(text)\nrow.raw = text"
+            )
+        },
+        ("Answer has no field tags",),
+    ),
+    "an import of old exports": (
+        {
+            "processor.py": f"{ASKS}put(item, msgspec.json.decode(text, type=Answer))\n",
+            "restore.py": f"def restore(item, line):\n    row = json.loads(line)\n{_ROW}"
+            '    item.hidden = not row["relevant"]\n',
+        },
+        ("tags of an answer is not read",),
+    ),
+    "cards of a list": (
+        {"cards.py": _CARD},
+        ("summary holds 280", "Literal does not know low"),
+    ),
+    "another service's table of the name": (
+        {
+            "../../stock/models.py": 'class Stock(Base):\n    __tablename__ = "items"\n'
+            '    summary = Column(String(9))\n    priority = Column(Enum("A", "B"))\n'
+        },
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _BESIDE)
+def test_what_is_beside_the_way_of_an_answer_refuses_no_run(checkout: Path, name: str) -> None:
+    files, named = _BESIDE[name]
+    for path, text in files.items():
+        file = checkout / _APP / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    found = findings(checkout)
+    assert [each.line() for each in found if each.severity is Severity.BREAKS] == []
+    for text in named:
+        assert any(text in each.differs for each in found), text
+    assert named or not found
+
+
+_CUT = (PROCESSOR, 'data["summary"]\n', 'data["summary"][:900]\n')
+_VARCHAR = (
+    MODELS,
+    "summary: Mapped[str | None] = mapped_column(Text)",
+    "summary = Column(String(900))",
+)
+_GERMAN = [
+    (ENUMS, f'{name} = "{name.lower()}"', f'{name.lower()} = "{word}"')
+    for name, word in {"HIGH": "hoch", "MEDIUM": "mittel", "LOW": "klein", "NONE": "keine"}.items()
+]
+_IMPORT = "from .enums import Arbeitskreis, Priority"
+_CHANGED = {
+    "a text that is cut before it is stored": [_VARCHAR, _CUT],
+    "a short word that stands for another": [
+        (MODELS, "String(20)", "String(1)"),
+        (PROCESSOR, 'data.get("priority") or "none"', "LETTERS[data.get('priority')]"),
+        (PROCESSOR, "CONTENT_LIMIT =", "LETTERS = {'high': 'h', None: '-'}\nCONTENT_LIMIT ="),
+    ],
+    "an enum that is kept by its names": [
+        *_GERMAN,
+        (SCHEMAS, "Field(default=Priority.NONE)", "Priority.none"),
+    ],
+    "an enum of a package": [
+        (SCHEMAS, _IMPORT, "from .enums import Arbeitskreis\nfrom shared import Priority"),
+        (ENUMS, '    MEDIUM = "medium"\n', ""),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", _CHANGED)
+def test_what_the_code_does_between_is_seen(checkout: Path, name: str) -> None:
+    for edit in _CHANGED[name]:
+        change(checkout, *edit)
+    assert [e.line() for e in findings(checkout) if e.severity is Severity.BREAKS] == []
+
+
+def test_a_text_that_is_not_cut_is_too_long(checkout: Path) -> None:
+    change(checkout, *_VARCHAR)
+    [found] = findings(checkout)
+    assert found.severity is Severity.BREAKS
+    change(checkout, *_CUT)
+    [found] = findings(checkout)
+    assert f"{PROCESSOR}:" in found.leads_to
+
+
+def test_code_in_a_folder_named_as_what_is_made_is_read(checkout: Path) -> None:
+    for folder in ("backend/app/out", "out"):
+        (checkout / folder).mkdir(parents=True)
+        (checkout / folder / "kinds.py").write_text((checkout / ENUMS).read_text())
+    change(checkout, SCHEMAS, ".enums", ".out.kinds")
+    change(checkout, "backend/app/out/kinds.py", '    MEDIUM = "medium"\n', "")
+    found = [e.place for e in findings(checkout) if e.severity is Severity.BREAKS]
+    assert found == ["backend/app/out/kinds.py:6"]
+
+
+def test_of_two_enums_of_a_name_the_imported_one_counts(checkout: Path) -> None:
+    (checkout / _APP / "kinds.py").write_text((checkout / ENUMS).read_text())
+    change(checkout, ENUMS, '    MEDIUM = "medium"\n', "")
+    assert [e.severity for e in findings(checkout)] == [Severity.BREAKS]
+    change(checkout, SCHEMAS, ".enums", ".kinds")
+    assert [e.severity for e in findings(checkout)] == [Severity.DIFFERS]
+
+
+def test_in_a_checkout_that_asks_no_model_nothing_breaks(checkout: Path) -> None:
+    change(checkout, *SHORTER)
+    (checkout / PROCESSOR).unlink()
+    [found] = findings(checkout)
+    assert (found.severity, found.edit) == (Severity.DIFFERS, None)
+    assert "no module asks the model" in "\n".join(unclear(checkout))
+
+
+def test_a_task_without_storage_is_compared_but_for_its_table(tmp_path: Path) -> None:
+    source = Source(replace(SOURCE.task, storage=None))
+    model = _ANSWER.replace("priority: Any", 'priority: Literal["high", "low"]')
+    (tmp_path / "llm.py").write_text(model.replace("    tags: Any\n", ""))
+    held = {each.place: each for each in outside.in_checkout(source, tmp_path)}
+    assert held["table"].unclear == ("the task has no storage: no backend keeps it",)
+    assert {(e.severity.value, e.differs) for e in held["schemas"].findings} == {
+        ("breaks", "Literal does not know medium, of priority"),
+        ("breaks", "Answer has no field tags"),
+    }
