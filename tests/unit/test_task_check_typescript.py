@@ -145,6 +145,7 @@ def test_a_type_that_is_put_together_is_compared(checkout: Path, text: str, *, w
         "type Card = { id: number } & Omit<Item, 'assigned_aks'>\n",
         f"interface Card extends Omit<Item, 'assigned_aks'> {{\n{_FIELDS}  priority: string }}\n",
         f"interface Card extends Remote<Item> {{\n{_FIELDS}  priority: string }}\n",
+        "type S = Pick<Item, 'summary'>\ninterface Card extends S { priority: string }\n",
         "interface A extends B { id: number }\ninterface B extends A { summary: string }\n",
         "type Some = Priority | 'all'\ninterface Q { summary: string; priority: Some }\n",
         "interface C { summary: string; priority: 'none' | Priority }\n",
@@ -185,6 +186,13 @@ def test_a_table_by_an_enum_has_every_value(checkout: Path, table: str, *, whole
 def test_a_table_of_something_else_may_have_less(checkout: Path, table: str) -> None:
     (checkout / _OTHER).write_text(table)
     assert [each.line() for each in findings(checkout)] == []
+
+
+def test_a_table_by_what_a_schema_infers_has_every_value(checkout: Path) -> None:
+    text = _ZOD.replace("PRIORITY", "z.enum(['high', 'medium', 'low', 'none'])")
+    table = "const LABELS: Record<ItemRead['priority'], string> = { high: '', low: '' }\n"
+    (checkout / _OTHER).write_text(text + table)
+    assert [each.differs for each in findings(checkout)] == ["LABELS has no entry for medium"]
 
 
 def test_a_table_in_a_page_goes_by_the_members_of_an_enum(checkout: Path) -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from driver.task.check.constants import Part, Values
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
-from driver.task.check.script import Member, Scripts, Shape, Table, compared, used
+from driver.task.check.script import Member, Scripts, Shape, compared, used
 from driver.task.check.syntax import decoded, name_of, quote_of, strings_in, text_of
+from driver.task.check.type_nodes import Table
 from driver.task.check.values import (
     QUERIES,
     choice_of,
@@ -52,7 +53,7 @@ def compare_types(source: Source, scripts: Scripts) -> Compared:
         for each in shape.members:
             if (field := by_name.get(each.name)) is not None:
                 checked += 1
-                known = _allowed(scripts, shape, each)
+                known = _allowed(scripts, each)
                 enums |= {_key(one): field for one in known} if ours else {}
                 found = _of_member(field, shape, known, seen)
                 findings += found if ours else (replace(one, edit=None) for one in found)
@@ -100,7 +101,7 @@ def _keyed_by(scripts: Scripts, table: Table) -> Iterator[Values]:
         of, index = table.by.named_children[0], table.by.named_children[-1]
         for shape in scripts.shapes.get(decoded(of), ()):
             for member in (scripts.inherited(shape).get(text_of(t)) for t in strings_in(index)):
-                yield from _allowed(scripts, shape, member) if member is not None else ()
+                yield from _allowed(scripts, member) if member is not None else ()
 
 
 def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
@@ -163,16 +164,16 @@ def _never_true(source: Source, part: Part) -> Iterator[Finding]:
             )
 
 
-def _allowed(scripts: Scripts, shape: Shape, each: Member) -> list[Values]:
+def _allowed(scripts: Scripts, each: Member) -> list[Values]:
     """Return the values that a field's type, or what a schema says of it, names."""
     if each.type is None:
         return []
     texts, name = strings_in(each.type), f"the type of {each.name}"
-    if shape.is_schema:
-        found = scripts.constants.allowed(shape.part, each.type)
+    if each.is_of_schema:
+        found = scripts.constants.allowed(each.part, each.type)
         return [replace(found, name=found.name or name)] if found is not None else []
-    written = [Values(shape.part, name, each.node, texts)] if texts else []
-    return [*written, *scripts.allowed(shape.part, each.type)]
+    written = [Values(each.part, name, each.node, texts)] if texts else []
+    return [*written, *scripts.allowed(each.part, each.type)]
 
 
 def _key(known: Values) -> _Key:

@@ -23,8 +23,8 @@ from driver.task.check.syntax import (
     strings_in,
     text_of,
     walk,
-    without_type,
 )
+from driver.task.check.type_nodes import Base, Table, base_of, named_in, table_of
 
 _HTML = Parser(Language(tree_sitter_html.language()))
 _TS = Parser(Language(tree_sitter_typescript.language_typescript()))
@@ -37,9 +37,6 @@ _DECLARES = frozenset(
     | {"interface_declaration", "class_declaration"}
 )
 _COMPOSED = frozenset({"object_type", "intersection_type"})
-_HOLDING = frozenset({"Array", "ReadonlyArray", "Set", "Readonly", "NonNullable"})
-"""Generic types that hold what they are told."""
-_INFERRED = frozenset({"z.infer", "z.output", "z.input"})
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
@@ -49,20 +46,16 @@ _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pa
 class Member:
     """A field of an interface, of an object type, or of a schema of zod's."""
 
+    part: Part
     name: str
     node: Node
     type: Node | None
     """What it may be: a type, or of a schema an expression."""
 
-
-@dataclass(frozen=True)
-class Base:
-    """What a type has of another one."""
-
-    name: str
-    only: frozenset[str] | None = None
-    """The fields that are picked; None for all of them."""
-    without: frozenset[str] = frozenset()
+    @property
+    def is_of_schema(self) -> bool:
+        """Whether it is of a schema."""
+        return self.node.type == "pair"
 
 
 @dataclass(frozen=True)
@@ -77,19 +70,6 @@ class Shape:
     is_whole: bool = True
     """Whether no field was left out on purpose, or comes from a type that is not followed."""
     is_schema: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A constant with an entry for each value of a type: `Record<Priority, string>`."""
-
-    part: Part
-    name: str
-    node: Node
-    by: Node
-    """The type of its keys."""
-    keys: Node
-    """The object."""
 
 
 @dataclass
@@ -185,7 +165,7 @@ class Scripts:
 
     def allowed(self, part: Part, told: Node) -> Iterator[Values]:
         """Yield the values of the names in a type: of types, and of what constants are made of."""
-        for node in _named(told):
+        for node in named_in(told):
             names = [decoded(each) for each in walk(node) if each.type == "identifier"]
             index = node.named_children[-1] if node.named_children else node
             found = None
@@ -207,7 +187,7 @@ class Scripts:
         for node in walk(part.root):
             if node.type == "variable_declarator":
                 self.constants.add(part, node)
-                self.tables += _table(part, node)
+                self.tables += table_of(part, node)
             elif node.type == "enum_declaration":
                 members = [n for n in walk(node) if n.type == "enum_assignment"]
                 texts = tuple(text for each in members for text in _value_of(each))
@@ -225,12 +205,12 @@ class Scripts:
                 clauses = [each for each in node.children if each.type == "extends_type_clause"]
                 self._take_shape(part, node, [*([body] if body else []), *clauses])
             elif node.type == "type_alias_declaration" and value is not None:
-                if value.type in _COMPOSED:
+                if value.type in _COMPOSED or base_of(value) is not None:
                     self._take_shape(part, node, [value])
-                else:
+                if value.type not in _COMPOSED:
                     self._take_alias(part, node, value)
             elif node.type == "variable_declarator" and (schema := schema_of(value)) is not None:
-                members = tuple(Member(*each) for each in fields_of(schema))
+                members = tuple(Member(part, *each) for each in fields_of(schema))
                 bases = tuple(Base(name) for name in schema.bases)
                 found = Shape(part, name_of(node), node, members, bases, schema.is_whole, True)
                 self.shapes.setdefault(found.name, []).append(found)
@@ -243,13 +223,13 @@ class Scripts:
             piece = waiting.pop(0)
             if piece.type in {"object_type", "interface_body"}:
                 members += [
-                    Member(name_of(each), each, each.child_by_field_name("type"))
+                    Member(part, name_of(each), each, each.child_by_field_name("type"))
                     for each in piece.named_children
                     if each.type == "property_signature"
                 ]
             elif piece.type in {"intersection_type", "parenthesized_type", "extends_type_clause"}:
                 waiting = [*entries_of(piece), *waiting]
-            elif (base := _base(piece)) is not None:
+            elif (base := base_of(piece)) is not None:
                 bases.append(base)
             else:
                 is_whole = False
@@ -286,59 +266,6 @@ class Scripts:
                     self.unclear.append(f"{file.at(line)}: a template that is not understood here")
                 parts += _expressions(file, node)
         self.pages.append((file, line, parts))
-
-
-def _named(told: Node) -> Iterator[Node]:
-    """Yield the nodes of a type that stand for values elsewhere, not what is looked up in others.
-
-    That is a type's name, `(typeof LIST)[number]`, `keyof typeof TABLE`, `z.infer<typeof SCHEMA>`.
-    """
-    waiting = [told]
-    while waiting:
-        node = waiting.pop(0)
-        if node.type == "generic_type" and name_of(node) in _HOLDING:
-            waiting += [each for each in node.named_children[1:] for each in entries_of(each)]
-        elif node.type == "generic_type":
-            if decoded(node.child_by_field_name("name")) in _INFERRED:
-                yield node
-        elif node.type in {"type_identifier", "index_type_query"}:
-            yield node
-        elif node.type == "lookup_type":
-            if any(each.type == "type_query" for each in walk(node.named_children[0])):
-                yield node
-        else:
-            waiting += node.named_children
-
-
-def _table(part: Part, declarator: Node) -> Iterator[Table]:
-    """Yield the table that a variable is, by its type or what it satisfies."""
-    value, told = (declarator.child_by_field_name(name) for name in ("value", "type"))
-    if value is not None and value.type == "satisfies_expression":
-        told = value.named_children[-1]
-    elif told is not None:
-        told = told.named_children[0]
-    keys = without_type(value)
-    if told is not None and keys is not None and name_of(told) == "Record":
-        arguments = told.child_by_field_name("type_arguments")
-        if arguments is not None and keys.type == "object":
-            yield Table(part, name_of(declarator), declarator, entries_of(arguments)[0], keys)
-
-
-def _base(node: Node) -> Base | None:
-    """Return what a name, or `Pick<…>`, `Omit<…>`, `Partial<…>` of one, adds; None if unclear."""
-    if node.type in {"type_identifier", "identifier"}:
-        return Base(decoded(node))
-    arguments = node.child_by_field_name("type_arguments")
-    told = entries_of(arguments) if arguments is not None else []
-    if node.type != "generic_type" or not told or told[0].type != "type_identifier":
-        return None
-    names = frozenset(text_of(each) for one in told[1:] for each in strings_in(one))
-    kind, name = name_of(node), decoded(told[0])
-    if kind in {"Partial", "Required", "Readonly"}:
-        return Base(name)
-    if kind == "Pick":
-        return Base(name, only=names)
-    return Base(name, without=names) if kind == "Omit" and names else None
 
 
 def used(part: Part) -> set[str]:
