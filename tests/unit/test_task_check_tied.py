@@ -25,6 +25,8 @@ from tests.unit.checkout import (
 
 _APP = "backend/app"
 _ALL = "".join(f"    {field.name}: Any\n" for field in SOURCE.fields)
+_FEWER = _ALL.replace("    tags: Any\n", "")
+_ANY, _HIGH = "priority: Any", 'priority: Literal["high"]'
 _ROW = "".join(f'    item.{name} = row["{name}"]\n' for name in SOURCE.storage.columns)
 _CARD = (
     "class ItemListOut(BaseModel):\n    summary: str = Field(max_length=280)\n"
@@ -40,52 +42,51 @@ _BESIDE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "a first model that asks less": (
         {
+            "processor.py": _ANSWER,
             "triage.py": f"{ASKS}class Triage(BaseModel):\n    relevant: bool\n    reasoning: str\n"
-            "    relevance_score: float\nTriage.model_validate_json(text)\n"
+            "    relevance_score: float\nTriage.model_validate_json(text)\n",
         },
         ("Triage has no field tags",),
     ),
     "an event that is made of an answer": (
         {
-            "llm.py": _ANSWER.replace(
-                "class Answer",
-                "class Event(BaseModel):\n    tags: list\n"
-                "    relevant: bool\n    reasoning: str\n\n\nclass Answer",
-            )
-            + "Event(tags=answer.tags)\n"
+            "processor.py": "class Event(BaseModel):\n    tags: list\n    relevant: bool\n"
+            f"    reasoning: str\n\n\n{_ANSWER}Event(tags=answer.tags)\n"
         },
         ("Event has no field relevance_score",),
     ),
     "a model of what a cache holds": (
         {
-            "cache.py": f"class Cached(BaseModel):\n{_ALL}".replace(
-                "priority: Any", 'priority: Literal["high"]'
-            ).replace("    tags: Any\n", "")
-            + "Cached(**json.loads(redis.get(key)))\n"
+            "processor.py": f"{ASKS}put(item, msgspec.json.decode(text, type=Answer))\n",
+            "cache.py": f"class Cached(BaseModel):\n{_FEWER}".replace(_ANY, _HIGH)
+            + "Cached(**json.loads(redis.get(key)))\n",
         },
         ("Literal does not know medium, low", "Cached has no field tags"),
     ),
+    "a model of an evaluation beside": (
+        {"evaluate.py": _ANSWER.replace(_ALL, _FEWER).replace(_ANY, _HIGH)},
+        ("Literal does not know medium, low", "Answer has no field tags"),
+    ),
     "bases of the model that is parsed": (
         {
-            "llm.py": "class Judged(BaseModel):\n    relevant: bool\n    relevance_score: float\n"
-            "    reasoning: str\n\n\n" + _ANSWER.replace("BaseModel", "Judged")
+            "processor.py": "class Judged(BaseModel):\n    relevant: bool\n    reasoning: str\n"
+            "    relevance_score: float\n\n\n" + _ANSWER.replace("BaseModel", "Judged")
         },
         (),
     ),
-    "an older answer's model": (
+    "a base of a package": (
         {
-            "llm.py": _ANSWER
-            + f"class First(BaseModel):\n{_ALL}".replace("    tags: Any\n", "")
-            + "First.parse_raw(text)\n"
+            "processor.py": "from shared import Tagged\n"
+            + _ANSWER.replace("BaseModel", "Tagged, BaseModel").replace(_ALL, _FEWER)
         },
+        ("Answer has no field tags",),
+    ),
+    "an older answer's model": (
+        {"processor.py": f"{_ANSWER}class First(BaseModel):\n{_FEWER}First.parse_raw(text)\n"},
         ("First has no field tags",),
     ),
     "a model of some fields beside the whole answer": (
-        {
-            "llm.py": _ANSWER.replace("    tags: Any\n", "").replace(
-                "(text)", "(text)\nrow.raw = text"
-            )
-        },
+        {"processor.py": f"{_ANSWER.replace(_ALL, _FEWER)}row.raw = text\n"},
         ("Answer has no field tags",),
     ),
     "an import of old exports": (
@@ -122,6 +123,12 @@ def test_what_is_beside_the_way_of_an_answer_refuses_no_run(checkout: Path, name
     for text in named:
         assert any(text in each.differs for each in found), text
     assert named or not found
+
+
+def test_a_model_that_answers_are_parsed_into_alone_drops_a_field(checkout: Path) -> None:
+    (checkout / PROCESSOR).write_text(_ANSWER.replace(_ALL, _FEWER))
+    [found] = findings(checkout)
+    assert (found.severity, found.differs) == (Severity.BREAKS, "Answer has no field tags")
 
 
 _CUT = (PROCESSOR, 'data["summary"]\n', 'data["summary"][:900]\n')

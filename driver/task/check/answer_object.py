@@ -93,12 +93,10 @@ class AnswerObject:
                 )
             case ast.keyword():
                 above = self._above[above]
-        return (
-            isinstance(above, ast.Call)
-            and not is_parser(above)
-            and last_name(above) not in {*_KEEPS_NOTHING, *self._parameters}
-            and not self._is_made_ready(above)
-        )
+        if not isinstance(above, ast.Call) or is_parser(above) or self._is_made_ready(above):
+            return False
+        name = last_name(above)  # of a function here that parses it in turn, maybe
+        return name not in _KEEPS_NOTHING and self._json.isdisjoint(self._parameters.get(name, ()))
 
     def _is_made_ready(self, call: ast.AST) -> bool:
         """Return whether what a call gives is parsed here, or only tells something of a text."""

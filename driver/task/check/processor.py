@@ -32,7 +32,6 @@ class _Reading:
     """Whether it keeps fields where the task has them: others may write a table of them."""
     leaves: int | None
     """Where the object goes on as a whole, to be read elsewhere or stored as it is."""
-
     is_tied: bool
     """Whether it is tied to the module that asks the model."""
 
@@ -68,11 +67,8 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     if unread and (doubts := [*_doubts(best, readings, [field.name for field in unread])]):
         return Compared(PLACE, (), tuple(doubts), len(best.lines))
     sure = best.is_processor and len(best.lines) > len(names) / 2
-    findings = tuple(
-        found if sure else found.in_doubt()
-        for field in unread
-        for found in [_not_read(source, best, field)]
-    )
+    lost = (_not_read(source, best, field) for field in unread)
+    findings = tuple(each if sure else each.in_doubt() for each in lost)
     return Compared(PLACE, findings, (), len(names))
 
 
@@ -82,7 +78,7 @@ def _not_read(source: Source, reading: _Reading, field: Field) -> Finding:
         f"{field.name} of an answer is not read",
         f"{field.name} is dropped from every answer: it is never stored, and verify would find "
         "each item without it",
-        f"Read it as the others are, into {_target(source, field.name)}.",
+        f"Read it as the others are{_target(source, field.name)}.",
         Severity.BREAKS,
     )
 
@@ -120,6 +116,8 @@ def _stores(source: Source, node: ast.AST) -> bool:
 
 
 def _target(source: Source, name: str) -> str:
+    if source.task.storage is None:
+        return ""
     if name in source.storage.columns:
-        return f"the column {name}"
-    return ".".join((*source.storage.analysis, name))
+        return f", into the column {name}"
+    return f", into {'.'.join((*source.storage.analysis, name))}"
