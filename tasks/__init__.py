@@ -65,9 +65,15 @@ def load_task(name: str) -> Task:
         task = importlib.import_module(f"tasks.{name}").TASK
         if not isinstance(task, Task):
             raise TypeError(f"tasks.{name}.TASK is a {type(task).__name__}, not a Task")
+        if task.name != name:
+            raise TaskInvalid(
+                f"tasks/{name}/__init__.py: name is {task.name!r}",
+                why="a task is found by the name of its folder, and says the same one",
+                todo=f'Write name="{name}" there, or rename the folder.',
+            )
         faults.require_sound(task)
     except TaskInvalid:
         raise
-    except Exception as error:  # whatever a package's own code may raise
+    except (Exception, SystemExit) as error:  # whatever a package's own code may raise
         raise faults.from_error(name, error) from error
     return task

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from contracts.errors import SettingsInvalid
+from driver.task.trial import try_out
 from tasks import Task, UnknownTask, load_task
 
 
 def load_named(name: str) -> Task:
-    """Return the task of that name; raises `SettingsInvalid` where this checkout has none."""
+    """Return the task of that name, its functions tried out.
+
+    Raises `SettingsInvalid` where this checkout has none, `TaskInvalid` for one that is unsound.
+    """
     try:
-        return load_task(name)
+        task = load_task(name)
     except UnknownTask as error:
         raise SettingsInvalid(
             "the settings name no task of this checkout", why=str(error)
         ) from error
+    try_out(task)
+    return task

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.errors import TaskInvalid
+from tasks.answer_faults import file_of
 
 
 class TaskUnrenderable(TaskInvalid):
@@ -117,7 +118,9 @@ def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
     Raises `TaskUnrenderable` for a type that not all of the rendered languages have.
     """
     schema = model.model_json_schema()
-    return _Reader(schema.get("$defs", {}), _enums(model)).fields(schema, model.__name__)
+    return _Reader(schema.get("$defs", {}), _enums(model)).fields(
+        schema, f"{file_of(model)}: {model.__name__}"
+    )
 
 
 def named(fields: tuple[Field, ...], kind: Kind) -> dict[str, Shape]:

@@ -33,20 +33,6 @@ def kinds(output: type[BaseModel]) -> dict[str, Kind]:
     return {name: _kind(field.annotation) for name, field in output.model_fields.items()}
 
 
-def choices(annotation: Any) -> list[Any]:
-    """Return every value that a field of a closed set can have, None included where it may be."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation in (None, type(None)):
-        return [None]
-    if origin in (Union, types.UnionType):
-        return [value for argument in arguments for value in choices(argument)]
-    if origin is Literal:
-        return list(arguments)
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return list(annotation)
-    return choices(arguments[0]) if arguments else []  # list[…], Annotated[…]
-
-
 def _kind(annotation: Any) -> Kind:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from contracts.params.service import RULES_OF_POSITIVE
-from images.labeler.fields import Kind, choices, kinds
+from images.labeler.fields import Kind, kinds
 from tasks.definition import Task
+from tasks.values import choices
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from images.labeler.fields import Kind, choices, kinds
+from images.labeler.fields import Kind, kinds
 from images.labeler.measures import CALIBRATION_BINS, Judged
 from tasks.definition import Task
+from tasks.values import choices
 
 
 def confusion(task: Task, rows: Sequence[Judged]) -> dict[str, dict[str, Any]]:

@@ -21,9 +21,9 @@ from contracts.pace import CHARACTERS_PER_TOKEN
 from driver.settings import load
 from driver.task.render import render
 from driver.task.source import Source
-from images.labeler.fields import choices
 from images.labeler.measures import measure_names
 from tasks import InvalidAnswer, Task, known_tasks, load_task
+from tasks.values import choices
 from tests.rendered.loaded import taken
 from tests.samples import sample_of
 from tests.unit.test_task_definition import nodes

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from contracts.params.service import ERRORS
-from images.labeler.fields import choices
 from images.labeler.measures import Judged, Measure, measure_names, measures
 from tasks import load_task
+from tasks.values import choices
 from tests.unit.mixed_output import TASK, Output, made
 
 

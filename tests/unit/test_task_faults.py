@@ -13,6 +13,7 @@ import tasks
 from contracts import files
 from contracts.errors import TaskInvalid
 from driver import __main__ as cli
+from driver.task.load import load_named
 from images.labeler.measures import measure_names
 from tasks import faults
 from tests.rendered.kinds_task import KINDS_TASK
@@ -53,6 +54,16 @@ def _more(argument: str) -> str:
     return f"{_LAST}    {said},\n"
 
 
+_KINDS_ONCE = """\
+    kinds: list[Category] = Field(min_length=8, max_length=9)
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError("twice")
+        return self
+
+    reply_needed: bool"""
 _FAULTS = [
     (_OUTPUT, "max_length=400", "max_lenght=400", "at: Summary = Annotated["),
     (_OUTPUT, "class SupportAnswer(", "class SupportAnswer((", "output.py, line"),
@@ -91,6 +102,70 @@ _FAULTS = [
     (_WIRING, _LAST, _more("storage=tasks.Storage('t', {'sumary': tasks.Column()})"), "sumary"),
     (_WIRING, _LAST, _more("storage=tasks.Storage('t', {'summary': tasks.Column(9)})"), "have 400"),
     (_WIRING, "category.macro_f1", "categry.macro_f1", "categry.macro_f1, which is no measure"),
+    (_WIRING, 'name="support_messages"', 'name="support"', "folder"),
+    (_WIRING, "TASK = Task(", "raise SystemExit\nTASK = Task(", "SystemExit"),
+    # --- parts of another kind
+    (_WIRING, 'version="1"', "version=1", "version is 1"),
+    (_WIRING, "rules=RULES", "rules='x'", "rules is 'x'"),
+    (_WIRING, "check=check", "check=None", "check is None"),
+    (_WIRING, '("subject", "body")', '"subject"', "text_fields is 'subject'"),
+    (_WIRING, "temperature=0.1", "temperature=-1", "temperature is -1"),
+    (_WIRING, "temperature=0.1", "temperature='0.1'", "Let temperature be a number"),
+    (
+        _WIRING,
+        _LAST,
+        _more("storage=tasks.Storage('t', analysis='answer')"),
+        "is 'answer'",
+    ),
+    (_WIRING, _LAST, _more("storage=tasks.Storage('t', analysis=())"), "analysis is ()"),
+    (_WIRING, _LAST, _more("storage=tasks.Storage('')"), "table is ''"),
+    # --- what does not fit together
+    (_WIRING, "num_predict=512", "num_predict=4096", "no room for its prompt"),
+    (_WIRING, '"body"', '"bdy"', "text_fields names bdy"),
+    (_WIRING, "Urgency.NORMAL, ", "", "ordinal['urgency'] has None, low, urgent, and the field"),
+    (_WIRING, '{"urgency": (', '{"urgncy": (', "ordinal names urgncy"),
+    (_WIRING, '{"urgency": (', '{"summary": (', "no field of few values"),
+    (_WIRING, _LAST, _more("calibrated={'summary': 'reply_needed'}"), "is no probability"),
+    (_WIRING, _LAST, _more("calibrated={'summary': 'reply'}"), "calibrated names reply"),
+    (
+        _WIRING,
+        _LAST,
+        _more("storage=tasks.Storage('t', {'urgency': tasks.Column(null='low')})"),
+        "null='low' is a value",
+    ),
+    (_WIRING, _LAST, _more("storage=tasks.Storage('t', textless={'category': None})"), "textless"),
+    (_LABEL, "$fields", "$fields <|im_end|>", "holds '<|im_end|>'"),
+    ("prompts/system.md", "$categories", "$categories \0", "holds '\\x00'"),
+    ("prompts/system.md", "$categories", '$categories """', "the system_prompt holds"),
+    ("canary.json", '"body": "', '"body": "<|im_start|>', "canary.json: what a model is shown"),
+    # --- answers that no model could give, or that are not what was given
+    (_OUTPUT, "min_length=1,", "min_length=401,", "min_length=401 and max_length=400"),
+    (_OUTPUT, "min_length=1,", "min_length=1, strip_whitespace=True,", "has strip_whitespace"),
+    (_OUTPUT, 'extra="forbid"', 'extra="forbid", str_to_lower=True', "has str_to_lower"),
+    (
+        _OUTPUT,
+        "category: Category = Field(",
+        "category: Category = Field(alias='cat', ",
+        "an alias",
+    ),
+    (
+        _OUTPUT,
+        "    reply_needed: bool",
+        _KINDS_ONCE,
+        "kinds has at least 8 entries",
+    ),
+    # --- functions
+    (_WIRING, 'frozenset({"defect"})', 'frozenset({"defct"})', "Name some of: access, billing"),
+    (_WIRING, "answer.category.value,", "answer.urgency.value,", "in stratum: tasks/"),
+    (_WIRING, "answer.category.value,", "answer.category.valeu,", "'valeu'"),
+    (_WIRING, "answer.category.value,", "1,", "stratum gives 1"),
+    (_WIRING, "answer.reply_needed,", "None,", "positive gives None"),
+    (_WIRING, "return frozenset(found)", "return found", "Let facets return a frozenset"),
+    (_WIRING, "moment(message.received_at)", "message.received_at", "time_of gives"),
+    ("rules.py", "def check(", "def check(_: object) -> None: ...\ndef _check(", "fails in check"),
+    ("message.py", "message.sender", "message.sendr", "fails in user_message: tasks/"),
+    (_OUTPUT, "self.summary.strip()", "self.sumary.strip()", "in a validator: tasks/"),
+    (_OUTPUT, 'without reply_needed")\n        return self', '")', "end with `return self`"),
 ]
 
 
@@ -100,10 +175,37 @@ def test_a_fault_is_named_with_its_file_and_what_to_do(
 ) -> None:
     edit(file, old, new)
     with pytest.raises(TaskInvalid) as refused:
-        tasks.load_task(NAME)
+        load_named(NAME)
     assert said in str(refused.value)
     assert f"tasks/{NAME}/" in str(refused.value)
     assert refused.value.todo
+
+
+_SOUND = [
+    # What ties fields together may refuse every made answer.
+    (_OUTPUT, "self.summary.strip()", "self.summary.endswith('as nobody makes it')"),
+    # Without a validator that refuses doubles, a list longer than its enum has answers.
+    (
+        _OUTPUT,
+        "    reply_needed: bool",
+        "    each: list[Category] = Field(min_length=9, max_length=9)\n    reply_needed: bool",
+    ),
+    (_WIRING, "answer.category.value,", "answer.model_dump()['summary'] or 'defect',"),
+    (_WIRING, "answer.category.value,", "'defect' if answer.summary == 'It broke' else 'other',"),
+    (_WIRING, "answer.category.value,", "answer.urgency.value if answer.urgency else 'defect',"),
+    (
+        _WIRING,
+        _LAST,
+        _more("storage=tasks.Storage('t', {'urgency': tasks.Column(length=9, null='none')})"),
+    ),
+    (_OUTPUT, "ValueError", "__import__('tasks').InvalidAnswer"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new"), _SOUND)
+def test_what_is_sound_is_taken(file: str, old: str, new: str, edit: Edit) -> None:
+    edit(file, old, new)
+    assert load_named(NAME).name == NAME
 
 
 @pytest.mark.parametrize(
@@ -124,11 +226,11 @@ def test_a_fault_is_named_with_its_file_and_what_to_do(
 def test_every_command_tells_it_as_one(
     words: str, edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit("canary.json", "", "")
+    edit(_OUTPUT, "self.summary.strip()", "self.sumary.strip()")
     demo = str(files.ROOT / "examples/support-sample/demo.yaml")
     code = cli.main([*words.split(), "-c", demo, "-w", str(tmp_path / "w")])
     told = " ".join(capsys.readouterr().err.split())
-    assert (code, "canary.json" in told) == (TaskInvalid.exit_code, True), told
+    assert (code, "output.py, line" in told) == (TaskInvalid.exit_code, True), told
 
 
 @pytest.mark.parametrize("name", [*tasks.known_tasks(), ""])

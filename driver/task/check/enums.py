@@ -191,7 +191,7 @@ def missed(field: Field, found: Iterable[Known]) -> int:
 def _as_kept(field: Field, known: Known) -> Known:
     """Return an enum by the names of its members, where none of its values is the task's.
 
-    So SQLAlchemy keeps it, and `Priority[text]` finds it. One that has neither is in doubt, since
+    So SQLAlchemy keeps it, and `Mood[text]` finds it. One that has neither is in doubt, since
     something has to stand between it and the answer.
     """
     choice = choice_of(field.shape)
