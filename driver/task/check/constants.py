@@ -125,7 +125,7 @@ class Constants:
         return Values(declared[0], name, declared[1], tuple(pairs), "other")
 
     def words(self, part: Part, table: Node) -> list[str] | None:
-        """Return the keys of an object as texts, `[Priority.HIGH]` by its enum; None if unclear."""
+        """Return the keys of an object as texts, `[Colour.RED]` by its enum; None if unclear."""
         found = list[str | None]()
         for key in pairs_of(table) or {}:
             if key.type != "computed_property_name":

@@ -34,7 +34,7 @@ _Key = tuple[str, int]
 def compare_types(source: Source, scripts: Scripts) -> Compared:
     """Hold every interface that shares fields with the answer, and each enum, against it.
 
-    So each schema of zod's, and each table by an enum (`Record<Priority, string>`).
+    So each schema of zod's, and each table by an enum (`Record<Colour, string>`).
     """
     by_name = {field.name: field for field in source.fields}
     findings, checked, seen = list[Finding](), 0, set[_Key]()
@@ -95,7 +95,7 @@ def _incomplete(scripts: Scripts, table: Table, enums: dict[_Key, Field]) -> Ite
 
 
 def _keyed_by(scripts: Scripts, table: Table) -> Iterator[Values]:
-    """Yield the enums that a table has entries for, also those of a field: `Item["priority"]`."""
+    """Yield the enums that a table has entries for, also those of a field: `Item["colour"]`."""
     yield from scripts.allowed(table.part, table.by)
     if table.by.type == "lookup_type":
         of, index = table.by.named_children[0], table.by.named_children[-1]

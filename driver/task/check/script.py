@@ -237,7 +237,7 @@ class Scripts:
         self.shapes.setdefault(found.name, []).append(found)
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
-        """Take a union of texts, or a type made of a constant: `(typeof PRIORITIES)[number]`."""
+        """Take a union of texts, or a type made of a constant: `(typeof COLOURS)[number]`."""
         others = any(each.type == "type_identifier" for each in walk(value, ELSEWHERE))
         if (texts := strings_in(value)) and not others:
             self._take_values(Values(part, name_of(node), node, texts))

@@ -35,7 +35,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Table:
-    """A constant with an entry for each value of a type: `Record<Priority, string>`."""
+    """A constant with an entry for each value of a type: `Record<Colour, string>`."""
 
     part: Part
     name: str
