@@ -89,7 +89,7 @@ def test_what_the_column_itself_is_told_goes_before_its_alias(checkout: Path) ->
 
 def test_a_type_goes_before_the_length_of_a_field(checkout: Path) -> None:
     change(checkout, MODELS, _CLASS, _SQLMODEL)
-    field = "    summary: str | None = Field(max_length=%s, sa_type=Text)\n".replace("%s", "9")
+    field = "    summary: str | None = Field(max_length=9, sa_type=Text)\n"
     change(checkout, MODELS, _SUMMARY, field)
     assert [each for each in findings(checkout) if each.severity is Severity.BREAKS] == []
 
@@ -125,6 +125,13 @@ def test_a_check_is_held_against_the_values_of_an_answer(
     lacking = "the CHECK on priority does not know medium, none, of priority"
     assert found == ([] if more else [(lacking, Severity.BREAKS)])
     assert [each for each in unclear(checkout) if "CHECK" in each or "length" in each] == []
+
+
+def test_a_check_without_the_word_for_null_is_in_doubt(checkout: Path) -> None:
+    _fill(checkout, _VALUES["table"], ", 'medium'")
+    [found] = findings(checkout)
+    assert found.differs == "the CHECK on priority does not know none, of priority"
+    assert found.severity is Severity.DIFFERS
 
 
 @pytest.mark.parametrize(

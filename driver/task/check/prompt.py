@@ -16,6 +16,8 @@ from driver.task.source import Source
 
 PLACE = "prompt"
 _SHOWN = 60
+_MESSAGES = frozenset({"Message", "dict"})
+"""Calls that make a message of a request: Ollama's own client has the first."""
 FORM_LEADS_TO = (
     "the model reads items in another form than in training: the answers are worse than the "
     "scores, and no error shows it"
@@ -153,7 +155,7 @@ def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function
                     for key, value in zip(node.keys, node.values, strict=True)
                     if isinstance(key, ast.Constant)
                 }
-            elif isinstance(node, ast.Call):
+            elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES:
                 pairs = {each.arg: each.value for each in node.keywords}
             role, content = pairs.get("role"), pairs.get("content")
             if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
