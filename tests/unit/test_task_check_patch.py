@@ -334,6 +334,10 @@ def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
     (tmp_path / "types.ts").write_text("\n".join(lines))
     assert findings(tmp_path) == []
     (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
+    assert findings(tmp_path) == []
+    assert "Item may lack assigned_aks: A0 is not in the checkout" in unclear(tmp_path)
+    lines[0] = "interface A0 { id: number }"
+    (tmp_path / "types.ts").write_text("\n".join(lines))
     assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]
 
 
