@@ -18,7 +18,7 @@ from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch, schemas, script
+from driver.task.check import patch, schemas, script, syntax, type_nodes
 from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
 from driver.task.check.python_code import Code
@@ -278,7 +278,7 @@ def test_aliases_cost_no_more_than_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generated file has thousands: what is looked at grows as the file, not as its square."""
-    looked, walk = list[str](), script.walk
+    looked, walk = list[str](), syntax.walk
     counts = list[int]()
 
     def counted(*where: Any) -> Iterator[Node]:
@@ -286,7 +286,8 @@ def test_aliases_cost_no_more_than_their_number(
             looked.append(node.type)
             yield node
 
-    monkeypatch.setattr(script, "walk", counted)
+    for module in (script, syntax, type_nodes):
+        monkeypatch.setattr(module, "walk", counted)
     for count in (20, 40):
         lines = (
             f"const A{n} = ['x'] as const\ntype B{n} = (typeof A{n})[number]\ntype C{n} = string\n"
