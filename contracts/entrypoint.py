@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -28,9 +29,8 @@ from contracts.errors import (
     OutputMissing,
     RetrainError,
     StageFailed,
-    from_full_disk,
-    from_os_error,
 )
+from contracts.os_errors import from_full_disk, from_os_error, name_disk
 from contracts.stage import Artifact, Event, Job, Metrics, OutputRef, Params, Result, Stage
 
 P = TypeVar("P", bound=Params)
@@ -38,6 +38,8 @@ Emit = Callable[[Event], None]
 
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
+IMAGE_ID = "RETRAIN_IMAGE_ID"
+"""The environment variable in which a container is told its image: from inside nobody can know."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,15 @@ def execute(
     _check_inputs(job, root)
     params: P = stage.params.model_validate(job.params)  # type: ignore[assignment]
     context = StageContext(stage, job, params, root, folder, emit)
+    with disk_named(folder):
+        files.make_folder(context.work / "out")
+        return _finished(context, work(context), started)
+
+
+def _finished(context: StageContext[P], metrics: Metrics, started: float) -> Result:
+    """Check and publish the outputs of a stage that is done; return its result."""
+    stage, job, folder = context.stage, context.job, context.folder
     building, published = context.work / "out", folder / "out"
-    files.make_folder(building)
-
-    with full_disk_named(folder):
-        metrics = work(context)
-
     for artifact in stage.outputs:
         if not context.output(artifact).exists():
             raise OutputMissing(f"stage {stage.name} ended without {artifact.filename}")
@@ -111,7 +116,7 @@ def execute(
     # Before anything is moved: a kill while much is read leaves the stage all it has built.
     outputs = {
         artifact.name: _reference(
-            context.output(artifact), published / artifact.filename, root, context.digests
+            context.output(artifact), published / artifact.filename, context.root, context.digests
         )
         for artifact in stage.outputs
     }
@@ -123,6 +128,7 @@ def execute(
         metrics=metrics.model_dump(mode="json"),
         seconds=round(time.monotonic() - started, 3),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        image=os.environ.get(IMAGE_ID, "") if stage.image else "",
     )
     files.write_json(folder / RESULT_FILE, result.model_dump(mode="json"))
     return result
@@ -140,11 +146,15 @@ def _publish(building: Path, published: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: Path) -> Iterator[None]:
-    """Let a stage at work in `folder` fail by `DiskFull` of a full disk, whatever tells of it."""
+def disk_named(folder: Path) -> Iterator[None]:
+    """Let a stage at work in `folder` fail by `DiskFull` of a full disk, whatever tells of it, and
+    by an OSError with a path of one that takes no writes.
+    """
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError):
+            name_disk(error, folder)
         if full := from_full_disk(error, folder):
             raise full from error
         raise

@@ -7,18 +7,8 @@ never reuse one.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
-from pathlib import Path
 from typing import ClassVar
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""A disk is full, or what a user may have of it."""
-_NO_SPACE = 2**20
-"""Bytes free below which a write has failed for want of space; what it wrote is still there."""
-
 
 # A scheme of any length would be looked for from each of its letters to its end.
 _USERINFO = re.compile(
@@ -348,42 +338,6 @@ class Interrupted(RetrainError):
 
     exit_code = 130
     hint = "Run the same command again: finished stages are reused."
-
-
-def from_os_error(error: OSError) -> RetrainError:
-    """Return the failure that a file operation's error stands for."""
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in _FULL:
-        return DiskFull("the disk is full", why=f"{where}{error.strerror}")
-    if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
-        return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
-    return FileUnusable(f"{where}{error.strerror or error}")
-
-
-def from_full_disk(error: Exception, folder: Path) -> DiskFull | None:
-    """Return the failure if an error is one of a disk that is full, else None.
-
-    What is not written in Python has no OSError for it: safetensors and tokenizers name the
-    kernel's error in their text, torch.save and llama.cpp's programs may name none, but have left
-    `folder`'s disk without space. An OSError is `from_os_error`'s.
-    """
-    if isinstance(error, OSError | MemoryError | DiskFull):
-        return None
-    texts = {os.strerror(number) for number in _FULL}
-    cause: BaseException | None = error
-    while cause is not None:
-        if any(text in str(cause) for text in texts):
-            return DiskFull("the disk is full", why=_last_line(cause))
-        cause = cause.__cause__ or cause.__context__
-    has_a_name = isinstance(error, RetrainError) and not isinstance(error, StageFailed)
-    if has_a_name or shutil.disk_usage(folder).free >= _NO_SPACE:
-        return None
-    return DiskFull("the disk is full", why=_last_line(error))
-
-
-def _last_line(error: BaseException) -> str:
-    text = error.what if isinstance(error, StageFailed) else str(error).strip()
-    return text.splitlines()[-1] if text else type(error).__name__
 
 
 def _subclasses(cls: type[RetrainError]) -> list[type[RetrainError]]:

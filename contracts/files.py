@@ -145,6 +145,14 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     folder belongs to: root's would keep the workspace's owner from recovering.
     """
     make_folder(path.parent)
+    try:
+        _publish(path, content, mode)
+    except OSError as error:
+        error.filename = str(path)  # write(2) and fsync(2) name none, mkstemp its own
+        raise
+
+
+def _publish(path: Path, content: bytes, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
     )

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from contracts import files
-from contracts.errors import FileUnusable
+from contracts.errors import DiskFull, FileUnusable
+from contracts.os_errors import READ_ONLY
 
 _LOCKED_S = 60
 """How long another process may hold the file, which it does for a commit or while it exports."""
@@ -58,12 +59,17 @@ class SqliteFile:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Raise `FileUnusable` for whatever SQLite raises within."""
+        """Raise `FileUnusable` for whatever SQLite raises within, `DiskFull` of a full disk."""
         try:
             yield
         except sqlite3.Error as error:
+            primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # (sqlite.org/rescode.html)
+            if primary == sqlite3.SQLITE_FULL:
+                raise DiskFull("the disk is full", why=f"{self._path}: {error}") from error
             raise FileUnusable(
-                f"the {self._name} {self._path} cannot be used", why=str(error), todo=self._todo
+                f"the {self._name} {self._path} cannot be used",
+                why=str(error),
+                todo=READ_ONLY if primary == sqlite3.SQLITE_READONLY else self._todo,
             ) from error
 
 

@@ -119,6 +119,8 @@ class Result(Frozen):
     metrics: dict[str, Any]
     seconds: float
     finished_at: str
+    image: str = ""
+    """The id of the image that it was made in; "" for a process, and of an older driver."""
 
 
 class Event(BaseModel):

@@ -13,8 +13,8 @@ from contracts.errors import (
     Interrupted,
     RetrainError,
     Unforeseen,
-    from_os_error,
 )
+from contracts.os_errors import from_os_error
 from driver import commands, task_commands
 from driver.signals import SIGNALS
 
@@ -172,9 +172,7 @@ def _add_report(subparsers: Any, common: argparse.ArgumentParser) -> None:
     report.set_defaults(command=commands.report)
     text = "follow the served model back to the rows it was trained on, and check every digest"
     chain = subparsers.add_parser("verify-lineage", help=text, description=text, parents=[common])
-    chain.add_argument(
-        "run", nargs="?", default="", metavar="RUN", help="what this run has deployed"
-    )
+    chain.add_argument("run", nargs="?", default="", metavar="RUN", help="what this run has made")
     chain.set_defaults(command=commands.verify_lineage)
 
 

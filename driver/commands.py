@@ -160,12 +160,8 @@ def models(arguments: argparse.Namespace) -> int:
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
-        models.show(
-            found,
-            name,
-            versions.live_digest(session.engine, name),
-            unfinished.unfinished(session.workspace),
-        )
+        live = versions.live_digest(session.engine, name)
+        models.show(found, name, live, unfinished.unfinished(session.workspace, live))
     finally:
         session.close()
     return 0
@@ -234,7 +230,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def verify_lineage(arguments: argparse.Namespace) -> int:
-    """Follow what is served, or what a run has deployed, back to the rows; check every link."""
+    """Follow what is served, or what a run has made, back to the rows; check every link."""
+    from contracts import stages
     from driver import lineage
     from driver.store import Run
 
@@ -245,7 +242,8 @@ def verify_lineage(arguments: argparse.Namespace) -> int:
     try:
         if arguments.run:
             run = Run.named(workspace, arguments.run)
-            start, noted = lineage.deployed_by(run), lineage.as_noted(run)
+            start = lineage.end_of(run)
+            noted = lineage.as_noted(run, start[0])
         else:
             start = lineage.live(workspace, engine, session.settings.deploy.name)
         for link in lineage.check(workspace, engine, start, noted):
@@ -254,7 +252,8 @@ def verify_lineage(arguments: argparse.Namespace) -> int:
     finally:
         session.close()
     lineage.require_whole(links)
-    say(f"The chain holds: {len(links)} links, from what is served back to the rows.")
+    what = "what is served" if start[0] == stages.DEPLOY.name else "a candidate, not deployed,"
+    say(f"The chain holds: {len(links)} links, from {what} back to the rows.")
     return 0
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import ItemsInvalid, LineageBroken
-from contracts.params import DeployMetrics
+from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.stage import InputRef, Job, OutputRef, Result
 from driver.plan import Request, fingerprint
 from driver.store import Run, Store
@@ -64,7 +64,7 @@ class Made:
     damaged: tuple[str, ...] = ()
     """Which of the two files is there, and is not what it was."""
     image: str = ""
-    """The id of the image that it ran in; "" for a process, or where that was not noted."""
+    """The id of the image that it was made in; "" for a process, or where that was not noted."""
 
     def lost(self, file: str) -> tuple[State, str]:
         """Return what became of a file that could not be read, and how that is told."""
@@ -102,7 +102,7 @@ def _made(store: Store, stage: str, mark: str) -> Made:
 
     job = read(JOB_FILE, store.job)
     result = read(RESULT_FILE, partial(_result, store))
-    return Made(stage, mark, job, result, tuple(damaged), store.image(stage, mark))
+    return Made(stage, mark, job, result, tuple(damaged), store.image(stage, mark, result))
 
 
 def _result(store: Store, stage: str, mark: str) -> Result:
@@ -138,32 +138,35 @@ def live(workspace: Path, engine: Engine, name: str) -> tuple[str, str]:
     )
 
 
-def as_noted(run: Run) -> dict[str, Any]:
-    """Return what a run has noted of its deployment, {} where an older driver did not.
+def as_noted(run: Run, stage: str) -> dict[str, Any]:
+    """Return what a run has noted of a stage's result, {} where an older driver did not.
 
-    The store holds the last deployment of that fingerprint, which may be a later run's.
+    The store holds the last result of that fingerprint, which may be a later run's.
     """
-    noted = run.read_state().stages.get(stages.DEPLOY.name)
+    noted = run.read_state().stages.get(stage)
     try:
-        DeployMetrics.model_validate(noted.metrics if noted else {})
+        stages.BY_NAME[stage].metrics.model_validate(noted.metrics if noted else {})
     except ValidationError:
         return {}
     return noted.metrics if noted else {}
 
 
-def deployed_by(run: Run) -> tuple[str, str]:
-    """Return stage and fingerprint from which the chain of a run is followed.
+def end_of(run: Run) -> tuple[str, str]:
+    """Return stage and fingerprint from which the chain of a run is followed: its deployment, or
+    the evaluation of a candidate that was not deployed.
 
-    Raises `LineageBroken` for a run that has deployed nothing.
+    Raises `LineageBroken` for a run that has come to neither.
     """
-    noted = run.read_state().stages.get(stages.DEPLOY.name)
-    if noted is None or noted.state not in ("done", "reused"):
-        raise LineageBroken(
-            f"run {run.id} has deployed nothing",
-            why=noted.error.splitlines()[0] if noted and noted.error else "it did not come so far",
-            todo="Without a run, what is live is followed back.",
-        )
-    return stages.DEPLOY.name, noted.fingerprint
+    noted = run.read_state().stages
+    for stage in (stages.DEPLOY.name, stages.EVALUATE.name):
+        if stage in noted and noted[stage].state in ("done", "reused"):
+            return stage, noted[stage].fingerprint
+    errors = (each.error.splitlines()[0] for each in noted.values() if each.error)
+    raise LineageBroken(
+        f"run {run.id} has evaluated nothing",
+        why=next(errors, "it did not come so far"),
+        todo="Without a run, what is live is followed back.",
+    )
 
 
 # --- whether it holds ----------------------------------------------------------------------------
@@ -175,15 +178,18 @@ def check(
 ) -> Iterator[Link]:
     """Yield each link from what is served back to the rows, as soon as it is checked.
 
-    `noted` is what the run itself has noted of the deployment, if it is one run's chain
+    `noted` is what the run itself has noted of the result at its end, if it is one run's chain
     (`as_noted`). Everything on the disk is read: for a model of 14B some 60 GB.
     """
     made = chain(Store(workspace), *start)
     if noted and (result := made[0].result):
         own = result.model_copy(update={"metrics": {**noted}})
         made[0] = replace(made[0], result=own)
-    yield from _served(made[0], engine.models())
-    yield from _evaluated(workspace, made)
+    if made[0].stage == stages.DEPLOY.name:
+        yield from _served(made[0], engine.models())
+        yield from _evaluated(workspace, made)
+    else:
+        yield from _candidate(workspace, made[0])
     seen: set[str] = set()
     for each in made:
         yield _job(each)
@@ -248,6 +254,26 @@ def _evaluated(workspace: Path, made: list[Made]) -> Iterator[Link]:
     else:
         said = f"forced: {metrics.forced}" if metrics.forced else "the gate let it pass"
         yield Link("verdict", State.OK, asked, f"the very model was evaluated; {said}")
+
+
+def _candidate(workspace: Path, evaluate: Made) -> Iterator[Link]:
+    """Yield that nothing is served, and whether the verdict is about the run's candidate."""
+    yield Link("served", State.OK, "", "not deployed: what follows is of the candidate")
+    if evaluate.result is None:
+        return  # told with the job
+    metrics = EvaluateMetrics.model_validate(evaluate.result.metrics)
+    path = workspace / evaluate.result.outputs[stages.VERDICT.name].path
+    verdict = _json(path)
+    if verdict is None:
+        state = State.BROKEN if path.exists() else State.GONE
+        yield Link("verdict", state, "", "the verdict cannot be read")
+        return
+    digest = metrics.models.get("candidate", "")
+    if verdict.get("candidate") != digest:
+        yield Link("verdict", State.BROKEN, digest, "another model was evaluated than the run's")
+        return
+    said = "let it pass" if metrics.promote else "refused it"
+    yield Link("verdict", State.OK, digest, f"the very model was evaluated; the gate {said}")
 
 
 def _job(made: Made) -> Link:

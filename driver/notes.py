@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Interrupted, RetrainError, Unforeseen
+from contracts.os_errors import from_os_error
 from contracts.stages import DEPLOY
 from driver.docker_tls import in_effect
 from driver.store import Run, Served
@@ -104,6 +105,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
         named: RetrainError = Interrupted("stopped by a signal")
     elif isinstance(error, RetrainError):
         named = error
+    elif isinstance(error, OSError):
+        named = from_os_error(error)
     else:
         named = Unforeseen(f"unforeseen {type(error).__name__}", why=str(error)[:500])
     return {

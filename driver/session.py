@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError
+from contracts.os_errors import from_os_error
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, request, verification
@@ -172,7 +173,8 @@ class Session:
             )
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
-            told = "stopped by a signal" if stopped else str(error) or type(error).__name__
+            said = from_os_error(error) if isinstance(error, OSError) else error
+            told = "stopped by a signal" if stopped else str(said) or type(error).__name__
             if stage is stages.VERIFY and isinstance(error, RetrainError):
                 told = "\n".join([told, *self._not_verified(error)])
             self._note(stage, state="failed", error=told)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import InputMissing, RunUnreadable, without_userinfo
+from contracts.os_errors import name_disk
 from contracts.stage import Event, Job, Metrics, Result
 from driver.docker_tls import Tls
 
@@ -26,7 +27,7 @@ RUN_NAME = re.compile(r"2\d{7}-\d{6}(-\d+)?")
 """The same, and the number that older drivers have put behind it."""
 STATE_FILE = "run.json"
 IMAGE_FILE = "image.txt"
-"""Beside a job: the id of the image that its container was made of last."""
+"""Beside a job of an older driver: the id of the image that its container was made of last."""
 SETTINGS_FILE = "settings.json"
 _SMALL = 4_000_000
 """Bytes of an output up to which it is read whenever its result is looked at."""
@@ -115,11 +116,18 @@ class Store:
         has changed since."""
         return next(self.executions(stage), None)
 
-    def image(self, stage: str, fingerprint: str) -> str:
-        """Return the id of the image that a stage ran in, "" for a process and an older driver."""
-        path = self.folder / stage / fingerprint / IMAGE_FILE
+    def image(self, stage: str, fingerprint: str, result: Result | None) -> str:
+        """Return the id of the image that a result was made in, "" for a process.
+
+        An older driver has noted that of the last start, which counts unless it came later.
+        """
+        if result is None or result.image:
+            return result.image if result else ""
+        place = self.place(stage, fingerprint)
+        noted = place / IMAGE_FILE
         try:
-            return path.read_text(encoding="ascii").strip()
+            later = noted.stat().st_mtime_ns > (place / RESULT_FILE).stat().st_mtime_ns
+            return "" if later else noted.read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return ""
 
@@ -314,8 +322,12 @@ class Run:
             self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
         stamped = {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         stamped |= event.model_dump(exclude_none=True)
-        self._events.write(json.dumps(stamped, ensure_ascii=False) + "\n")
-        self._events.flush()
+        try:
+            self._events.write(json.dumps(stamped, ensure_ascii=False) + "\n")
+            self._events.flush()
+        except OSError as error:
+            name_disk(error, self.folder / "events.jsonl")
+            raise
 
     def write_state(self, state: dict[str, object]) -> None:
         """Publish what `status` shows: per stage its action, fingerprint, state and result."""

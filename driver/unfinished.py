@@ -1,6 +1,7 @@
 """What of a deployment has not come to its end, as far as the workspace says: for `driver models`.
 
-Nothing is changed and nobody is asked, so this tells of a driver that is at work, too.
+Nothing is changed, so this tells of a driver that is at work, too. Said is what the next start will
+do (`verification.settle`), which depends on what is live by now, and on who has accepted it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import FileUnusable
-from driver import locks, promotion, verification
+from driver import locks, promotion, served, verification
 from driver.window import Window
 
 
@@ -18,21 +19,26 @@ class Unfinished:
     """What waits for its end: of a run that was killed, or of one that is at work."""
 
     version: str = ""
-    """What is being verified, "" for nothing."""
+    """What waits for its verdict, "" for nothing, or where somebody has accepted it."""
     digest: str = ""
     """Of that version."""
     lines: tuple[str, ...] = ()
     """In words, with what ends it."""
 
 
-def unfinished(workspace: Path) -> Unfinished:
-    """Return what of the last deployment is not finished; a damaged record is told as such."""
+def unfinished(workspace: Path, live: str) -> Unfinished:
+    """Return what of the last deployment is not finished; a damaged record is told as such.
+
+    `live` is the digest of what the served name names, "" for nothing.
+    """
     at_work = locks.is_held(workspace)
     lines, record = [], None
     try:
         record = verification.read(workspace)
         if record:
-            lines.append(_of_verification(record, at_work=at_work))
+            accepted = served.is_accepted(workspace, record.alias, record.digest)
+            lines.append(_of_verification(record, live, accepted=accepted, at_work=at_work))
+            record = None if accepted else record
     except FileUnusable as error:
         lines.append(str(error))
     try:
@@ -49,7 +55,18 @@ def unfinished(workspace: Path) -> Unfinished:
     return Unfinished(record.version, record.digest, tuple(lines))
 
 
-def _of_verification(record: verification.Record, *, at_work: bool) -> str:
+def _of_verification(
+    record: verification.Record, live: str, *, accepted: bool, at_work: bool
+) -> str:
+    if accepted:
+        return (
+            f"The verification of {record.version} was cut off, but it had passed one before, or "
+            f"`driver rollback` has asked for it: {_ends('lets it stay', at_work=at_work)}."
+        )
+    if live and live != record.digest:
+        asks = "has the items that it was asked about analysed by what is live"
+        ends = _ends(asks if record.backend else "forgets that", at_work=at_work)
+        return f"{record.version} was not verified, and is not live any more: {ends}."
     if record.undo:
         ends = _ends("ends that", at_work=at_work)
         return f"{record.version} failed its verification, and is being taken back: {ends}."

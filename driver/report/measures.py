@@ -25,8 +25,7 @@ _FURTHER = {
     ".macro_f1": "mean of the F1 of each value, so that the rare ones count as much",
     ".exact": "share of rows with just the right values, none missed and none added",
     ".positive": "the same share, of those answers alone that are positive and so have long texts, "
-    "or should have been and are not valid; models are compared by it on the rows alone that both "
-    "call positive",
+    "or are not valid; models are compared by it on the rows alone that both call positive",
     ".kappa": "agreement beyond chance on a scale (Cohen, quadratic weights): 0 is chance, and far "
     "off counts more than near",
     ".brier": "mean squared error of the stated probability; an error, 0 is best",
@@ -43,7 +42,7 @@ def explained(names: Iterable[str], kinds: Mapping[str, str]) -> str:
     rows = [(name, text) for name in names if (text := _text(name, kinds))]
     if not rows:
         return ""
-    note = "<p>1 is best, but for errors. An answer that is not valid is wrong in every field.</p>"
+    note = "<p>1 is best, but for errors. An answer that is not valid counts as the worst.</p>"
     return folded("What the measures mean", note + table(("measure", "is"), rows))
 
 

@@ -17,7 +17,7 @@ import docker.errors
 import docker.types
 
 from contracts import files, test_set
-from contracts.entrypoint import RESULT_FILE
+from contracts.entrypoint import IMAGE_ID, RESULT_FILE
 from contracts.errors import GpuUnavailable, ImageStale, StageFailed
 from contracts.stage import Stage
 from driver.adapters.containers import connect
@@ -26,7 +26,6 @@ from driver.runners.follow import BROKEN, follow, is_running, open_anew
 from driver.runners.leftovers import StageContainers, put_away
 from driver.runners.outcome import Emit, Limits, Listener, failure
 from driver.runners.watchdog import Watchdog
-from driver.store import IMAGE_FILE
 
 _MOUNT = Path("/workspace")
 
@@ -186,10 +185,9 @@ class DockerRunner:
         service = self._services[image]
         inside = _MOUNT / job.resolve().relative_to(self._workspace)
         options = container_options(service, gpu=self._gpu, devices=self._devices)
-        options["environment"] |= environ
-        options["labels"] = self._containers.labels(stage, job.parent.name)
         image_id = self._image_id(image)
-        files.write_text(job.parent / IMAGE_FILE, image_id)
+        options["environment"] |= {**environ, IMAGE_ID: image_id}
+        options["labels"] = self._containers.labels(stage, job.parent.name)
         try:
             container = self._client.containers.create(image_id, [str(inside)], **options)
         except docker.errors.ImageNotFound as error:

@@ -74,6 +74,8 @@ class Cost:
     """None where no pace was measured."""
     at_most: bool
     """Whether the pace of whole answers was taken for added fields, too."""
+    is_first: bool = False
+    """Whether no teacher was asked yet: it is counted by items and reviews alone."""
 
     def text(self) -> str:
         """Return one line for people."""
@@ -95,7 +97,8 @@ class Cost:
             parts.append(f"{rows.labelled} {_rows(parts)} labelled ({why})")
         if rows.quarantined:
             parts.append(f"{rows.quarantined} stay in quarantine")
-        return f"label: {'; '.join([*parts, self._time()])}"
+        first = ["no teacher was asked yet"] if self.is_first else []
+        return f"label: {'; '.join([*first, *parts, self._time()])}"
 
     def _time(self) -> str:
         if not self.rows.completed and not self.rows.labelled:
@@ -112,7 +115,10 @@ def _rows(said: Sequence[str]) -> str:
 
 
 def of(session: Session) -> Cost | None:
-    """Return what labelling would ask now; None where there are no items or answers to count by."""
+    """Return what labelling would ask now.
+
+    None where there is nothing to count by, or it is not known whose answers count: `uncounted`.
+    """
     if session.store.latest(stages.SNAPSHOT.name) is None:
         return None
     if not (session.workspace / CACHE_FILE).is_file():
@@ -121,14 +127,41 @@ def of(session: Session) -> Cost | None:
         LabelCache(session.workspace / CACHE_FILE) as cache,
         preflight.connected_teachers(session) as servers,
     ):
-        teacher = remembered_teacher(servers, cache.teachers())
-        if teacher is None:
+        known = cache.teachers()
+        teacher = remembered_teacher(servers, known)
+        if teacher is None and known:
             return None
-        asker = Asker.of(teacher.tag, teacher.digest, session.settings.label)
+        # Nobody's answers are there to be found, under whatever name.
+        tag, digest = (teacher.tag, teacher.digest) if teacher else (servers[0].tag, "")
+        asker = Asker.of(tag, digest, session.settings.label)
         items, incomplete, reviewed = _items(session, cache)
         count = _Count(session, cache, asker, items)
         rows = replace(count.rows(incomplete), reviewed=reviewed)
-        return _priced(rows, tuple(sorted(count.fields)), session.workspace)
+        priced = _priced(rows, tuple(sorted(count.fields)), session.workspace)
+        return replace(priced, is_first=teacher is None)
+
+
+def uncounted(session: Session) -> str:
+    """Return why there is nothing to count by, with what labelling would begin with, in one line.
+
+    For where `of` returns None.
+    """
+    last = session.store.latest(stages.SNAPSHOT.name)
+    if last is None:
+        return "label: not counted: there is no snapshot of the items yet (`driver stage snapshot`)"
+    if (session.workspace / CACHE_FILE).is_file():
+        return (
+            "label: not counted: it is not known which model answers at these servers "
+            "(`driver label --preview 20` asks it)"
+        )
+    at = {name: session.workspace / each.path for name, each in last[1].outputs.items()}
+    items, reviewed = (
+        sum(1 for _ in files.read_jsonl(at[each.name])) for each in (stages.ITEMS, stages.REVIEWED)
+    )
+    return (
+        f"label: nothing was labelled yet: of the {items} items of the last snapshot {reviewed} "
+        "are reviewed, and the teacher is asked about the others as a whole"
+    )
 
 
 def announce(session: Session, plan: Sequence[Step]) -> None:

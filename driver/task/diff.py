@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from driver.session import Session
 
 _UNTOLD = "the label prompt does not say so: only who was asked for it alone is asked again"
-_UNCOUNTED = (
-    "label: rows are counted once there is a snapshot and the teacher was asked something "
-    "(`driver label --preview 20` does)"
-)
 _ANEW = "no answer of before can stand: every row is labelled anew"
 _SAME = "what labels rest on is the same"
 
@@ -47,7 +43,7 @@ def show(session: Session, since: str, *, as_json: bool) -> int:
         print(f"  {what}: {effect}")
     for each in edit.own:
         print(_own(each))
-    print(price.text() if price else _UNCOUNTED)
+    print(price.text() if price else cost.uncounted(session))
     print(f"train: {training}")
     return 0
 

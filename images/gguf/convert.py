@@ -210,7 +210,7 @@ def _checked_header(source: Source, outtype: str, path: Path) -> Header:
         names = by_name(model_shards(source.folder))
         _check_tensors(header, sum(not is_recomputed(name) for name in names))
     _check_types(header, outtype)
-    check_metadata(header, source.trained)
+    check_metadata(header, source.trained, source.row)
     check_vocabulary(header, source.folder, source.trained)
     return header
 

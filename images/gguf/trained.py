@@ -14,13 +14,15 @@ from typing import Any
 from contracts import files
 from contracts.errors import SentinelTripped
 from contracts.gguf_header import GgufInvalid, Header, read_header
-from contracts.reference import Trained
+from contracts.reference import ProbeRow, Trained
 
 _TOKENS, _TYPES, _MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
 VOCABULARY = (_TOKENS, _TYPES, _MERGES)
 """The arrays of a header that `check_vocabulary` looks at."""
 
 _NORMAL, _BYTE = 1, 6  # enum llama_token_type in llama.h: never made from their own text as such
+_SHOWN, _SHOWN_TOKENS = 40, 5
+"""How much of a row is shown, in characters and in tokens."""
 CONVERT_ANEW = "Convert with the pinned llama.cpp, from the model that was trained; see doctor."
 
 
@@ -34,10 +36,11 @@ def read_back(path: Path, arrays: Collection[str] = ()) -> Header:
         ) from error
 
 
-def check_metadata(header: Header, trained: Trained) -> None:
-    """Raise `SentinelTripped` where context, end of turn or template are not those of the training.
+def check_metadata(header: Header, trained: Trained, row: ProbeRow | None = None) -> None:
+    """Raise `SentinelTripped` where context, end of turn or template are not those of the training,
+    or an engine would add a token, which is shown on a trained `row`.
 
-    Only what the record of the training has is compared.
+    Only what the record of the training has is compared. `header` has the array of tokens.
     """
     architecture = header.values.get("general.architecture")
     expected: dict[str, Any] = {f"{architecture}.context_length": trained.context_length}
@@ -54,8 +57,9 @@ def check_metadata(header: Header, trained: Trained) -> None:
     if header.values.get("tokenizer.ggml.add_bos_token") is True:
         raise SentinelTripped(
             "sentinel gguf_metadata: an engine would put a token in front of every prompt",
-            why="tokenizer.ggml.add_bos_token is true; training rows have no such token",
-            todo=CONVERT_ANEW,
+            why=f"tokenizer.ggml.add_bos_token is true{_in_front(header, row)}",
+            todo="Training rows have no such token: train a copy of the base model with "
+            '"add_bos_token": false in its tokenizer_config.json.',
         )
     template = header.values.get("tokenizer.chat_template", "")
     if trained.chat_template and files.digest_text(str(template)) != trained.chat_template:
@@ -64,6 +68,20 @@ def check_metadata(header: Header, trained: Trained) -> None:
             why=f"it begins with {str(template)[:60]!r}" if template else "there is none",
             todo=CONVERT_ANEW,
         )
+
+
+def _in_front(header: Header, row: ProbeRow | None) -> str:
+    """Show how a row would be read with the header's BOS token: text and token ids."""
+    bos = header.values.get("tokenizer.ggml.bos_token_id")
+    if row is None or not isinstance(bos, int):
+        return "; training rows have no such token"
+    tokens = header.arrays[_TOKENS]
+    added = str(tokens[bos]) if bos < len(tokens) else ""
+    ids, text = list(row.tokens[:_SHOWN_TOKENS]), row.prompt[:_SHOWN]
+    return (
+        f": row {row.id} differs from token 0, character 0: trained {ids} ({text!r}), served "
+        f"{[bos, *ids]} ({added + text!r})"
+    )
 
 
 def check_vocabulary(header: Header, folder: Path, trained: Trained) -> None:

@@ -68,7 +68,8 @@ def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
     p_worse = 1.0  # of no texts at all
     if of and of_other:
         p_worse = float(hypergeom.cdf(kept, of + of_other, kept + other_kept, of))
-    return replace(_of_texts(ours, other, rows), rows=both, p_worse=p_worse)
+    found = _of_texts(ours, other, rows)
+    return replace(found, rows=both, p_worse=p_worse, texts=min(of, of_other))
 
 
 def _of_texts(ours: Measure, other: Measure, rows: int) -> Difference:
@@ -200,7 +201,8 @@ def _worse(found: Difference, whose: str, params: EvaluateParams) -> str:
 def _not_compared(rule: str, found: Difference, whose: str) -> Finding:
     told = (
         f"{found.name} is not compared with {whose}: {_both(found)}, fewer than {found.fewest}; "
-        "over all positive answers of each it is not significantly worse"
+        "over all positive answers of each it is not significantly worse, "
+        f"which rests on no more than {found.texts} texts of one of them"
     )
     return Finding(rule, True, told, asked=False)
 

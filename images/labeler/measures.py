@@ -4,10 +4,10 @@ A resampling of the rows then costs one matrix product, so that ten thousand of 
 measure and every model, take seconds (images/labeler/resampling.py).
 
 Names: `valid` is the share of valid answers, `rules` that of answers which also break no label
-rule, `rules.positive` the latter among those that are positive by the task, or should have been and
-are not valid: their texts are the long ones. A field's own name is its main measure,
-`FIELD.precision` and the like its further ones. An answer that is not valid counts as wrong in
-every field: it misses all that was expected, and where nothing was it is one value too many.
+rule, `rules.positive` the latter among those that are positive by the task, or not valid: their
+texts are the long ones. A field's own name is its main measure, `FIELD.precision` and the like its
+further ones. An answer that is not valid counts in each as the worst that could be given to its
+row: none that can be read is ever rated below one that cannot.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from annotated_types import MaxLen
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -78,6 +79,7 @@ def measures(task: Task, rows: Sequence[Judged]) -> dict[str, Measure]:
             [getattr(row.expected, name) for row in rows],
             [None if row.answer is None else getattr(row.answer, name) for row in rows],
             np.array([row.answer is not None for row in rows], dtype=bool),
+            _most(task.output.model_fields[name].metadata),
         )
         for suffix, measure in _BY_KIND[kind](values).items():
             found[f"{name}{suffix}"] = measure
@@ -105,13 +107,15 @@ def agreement(task: Task, pairs: Sequence[tuple[BaseModel, BaseModel]]) -> dict[
 class _Field:
     """The values of one field; `valid` says of which rows the answer counts.
 
-    `choices` are all values it can have: every model's sums then have the same places.
+    `choices` are all values it can have, of which `most` may be chosen: every model's sums then
+    have the same places.
     """
 
     choices: list[Any]
     expected: list[Any]
     answered: list[Any]
     valid: NDArray[np.bool_]
+    most: float
     pairs: list[tuple[Any, Any, bool]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,22 +126,22 @@ class _Field:
         return _share([ok and e == a for e, a, ok in self.pairs])
 
     def detected(self, one: Any) -> Floats:
-        """Return hits, expected and detected [n, 3] of one value; none in an invalid answer."""
-        return _counts(
-            [_hits({e} & {one}, {a} & {one} if ok else set()) for e, a, ok in self.pairs]
-        )
+        """Return hits, expected and detected [n, 3] of one value, which is what an invalid answer
+        says wherever it is wrong."""
+        found = [(e, a == one if ok else e != one) for e, a, ok in self.pairs]
+        return _counts([_hits({e} & {one}, {one} if is_ else set()) for e, is_ in found])
 
 
 def _flag(values: _Field) -> dict[str, Measure]:
     """Accuracy, and the detection of true; an invalid answer says the opposite of the label."""
-    told = [_hits({e} & {True}, {a if ok else not e} & {True}) for e, a, ok in values.pairs]
-    return {"": values.right(), **_detection(_counts(told))}
+    return {"": values.right(), **_detection(values.detected(True))}
 
 
 def _choice(values: _Field) -> dict[str, Measure]:
     """Accuracy, and the mean F1 of all classes that were expected or answered; none is a class.
 
-    Every row expects a class, so an invalid answer always misses one.
+    An invalid answer misses its class, and is one of every other: which a wrong one would cost most
+    depends on all the rest.
     """
     return {
         "": values.right(),
@@ -148,16 +152,17 @@ def _choice(values: _Field) -> dict[str, Measure]:
 def _choices(values: _Field) -> dict[str, Measure]:
     """Micro F1 over all chosen values, macro F1 over them, share of rows with all right.
 
-    An invalid answer where nothing was to be chosen counts as one wrong value, of no class.
+    An invalid answer chooses all that is wrong: for the micro F1 as much as may be chosen.
     """
-    sets = [(set(e), set(a) if ok else set()) for e, a, ok in values.pairs]
-    stray = np.array([not ok and not e for e, _, ok in values.pairs], dtype=np.float64)
-    each = [_counts([_hits(e & {one}, a & {one}) for e, a in sets]) for one in values.choices]
+    every = set(values.choices)
+    sets = [(set(e), set(a) if ok else every - set(e)) for e, a, ok in values.pairs]
     together = _counts([_hits(e, a) for e, a in sets])
-    together[:, 2] += stray
+    together[~values.valid, 2] = np.minimum(together[~values.valid, 2], values.most)
     return {
         "": _detection(together)[".f1"],
-        ".macro_f1": _macro_f1(each, stray),
+        ".macro_f1": _macro_f1(
+            [_counts([_hits(e & {one}, a & {one}) for e, a in sets]) for one in values.choices]
+        ),
         ".exact": _share([ok and set(e) == set(a) for e, a, ok in values.pairs]),
     }
 
@@ -176,6 +181,11 @@ def _closeness(expected: float | None, answer: float | None, ok: bool) -> float:
 def _presence(values: _Field) -> dict[str, Measure]:
     """Share of rows in which the text, or list, is there or not as expected."""
     return {"": _share([ok and bool(e) == bool(a) for e, a, ok in values.pairs])}
+
+
+def _most(metadata: Sequence[Any]) -> float:
+    """Return how many values a list may hold, by its field's metadata."""
+    return min((each.max_length for each in metadata if isinstance(each, MaxLen)), default=np.inf)
 
 
 _BY_KIND: Mapping[Kind, Callable[[_Field], dict[str, Measure]]] = {
@@ -213,11 +223,11 @@ def _share(flags: Sequence[bool]) -> Measure:
 def _rules_of_positive(task: Task, rows: Sequence[Judged]) -> Measure:
     """Share of the positive answers that break no label rule; 1 where there are none.
 
-    An invalid answer to a row that is positive has no text that keeps them: it counts as broken.
+    An invalid answer has no text that keeps them: it counts as a positive one that breaks them.
     Most articles are irrelevant, and an answer that says so has hardly a text to break a rule with:
     over all rows a model that breaks one in every text can still reach 0.6.
     """
-    positive = [task.positive(row.expected if row.answer is None else row.answer) for row in rows]
+    positive = [row.answer is None or task.positive(row.answer) for row in rows]
     kept = [row.answer is not None and not row.broken for row in rows]
     counts = [(of and ok, of) for of, ok in zip(positive, kept, strict=True)]
     return Measure(_counts(counts, 2), lambda s: _ratio(s[..., 0], s[..., 1], 1.0))
@@ -245,33 +255,29 @@ def _detection(counts: Floats) -> dict[str, Measure]:
     }
 
 
-def _macro_f1(classes: Sequence[Floats], stray: Floats | None = None) -> Measure:
+def _macro_f1(classes: Sequence[Floats]) -> Measure:
     """Mean F1 of classes; `classes` holds hits, expected, detected [n, 3] of each.
 
-    A class that a resampling has neither expected nor detected is left out of its mean. `stray` [n]
-    counts wrong values of no class: all seen have an equal part of them among what was detected.
-    Nothing expected and nothing detected is right: 1, as in a detection.
+    A class that a resampling has neither expected nor detected is left out of its mean. Nothing
+    expected and nothing detected is right: 1, as in a detection.
     """
-    rows = len(classes[0])
-    stray = np.zeros(rows) if stray is None else stray
-    counts = np.concatenate([*classes, stray.reshape(rows, 1)], axis=1)
 
     def value(sums: Floats) -> Floats:
-        each = sums[..., :-1].reshape(*sums.shape[:-1], -1, 3)
+        each = sums.reshape(*sums.shape[:-1], -1, 3)
         seen = (each[..., 1] + each[..., 2]) > 0
-        of = seen.sum(axis=-1).astype(np.float64)
-        part = _ratio(sums[..., -1], of, 0.0)[..., None]
-        f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2] + part), 0.0)
-        return np.where(of > 0, _ratio(f1.sum(axis=-1), of, 0.0), sums[..., -1] == 0)
+        f1 = np.where(seen, _f1(each[..., 0], each[..., 1], each[..., 2]), 0.0)
+        return _ratio(f1.sum(axis=-1), seen.sum(axis=-1).astype(np.float64), 1.0)
 
-    return Measure(counts, value)
+    return Measure(np.concatenate(classes, axis=1), value)
 
 
 def _kappa(values: _Field, order: Sequence[Any]) -> Measure:
     """Cohen's kappa with quadratic weights (Cohen 1968, Psychological Bulletin 70:213).
 
-    1 - Σ w O / Σ w E with w = (i - j)² / (K - 1)². An invalid answer is a class of its own, as far
-    as can be from every other. Chance alone gives 0; where nothing varies, 1 if all is right.
+    1 - Σ w O / Σ w E with w = (i - j)² / (K - 1)². Chance alone gives 0; where nothing varies, 1 if
+    all is right. An invalid answer is as far off as one to its row can be, and chance is held to
+    come nearer than by any class that is not right everywhere; -1, the least that answers can reach
+    (Lin 1989, Biometrics 45:255: it is a concordance), is the least here too.
     """
     size = len(order)
     place = {one: index for index, one in enumerate(order)}
@@ -279,14 +285,17 @@ def _kappa(values: _Field, order: Sequence[Any]) -> Measure:
     for row, (expected, answer, ok) in enumerate(values.pairs):
         told[row, place[expected], place[answer] if ok else size] = 1
     apart = np.subtract.outer(np.arange(size), np.arange(size)) ** 2 / max(1, (size - 1) ** 2)
-    weights = np.hstack([apart, np.ones((size, 1))])
+    weights = np.hstack([apart, apart.max(axis=1, keepdims=True)])
 
     def value(sums: Floats) -> Floats:
         table = sums.reshape(*sums.shape[:-1], size, size + 1)
-        total = table.sum(axis=(-2, -1))
-        by_chance = np.einsum("...i,...j,ij->...", table.sum(axis=-1), table.sum(axis=-2), weights)
+        total, answered = table.sum(axis=(-2, -1)), table.sum(axis=-2)
+        chance = table.sum(axis=-1) @ apart  # of each class, as an answer to all rows
+        nearest = np.where(chance > 0, chance, np.inf).min(axis=-1, keepdims=True)
+        chance = np.concatenate([chance, np.where(np.isinf(nearest), 0.0, nearest)], axis=-1)
+        by_chance = (answered * chance).sum(axis=-1)
         seen = (table * weights).sum(axis=(-2, -1))
-        kappa = 1 - _ratio(seen * total, by_chance, 1.0)
+        kappa = np.maximum(-1.0, 1 - _ratio(seen * total, by_chance, 1.0))
         return np.where(by_chance > 0, kappa, np.where(seen > 0, 0.0, 1.0))
 
     return Measure(told.reshape(len(values.pairs), size * (size + 1)), value)
@@ -296,26 +305,27 @@ def _calibration(stated: str, truth: str, rows: Sequence[Judged]) -> dict[str, M
     """How far a stated probability can be believed: Brier score and expected calibration error.
 
     Brier (1950): the mean of (p - y)². ECE (Naeini et al. 2015): Σ |Σ y - Σ p| over equal bins of
-    p, divided by n. Both are errors, 0 is best. An invalid answer counts 1 to Brier, and nothing to
-    the ECE, which is about what was stated.
+    p, divided by n. Both are errors, 0 is best. An invalid answer counts 1 to both; its gap is in a
+    bin of its own, where no other makes up for it.
     """
-    brier, bins = [], np.zeros((len(rows), CALIBRATION_BINS, 3))
+    brier, bins = [], np.zeros((len(rows), CALIBRATION_BINS + 1, 3))
     for index, row in enumerate(rows):
         if row.answer is None:
             brier.append(1.0)
+            bins[index, CALIBRATION_BINS] = (1, 1, 0)
             continue
         p, y = float(getattr(row.answer, stated)), float(getattr(row.expected, truth))
         brier.append((p - y) ** 2)
         bins[index, min(CALIBRATION_BINS - 1, int(p * CALIBRATION_BINS))] = (1, p, y)
 
     def ece(sums: Floats) -> Floats:
-        each = sums.reshape(*sums.shape[:-1], CALIBRATION_BINS, 3)
+        each = sums.reshape(*sums.shape[:-1], CALIBRATION_BINS + 1, 3)
         gap = np.abs(each[..., 1] - each[..., 2]).sum(axis=-1)
         return _ratio(gap, each[..., 0].sum(axis=-1), 0.0)
 
     return {
         f"{stated}.brier": _mean(brier, higher_is_better=False),
         f"{stated}.ece": Measure(
-            bins.reshape(len(rows), CALIBRATION_BINS * 3), ece, higher_is_better=False
+            bins.reshape(len(rows), (CALIBRATION_BINS + 1) * 3), ece, higher_is_better=False
         ),
     }

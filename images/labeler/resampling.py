@@ -51,6 +51,8 @@ class Difference:
     """On how many rows both have what is compared."""
     fewest: int = 0
     """On how many they need it; 0 for a measure that every row has."""
+    texts: int = 0
+    """Positive answers of the one that has fewer, where `rows` are too few."""
 
     @property
     def compared(self) -> bool:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from contracts import files
-from contracts.entrypoint import Emit, StageContext, full_disk_named, print_event, tell
+from contracts.entrypoint import Emit, StageContext, disk_named, print_event, tell
 from contracts.params import TrainParams
 from contracts.stage import Event, Job
 from contracts.stages import TRAIN
@@ -44,7 +44,7 @@ def _train(place: Path, port: int, world: World, emit: Emit) -> None:
     context = StageContext(
         TRAIN, job, params, folder.parents[2], folder, emit if world.rank == 0 else _silent
     )
-    with full_disk_named(folder), world.joined(params.device, port):
+    with disk_named(folder), world.joined(params.device, port):
         metrics = train.work(context)
     if world.rank == 0:
         files.write_json(place.with_name(METRICS_FILE), metrics.model_dump(mode="json"))

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,16 +24,20 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from contracts import files
-from contracts.entrypoint import full_disk_named
-from contracts.errors import DiskFull, WorkspaceBusy
-from contracts.stages import MERGE
+from contracts.answer_cache import AnswerCache
+from contracts.entrypoint import StageContext, disk_named, execute
+from contracts.errors import DiskFull, FileUnusable, RetrainError, WorkspaceBusy
+from contracts.os_errors import from_os_error
+from contracts.params import EvaluateMetrics, EvaluateParams
+from contracts.stages import EVALUATE, MERGE, VERDICT
 from driver import locks
 from driver.settings import BackendSettings
-from driver.store import Run
+from driver.store import Run, Store
 from driver.window import Window
 from driver.window_record import RECORD_FILE
 from images.merger import merge
 from tests.faults.tally import Tally
+from tests.jobs import job_of
 from tests.unit.lora_models import make_adapter, make_base
 from tests.unit.model_stages import folder_of
 from tests.unit.model_stages import run as run_stage
@@ -59,6 +64,10 @@ class SmallDisk:
         if free:
             ballast_file = self.folder / "ballast"
             os.truncate(ballast_file, ballast_file.stat().st_size - free)
+
+    def close(self) -> None:
+        """Let nothing be written any more, as a kernel does after an error of the device."""
+        _call("mount", "-o", "remount,ro", str(self.folder))
 
     def empty(self) -> None:
         """Give the space back."""
@@ -141,14 +150,54 @@ def test_a_full_disk_has_its_name_whatever_library_writes(
     disk.fill(free)
     with (
         pytest.raises(DiskFull, match="the disk is full"),
-        full_disk_named(disk.folder),
+        disk_named(disk.folder),
     ):
         save(disk.folder / "checkpoint")
 
 
 def test_an_error_on_a_disk_with_room_keeps_its_name(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="another"), full_disk_named(tmp_path):
+    with pytest.raises(RuntimeError, match="another"), disk_named(tmp_path):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+@pytest.mark.parametrize("write", ["a file", "rows", "answers", "the result"])
+def test_a_stage_says_path_cause_and_way_out_whatever_it_writes(
+    disk: SmallDisk, state: str, write: str
+) -> None:
+    """As a container, or the driver, tells it: evaluate keeps answers, reprocess appends rows."""
+    root = disk.folder / "workspace"
+    folder = Store(root).prepare(job_of(EVALUATE, fingerprint="f")).parent
+    files.make_folder(folder / "work" / "out")
+    with AnswerCache(root / "cache" / "answers.sqlite"):
+        pass
+    (folder / "work" / "outcomes.jsonl").touch()
+    for artifact in EVALUATE.outputs:
+        (folder / "work" / "out" / artifact.filename).write_text("{}", encoding="utf-8")
+
+    def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
+        if state == "full":
+            disk.fill()
+        else:
+            disk.close()
+        if write == "a file":
+            files.write_json(context.output(VERDICT), {"promote": True})
+        elif write == "answers":
+            with AnswerCache(root / "cache" / "answers.sqlite") as cache:
+                cache.put("key", {"text": "long" * 10_000})
+        elif write == "rows":
+            with (folder / "work" / "outcomes.jsonl").open("a", encoding="utf-8") as outcomes:
+                outcomes.write("row" * 10_000)
+        return EvaluateMetrics(rows=1, valid=1, promote=True, scores={})
+
+    with pytest.raises((OSError, RetrainError)) as caught:
+        execute(EVALUATE, job_of(EVALUATE, fingerprint="f"), root, folder, work, lambda _: None)
+    error = from_os_error(caught.value) if isinstance(caught.value, OSError) else caught.value
+    assert isinstance(error, DiskFull if state == "full" else FileUnusable)
+    assert str(root) in error.what + error.why
+    cause = "full" if state == "full" else "read-?only"
+    assert re.search(f"{cause}|No space left", error.what + error.why, re.IGNORECASE)
+    assert "workspace=PATH" in error.todo
 
 
 def test_a_merge_by_peft_says_it_and_goes_on_once_there_is_space(

@@ -16,7 +16,7 @@ import pytest
 from contracts import reference
 from contracts.errors import SentinelTripped
 from contracts.gguf_header import Q8_0, read_header
-from contracts.reference import Position
+from contracts.reference import Position, ProbeRow
 from contracts.stages import EVALUATE
 from images.gguf.convert import _checked_header
 from images.gguf.source import Source
@@ -212,7 +212,14 @@ def test_a_token_in_front_of_every_prompt_is_found() -> None:
         "general.architecture": "qwen3",
         "qwen3.context_length": 40_960,
         "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.bos_token_id": 3,
     }
-    header: Any = SimpleNamespace(values=values)
-    with pytest.raises(SentinelTripped, match="in front of every prompt"):
-        check_metadata(header, empty().trained)
+    arrays = {"tokenizer.ggml.tokens": ["a", "b", "c", "<s>"]}
+    header: Any = SimpleNamespace(values=values, arrays=arrays)
+    row = ProbeRow(id="7", prompt="abc", prompt_tokens=3, tokens=(0, 1, 2), positions=())
+    with pytest.raises(SentinelTripped, match="in front of every prompt") as caught:
+        check_metadata(header, empty().trained, row)
+    first = (
+        "row 7 differs from token 0, character 0: trained [0, 1, 2] ('abc'), served [3, 0, 1, 2]"
+    )
+    assert f"{first} ('<s>abc')" in caught.value.why

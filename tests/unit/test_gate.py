@@ -255,6 +255,8 @@ def test_on_few_rows_that_both_call_positive_the_texts_are_not_compared(shared: 
         (told,) = [each for each in said if not each.asked]
         assert told.passed
         assert told.text.startswith(f"rules.positive is not compared with {whose}: {rows}; ")
+        texts_of_other = 20 + shared
+        assert told.text.endswith(f"rests on no more than {texts_of_other} texts of one of them")
 
 
 def test_texts_much_worse_are_refused_though_they_are_on_other_rows() -> None:

@@ -32,7 +32,7 @@ def run(finished_run: FinishedRun, tmp_path: Path) -> FinishedRun:
 
 
 def links(run: FinishedRun) -> list[Link]:
-    return list(lineage.check(run.workspace, run.engine, lineage.deployed_by(run.run)))
+    return list(lineage.check(run.workspace, run.engine, lineage.end_of(run.run)))
 
 
 def failed(run: FinishedRun) -> dict[str, tuple[State, str]]:
@@ -72,7 +72,7 @@ def test_every_link_from_the_served_model_to_the_rows_holds(run: FinishedRun) ->
 
 def test_without_a_run_what_is_live_is_followed(run: FinishedRun) -> None:
     start = lineage.live(run.workspace, run.engine, "liga-relevance")
-    assert start == lineage.deployed_by(run.run)
+    assert start == lineage.end_of(run.run)
     with pytest.raises(LineageBroken, match="comes from no deployment") as caught:
         lineage.live(run.workspace, run.engine, "other")
     assert caught.value.exit_code == 39
@@ -86,20 +86,25 @@ def test_a_run_is_followed_from_what_it_deployed_itself(run: FinishedRun) -> Non
         result["metrics"] |= {"tag": "liga-relevance:20990101-000000", "digest": "ff" * 32}
 
     edit(place(run, "deploy/*/result.json"), later)
-    found = list(
-        lineage.check(
-            run.workspace, run.engine, lineage.deployed_by(run.run), lineage.as_noted(run.run)
-        )
-    )
+    start = lineage.end_of(run.run)
+    noted = lineage.as_noted(run.run, start[0])
+    found = list(lineage.check(run.workspace, run.engine, start, noted))
     assert {link.state for link in found} == {State.OK}
     assert found[0].text == f"{own}, live"
     assert run.engine.tags == tags
 
 
-def test_a_refused_run_has_nothing_to_follow(refused_run: FinishedRun) -> None:
-    with pytest.raises(LineageBroken, match="has deployed nothing") as caught:
-        lineage.deployed_by(refused_run.run)
-    assert "not good enough" in caught.value.why
+def test_a_refused_run_is_followed_from_its_candidate(
+    refused_run: FinishedRun, tmp_path: Path
+) -> None:
+    found = links(refused_run)
+    assert {link.state for link in found} == {State.OK}
+    served, verdict = found[:2]
+    assert served.text == "not deployed: what follows is of the candidate"
+    assert verdict.text == "the very model was evaluated; the gate refused it"
+    assert {"gguf: model.gguf", "rows"} <= {link.name for link in found}
+    with pytest.raises(LineageBroken, match="has evaluated nothing"):
+        lineage.end_of(Run.create(tmp_path))
 
 
 def test_a_changed_row_is_found_by_digest_and_by_content(run: FinishedRun) -> None:

@@ -33,32 +33,34 @@ ROWS = [
 def test_values_of_hand_counted_answers() -> None:
     found = values(ROWS)
     assert (found["valid"], found["rules"]) == (0.75, 0.5)
-    assert found["rules.positive"] == 1.0, "of rows 1 and 3; row 2 is not answered as positive"
+    # Rows 1, 3 and the invalid one; row 2 is not answered as positive.
+    assert found["rules.positive"] == pytest.approx(2 / 3)
     # Detected: rows 1 and 3, and wrongly the invalid one; expected: rows 1 and 2.
     assert found["flag"] == 0.25
     assert found["flag.precision"] == pytest.approx(1 / 3)
     assert (found["flag.recall"], found["flag.f1"]) == (0.5, 0.4)
     assert found["colour"] == 0.5
-    # red: 1 hit of 3 expected, 1 answered; blue: 0 of 1 answered; none: 1 of 1.
-    assert found["colour.macro_f1"] == pytest.approx((0.5 + 0 + 1) / 3)
-    # 2 hits of 3 expected and 3 answered values; red 2 of 3 and 2, blue 0 of 1 answered.
-    assert found["colours"] == pytest.approx(2 / 3)
+    # The invalid answer is both that are wrong. red: 1 hit of 3 expected, 1 answered; blue: 0 of 2
+    # answered; none: 1 of 1 expected, 2 answered.
+    assert found["colour.macro_f1"] == pytest.approx((0.5 + 0 + 2 / 3) / 3)
+    # 2 hits of 3 expected and 4 answered values; red 2 of 3 and 2, blue 0 of 2 answered.
+    assert found["colours"] == pytest.approx(4 / 7)
     assert found["colours.macro_f1"] == pytest.approx((0.8 + 0) / 2)
     assert found["colours.exact"] == 0.5
     assert found["share"] == pytest.approx(1 - (0 + 0.25 + 0 + 1) / 4)
     assert found["note"] == 0.5
     assert found["words"] == 0.75
     assert found["share.brier"] == pytest.approx((0.25 + 0.5625 + 0.25 + 1) / 4)
-    # Bins: 0.5 (stated 1.0, true 1 of 2) and 0.25 (stated 0.25, true 1).
-    assert found["share.ece"] == pytest.approx((0.0 + 0.75) / 3)
+    # Bins: 0.5 (stated 1.0, true 1 of 2), 0.25 (stated 0.25, true 1), and the invalid one's.
+    assert found["share.ece"] == pytest.approx((0.0 + 0.75 + 1) / 4)
 
 
 def test_all_right_is_best_and_all_invalid_is_worst() -> None:
     best = values([Judged(made(share=1.0), made(share=1.0))] * 3)
     assert {name: v for name, v in best.items() if v != 1.0} == {"share.brier": 0, "share.ece": 0}
     worst = values([Judged(made(), None)] * 3)
-    assert {name: v for name, v in worst.items() if v != 0.0} == {"share.brier": 1.0}
-    assert worst["size.kappa"] == 0.0
+    apart = {name: v for name, v in worst.items() if v != 0.0}
+    assert apart == {"share.brier": 1.0, "share.ece": 1.0, "size.kappa": -1.0}
 
 
 def test_nothing_expected_and_nothing_found_is_right_in_every_measure_of_finding() -> None:
@@ -76,9 +78,11 @@ def test_invalid_answers_where_nothing_was_expected_cost_every_field() -> None:
     assert found["flag.recall"] == 1.0
     assert found["flag.precision"] == pytest.approx(46 / 150)
     # 46 hits of 46 expected; 104 wrong ones beside them: 2 · 46 / (46 + 46 + 104).
-    for name in ("flag.f1", "colours", "colours.macro_f1"):
-        assert found[name] == pytest.approx(92 / 196), name
-    assert found["rules.positive"] == 1.0, "these rows are to have no text"
+    assert found["flag.f1"] == pytest.approx(92 / 196)
+    # Of the colours 104 of each: red has hits, blue has none.
+    assert found["colours"] == pytest.approx(92 / 300)
+    assert found["colours.macro_f1"] == pytest.approx((92 / 196 + 0) / 2)
+    assert found["rules.positive"] == pytest.approx(46 / 150)
     assert values([Judged(nothing, None)])["colours.macro_f1"] == 0.0
 
 

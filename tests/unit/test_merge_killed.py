@@ -217,7 +217,7 @@ def test_the_digests_taken_while_writing_are_those_of_the_files(
 def test_a_full_disk_comes_up_from_the_thread_that_writes(
     tmp_path: Path, models: tuple[Path, Path]
 ) -> None:
-    from contracts.errors import from_os_error
+    from contracts.os_errors import from_os_error
 
     base, _ = models
     name = min(model_shards(base))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts import files
+from contracts.params import DeployMetrics
 from driver import promotion, unfinished, verification, versions
 from driver.report import models
 from driver.window_record import RECORD_FILE
@@ -65,17 +66,7 @@ def test_what_a_kill_has_left_unfinished_is_said(
     older = released(tmp_path, engine, RUNS[0])
     newer = released(tmp_path, engine, RUNS[1], content=RUNS[0])
     assert older.digest == newer.digest
-    record = verification.Record(
-        alias=newer.alias,
-        version=newer.tag,
-        digest=newer.digest,
-        previous="",
-        backend="",
-        canaries="",
-        timeout_s=1,
-        engine=promotion.environment(engine),
-    )
-    files.write_json(tmp_path / verification.RECORD, record.model_dump())
+    _cut_off(tmp_path, engine, newer)
     (tmp_path / RECORD_FILE).write_text("{}")
     switch = promotion.Switch(alias=newer.alias, version=newer.tag, previous="", engine={})
     files.write_json(tmp_path / promotion.RECORD, switch.model_dump())
@@ -83,7 +74,7 @@ def test_what_a_kill_has_left_unfinished_is_said(
         versions.versions(tmp_path, engine, "news"),
         "news",
         live(engine),
-        unfinished.unfinished(tmp_path),
+        unfinished.unfinished(tmp_path, live(engine)),
     )
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("GB  live, not verified")
@@ -95,3 +86,43 @@ def test_what_a_kill_has_left_unfinished_is_said(
     )
     assert switches.startswith(f"! news:latest is being switched to {newer.tag}: the next run, or ")
     assert "`driver recover` brings it back" in stopped
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("", "{} was not verified, and is not live any more: the next run, or"),
+        (RUNS[1], "The verification of {} was cut off, but it had passed one before, or"),
+    ],
+)
+def test_after_a_rollback_is_said_what_the_next_start_will_do(
+    tmp_path: Path, engine: Engine, wanted: str, said: str
+) -> None:
+    """Nothing takes back what is not live any more, or what somebody has asked for."""
+    older, newer = (released(tmp_path, engine, run) for run in RUNS[:2])
+    _cut_off(tmp_path, engine, newer)
+    versions.roll_back(tmp_path, engine, "news", wanted)
+    found = unfinished.unfinished(tmp_path, live(engine))
+    (line,) = found.lines
+    assert line.startswith(said.format(newer.tag))
+    assert found.version == ("" if wanted else newer.tag)
+    told: list[str] = []
+    verification.settle(tmp_path, told.append, unfinished=True)
+    assert live(engine) == (newer if wanted else older).digest
+    assert verification.read(tmp_path) is None
+    assert ("NOT ROLLED BACK" in " ".join(told)) == bool(wanted)
+
+
+def _cut_off(root: Path, engine: Engine, deployed: DeployMetrics) -> None:
+    """Leave the record of a verification that has not come to its end."""
+    record = verification.Record(
+        alias=deployed.alias,
+        version=deployed.tag,
+        digest=deployed.digest,
+        previous="",
+        backend="",
+        canaries="",
+        timeout_s=1,
+        engine=promotion.environment(engine),
+    )
+    files.write_json(root / verification.RECORD, record.model_dump())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from contracts import files
-from contracts.entrypoint import StageContext, execute, main
+from contracts.entrypoint import IMAGE_ID, StageContext, execute, main
 from contracts.errors import (
     BaseModelMissing,
     ImageStale,
@@ -301,3 +301,16 @@ def test_a_file_system_without_owners_takes_a_private_file(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     files.write_json(tmp_path / "window.json", {}, files.PRIVATE)
     assert (tmp_path / "window.json").stat().st_mode & 0o777 == files.PRIVATE
+
+
+def test_the_image_is_that_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of a later start which was interrupted; older drivers noted no more than a start."""
+    monkeypatch.setenv(IMAGE_ID, "sha256:first")
+    store, result = run(tmp_path)
+    noted = store.place("gguf", "f" * 16) / "image.txt"
+    noted.write_text("sha256:later")
+    assert store.image("gguf", "f" * 16, result) == "sha256:first"
+    older = result.model_copy(update={"image": ""})
+    assert store.image("gguf", "f" * 16, older) == ""
+    os.utime(noted, (1, 1))
+    assert store.image("gguf", "f" * 16, older) == "sha256:later"

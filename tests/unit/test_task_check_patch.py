@@ -18,7 +18,7 @@ from tree_sitter import Node
 
 from contracts import files
 from driver import __main__ as cli
-from driver.task.check import patch, schemas, script
+from driver.task.check import patch, schemas, script, syntax, type_nodes
 from driver.task.check.checkout import Checkout
 from driver.task.check.finding import Edit
 from driver.task.check.python_code import Code
@@ -278,7 +278,7 @@ def test_aliases_cost_no_more_than_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generated file has thousands: what is looked at grows as the file, not as its square."""
-    looked, walk = list[str](), script.walk
+    looked, walk = list[str](), syntax.walk
     counts = list[int]()
 
     def counted(*where: Any) -> Iterator[Node]:
@@ -286,7 +286,8 @@ def test_aliases_cost_no_more_than_their_number(
             looked.append(node.type)
             yield node
 
-    monkeypatch.setattr(script, "walk", counted)
+    for module in (script, syntax, type_nodes):
+        monkeypatch.setattr(module, "walk", counted)
     for count in (20, 40):
         lines = (
             f"const A{n} = ['x'] as const\ntype B{n} = (typeof A{n})[number]\ntype C{n} = string\n"
@@ -334,6 +335,10 @@ def test_a_type_has_the_fields_of_all_that_it_extends(tmp_path: Path) -> None:
     (tmp_path / "types.ts").write_text("\n".join(lines))
     assert findings(tmp_path) == []
     (tmp_path / "types.ts").write_text("\n".join(lines[1:]))
+    assert findings(tmp_path) == []
+    assert "Item may lack assigned_aks: A0 is not in the checkout" in unclear(tmp_path)
+    lines[0] = "interface A0 { id: number }"
+    (tmp_path / "types.ts").write_text("\n".join(lines))
     assert [each.differs for each in findings(tmp_path)] == ["Item has no field assigned_aks"]
 
 

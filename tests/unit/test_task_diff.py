@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from contracts import files, stages
 from contracts.errors import InputMissing
+from contracts.label_cache import CACHE_FILE, LabelCache
 from contracts.label_definition import Edit, FieldDefinition, LabelDefinition, compare
 from contracts.params import TrainMetrics
 from contracts.stage import OutputRef, Result
@@ -35,7 +36,7 @@ from tasks import Task
 from tests.jobs import job_of
 from tests.unit.edited_task import SECTION, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
-from tests.unit.labelling import Labelling, engine, items, stage
+from tests.unit.labelling import GOOD, Labelling, engine, items, stage
 from tests.unit.scripted_engine import ScriptedEngine
 from tests.unit.test_labels_known_items import snapshot
 
@@ -315,3 +316,33 @@ def test_the_teacher_is_looked_for_where_the_settings_say(
     cost.of(session)
     comparison.preview(session, 1, ("run r1", LabelDefinition.of(TASK)), lambda *_: None)
     assert asked == ["10.0.0.9:11434"] * 2
+
+
+def test_before_a_teacher_was_asked_it_counts_by_items_and_reviews(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, started = session.workspace / CACHE_FILE, "label: no teacher was asked yet"
+    cache.unlink()
+    told = "label: nothing was labelled yet: of the 3 items of the last snapshot 0 are reviewed"
+    assert told in _said(session, capsys)
+    assert not cache.exists()
+    with LabelCache(cache) as empty:
+        empty.note_definition(LabelDefinition.of(TASK))
+    assert f"{started}; 3 rows are labelled (3 never labelled)" in _said(session, capsys)
+    last = session.store.latest(stages.SNAPSHOT.name)
+    assert last is not None
+    reviewed = session.workspace / last[1].outputs[stages.REVIEWED.name].path
+    write_jsonl(reviewed, [{"id": items(3)[0]["id"], "label": json.loads(GOOD)}])
+    session.task = with_deadline()
+    assert f"{started}; 1 rows are asked for deadline alone; 2 are" in _said(session, capsys)
+    with LabelCache(cache) as other:
+        other.put_teachers({"elsewhere": "digest"})
+    assert "it is not known which model answers at these servers" in _said(session, capsys)
+    shutil.rmtree(session.workspace / "store/snapshot")
+    assert "there is no snapshot of the items yet" in _said(session, capsys)
+
+
+def _said(session: Session, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    diff.show(session, "", as_json=False)
+    return capsys.readouterr().out

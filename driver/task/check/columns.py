@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from driver.task.check import enums
-from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check import constraints, enums
+from driver.task.check.finding import Compared, Edit, Finding, Severity
+from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
 from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
@@ -16,7 +17,6 @@ from driver.task.shape import Field, Kind
 from driver.task.source import Source
 
 PLACE = "table"
-_CALLS = frozenset({"Column", "mapped_column"})
 _WITHOUT_COLUMNS = frozenset(
     {"DeclarativeBase", "DeclarativeBaseNoMeta", "MappedAsDataclass", "AsyncAttrs", "SQLModel"}
     | {"declarative_base", "generate_base", "Model", "Generic", "ABC", "Protocol", "object"}
@@ -30,9 +30,6 @@ _OTHERS = frozenset(
 )
 _WORDS = frozenset({Kind.TEXT, Kind.LIST, Kind.OBJECT})
 """What these types do not hold."""
-_FIELD = "Field"
-"""How SQLModel makes a column, whose length is `max_length`."""
-_TEXTS = frozenset({"String", "VARCHAR", "Unicode", "CHAR", "NVARCHAR", "AutoString"})
 
 
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
@@ -71,60 +68,72 @@ def _of_models(
     else:
         findings += _absent(source, fullest, known)
     kept = Stored(code, tied, frozenset(each.name for each in models))
-    for _, columns in mapped:
+    for model, columns in mapped:
+        for found, name, length in constraints.compare(source, code, model, unclear):
+            findings.append(_as_kept(kept, found, name, length))
         for field, _ in source.columns:
             if (column := columns.get(field.name)) is not None:
                 checked += 1
-                findings += _of_column(source, kept, field, column, unclear)
+                findings += _of_column(source, kept, model, field, column, unclear)
     return findings, unclear, checked
 
 
 def _of_column(
-    source: Source, kept: Stored, field: Field, column: Attribute, unclear: list[str]
+    source: Source, kept: Stored, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
     values = enums.named_by(kept.code, field, column)
     for found in enums.compare((field, each) for each in values):
-        yield found.in_doubt() if kept.is_looked_up(field.name) else found
+        yield _as_kept(kept, found, field.name, None)
     yield from _of_another_type(field, column)
-    for found, length in _too_short(source, kept.code, field, column, unclear):
-        where = kept.shortened(field.name, length)
-        effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
-        yield found.in_doubt(effect) if where else found
+    for found, length in _too_short(source, kept.code, model, field, column, unclear):
+        yield _as_kept(kept, found, field.name, length)
+
+
+def _as_kept(kept: Stored, found: Finding, name: str, length: int | None) -> Finding:
+    """Return what a column refuses, in doubt where texts are cut before, or others kept for them.
+
+    `length`: what the column holds; None where it is of values.
+    """
+    if length is None:
+        return found.in_doubt() if kept.is_looked_up(name) else found
+    where = kept.shortened(name, length)
+    effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
+    return found.in_doubt(effect) if where else found
 
 
 def _too_short(
-    source: Source, code: Code, field: Field, column: Attribute, unclear: list[str]
+    source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[tuple[Finding, int]]:
     """Yield that a column of texts is too short, and its length."""
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
-    for node in _type_calls(column):
-        argument = _length_of(node)
-        if argument is None:
-            continue
-        length = _number(code, column, argument)
+    for limit in limits(code, model, column):
+        length = _number(code, column, limit.argument)
         if length is None:
             unclear.append(f"{column.file.at(column.line)}: the length of {field.name} is computed")
             continue
         needed = longest(source, field)
         if needed is None or length < needed:
-            if needed is not None:
-                edit = instead(column.file, argument, str(_room(source, field, needed)))
-            elif last_name(node) == _FIELD:
-                edit = instead(column.file, argument, "None")
-            else:
-                edit = instead(column.file, node, f"{_prefix(node)}Text()")
+            edit = _wider(source, field, column, limit, needed) if limit.is_own else None
             yield too_short(column.file.at(column.line), field, length, needed, edit), length
+
+
+def _wider(
+    source: Source, field: Field, column: Attribute, limit: Limit, needed: int | None
+) -> Edit:
+    """Return what gives a column the length that the task names, or none."""
+    if needed is not None:
+        room = source.storage.columns[field.name].length or needed
+        return instead(column.file, limit.argument, str(room))
+    if limit.type is None:
+        return instead(column.file, limit.argument, "None")
+    return instead(column.file, limit.type, f"{_prefix(limit.type)}Text()")
 
 
 def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
     """Yield that a text, list or object has a column of numbers or days; an enum may be mapped."""
-    call = column.value
-    if field.shape.kind not in _WORDS or not isinstance(call, ast.Call):
-        return
-    types = {last_name(each) for each in (*call.args, *(k.value for k in call.keywords))}
-    held = ", ".join(sorted(types & _OTHERS))
-    if last_name(call) in _CALLS and held and "ForeignKey" not in types:
+    held = last_name(type_of(column.value))
+    if field.shape.kind in _WORDS and held in _OTHERS and "ForeignKey" not in _told(column.value):
         yield Finding(
             column.file.at(column.line),
             f"{field.name} is {held}, and an answer has {field.shape.limits()}",
@@ -134,9 +143,9 @@ def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
         )
 
 
-def _room(source: Source, field: Field, needed: int) -> int:
-    """Return the length that a column is widened to: the one that the task names."""
-    return source.storage.columns[field.name].length or needed
+def _told(value: ast.expr | None) -> set[str]:
+    nodes = ast.walk(value) if value is not None else ()
+    return {last_name(each) for each in nodes if isinstance(each, ast.Call)}
 
 
 def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding]:
@@ -162,11 +171,15 @@ def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding
 
 
 def _table_of(each: Class) -> str:
-    """Return the table that a class names itself: a subclass without a name adds no columns."""
+    """Return the table that a class names itself: a subclass without a name adds no columns.
+
+    SQLModel names one after its class.
+    """
     for attribute in each.attributes:
         if attribute.name == "__tablename__" and isinstance(attribute.value, ast.Constant):
             return str(attribute.value.value)
-    return ""
+    is_table = any(ast.unparse(told) == "table=True" for told in each.node.keywords)
+    return each.name.lower() if is_table else ""
 
 
 def _belongs(each: Class, table: str) -> bool:
@@ -225,13 +238,13 @@ def _may_add(node: ast.stmt | ast.expr, missing: set[str]) -> bool:
         if node.name in missing:  # a property, say, over another table
             return True
         names = {last_name(each) for each in inner if isinstance(each, ast.Name | ast.Attribute)}
-        return "declared_attr" in names and not _CALLS.isdisjoint(names)
+        return "declared_attr" in names and not CALLS.isdisjoint(names)
     match node:
         case ast.AnnAssign() | ast.Assign(targets=[ast.Name()]):
             said = {each.value for each in inner if isinstance(each, ast.Constant)}
             said |= {each.arg for each in inner if isinstance(each, ast.keyword)}
             return "autoload_with" in said
-    return any(isinstance(each, ast.Call) and last_name(each) in _CALLS for each in inner)
+    return any(isinstance(each, ast.Call) and last_name(each) in CALLS for each in inner)
 
 
 def _is_without_columns(code: Code, base: str) -> bool:
@@ -250,28 +263,13 @@ def _is_without_columns(code: Code, base: str) -> bool:
 def _column_name(attribute: Attribute) -> str:
     """Return the name in the database, which may be another than the attribute's."""
     for node in ast.walk(attribute.value) if attribute.value is not None else ():
-        if isinstance(node, ast.Call) and last_name(node) in _CALLS:  # within `deferred(…)` as well
+        if isinstance(node, ast.Call) and last_name(node) in CALLS:  # within `deferred(…)` as well
             named = [each.value for each in node.keywords if each.arg == "name"]
             for each in [*named, *node.args[:1]]:
                 if isinstance(each, ast.Constant) and isinstance(each.value, str):
                     return each.value
             break
     return attribute.name
-
-
-def _type_calls(column: Attribute) -> Iterator[ast.Call]:
-    """Yield the calls of text types in a column's own call, or in its annotation; SQLModel's."""
-    for expression in (column.value, column.annotation):
-        for node in ast.walk(expression) if expression is not None else ():
-            if isinstance(node, ast.Call) and last_name(node) in {*_TEXTS, _FIELD}:
-                yield node
-
-
-def _length_of(node: ast.Call) -> ast.expr | None:
-    named = {each.arg: each.value for each in node.keywords}
-    if last_name(node) == _FIELD:  # whose type counts where it has one
-        return None if named.keys() & {"sa_type", "sa_column"} else named.get("max_length")
-    return named.get("length") or (node.args[0] if node.args else None)
 
 
 def _number(code: Code, column: Attribute, node: ast.expr | None) -> int | None:

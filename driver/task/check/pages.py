@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tree_sitter import Node
-
+from driver.task.check.constants import Part, Values
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
-from driver.task.check.script import (
-    ELSEWHERE,
-    Member,
-    Part,
-    Scripts,
-    Shape,
-    Values,
-    compared,
-    quote_of,
-    strings_in,
-    text_of,
-    used,
-    walk,
-)
+from driver.task.check.script import Member, Scripts, Shape, compared, used
+from driver.task.check.syntax import decoded, name_of, quote_of, strings_in, text_of
+from driver.task.check.type_nodes import Table
 from driver.task.check.values import (
     QUERIES,
     choice_of,
@@ -39,35 +27,87 @@ from driver.task.source import Source
 
 TYPES = "TypeScript"
 PAGES = "Vue"
+_REFUSED = "the schema refuses an item with such a value: its page is an error"
+_Key = tuple[str, int]
 
 
 def compare_types(source: Source, scripts: Scripts) -> Compared:
-    """Hold every interface that shares fields with the answer, and each enum, against it."""
+    """Hold every interface that shares fields with the answer, and each enum, against it.
+
+    So each schema of zod's, and each table by an enum (`Record<Colour, string>`).
+    """
     by_name = {field.name: field for field in source.fields}
-    findings, checked, seen = list[Finding](), 0, set[tuple[str, int]]()
+    findings, checked, seen = list[Finding](), 0, set[_Key]()
+    enums, unclear = dict[_Key, Field](), list[str]()
     for shape in scripts.each_shape():
         members = scripts.inherited(shape)
-        findings += [_absent(scripts, shape, field) for field in _missing(source, scripts, shape)]
+        missing = _missing(source, scripts, shape)
+        if missing and (foreign := scripts.unknown(shape)):
+            lacks = ", ".join(field.name for field in missing)
+            unclear.append(f"{shape.name} may lack {lacks}: {foreign[0]} is not in the checkout")
+        else:
+            findings += [_absent(scripts, shape, field) for field in missing]
         if is_named(shape.name, QUERIES) or len(by_name.keys() & members.keys()) < 2:
             continue
         ours = bool(wanted_fields(source, members, shape.name))
         for each in shape.members:
             if (field := by_name.get(each.name)) is not None:
                 checked += 1
-                for known in _named_by(scripts, shape.part, each):
-                    found = _unknown(field, known, seen)
-                    findings += found if ours else (replace(one, edit=None) for one in found)
+                known = _allowed(scripts, each)
+                enums |= {_key(one): field for one in known} if ours else {}
+                found = _of_member(field, shape, known, seen)
+                findings += found if ours else (replace(one, edit=None) for one in found)
     for field in source.fields:
         choice = choice_of(field.shape)
-        for known in scripts.values.get(choice.name, []) if choice else ():
+        for one in scripts.values.get(choice.name, []) if choice else ():
             checked += 1
-            findings += _unknown(field, known, seen)
-    unclear = [] if checked else ["no interface has two fields of the answer"]
+            enums[_key(one)] = field
+            findings += _unknown(field, one, seen)
+    findings += [each for table in scripts.tables for each in _incomplete(scripts, table, enums)]
+    unclear += [] if checked else ["no interface has two fields of the answer"]
     return Compared(TYPES, tuple(findings), (*scripts.unclear, *unclear), checked)
+
+
+def _of_member(
+    field: Field, shape: Shape, known: list[Values], seen: set[_Key]
+) -> Iterator[Finding]:
+    """Yield what a field of a type does not know: of several unions, what none of them has."""
+    if lacking(field, [value for each in known for value in each.values]):
+        for each in known:
+            for found in _unknown(field, each, seen):
+                yield replace(found, leads_to=_REFUSED) if shape.is_schema else found
+
+
+def _incomplete(scripts: Scripts, table: Table, enums: dict[_Key, Field]) -> Iterator[Finding]:
+    """Yield that a table by a field's enum lacks one of its values."""
+    for known in _keyed_by(scripts, table):
+        field = enums.get(_key(known))
+        keys = scripts.constants.words(table.part, table.keys)
+        names = lacking(field, keys) if field is not None and keys is not None else []
+        if names:
+            listed = ", ".join(names)
+            yield Finding(
+                table.part.place(table.node),
+                f"{table.name} has no entry for {listed}",
+                f"tsc refuses it, and pages show nothing where they look up {names[0]}",
+                f"Add {listed}.",
+            )
+
+
+def _keyed_by(scripts: Scripts, table: Table) -> Iterator[Values]:
+    """Yield the enums that a table has entries for, also those of a field: `Item["colour"]`."""
+    yield from scripts.allowed(table.part, table.by)
+    if table.by.type == "lookup_type":
+        of, index = table.by.named_children[0], table.by.named_children[-1]
+        for shape in scripts.shapes.get(decoded(of), ()):
+            for member in (scripts.inherited(shape).get(text_of(t)) for t in strings_in(index)):
+                yield from _allowed(scripts, member) if member is not None else ()
 
 
 def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
     """Return the fields that a type lacks, and none that it extends: those are named themselves."""
+    if not scripts.is_whole(shape):
+        return []
     own = missing_fields(source, scripts.inherited(shape), shape.name)
     bases = scripts.bases(shape) if own else ()
     missed = [missing_fields(source, scripts.inherited(each), each.name) for each in bases]
@@ -124,21 +164,25 @@ def _never_true(source: Source, part: Part) -> Iterator[Finding]:
             )
 
 
-def _named_by(scripts: Scripts, part: Part, each: Member) -> Iterator[Values]:
+def _allowed(scripts: Scripts, each: Member) -> list[Values]:
+    """Return the values that a field's type, or what a schema says of it, names."""
     if each.type is None:
-        return
-    if texts := strings_in(each.type):
-        yield Values(part, f"the type of {each.name}", each.node, texts)
-    for node in walk(each.type, ELSEWHERE):
-        if node.type == "type_identifier":
-            found = scripts.only((node.text or b"").decode())
-            if found is not None:
-                yield found
+        return []
+    texts, name = strings_in(each.type), f"the type of {each.name}"
+    if each.is_of_schema:
+        found = scripts.constants.allowed(each.part, each.type)
+        return [replace(found, name=found.name or name)] if found is not None else []
+    written = [Values(each.part, name, each.node, texts)] if texts else []
+    return [*written, *scripts.allowed(each.part, each.type)]
 
 
-def _unknown(field: Field, known: Values, seen: set[tuple[str, int]]) -> Iterator[Finding]:
+def _key(known: Values) -> _Key:
+    return known.part.file.path, known.part.base + known.node.start_byte
+
+
+def _unknown(field: Field, known: Values, seen: set[_Key]) -> Iterator[Finding]:
     names = lacking(field, known.values)
-    key = known.part.file.path, known.part.base + known.node.start_byte
+    key = _key(known)
     if not names or key in seen:
         return
     seen.add(key)
@@ -148,6 +192,8 @@ def _unknown(field: Field, known: Values, seen: set[tuple[str, int]]) -> Iterato
 
 
 def _adding(known: Values, names: list[str]) -> Edit | None:
+    if known.kind == "other":
+        return None
     last = known.texts[-1]
     quote = quote_of(last)
     if known.kind != "enum":
@@ -155,7 +201,7 @@ def _adding(known: Values, names: list[str]) -> Edit | None:
         return known.part.after(last, "".join(f"{before}{quote}{name}{quote}" for name in names))
     if last.parent is None:
         return None
-    taken = {_member_name(text) for text in known.texts}
+    taken = {name_of(text.parent) for text in known.texts if text.parent}
     members = [member(name) for name in names]
     if taken & {*members} or len({*members}) < len(members):
         return None
@@ -163,22 +209,19 @@ def _adding(known: Values, names: list[str]) -> Edit | None:
     return known.part.after(last.parent, f", {line}")
 
 
-def _member_name(text: Node) -> str:
-    """Return what the member of a TypeScript enum is called that a text is the value of."""
-    name = text.parent.child_by_field_name("name") if text.parent else None
-    return (name.text or b"").decode().strip("'\"") if name else ""
-
-
 def _absent(scripts: Scripts, shape: Shape, field: Field) -> Finding:
     there = scripts.names_in(shape.part.file)
     line = f"{field.name}: {typed(_written_out(field.shape, there))}"
+    is_known = _objects(field.shape) <= there
     return Finding(
         shape.part.place(shape.node),
         f"{shape.name} has no field {field.name}",
-        f"pages cannot use {field.name}: tsc refuses it, so it is not shown",
-        f"Add `{line}`.",
+        f"zod drops {field.name} of what the API gives, so it is not shown"
+        if shape.is_schema
+        else f"pages cannot use {field.name}: tsc refuses it, so it is not shown",
+        f"Add {field.name}." if shape.is_schema else f"Add `{line}`.",
         Severity.DIFFERS,
-        _member_below(shape, line) if _objects(field.shape) <= there else None,
+        _member_below(shape, line) if is_known and not shape.is_schema else None,
     )
 
 

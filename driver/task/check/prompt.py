@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import string
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from driver.task.source import Source
 
 PLACE = "prompt"
 _SHOWN = 60
+_MESSAGES = frozenset({"Message", "dict"})
+"""Calls that make a message of a request: Ollama's own client has the first."""
 FORM_LEADS_TO = (
     "the model reads items in another form than in training: the answers are worse than the "
     "scores, and no error shows it"
@@ -130,21 +133,30 @@ def _first_difference(found: str, wanted: str) -> str:
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def _is_read(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+
+
 def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function | None]]:
-    """Yield each `{"role": …, "content": …}`, with the function that it stands in."""
+    """Yield each `{"role": …, "content": …}`, with the function that it stands in.
+
+    Also one that a call makes: `Message(role=…, content=…)`.
+    """
     for file, tree in code.modules:
         inside: dict[ast.AST, _Function] = {}
         for function in ast.walk(tree):
             if isinstance(function, _Function):
                 inside |= dict.fromkeys(ast.walk(function), function)
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Dict):
-                continue
-            pairs = {
-                key.value: value
-                for key, value in zip(node.keys, node.values, strict=True)
-                if isinstance(key, ast.Constant)
-            }
+            pairs: dict[object, ast.expr] = {}
+            if isinstance(node, ast.Dict):
+                pairs = {
+                    key.value: value
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if isinstance(key, ast.Constant)
+                }
+            elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES:
+                pairs = {each.arg: each.value for each in node.keywords}
             role, content = pairs.get("role"), pairs.get("content")
             if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
                 yield str(role.value), file, content, inside.get(node)
@@ -212,7 +224,10 @@ class _Reader:
         found = list[ast.expr]()
         for node in ast.walk(self.around) if self.around else ():
             match node:
-                case ast.Assign(targets=[ast.Name(id=other)], value=value) if other == name:
+                case (
+                    ast.Assign(targets=[ast.Name(id=other)], value=ast.expr() as value)
+                    | ast.AnnAssign(target=ast.Name(id=other), value=ast.expr() as value)
+                ) if other == name:
                     found.append(value)
                 case ast.AugAssign(target=ast.Name(id=other)) if other == name:
                     raise _Unclear(f"{name}, which is put together bit by bit")
@@ -222,12 +237,11 @@ class _Reader:
         match node:
             case ast.Call(func=ast.Attribute(value=inner, attr="strip" | "rstrip"), args=[]):
                 return self.parts(inner)
-            case ast.Call(
-                func=ast.Attribute(value=ast.Constant(value=str(between)), attr="join"),
-                args=[ast.List(elts=each) | ast.Tuple(elts=each)],
-            ):
-                parts = [[*self.parts(one), between] for one in each]
-                return [part for joined in parts for part in joined][:-1]
+            case ast.Call(func=ast.Attribute(value=between, attr="join"), args=[joined]):
+                parts = [[*self.parts(one), *self.parts(between)] for one in self._entries(joined)]
+                return [part for each in parts for part in each][:-1]
+            case ast.Call(func=ast.Attribute(value=template, attr="format")):
+                return self._formatted(template, node)
             case ast.Call(func=ast.Attribute(attr="dedent"), args=[ast.Constant(value=str(text))]):
                 return [textwrap.dedent(text)]
             case ast.Call(func=ast.Attribute(value=inner, attr="read_text")):
@@ -235,6 +249,55 @@ class _Reader:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         name = node.func.id if isinstance(node.func, ast.Name) else name
         return self._returned(name)
+
+    def _entries(self, node: ast.expr) -> list[ast.expr]:
+        """Return what a list holds: as it is written, or with what a function then appends."""
+        match node:
+            case ast.List(elts=entries) | ast.Tuple(elts=entries):
+                return entries
+            case ast.Name(id=name):
+                appended = [*self._appended(name)]
+                uses = [n for n in ast.walk(self.around or ast.Module([], [])) if _is_read(n, name)]
+                if len(uses) > len(appended) + 1:
+                    raise _Unclear(f"{name}, which is put together bit by bit")
+                value = self._local(name) or self.code.constant(self.file, node)
+                if isinstance(value, ast.List | ast.Tuple):
+                    return [*value.elts, *appended]
+        raise _Unclear(f"joined of {ast.unparse(node)[:_SHOWN]}, which is not followed")
+
+    def _appended(self, name: str) -> Iterator[ast.expr]:
+        """Yield what a function appends to a list in any case."""
+        for statement in self.around.body if self.around else ():
+            match statement:
+                case ast.Expr(
+                    value=ast.Call(
+                        func=ast.Attribute(value=ast.Name(id=other), attr="append"), args=[entry]
+                    )
+                ) if other == name:
+                    yield entry
+
+    def _formatted(self, template: ast.expr, call: ast.Call) -> list[str | ast.expr]:
+        """Return what `format` makes of a text, with the values that it is told."""
+        texts = self.parts(template)
+        said = "".join(each for each in texts if isinstance(each, str))
+        if any(isinstance(each, ast.expr) for each in texts):
+            raise _Unclear("formatted twice, which is not followed")
+        told = {each.arg: each.value for each in call.keywords}
+        told |= {str(at): each for at, each in enumerate(call.args)}
+        parts, unnamed = list[str | ast.expr](), 0
+        for text, gap, _, _ in string.Formatter().parse(said):
+            parts.append(text)
+            if gap is None:
+                continue
+            name = re.split(r"[.[]", gap)[0]
+            if not name:
+                name, unnamed = str(unnamed), unnamed + 1
+            if name not in told:
+                raise _Unclear(f"filled in with {name}, which is not followed")
+            value = told[name]
+            is_text = isinstance(value, ast.Constant) or last_name(value).isupper()
+            parts += self.parts(value) if is_text else [value]
+        return parts
 
     def _file_named(self, node: ast.expr) -> str:
         """Return the text of the only file whose path ends with the names in an expression."""

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tree_sitter_html
 import tree_sitter_typescript
 from tree_sitter import Language, Node, Parser
 
 from driver.task.check.checkout import Checkout, SourceFile
-from driver.task.check.finding import Edit
+from driver.task.check.constants import Constants, Part, Values, fields_of, schema_of
+from driver.task.check.syntax import (
+    ELSEWHERE,
+    decoded,
+    entries_of,
+    name_of,
+    strings_in,
+    text_of,
+    walk,
+)
+from driver.task.check.type_nodes import Base, Table, base_of, named_in, table_of
 
 _HTML = Parser(Language(tree_sitter_html.language()))
 _TS = Parser(Language(tree_sitter_typescript.language_typescript()))
@@ -22,75 +32,44 @@ _TSX = Parser(Language(tree_sitter_typescript.language_tsx()))
 _MUSTACHE = re.compile(rb"\{\{(.*?)\}\}", re.DOTALL)
 _BOUND = (b":", b"v-", b"@", b"#")
 """How attributes begin whose values are expressions."""
-ELSEWHERE = frozenset({"lookup_type", "generic_type"})
-"""Types whose texts and names are keys or arguments: `Item["colour"]`, `Omit<Item, "id">`."""
 _DECLARES = frozenset(
     {"import_specifier", "type_alias_declaration", "enum_declaration"}
     | {"interface_declaration", "class_declaration"}
 )
+_COMPOSED = frozenset({"object_type", "intersection_type"})
+_EVERY = frozenset({"predefined_type", "index_type_query"})
+"""What a list or a table is looked up with, of which every entry is meant."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of TypeScript: a file of it, or a script or an expression within a page."""
-
-    file: SourceFile
-    base: int
-    """Where it begins in the file."""
-    root: Node
-
-    def place(self, node: Node) -> str:
-        """Return where a node stands."""
-        return self.file.at(self.file.line_of(self.base + node.start_byte))
-
-    def after(self, node: Node, text: str) -> Edit:
-        """Return the insertion of a text right behind a node."""
-        end = self.base + node.end_byte
-        return Edit(self.file.path, end, end, text)
-
-    def below(self, node: Node, line: str) -> Edit:
-        """Return the insertion of a line below a node, indented as it is."""
-        place = self.file.line_end(self.base + node.end_byte)
-        indent = self.file.indent(self.base + node.start_byte)
-        return Edit(self.file.path, place, place, f"{self.file.newline}{indent}{line}")
-
-
-@dataclass(frozen=True)
 class Member:
-    """A field of an interface or of an object type."""
+    """A field of an interface, of an object type, or of a schema of zod's."""
 
+    part: Part
     name: str
     node: Node
     type: Node | None
+    """What it may be: a type, or of a schema an expression."""
+
+    @property
+    def is_of_schema(self) -> bool:
+        """Whether it is of a schema."""
+        return self.node.type == "pair"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """An interface or object type."""
+    """An interface or object type, or a schema of zod's."""
 
     part: Part
     name: str
     node: Node
     members: tuple[Member, ...]
-    bases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Values:
-    """Texts that a type allows: of a union, or of an enum."""
-
-    part: Part
-    name: str
-    node: Node
-    texts: tuple[Node, ...]
-    kind: str = "union"
-    """`union`, `enum`, or `array`: a constant whose entries a type is made of."""
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """The texts."""
-        return tuple(text_of(each) for each in self.texts)
+    bases: tuple[Base, ...] = ()
+    is_whole: bool = True
+    """Whether no field was left out on purpose, or comes from a type that is not followed."""
+    is_schema: bool = False
 
 
 @dataclass
@@ -99,8 +78,10 @@ class Scripts:
 
     shapes: dict[str, list[Shape]] = field(default_factory=dict)
     """By name: a checkout may have several of one."""
+    constants: Constants = field(default_factory=Constants)
     values: dict[str, list[Values]] = field(default_factory=dict)
     """Named unions and enums."""
+    tables: list[Table] = field(default_factory=list)
     pages: list[tuple[SourceFile, int, list[Part]]] = field(default_factory=list)
     """Vue files with the line of their template, and all code within."""
     parts: list[Part] = field(default_factory=list)
@@ -115,6 +96,8 @@ class Scripts:
             found._take(Part(file, 0, parser.parse(file.content).root_node))
         for file in checkout.of(".vue"):
             found._take_page(file)
+        for part in found.parts:
+            found._take_types(part)
         return found
 
     def only(self, name: str) -> Values | None:
@@ -125,7 +108,7 @@ class Scripts:
     def names_in(self, file: SourceFile) -> set[str]:
         """Return the types that a file declares or imports, as it calls them."""
         return {
-            _decoded(node.child_by_field_name("alias") or name)
+            decoded(node.child_by_field_name("alias") or name)
             for part in self.parts
             if part.file is file
             for node in walk(part.root)
@@ -138,79 +121,130 @@ class Scripts:
 
     def bases(self, shape: Shape) -> Iterator[Shape]:
         """Yield the types of the names that a type extends."""
-        return (each for name in shape.bases for each in self.shapes.get(name, ()))
+        return (each for base in shape.bases for each in self.shapes.get(base.name, ()))
 
-    def inherited(self, shape: Shape) -> dict[str, Member]:
-        """Return the members of a type and of all that it extends, its own before theirs."""
-        lineage, known, at = [shape], {id(shape)}, 0
-        while at < len(lineage):
-            further = [each for each in self.bases(lineage[at]) if id(each) not in known]
-            known.update(map(id, further))
-            lineage += further
-            at += 1
-        return {each.name: each for one in reversed(lineage) for each in one.members}
+    def inherited(self, shape: Shape, known: set[int] | None = None) -> dict[str, Member]:
+        """Return the members of a type and of all that it extends, its own before theirs.
+
+        Each type is looked at once: they may extend each other in a circle. `known`: which were.
+        """
+        found, known = dict[str, Member](), {id(shape)} if known is None else known
+        for base in reversed(shape.bases):
+            for each in self._new(base, known):
+                found |= {
+                    name: member
+                    for name, member in self.inherited(each, known).items()
+                    if name not in base.without and (base.only is None or name in base.only)
+                }
+        return found | {each.name: each for each in shape.members}
+
+    def is_whole(self, shape: Shape) -> bool:
+        """Return whether a type should have all fields: none is left out."""
+        lineage = self._lineage(shape)
+        bases = [base for each in lineage for base in each.bases]
+        return all(each.is_whole for each in lineage) and not any(
+            base.only is not None or base.without for base in bases
+        )
+
+    def unknown(self, shape: Shape) -> list[str]:
+        """Return the names that a type is of, or what it is of, and no file declares."""
+        bases = [base.name for each in self._lineage(shape) for base in each.bases]
+        return [name for name in dict.fromkeys(bases) if name not in self.shapes]
+
+    def _lineage(self, shape: Shape) -> list[Shape]:
+        found, known = [shape], {id(shape)}
+        for each in found:  # which grows
+            found += [new for base in each.bases for new in self._new(base, known)]
+        return found
+
+    def _new(self, base: Base, known: set[int]) -> list[Shape]:
+        """Return the types of a base's name that are not known yet, and know them."""
+        found = [each for each in self.shapes.get(base.name, ()) if id(each) not in known]
+        known.update(map(id, found))
+        return found
+
+    def allowed(self, part: Part, told: Node) -> Iterator[Values]:
+        """Yield the values of the names in a type: of types, and of what constants are made of."""
+        for node in named_in(told):
+            names = [decoded(each) for each in walk(node) if each.type == "identifier"]
+            index = node.named_children[-1] if node.named_children else node
+            found = None
+            if node.type == "type_identifier":
+                found = self.only(decoded(node))
+            elif node.type == "index_type_query" and names:  # keyof typeof LABELS
+                found = self.constants.keys(part, names[-1])
+            elif node.type == "generic_type" or index.type in _EVERY:
+                found = self.constants.values(part, names[-1]) if names else None
+            if found is not None:
+                yield found
 
     def _take(self, part: Part) -> bool:
+        """Take what a piece declares but types; return whether it can be read."""
         if part.root.has_error:
             self.unclear.append(f"{part.file.path}: not TypeScript that is understood here")
             return False
         self.parts.append(part)
-        declared = _declared(part)
         for node in walk(part.root):
-            if node.type == "interface_declaration":
-                self._take_shape(part, node, node.child_by_field_name("body"))
-            elif node.type == "type_alias_declaration":
-                value = node.child_by_field_name("value")
-                if value is not None and value.type == "object_type":
-                    self._take_shape(part, node, value)
-                elif value is not None:
-                    self._take_alias(part, node, value, declared)
+            if node.type == "variable_declarator":
+                self.constants.add(part, node)
+                self.tables += table_of(part, node)
             elif node.type == "enum_declaration":
                 members = [n for n in walk(node) if n.type == "enum_assignment"]
                 texts = tuple(text for each in members for text in _value_of(each))
                 if texts and len(texts) == len(members):
-                    self._take_values(Values(part, _name(node), node, texts, "enum"))
+                    found = Values(part, name_of(node), node, texts, "enum")
+                    self.constants.enums.setdefault(found.name, []).append(found)
+                    self._take_values(found)
         return True
 
-    def _take_shape(self, part: Part, node: Node, body: Node | None) -> None:
-        if body is None:
-            return
-        members = tuple(
-            Member(_name(each), each, each.child_by_field_name("type"))
-            for each in body.named_children
-            if each.type == "property_signature"
-        )
-        bases = tuple(
-            _decoded(inner)
-            for each in node.children
-            if each.type == "extends_type_clause"
-            for inner in each.named_children
-        )
-        found = Shape(part, _name(node), node, members, bases)
+    def _take_types(self, part: Part) -> None:
+        for node in walk(part.root):
+            value = node.child_by_field_name("value")
+            if node.type == "interface_declaration":
+                body = node.child_by_field_name("body")
+                clauses = [each for each in node.children if each.type == "extends_type_clause"]
+                self._take_shape(part, node, [*([body] if body else []), *clauses])
+            elif node.type == "type_alias_declaration" and value is not None:
+                if value.type in _COMPOSED or base_of(value) is not None:
+                    self._take_shape(part, node, [value])
+                if value.type not in _COMPOSED:
+                    self._take_alias(part, node, value)
+            elif node.type == "variable_declarator" and (schema := schema_of(value)) is not None:
+                members = tuple(Member(part, *each) for each in fields_of(schema))
+                bases = tuple(Base(name) for name in schema.bases)
+                found = Shape(part, name_of(node), node, members, bases, schema.is_whole, True)
+                self.shapes.setdefault(found.name, []).append(found)
+
+    def _take_shape(self, part: Part, node: Node, pieces: list[Node]) -> None:
+        """Take a type that is put together of pieces: bodies, names, picks of others."""
+        members, bases, is_whole = list[Member](), list[Base](), True
+        waiting = [*pieces]
+        while waiting:
+            piece = waiting.pop(0)
+            if piece.type in {"object_type", "interface_body"}:
+                members += [
+                    Member(part, name_of(each), each, each.child_by_field_name("type"))
+                    for each in piece.named_children
+                    if each.type == "property_signature"
+                ]
+            elif piece.type in {"intersection_type", "parenthesized_type", "extends_type_clause"}:
+                waiting = [*entries_of(piece), *waiting]
+            elif (base := base_of(piece)) is not None:
+                bases.append(base)
+            else:
+                is_whole = False
+        found = Shape(part, name_of(node), node, tuple(members), tuple(bases), is_whole)
         self.shapes.setdefault(found.name, []).append(found)
 
-    def _take_alias(
-        self, part: Part, node: Node, value: Node, declared: dict[str, list[Node]]
-    ) -> None:
-        """Take a union of texts, or a type made of a constant: `(typeof PRIORITIES)[number]`."""
-        if texts := strings_in(value):
-            self._take_values(Values(part, _name(node), node, texts))
+    def _take_alias(self, part: Part, node: Node, value: Node) -> None:
+        """Take a union of texts, or a type made of a constant: `(typeof COLOURS)[number]`."""
+        others = any(each.type == "type_identifier" for each in walk(value, ELSEWHERE))
+        if (texts := strings_in(value)) and not others:
+            self._take_values(Values(part, name_of(node), node, texts))
             return
-        queried = {
-            _decoded(inner)
-            for each in walk(value)
-            if each.type == "type_query"
-            for inner in each.named_children
-        }
-        for name in sorted(queried):
-            for each in declared.get(name, []):
-                texts = tuple(
-                    inner
-                    for inner in walk(each)
-                    if inner.type == "string" and inner.parent and inner.parent.type == "array"
-                )
-                if texts:
-                    self._take_values(Values(part, _name(node), each, texts, "array"))
+        if any(each.type == "type_query" for each in walk(value)):
+            for found in self.allowed(part, value):
+                self._take_values(replace(found, name=name_of(node)))
 
     def _take_values(self, found: Values) -> None:
         self.values.setdefault(found.name, []).append(found)
@@ -234,56 +268,12 @@ class Scripts:
         self.pages.append((file, line, parts))
 
 
-def _declared(part: Part) -> dict[str, list[Node]]:
-    """Return where a file declares its variables, by their names."""
-    found: dict[str, list[Node]] = {}
-    for node in walk(part.root):
-        if node.type == "variable_declarator":
-            found.setdefault(_name(node), []).append(node)
-    return found
-
-
-def walk(node: Node, without: frozenset[str] = frozenset()) -> Iterator[Node]:
-    """Yield a node and all in it, but what is of a type left out.
-
-    Without recursion: code may be nested deeply.
-    """
-    waiting = [node]
-    while waiting:
-        each = waiting.pop()
-        if each.type in without:
-            continue
-        yield each
-        waiting.extend(reversed(each.children))
-
-
-def strings_in(node: Node) -> tuple[Node, ...]:
-    """Return the texts that a type allows by itself, in their order."""
-    return tuple(
-        inner
-        for each in walk(node, ELSEWHERE)
-        if each.type == "literal_type"
-        for inner in each.children
-        if inner.type == "string"
-    )
-
-
-def text_of(node: Node) -> str:
-    """Return a string's text without its quotes."""
-    return _decoded(node)[1:-1]
-
-
-def quote_of(node: Node) -> str:
-    """Return a string's quotation mark."""
-    return _decoded(node)[:1]
-
-
 def used(part: Part) -> set[str]:
     """Return the names that a piece of code looks up in an object, or uses as they are."""
     found = set[str]()
     for node in walk(part.root):
         if node.type in _LOOKED_UP or node.type == "identifier":
-            found.add(_decoded(node))
+            found.add(decoded(node))
         elif node.type == "subscript_expression":
             index = node.child_by_field_name("index")
             if index is not None and index.type == "string":
@@ -299,7 +289,7 @@ def compared(part: Part) -> Iterator[tuple[str, Node]]:
         for one, other in (node.named_children, node.named_children[::-1]):
             name = one.child_by_field_name("property")
             if one.type == "member_expression" and name is not None and other.type == "string":
-                yield _decoded(name), other
+                yield decoded(name), other
 
 
 def _expressions(file: SourceFile, template: Node) -> Iterator[Part]:
@@ -330,12 +320,3 @@ def _value_of(member: Node) -> Iterator[Node]:
     value = member.child_by_field_name("value")
     if value is not None and value.type == "string":
         yield value
-
-
-def _name(node: Node) -> str:
-    name = node.child_by_field_name("name")
-    return _decoded(name).strip("'\"") if name is not None else ""
-
-
-def _decoded(node: Node) -> str:
-    return (node.text or b"").decode()

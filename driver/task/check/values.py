@@ -112,7 +112,9 @@ def unknown_values(
     )
 
 
-def too_short(place: str, field: Field, length: int, needed: int | None, edit: Edit) -> Finding:
+def too_short(
+    place: str, field: Field, length: int, needed: int | None, edit: Edit | None
+) -> Finding:
     """Return the finding of a column or limit that is shorter than an answer may be."""
     wanted = "any length" if needed is None else f"{figure(needed)} characters"
     return Finding(
