@@ -212,3 +212,14 @@ def test_a_task_without_storage_is_compared_but_for_its_table(tmp_path: Path) ->
         ("breaks", "Literal does not know medium, of priority"),
         ("breaks", "Answer has no field tags"),
     }
+
+
+def test_a_limit_that_an_alias_of_a_type_has_is_read(checkout: Path) -> None:
+    alias = "Teaser = Annotated[str, Field(max_length=280)]\n\n\nclass ItemFilter"
+    change(checkout, SCHEMAS, "import Any", "import Annotated, Any")
+    change(checkout, SCHEMAS, "class ItemFilter", alias)
+    item = '    """An item."""\n\n    id: int\n    title: str\n    summary: '
+    change(checkout, SCHEMAS, f"{item}str", f"{item}Teaser")
+    [found] = findings(checkout)
+    assert found.differs.startswith("summary holds 280 characters")
+    assert found.edit is None  # others have the alias too

@@ -36,8 +36,8 @@ def limits(code: Code, model: Class, column: Attribute) -> Iterator[Limit]:
     SQLAlchemy goes in this order: what the column's call is told, what an alias in the annotation
     is (`Annotated[str, mapped_column(String(50))]`), what the base maps the annotation to.
     """
-    aliases = _aliases(code, column)
-    for each in (column.value, column.annotation, *aliases.values()):
+    named = aliases(code, column)
+    for each in (column.value, column.annotation, *named.values()):
         is_own = each in (column.value, column.annotation)
         for node in ast.walk(each) if each is not None else ():
             if (found := type_of(node)) is not None:
@@ -47,8 +47,8 @@ def limits(code: Code, model: Class, column: Attribute) -> Iterator[Limit]:
                 yield Limit(length, None, is_own)
                 return
     mapped = _mapped(code, model)
-    keys = [*aliases, *map(ast.unparse, aliases.values())]
-    keys += [name for each in (column.annotation, *aliases.values()) for name in _names(each)]
+    keys = [*named, *map(ast.unparse, named.values())]
+    keys += [name for each in (column.annotation, *named.values()) for name in _names(each)]
     for found in [mapped[key] for key in keys if key in mapped][:1]:
         yield from _in(code, column, found, is_own=False)
 
@@ -90,8 +90,8 @@ def _names(annotation: ast.expr | None) -> list[str]:
     return [each.id for each in nodes if isinstance(each, ast.Name)]
 
 
-def _aliases(code: Code, column: Attribute) -> dict[str, ast.expr]:
-    """Return the names in a column's annotation that stand for `Annotated[…]`."""
+def aliases(code: Code, column: Attribute) -> dict[str, ast.expr]:
+    """Return the names in an annotation that stand for `Annotated[…]`."""
     nodes = ast.walk(column.annotation) if column.annotation is not None else ()
     named = [each for each in nodes if isinstance(each, ast.Name)]
     known = {each.id: code.constant(column.file, each) for each in named}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 from driver.task.check import enums
+from driver.task.check.lengths import aliases
 from driver.task.check.python_code import ROOTS, Attribute, Class, Code, last_name
 from driver.task.check.tied import Tied
 from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
@@ -82,7 +83,7 @@ class Models:
 
         def narrow(each: Attribute) -> float:
             if by_limit:
-                return -min((limit for _, limit in limits(each)), default=inf)
+                return -min((limit for _, limit, _ in limits(self.code, each)), default=inf)
             return enums.missed(of, enums.named_by(self.code, of, each))
 
         for kind, beside in ((self.read, self.read), (self.given, self.items)):
@@ -98,7 +99,7 @@ class Models:
         return {*attributes} | {
             inner.value
             for each in attributes.values()
-            for node in _keywords(each)
+            for node in _keywords(each.annotation, each.value)
             if node.arg in _ALIASES
             for inner in ast.walk(node.value)
             if isinstance(inner, ast.Constant) and isinstance(inner.value, str)
@@ -145,16 +146,19 @@ class Models:
         return False
 
 
-def limits(attribute: Attribute) -> Iterator[tuple[ast.expr, int]]:
-    """Yield the most characters that a field takes, wherever it says so."""
-    for node in _keywords(attribute):
-        match node:
-            case ast.keyword(arg="max_length", value=ast.Constant(value=int(limit)) as value):
-                yield value, limit
+def limits(code: Code, attribute: Attribute) -> Iterator[tuple[ast.expr, int, bool]]:
+    """Yield the most characters that a field takes, wherever it says so, and whether that is its
+    own: an alias of its type is others' too."""
+    for expression in (attribute.annotation, attribute.value, *aliases(code, attribute).values()):
+        is_own = expression in (attribute.annotation, attribute.value)
+        for node in _keywords(expression):
+            match node:
+                case ast.keyword(arg="max_length", value=ast.Constant(value=int(limit)) as value):
+                    yield value, limit, is_own
 
 
-def _keywords(attribute: Attribute) -> Iterable[ast.keyword]:
-    for expression in (attribute.annotation, attribute.value):
+def _keywords(*expressions: ast.expr | None) -> Iterator[ast.keyword]:
+    for expression in expressions:
         for node in ast.walk(expression) if expression is not None else ():
             if isinstance(node, ast.keyword):
                 yield node

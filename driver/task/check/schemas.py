@@ -38,7 +38,7 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
                 found = enums.compare((field, each) for each in known)
                 findings += _or_in_doubt(found, sure=sure)
                 sure = models.is_widest(field, attribute, by_limit=True)
-                findings += _or_in_doubt(_limits(source, kept, field, attribute), sure=sure)
+                findings += _or_in_doubt(_limits(code, source, kept, field, attribute), sure=sure)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
@@ -47,13 +47,16 @@ def _or_in_doubt(found: Iterable[Finding], *, sure: bool) -> Iterator[Finding]:
     yield from (each if sure else each.in_doubt(_EFFECT) for each in found)
 
 
-def _limits(source: Source, kept: Stored, field: Field, attribute: Attribute) -> Iterator[Finding]:
+def _limits(
+    code: Code, source: Source, kept: Stored, field: Field, attribute: Attribute
+) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     needed = longest(source, field)
-    for node, limit in limits(attribute):
+    for node, limit, is_own in limits(code, attribute):
         if needed is None or limit < needed:
-            edit = instead(attribute.file, node, "None" if needed is None else str(needed))
+            wanted = "None" if needed is None else str(needed)
+            edit = instead(attribute.file, node, wanted) if is_own else None
             found = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
             yield found.in_doubt(_EFFECT) if kept.shortened(field.name, limit) else found
 
