@@ -23,6 +23,7 @@ from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import ItemsInvalid, LineageBroken
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.stage import InputRef, Job, OutputRef, Result
+from driver import noted_figures
 from driver.plan import Request, fingerprint
 from driver.store import Run, Store
 from serving.engine import Engine, Model, full_tag
@@ -192,7 +193,7 @@ def check(
         yield from _candidate(workspace, made[0])
     seen: set[str] = set()
     for each in made:
-        yield _job(each)
+        yield _job(workspace, each)
         if each.job and each.job.task_digest and each.job.task_digest not in seen:
             seen.add(each.job.task_digest)
             yield _task(each.job)
@@ -251,6 +252,9 @@ def _evaluated(workspace: Path, made: list[Made]) -> Iterator[Link]:
         yield Link("verdict", State.BROKEN, asked, "another model was evaluated than is served")
     elif not verdict.get("promote") and not metrics.forced:
         yield Link("verdict", State.BROKEN, asked, "the gate refused it, and nobody forced it")
+    elif verdict.get("promote") and metrics.forced:
+        text = f"the gate let it pass, and the deployment says that it was forced: {metrics.forced}"
+        yield Link("verdict", State.BROKEN, asked, text)
     else:
         said = f"forced: {metrics.forced}" if metrics.forced else "the gate let it pass"
         yield Link("verdict", State.OK, asked, f"the very model was evaluated; {said}")
@@ -276,8 +280,8 @@ def _candidate(workspace: Path, evaluate: Made) -> Iterator[Link]:
     yield Link("verdict", State.OK, digest, f"the very model was evaluated; the gate {said}")
 
 
-def _job(made: Made) -> Link:
-    """Say whether a job is the one that its fingerprint was made from."""
+def _job(workspace: Path, made: Made) -> Link:
+    """Say whether job and result are what the fingerprint was made from, and gave."""
     name = f"{made.stage} {made.fingerprint}"
     if made.job is None:
         state, text = made.lost(JOB_FILE)
@@ -299,6 +303,8 @@ def _job(made: Made) -> Link:
     if made.result is None:
         state, text = made.lost(RESULT_FILE)
         return Link(name, state, mark, text)
+    if wrong := noted_figures.contradiction(workspace, made.job, made.result):
+        return Link(name, State.BROKEN, mark, wrong)
     return Link(name, State.OK, mark, f"made in run {made.job.run}")
 
 

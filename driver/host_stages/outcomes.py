@@ -129,7 +129,7 @@ def _line(row: Any) -> Row:
     if not isinstance(row.get("id"), str):
         raise ValueError("it names no item")  # noqa: TRY004
     if "until" in row:
-        if isinstance(row["until"], int | float) and isinstance(row.get("before"), dict | None):
+        if isinstance(row["until"], int | float) and isinstance(row.get("before", 0), dict | None):
             return row
         raise ValueError("it does not say what the item held, or until when to wait")
     if row.get("outcome") not in list(Outcome):

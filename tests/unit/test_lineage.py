@@ -266,6 +266,42 @@ def test_a_verdict_on_another_model_is_found(run: FinishedRun) -> None:
     assert found["evaluate: verdict.json"][0] is State.BROKEN
 
 
+@pytest.mark.parametrize(
+    ("stage", "change", "told"),
+    [
+        ("evaluate", {"scores": {"relevant.f1": 0.5}}, "scores.json: scores.relevant.f1: 0.5, not"),
+        ("evaluate", {"models": {"champion": "00"}}, "scores.json: models.champion: '00', not"),
+        ("evaluate", {"valid": 1}, "scores.json: valid: 1, not 88"),
+        ("evaluate", {"promote": False}, "verdict.json: promote: False, not True"),
+        ("deploy", {"previous": "x:1"}, "run.json of run {run}: previous: 'x:1', not"),
+    ],
+)
+def test_a_figure_that_others_tell_otherwise_is_found(
+    run: FinishedRun, stage: str, change: dict[str, Any], told: str
+) -> None:
+    """A result.json has no digest of its own."""
+
+    def other(result: dict[str, Any]) -> None:
+        for name, value in change.items():
+            known = result["metrics"][name]
+            result["metrics"][name] = known | value if isinstance(value, dict) else value
+
+    edit(place(run, f"{stage}/*/result.json"), other)
+    found = failed(run)
+    assert found.keys() == {stage}
+    assert found[stage][0] is State.BROKEN
+    assert told.format(run=run.run.id) in found[stage][1]
+
+
+def test_who_has_forced_what_needed_none_is_asked(run: FinishedRun) -> None:
+    def forced(result: dict[str, Any]) -> None:
+        result["metrics"]["forced"] = "it is better (eve)"
+
+    edit(place(run, "deploy/*/result.json"), forced)
+    state, text = failed(run)["verdict"]
+    assert (state, "it is better (eve)" in text) == (State.BROKEN, True)
+
+
 def test_training_and_evaluation_may_come_from_two_splits(run: FinishedRun) -> None:
     """The training is reused where only the test rows have changed since."""
     first = place(run, "split/*")

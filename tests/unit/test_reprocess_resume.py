@@ -281,6 +281,7 @@ def record(tmp_path: Path) -> Record:
         ('{"id": "1", "outcome": [1], "reason": ""}', "its outcome is [1]"),
         ('{"id": "1", "outcome": "failed"}', "gives no reason"),
         ('{"id": "1", "until": "x", "before": null}', "until when to wait"),
+        ('{"id": "1", "until": 5}', "does not say what the item held"),
         ('{"outcome": "failed", "reason": ""}', "names no item"),
         ('{"id": "1", "outcome": "failed", "reason": "", "at": "x"}', "its time is no number"),
     ],
