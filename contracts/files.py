@@ -9,13 +9,16 @@ fsync of the file, its name by one of its folder (fsync(2)).
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ UNFINISHED = ".unfinished"
 """How the name of a file ends that is not published yet."""
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds contracts/: the checkout on a bare machine, /app in a container."""
+
+
+class NoFile(OSError):
+    """A pipe, a socket or a device lies where a file has to: its reader may wait for ever."""
 
 
 def canonical_json(value: Any) -> str:
@@ -69,7 +76,7 @@ def digest_path(path: Path, known: Mapping[Path, KnownDigest] | None = None) -> 
         return digest_text(canonical_json(listing))
     if known and path in known and known[path].holds(path):
         return known[path].digest
-    with path.open("rb") as stream:
+    with open_to_read(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -197,34 +204,51 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return len(lines)
 
 
+def open_to_read(path: Path) -> BufferedReader:
+    """Open a file of the driver's own; raises `NoFile` for what is none, and waits for nobody."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder raises an error of its own
+        why = "it is a pipe, a socket or a device, and no file: move it away"
+        raise NoFile(errno.EINVAL, why, str(path))
+    return path.open("rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file of the driver's own holds; raises as `open_to_read` does."""
+    with open_to_read(path) as stream:
+        return stream.read()
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSON lines file. Blank lines and a byte order mark in front are no rows.
 
     Raises `ItemsInvalid` naming file and line for a line that is no JSON object, not UTF-8, or
     gives a key twice: a skipped line would be a lost item, and a guess at it a wrong one.
     """
-    for _, row in _placed_rows(path):
-        yield row
+    with open_to_read(path) as stream:
+        for _, row in _placed_rows(stream, path):
+            yield row
 
 
 def read_placed_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a file that somebody has named, each with its place in words.
 
-    Raises `ItemsInvalid` as `read_jsonl` does, and for a file that cannot be read.
+    That may be a pipe (`<(…)`). Raises `ItemsInvalid` as `read_jsonl` does, and for a file that
+    cannot be read.
     """
     try:
-        yield from _placed_rows(path)
+        with path.open("rb") as stream:
+            yield from _placed_rows(stream, path)
     except OSError as error:
         raise ItemsInvalid(f"{path} cannot be read", why=str(error)) from error
 
 
-def _placed_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            if text.strip():
-                where = f"{path}, line {number}"
-                yield where, _row(text, where)
+def _placed_rows(stream: BufferedReader, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(stream, 1):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if text.strip():
+            where = f"{path}, line {number}"
+            yield where, _row(text, where)
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class TestSet:
         models were trained on.
         """
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = json.loads(files.read_bytes(path))
             if held["format"] != _FORMAT:
                 raise ValueError(f"its format is {held['format']!r}, not {_FORMAT}")
             return cls(
@@ -188,7 +188,7 @@ def _read_shingles(path: Path, digest: Any) -> dict[str, bytes]:
     """Return what a file of shingles holds; raises `ValueError` where it is lost or another one."""
     beside = _shingles_path(path, str(digest))
     try:
-        content = beside.read_bytes()
+        content = files.read_bytes(beside)
     except FileNotFoundError:
         raise ValueError(f"{beside.name}, which belongs to it, is not there") from None
     if hashlib.sha256(content).hexdigest() != digest:

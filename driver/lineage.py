@@ -108,7 +108,7 @@ def _made(store: Store, stage: str, mark: str) -> Made:
 
 def _result(store: Store, stage: str, mark: str) -> Result:
     """Return a result as it is written; raises OSError or ValueError for a damaged one."""
-    text = (store.place(stage, mark) / RESULT_FILE).read_text(encoding="utf-8")
+    text = files.read_bytes(store.place(stage, mark) / RESULT_FILE)
     result = Result.model_validate_json(text)
     stages.BY_NAME[stage].metrics.model_validate(result.metrics)
     return result
@@ -392,7 +392,7 @@ def _is_labelled(row: Mapping[str, Any], items: set[str], labels: Mapping[str, A
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(files.read_bytes(path))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -266,7 +266,7 @@ def _patience_s(signed: str) -> float:
     stop_s = 0.0
     with suppress(OSError, ValueError, LookupError, TypeError):
         record = Path(signed.partition(signature.WORKSPACE)[2]) / RECORD_FILE
-        stop_s = float(json.loads(record.read_bytes())["backend"]["stop_timeout_s"])
+        stop_s = float(json.loads(files.read_bytes(record))["backend"]["stop_timeout_s"])
     return CHILD_S + stop_s
 
 

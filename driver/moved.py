@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from contracts import files
 from driver.store import STATE_FILE, Run
 from driver.window_record import RECORD_FILE
 
@@ -26,7 +27,7 @@ def former_paths(workspace: Path) -> list[str]:
 
 def _noted_path(file: Path) -> str:
     with suppress(OSError, ValueError, AttributeError):  # none, or a damaged one
-        return str(json.loads(file.read_bytes()).get("workspace") or "")
+        return str(json.loads(files.read_bytes(file)).get("workspace") or "")
     return ""
 
 

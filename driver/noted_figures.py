@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from contracts import stages
+from contracts import files, stages
 from contracts.errors import RunUnreadable
 from contracts.stage import Job, Result
 from driver.store import STATE_FILE, Run
@@ -51,7 +51,7 @@ def _of_evaluation(workspace: Path, result: Result) -> list[tuple[str, dict[str,
         return []
     try:
         paths = (workspace / result.outputs[each.name].path for each in _TWINS)
-        verdict, scores = (json.loads(path.read_bytes()) for path in paths)
+        verdict, scores = (json.loads(files.read_bytes(path)) for path in paths)
         said = {name: verdict[name] for name in ("promote", "reasons", "rows") if name in verdict}
         models = {role: each["digest"] for role, each in scores["models"].items()}
         found = _flat({"models": {**models, "candidate": verdict["candidate"]}})

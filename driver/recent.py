@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contracts import files
 from driver.store import SETTINGS_FILE, Run
 
 
@@ -15,7 +16,7 @@ def settings(workspace: Path) -> dict[str, Any]:
     """Return the settings of the last run; empty where there is none, or they cannot be read."""
     try:
         run = Run.last(workspace, having=SETTINGS_FILE)
-        found = json.loads((run.folder / SETTINGS_FILE).read_text("utf-8")) if run else {}
+        found = json.loads(files.read_bytes(run.folder / SETTINGS_FILE)) if run else {}
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -28,12 +28,12 @@ _ALL = (PROMOTION, VERIFICATION, REJECTED, SERVED)
 def read(path: Path, kind: type[R]) -> R | None:
     """Return a record, None where there is none; raises `FileUnusable` if it is damaged."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(files.read_bytes(path))
     except FileNotFoundError:
         return None
-    except (ValidationError, IsADirectoryError) as error:
+    except (ValidationError, IsADirectoryError, files.NoFile) as error:
         wrong = error.error_count() if isinstance(error, ValidationError) else 0
-        why = f"{wrong} errors" if wrong else "it is a folder"
+        why = f"{wrong} errors" if wrong else "it is a folder, a pipe, a socket or a device"
         raise FileUnusable(
             f"{path} is damaged",
             why=why,
@@ -73,7 +73,7 @@ def keep(path: Path) -> Path:
         shutil.copytree(path, copying, symlinks=True, ignore=_holding_nothing)
         copying.rename(aside)
     else:
-        files.write_bytes(aside, path.read_bytes())
+        files.write_bytes(aside, _content(path))
     return aside
 
 
@@ -84,8 +84,15 @@ def _holding_nothing(folder: str, names: list[str]) -> list[str]:
 
 
 def _is_copy(aside: Path, path: Path) -> bool:
-    same = aside.is_dir() == path.is_dir()
-    return same and files.digest_path(aside) == files.digest_path(path)
+    if aside.is_dir() or path.is_dir():
+        same = aside.is_dir() == path.is_dir()
+        return same and files.digest_path(aside) == files.digest_path(path)
+    return _content(aside) == _content(path)
+
+
+def _content(path: Path) -> bytes:
+    """Return what is kept of a record that is no folder: of a pipe, nothing."""
+    return path.read_bytes() if path.is_file() else b""
 
 
 def remove(path: Path) -> None:

@@ -59,7 +59,7 @@ class Store:
         """
         path = self.place(stage, fingerprint) / RESULT_FILE
         try:
-            result = Result.model_validate_json(path.read_text(encoding="utf-8"))
+            result = Result.model_validate_json(files.read_bytes(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
@@ -96,7 +96,7 @@ class Store:
 
     def job(self, stage: str, fingerprint: str) -> Job:
         """Return the job of an execution; raises OSError or ValueError for a damaged one."""
-        text = (self.place(stage, fingerprint) / JOB_FILE).read_text(encoding="utf-8")
+        text = files.read_bytes(self.place(stage, fingerprint) / JOB_FILE)
         job = Job.model_validate_json(text)
         if (job.stage, job.fingerprint) != (stage, fingerprint):
             raise ValueError(f"it is of {job.stage} {job.fingerprint}")
@@ -127,7 +127,7 @@ class Store:
         noted = place / IMAGE_FILE
         try:
             later = noted.stat().st_mtime_ns > (place / RESULT_FILE).stat().st_mtime_ns
-            return "" if later else noted.read_text(encoding="ascii").strip()
+            return "" if later else files.read_bytes(noted).decode("ascii").strip()
         except (OSError, ValueError):
             return ""
 
@@ -141,7 +141,7 @@ class Store:
         for path in results:
             try:
                 job = self.job(stage, path.parent.name)
-                result = Result.model_validate_json(path.read_text(encoding="utf-8"))
+                result = Result.model_validate_json(files.read_bytes(path))
             except (OSError, ValueError):
                 continue
             if not _misfit(result):
@@ -343,7 +343,7 @@ class Run:
         """
         path = self.folder / STATE_FILE
         try:
-            return RunState.model_validate_json(path.read_bytes())
+            return RunState.model_validate_json(files.read_bytes(path))
         except FileNotFoundError:
             return RunState(run=self.id)
         except OSError as error:

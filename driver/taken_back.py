@@ -38,10 +38,10 @@ def rejected(workspace: Path) -> list[str]:
     """Return what has been taken back; `FileUnusable` if damaged."""
     path = workspace / _RECORD
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(files.read_bytes(path))
     except FileNotFoundError:
         return []
-    except (ValueError, RecursionError, IsADirectoryError):
+    except (ValueError, RecursionError, IsADirectoryError, files.NoFile):
         found = None
     if not isinstance(found, list) or not all(isinstance(e, str) and e.isascii() for e in found):
         raise FileUnusable(
@@ -66,7 +66,7 @@ def rescue(workspace: Path, say: Callable[[str], None]) -> None:
         text = ""
         if path.is_dir():
             records.remove(path)
-        else:
+        elif path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
         names = {each for each in _TEXT.findall(text) if each.isascii() and "\\" not in each}
         shown = sorted(names - {""})

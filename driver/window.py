@@ -92,7 +92,7 @@ class Window:
         Only a person can mend that, so it is no `WindowOpen`, which may well pass by itself.
         """
         try:
-            return Record.model_validate_json(self._path.read_text(encoding="utf-8"))
+            return Record.model_validate_json(files.read_bytes(self._path))
         except PermissionError as error:
             owner = users.owner_of(self._path)
             raise FileUnusable(

@@ -72,7 +72,7 @@ class ModelStore:
         """Return what a name stands for; raises `ModelMissing`."""
         path = self._path(tag)
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            return Manifest.model_validate_json(files.read_bytes(path))
         except FileNotFoundError:
             raise ModelMissing(
                 f"llama.cpp has no model {full_tag(tag)}",

@@ -103,7 +103,7 @@ def whole_lines(path: Path, *, mend: bool = False) -> Iterator[Row]:
     """
     if not path.exists():
         return
-    content = path.read_bytes()
+    content = files.read_bytes(path)
     whole = content.rfind(b"\n") + 1
     if mend and whole < len(content):
         os.truncate(path, whole)

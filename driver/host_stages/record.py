@@ -138,10 +138,10 @@ class Record:
         """Return what it is about; raises `FileUnusable` for a damaged note."""
         path = self.folder / _ABOUT
         try:
-            return About.model_validate_json(path.read_bytes())
-        except (ValidationError, IsADirectoryError) as error:
+            return About.model_validate_json(files.read_bytes(path))
+        except (ValidationError, IsADirectoryError, files.NoFile) as error:
             wrong = error.errors(include_url=False) if isinstance(error, ValidationError) else ()
-            why = str(wrong[0]["msg"]) if wrong else "it is a folder"
+            why = str(wrong[0]["msg"]) if wrong else "it is a folder, a pipe, a socket or a device"
             raise FileUnusable(
                 f"{path} is damaged",
                 why=why,

@@ -65,7 +65,7 @@ class Finished:
         """Return the content of a JSON artifact, None where it is not there or no JSON."""
         path = self._path(stage, artifact)
         try:
-            return json.loads(path.read_bytes()) if path else None
+            return json.loads(files.read_bytes(path)) if path else None
         except (OSError, ValueError):
             return None
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from contracts import files
 from contracts.stage import Event
 from driver import locks
 from driver.report.display import duration, progress
@@ -50,7 +51,7 @@ def show(workspace: Path) -> int:
 def _last_progress(run: Run, stage: str) -> str:
     """Return the newest progress of a stage, "" when it has told none."""
     try:
-        text = (run.folder / "events.jsonl").read_text(encoding="utf-8", errors="replace")
+        text = files.read_bytes(run.folder / "events.jsonl").decode(errors="replace")
     except OSError:
         return ""
     for line in reversed(text.splitlines()):
