@@ -136,7 +136,7 @@ def _add_reprocess(subparsers: Any, common: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--backend-moved",
         action="store_true",
-        help="with --restore: the backend of that reprocess has another address now",
+        help="the backend of the newest reprocess, or of RUN, has another address now",
     )
     again.add_argument(
         "--unverified",

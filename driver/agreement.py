@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from contracts import stages, test_set
-from contracts.errors import FileUnusable, RetrainError, without_userinfo
+from contracts.errors import FileUnusable, RetrainError
 from contracts.label_cache import imports_of
 from contracts.params import (
     DeployMetrics,
@@ -22,6 +22,7 @@ from contracts.params import (
 )
 from contracts.stage import Job, Result, Stage
 from driver import preflight, verification
+from driver.adapters.addresses import is_same_address
 from driver.adapters.backend import Backend
 from driver.host_stages import deploy, reprocess, verify
 from driver.host_stages.record import Record
@@ -140,7 +141,7 @@ def note_due(session: Session) -> None:
 
 def _of_items(session: Session, record: Record, job: Job, result: Result) -> str:
     model, about = job.inputs[stages.GGUF.name].digest, record.about()
-    if about.backend != without_userinfo(Backend(session.backend_url).url):
+    if not is_same_address(about.backend, Backend(session.backend_url).url):
         return f"it was done in another backend, {about.backend}"
     if about.model != model:
         return "items have another model's answers now"

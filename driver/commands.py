@@ -59,13 +59,17 @@ def reprocess(arguments: argparse.Namespace) -> int:
         return shown.status(invocation.workspace(arguments))
     if arguments.restore is not None:
         return _restore(arguments)
-    if arguments.yes or arguments.out or arguments.backend_moved:
-        raise SettingsInvalid("--yes, --out and --backend-moved belong to --restore")
+    if arguments.yes or arguments.out:
+        raise SettingsInvalid("--yes and --out belong to --restore")
     from driver import pipeline
+    from driver.adapters.backend import Backend
+    from driver.host_stages.record import Record
 
     if arguments.unverified:
         arguments.set.append("reprocess.unverified=true")
     with invocation.at_work(arguments) as session:
+        if arguments.backend_moved and session.backend_url:
+            Record.find(session.workspace).move(Backend(session.backend_url).url)
         pipeline.reprocess(session)
     return 0
 
@@ -93,6 +97,8 @@ def _restore(arguments: argparse.Namespace) -> int:
             held.enter_context(locks.workspace(settings.workspace))
         found = restoration.differences(backend, storage, record)
         shown.differences(found, restoration.writable(edits, storage))
+        if told := restoration.earlier(settings.workspace, storage, record):
+            print(told)
         if arguments.out:
             written = files.write_jsonl(arguments.out, restoration.lines(found))
             print(f"{written} items to give back written to {arguments.out}")

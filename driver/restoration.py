@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from contracts.errors import RestoreFailed, without_userinfo
+from contracts.errors import RestoreFailed
+from driver.adapters.addresses import is_same_address
 from driver.adapters.backend import Backend
 from driver.adapters.backend_edits import ItemEdits
 from driver.adapters.items import analysis_of, in_columns, with_analysis
-from driver.host_stages.reanalysis import Row, another_article, answer_digest, look_at
+from driver.host_stages.reanalysis import Row, another_article, is_as_left, look_at
 from driver.host_stages.record import Record
 from tasks import Storage
 
@@ -59,13 +61,29 @@ class Restored:
 def require_same_backend(record: Record, backend: Backend, *, moved: bool) -> None:
     """Raise `RestoreFailed` for another backend than the record's, unless it has only `moved`."""
     recorded = Backend(record.about().backend).url
-    if moved or without_userinfo(recorded) == without_userinfo(backend.url):
+    if moved or is_same_address(recorded, backend.url):
         return
     raise RestoreFailed(
         f"the reprocess in {record.folder} was of {recorded}, and not of {backend.url}",
         why="an item of another backend would get an answer that it never had",
         todo="Set backend.url to that one, or name another RUN. If it is the same backend under "
         "another address: `--backend-moved`.",
+    )
+
+
+def earlier(workspace: Path, storage: Storage, record: Record) -> str:
+    """Say which record holds what the items had still before, "" for none: they were reprocessed
+    by the same model at another address, which may be the same backend's."""
+    about = record.about()
+    found = Record.leaving(workspace, about.model, about.backend, record.before(), storage)
+    if found is None:
+        return ""
+    older, left = found
+    return (
+        f"{left} of these items held the same model's answers before, given at "
+        f"{older.about().backend}; what they had before that is in {older.folder}. If that is the "
+        "same backend, give these back first, then "
+        f"`driver reprocess --restore {older.folder.name} --backend-moved`."
     )
 
 
@@ -97,7 +115,7 @@ def _difference(storage: Storage, state: Row, now: Row | None, given: str | None
 
 def _standing(storage: Storage, state: Row, now: Row, given: str | None) -> Standing:
     """Say how an item that differs stands to what was kept of it."""
-    as_left = given in {answer_digest(now, storage, edited=each) for each in (False, True)}
+    as_left = is_as_left(now, storage, given)
     if now.get(_FLAG) is True and not (state[_FLAG] is True and as_left):
         return Standing.REVIEWED
     # Of a request that was cut off, or answered too late, only a new analysis can be seen.

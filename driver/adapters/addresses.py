@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from urllib.parse import urlsplit
+
+from contracts.errors import without_userinfo
+
+_LOOPBACK = re.compile(r"(?<=://)(127\.0\.0\.1|\[::1\])(?=[:/]|$)")
 
 
 def is_here(url: str) -> bool:
@@ -14,6 +19,11 @@ def is_here(url: str) -> bool:
 def is_same_host(one: str, other: str) -> bool:
     """Return whether two URLs name the same host; a name that nobody knows is only itself."""
     return not _numbers(one).isdisjoint(_numbers(other))
+
+
+def is_same_address(one: str, other: str) -> bool:
+    """Return whether two URLs are one, with or without a password: this host is `localhost` too."""
+    return len({_LOOPBACK.sub("localhost", without_userinfo(url)) for url in (one, other)}) == 1
 
 
 def _numbers(url: str) -> set[str]:

@@ -181,6 +181,11 @@ def state_of(item: Row, storage: Storage) -> Row:
     }
 
 
+def is_as_left(item: Row, storage: Storage, answer: str | None) -> bool:
+    """Return whether an item, or its state, holds the answer of a digest (None: of nothing)."""
+    return answer in {answer_digest(item, storage, edited=each) for each in (False, True)}
+
+
 def answer_digest(item: Row, storage: Storage, *, edited: bool = False) -> str:
     """Return a digest of the answer that an item, or its state, holds.
 

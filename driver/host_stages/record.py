@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contracts import files
 from contracts.errors import FileUnusable, InputMissing, ItemsInvalid, without_userinfo
+from driver.adapters.addresses import is_same_address
 from driver.host_stages import outcomes
-from driver.host_stages.reanalysis import Outcome, Row
+from driver.host_stages.reanalysis import Outcome, Row, is_as_left
+from tasks import Storage
 
 _FLAG = "is_manually_reviewed"
 _ABOUT, _BEFORE = "about.json", "before.jsonl"
@@ -118,8 +121,8 @@ class Record:
         """
         for record in cls.every(workspace):
             about = record.about()
-            known = about.model, without_userinfo(about.backend), about.restored_at
-            if known == (model, without_userinfo(backend), ""):
+            known = about.model == model and is_same_address(about.backend, backend)
+            if known and not about.restored_at:
                 return record
             if record.begun:
                 break
@@ -128,6 +131,28 @@ class Record:
             number += 1
             folder = folder.with_name(f"{run}-{number}")
         return cls(folder)
+
+    @classmethod
+    def leaving(
+        cls, workspace: Path, model: str, backend: str, items: Mapping[str, Row], storage: Storage
+    ) -> tuple[Record, int] | None:
+        """Return the newest record at another address that has left some of the items, or of their
+        states, as they are, and how many: their backend may be that one. None where there is none.
+        """
+        for record in cls.every(workspace):
+            with suppress(FileUnusable):  # it is in nobody's way
+                about = record.about()
+                if about.model != model or is_same_address(about.backend, backend):
+                    continue
+                given = record.answers()
+                left = sum(is_as_left(item, storage, given.get(i)) for i, item in items.items())
+                if left:
+                    return record, left
+        return None
+
+    def move(self, backend: str) -> None:
+        """Note that its backend has another address now."""
+        self._note(self.about().model_copy(update={"backend": without_userinfo(backend)}))
 
     @property
     def begun(self) -> bool:

@@ -74,6 +74,8 @@ def work(
     model = context.job.inputs[GGUF.name].digest
     record = Record.of_model(context.root, context.job.run, model, backend.url)
     found = _look(context, backend, task, outage, everything=everything)
+    if not record.begun:
+        _tell_if_moved(context, model, backend, found.now)
     states = _states(found.now, storage)
     record.begin(context.job.run, model, backend.url, states, len(found.rows))
     outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
@@ -190,6 +192,21 @@ def _look(
     now = {i: it for i, it in shown.items() if not reanalysis.another_article(by_id[i], it)}
     others = {i: item for i, item in listed.items() if i not in now}
     return _Found([*rows, *came], now, others if listed else None)
+
+
+def _tell_if_moved(
+    context: StageContext[ReprocessParams], model: str, backend: Backend, now: Mapping[str, Row]
+) -> None:
+    """Say where items hold what a reprocess at another address has left them with."""
+    storage = storage_of(load_task(context.job.task))
+    if found := Record.leaving(context.root, model, backend.url, now, storage):
+        record, left = found
+        say(
+            f"{left} items hold what this model has left them with at {record.about().backend}, "
+            "and are asked about again. If that is the same backend: what they held before is in "
+            f"{record.folder}, and `driver reprocess --restore` says how they get it back; "
+            "after the next move call `driver reprocess --backend-moved`, which asks none again."
+        )
 
 
 def _states(items: Mapping[str, Row], storage: Storage) -> dict[str, Row]:

@@ -113,6 +113,33 @@ def test_the_live_model_answers_also_after_a_rollback(
     assert len(list(Store(tmp_path).executions(REPROCESS.name))) == 2
 
 
+def test_a_backend_that_has_moved_is_known_or_told(
+    tmp_path: Path,
+    start_backend: Start,
+    ollama: OllamaDouble,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else its items are asked about again, and the first answers count as those from before."""
+    service = start_backend([news(1, **OLD)], OLLAMA_MODEL="news:latest")
+    _snapshot(tmp_path, service.url)
+    _verified(tmp_path, engine, RUNS[0])
+    assert _reprocess(tmp_path, service.url) == 0
+    assert _reprocess(tmp_path, service.url.replace("127.0.0.1", "localhost")) == 0
+    moved = service.url.replace("127.0.0.1", "127.1")
+    assert _reprocess(tmp_path, moved, "reprocess", "--backend-moved") == 0
+    (record,) = Record.every(tmp_path)
+    assert record.about().backend == moved
+    assert len(ollama.asked) == 1
+    assert _reprocess(tmp_path, service.url) == 0
+    said = capsys.readouterr().err
+    assert f"1 items hold what this model has left them with at {moved}" in said
+    assert str(record.folder) in said
+    assert len(ollama.asked) == 2
+    assert _reprocess(tmp_path, service.url, "reprocess", "--restore") == 0
+    assert f"--restore {record.folder.name} --backend-moved" in capsys.readouterr().out
+
+
 def test_without_a_deployment_there_is_nothing_to_do_it_with(
     tmp_path: Path, start_backend: Start, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:

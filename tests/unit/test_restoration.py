@@ -267,8 +267,10 @@ def test_another_backend_gets_nothing_unless_it_has_only_moved(
     assert f"was of {recorded}, and not of {other.url}" in said
     assert "--backend-moved" in said
     assert other.get("/api/items/1")["summary"] == "Produktion."
-    it.backend_url = recorded.replace("127.0.0.1", "localhost")
+    it.backend_url = recorded.replace("127.0.0.1", "127.1")
     assert _driver(it, "--restore", "--yes") == RestoreFailed.exit_code
+    local = recorded.replace("127.0.0.1", "localhost")
+    restoration.require_same_backend(Record.find(it.root), Backend(local), moved=False)
     assert _driver(it, "--restore", "--yes", "--backend-moved") == 0
     assert service.get("/api/items/1")["summary"] == "Alt."
 
