@@ -204,12 +204,6 @@ def _of_storage(task: Task) -> Iterator[Fault]:
     for name in dict.fromkeys([*kept.columns, *kept.answered, *kept.textless]):
         if name not in schemas:
             yield Fault(f"{where} names {name}: the answer has no such field", _of(schemas))
-    for name in [each for each in kept.answered if each in kept.columns]:
-        yield Fault(
-            f"{where}, answered names {name}, which has a column of its own",
-            f"Take it out there: only fields of the JSON value {'.'.join(kept.analysis)} tell an "
-            "answer from none.",
-        )
     for name, value in kept.textless.items():
         if name in schemas and not _can_be(task.output, name, value):
             yield Fault(

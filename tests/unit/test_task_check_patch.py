@@ -44,9 +44,23 @@ from tests.unit.edited_task import with_deadline
 _DEMO = str(files.ROOT / "examples/liga-sample/demo.yaml")
 
 
-def _run_check(checkout: Path, workspace: Path, *more: str) -> int:
+def _run_check(checkout: Path | str, workspace: Path, *more: str) -> int:
     where = ["-c", _DEMO, "-w", str(workspace), "--repository", str(checkout)]
     return cli.main(["task", "check", *where, *more])
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "said"),
+    [("", 2, "it is empty"), ("https://example.org/a/b.git", 10, "Clone it first")],
+)
+def test_a_checkout_is_a_folder(
+    named: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        found = _run_check(named, tmp_path)
+    except SystemExit as error:
+        found = int(str(error.code))
+    assert (found, said in capsys.readouterr().err) == (code, True)
 
 
 @pytest.mark.parametrize("windows", [False, True])

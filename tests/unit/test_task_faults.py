@@ -197,12 +197,6 @@ _FAULTS = [
     (
         _WIRING,
         _LAST,
-        _more("storage=tasks.Storage('t', {'summary': tasks.Column()}, answered=('summary',))"),
-        "answered names summary",
-    ),
-    (
-        _WIRING,
-        _LAST,
         _more("storage=tasks.Storage('t', {'reply_needed': tasks.Column(null='none')})"),
         "Take null out",
     ),
@@ -286,6 +280,23 @@ def test_every_command_tells_it_as_one(
     code = cli.main([*words.split(), "-c", demo, "-w", str(tmp_path / "w")])
     told = " ".join(capsys.readouterr().err.split())
     assert (code, "output.py, line" in told) == (TaskInvalid.exit_code, True), told
+
+
+@pytest.mark.parametrize("words", ["plan", "task show"])
+def test_a_model_that_takes_no_made_answer_is_told_in_its_own_words(
+    words: str, edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = str(files.ROOT / "examples/support-sample/demo.yaml")
+    command = [*words.split(), "-c", demo, "-w", str(tmp_path / "w")]
+    cli.main(command)
+    assert "takes none" not in capsys.readouterr().out
+    edit(_OUTPUT, "not self.summary.strip()", "self.summary")
+    for name in [name for name in sys.modules if f"tasks.{NAME}" in name]:
+        del sys.modules[name]
+    cli.main(command)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "tasks/support_messages/output.py: SupportAnswer takes none of the answers" in told
+    assert "the summary is blank" in told
 
 
 @pytest.mark.parametrize("name", [*tasks.known_tasks(), ""])
