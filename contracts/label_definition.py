@@ -257,14 +257,14 @@ def _reworded(old: LabelDefinition, new: LabelDefinition, fields: _Fields) -> tu
     """Return the fields whose meanings, put into the old prompt as they are now, make it the new
     one but for what names added and removed fields; none where they do not."""
     told, found = old.label_prompt, list[str]()
-    for name in fields.kept & new.fields.keys():
+    for name in sorted(fields.kept):
         then, now = (each.fields[name].meaning.splitlines() for each in (old, new))
         before = told
         for was, is_now in zip(then, now, strict=False):
             told = told.replace(was, is_now) if was.strip() and was != is_now else told
         found += [name] if told != before else []
     edits, _ = _prompt_edits(told, new.label_prompt, fields)
-    return () if edits else tuple(sorted(found))
+    return () if edits else tuple(found)
 
 
 def _insertion(fields: tuple[str, ...], prompt: str, start: int, end: int) -> Insertion:
