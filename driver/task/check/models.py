@@ -83,9 +83,13 @@ class Models:
         return self._is_fullest(model) and not kept and not self.tied.keeps_json
 
     def gains(self, model: Class) -> bool:
-        """Return whether a model is to have every field: an answer's fullest, or an item's."""
-        is_item = model in self.items and model not in self.foreign
-        return self._is_fullest(model) or is_item
+        """Return whether a model is to have every field: an answer's fullest, an item's, or a base
+        of one."""
+        return any(
+            self._is_fullest(each) or (each in self.items and each not in self.foreign)
+            for each in self.all
+            if model in self.code.lineage(each)
+        )
 
     def _is_fullest(self, model: Class) -> bool:
         fullest = max((len(self._fields(each)) for each in self.read), default=0)
