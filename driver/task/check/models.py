@@ -44,8 +44,8 @@ class Models:
     """Given by the API, by their names."""
     items: list[Class] = field(default_factory=list)
     """These, and others of an item."""
-    foreign: frozenset[Class] = frozenset()
-    """Made of JSON anywhere, as the items of another server's are."""
+    gaining: set[Class] = field(default_factory=set)
+    """What is to have every field: an answer's fullest, an item's of ours, or a base of one."""
 
     def __post_init__(self) -> None:
         """Sort them."""
@@ -62,9 +62,12 @@ class Models:
         if not self.tied.parsed_otherwise:
             self.read = [each for each in most if each in self.tied.parsed]
         self.items = [each for each in self.all if self._is_item(each)]
-        self.foreign = made(self.code, {file.path for file, _ in self.code.modules})
-        own = [each for each in self.items if each in firm and each not in self.foreign]
-        self.given = [each for each in own if is_named(each.name, SHOWN)]
+        paths = {file.path for file, _ in self.code.modules if self.items}
+        foreign = made(self.code, paths)  # another server's items, say
+        own = [each for each in self.items if each not in foreign]
+        self.given = [each for each in own if each in firm and is_named(each.name, SHOWN)]
+        whole = [*own, *filter(self._is_fullest, self.read)]
+        self.gaining = {base for each in whole for base in self.code.lineage(each)}
 
     def missing(self, model: Class) -> list[Field]:
         """Return the fields that a model lacks, and none of its bases: those are named themselves.
@@ -81,15 +84,6 @@ class Models:
         """Return whether a field of answers is lost that a model lacks: nothing else takes it."""
         kept = any(name in self.filled(each) for each in self.tied.parsed)
         return self._is_fullest(model) and not kept and not self.tied.keeps_json
-
-    def gains(self, model: Class) -> bool:
-        """Return whether a model is to have every field: an answer's fullest, an item's, or a base
-        of one."""
-        return any(
-            self._is_fullest(each) or (each in self.items and each not in self.foreign)
-            for each in self.all
-            if model in self.code.lineage(each)
-        )
 
     def _is_fullest(self, model: Class) -> bool:
         fullest = max((len(self._fields(each)) for each in self.read), default=0)

@@ -30,10 +30,9 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     models, kept = Models(source, code, tied), Stored(code, tied, frozenset())
     findings, checked = list[Finding](), 0
     for model in models.all:
-        is_edited = models.gains(model)
         for absent in models.missing(model):
             found = _absent(model, absent, reads=models.drops(model, absent.name))
-            edits = _adding(source, code, model, absent) if is_edited else ()
+            edits = _adding(source, code, model, absent) if model in models.gaining else ()
             findings.append(replace(found, edit=edits[0], also=edits[1:]) if edits else found)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
