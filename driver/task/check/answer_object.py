@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 from driver.task.check.parsing import is_parser
 from driver.task.check.python_code import last_name, texts_in
+from driver.task.check.walked import walked
 
 _LOOKS_UP = frozenset({"get", "pop", "setdefault"})
 _KEEPS_NOTHING = frozenset(
@@ -37,7 +38,7 @@ class AnswerObject:
         A name in an object that is made (`{"summary": …}`) is not read, but written.
         """
         found: dict[str, int] = {}
-        for node in ast.walk(self.tree):
+        for node in walked(self.tree):
             if isinstance(node, ast.expr):
                 for name in self.fields.intersection(self._read_by(node)):
                     found[name] = min(found.get(name, node.lineno), node.lineno)
@@ -51,7 +52,7 @@ class AnswerObject:
         """
         lines = [
             node.lineno
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if isinstance(node, ast.expr | ast.stmt)
             if self._hands_json_on(node)
             or (self._is_ours(node) and not self._stays(self._made_of(node)))
@@ -62,7 +63,7 @@ class AnswerObject:
         """Return whether a text, or what `loads` gives of one, is handed on or kept beside."""
         loaded = {
             name
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node) and last_name(node).endswith("loads")
             for name in _assigned(self._above[node])
         }
@@ -74,7 +75,7 @@ class AnswerObject:
                 and isinstance(above := self._above[node], ast.Dict | ast.Assign)
                 and not _assigned(above)
             )
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
         )
 
     def _hands_json_on(self, node: ast.AST) -> bool:
@@ -129,14 +130,14 @@ class AnswerObject:
     @cached_property
     def _above(self) -> dict[ast.AST, ast.AST]:
         """What each node stands in."""
-        return {inner: node for node in ast.walk(self.tree) for inner in ast.iter_child_nodes(node)}
+        return {inner: node for node in walked(self.tree) for inner in ast.iter_child_nodes(node)}
 
     @cached_property
     def _json(self) -> frozenset[str]:
         """What the texts are called that are parsed."""
         return frozenset(
             each.id
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node)
             for each in node.args
             if isinstance(each, ast.Name)
@@ -147,7 +148,7 @@ class AnswerObject:
         """All names in what is parsed."""
         return frozenset(
             each.id
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node)
             for given in node.args
             for each in ast.walk(given)
@@ -158,7 +159,7 @@ class AnswerObject:
     def _names(self) -> frozenset[str]:
         """What the objects are called: by what they are assigned to, and what is looked up."""
         found = set[str]()
-        for node in ast.walk(self.tree):
+        for node in walked(self.tree):
             if is_parser(node):
                 found |= _assigned(self._above[self._made_of(node)])
             match node:
@@ -231,7 +232,7 @@ class AnswerObject:
         """The names of what the module's functions take."""
         return {
             node.name: {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
 from driver.task.check.python_code import Code, last_name
+from driver.task.check.walked import walked
 from driver.task.source import Source
 
 PLACE = "prompt"
@@ -144,10 +145,10 @@ def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function
     """
     for file, tree in code.modules:
         inside: dict[ast.AST, _Function] = {}
-        for function in ast.walk(tree):
+        for function in walked(tree):
             if isinstance(function, _Function):
                 inside |= dict.fromkeys(ast.walk(function), function)
-        for node in ast.walk(tree):
+        for node in walked(tree):
             pairs: dict[object, ast.expr] = {}
             if isinstance(node, ast.Dict):
                 pairs = {
@@ -222,7 +223,7 @@ class _Reader:
     def _local(self, name: str) -> ast.expr | None:
         """Return what a local variable is assigned; None where that is not exactly one value."""
         found = list[ast.expr]()
-        for node in ast.walk(self.around) if self.around else ():
+        for node in walked(self.around) if self.around else ():
             match node:
                 case (
                     ast.Assign(targets=[ast.Name(id=other)], value=ast.expr() as value)
@@ -324,7 +325,7 @@ class _Reader:
         found = [
             (file, function)
             for file, tree in self.code.modules
-            for function in ast.walk(tree)
+            for function in walked(tree)
             if isinstance(function, _Function) and function.name == name
         ]
         if len(found) != 1:
