@@ -122,6 +122,24 @@ class AnswerObject:
                 return named if len(self.fields.intersection(named)) >= 2 else []
         return []
 
+    def _is_parsed_by_name(self, node: ast.AST) -> TypeGuard[ast.Call]:
+        """Return whether a parser, or a client that parses, is called which a variable holds."""
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=called)):
+                return called in {"parse", "invoke", "ainvoke"} and name in self._parsers
+        return False
+
+    @cached_property
+    def _parsers(self) -> frozenset[str]:
+        """What parsers of answers are called: LangChain's make the class that they are told."""
+        return frozenset(
+            name
+            for node in walked(self.tree)
+            if isinstance(node, ast.Call)
+            and last_name(node) in {"PydanticOutputParser", "with_structured_output"}
+            for name in _assigned(self._above[node])
+        )
+
     def _is_ours(self, node: ast.AST) -> TypeGuard[ast.expr]:
         if isinstance(node, ast.Name):
             return node.id in self._names and isinstance(node.ctx, ast.Load)
@@ -160,8 +178,10 @@ class AnswerObject:
         """What the objects are called: by what they are assigned to, and what is looked up."""
         found = set[str]()
         for node in walked(self.tree):
-            if is_parser(node):
+            if is_parser(node) or self._is_parsed_by_name(node):
                 found |= _assigned(self._above[self._made_of(node)])
+            if is_parser(node) and (handed := self._handed(self._made_of(node))):
+                found.add(handed)
             match node:
                 case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)) | (
                     ast.Call(
@@ -223,9 +243,45 @@ class AnswerObject:
         name = last_name(call)
         if name == "getattr":
             return bool(_texts(call.args[1:2]))
-        return name in _KEEPS_NOTHING or (
-            isinstance(node, ast.Name) and node.id in self._parameters.get(name, ())
-        )
+        if name in _KEEPS_NOTHING or self._handed(node) in self._names:
+            return True
+        return isinstance(node, ast.Name) and node.id in self._parameters.get(name, ())
+
+    def _handed(self, node: ast.AST) -> str | None:
+        """Return what a function of this module calls an object that it is given right here.
+
+        None where there is not exactly one of its name, or its place is not sure.
+        """
+        above = self._above[node]
+        call = self._above[above] if isinstance(above, ast.keyword) else above
+        match call:
+            case (
+                ast.Call(func=ast.Name(id=name))
+                | ast.Call(func=ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name))
+            ):
+                pass
+            case _:
+                return None
+        functions = self._functions.get(name, [])
+        if len(functions) != 1 or any(isinstance(each, ast.Starred) for each in call.args):
+            return None
+        arguments = functions[0].args
+        taken = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+        if isinstance(above, ast.keyword):
+            named = [*taken, *(each.arg for each in arguments.kwonlyargs)]
+            return above.arg if above.arg in named else None
+        taken = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
+        at = next((n for n, each in enumerate(call.args) if each is node), len(taken))
+        return taken[at] if at < len(taken) else None
+
+    @cached_property
+    def _functions(self) -> dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]]:
+        """The module's functions and methods by their names."""
+        found: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
+        for node in walked(self.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.setdefault(node.name, []).append(node)
+        return found
 
     @cached_property
     def _parameters(self) -> dict[str, set[str]]:

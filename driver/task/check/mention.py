@@ -12,7 +12,8 @@ from driver.task.check.values import choice_of
 from driver.task.source import Source
 
 _ASKING = (
-    r"/api/chat|/api/generate|/chat/completions|SystemMessage|HumanMessage|ollama"
+    r"/api/chat|/api/generate|/chat/completions|SystemMessage|HumanMessage"
+    r"|\b(?:chat|generate|invoke|ainvoke|with_structured_output)\s*\("
     r"|['\"](?:role|messages|prompt|system|human)['\"]|\b(?:role|messages|prompt)\s*="
 )
 """What a module has in its text that asks a model, or puts its messages together."""

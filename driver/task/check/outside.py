@@ -91,7 +91,7 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     yield _held(schemas.PLACE, schemas.compare, source, code, tied)
     yield _held("enums", _named_alike, source, code, tied)
     yield _held(processor.PLACE, processor.compare, source, code, tied)
-    yield _held(prompt.PLACE, prompt.compare, source, code)
+    yield _held(prompt.PLACE, prompt.compare, source, code, tied)
     yield Compared("code", unclear=(*checkout.unread, *dict.fromkeys(code.unclear)))
     try:
         from driver.task.check import pages

@@ -29,6 +29,8 @@ def is_parser(node: ast.AST) -> TypeGuard[ast.Call]:
             return not isinstance(given, ast.Constant)  # msgspec's: that of bytes has a constant
         case ast.Call(func=ast.Attribute(attr="structure"), args=[_, _, *_]):  # cattrs
             return True
+        case ast.Call(func=ast.Attribute(attr="parse"), keywords=named):  # openai's client
+            return any(each.arg in _TYPES for each in named)
         case ast.Call():
             name = last_name(node)
             return name in _PARSERS or name.endswith("loads")
