@@ -308,7 +308,7 @@ def test_types_of_other_styles(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -> None:
-    (checkout / "old.py").write_text("print 'Python 2'\n")
+    (checkout / "old.py").write_text("print item.summary, item.priority\n")
     (checkout / "strange.ts").write_text("export interface { {{ priority: \n")
     (checkout / "strange.vue").write_text("<template><p>{{ item. }}</p><script lang=ts>{</script>")
     (checkout / "latin.py").write_bytes(b"# \xe4\n")

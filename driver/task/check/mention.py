@@ -6,7 +6,7 @@ Only these are parsed, with what they import and what imports them: that may be 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from driver.task.check.values import choice_of
 from driver.task.source import Source
@@ -19,16 +19,26 @@ _ASKING = (
 """What a module has in its text that asks a model, or puts its messages together."""
 
 
-def mention(source: Source) -> re.Pattern[bytes]:
-    """Return what finds a field, a column, the table, a value of the task's, or a model asked."""
+def mention(source: Source) -> Callable[[bytes], bool]:
+    """Return what tells whether a module's text has to do with the task, or asks a model.
+
+    It has where it sets a field or column of an object, writes the table or a value in quotes, or
+    names two fields: of one alone, which may be any word, nothing is compared.
+    """
     choices = [choice for field in source.fields if (choice := choice_of(field.shape))]
-    names = [field.name for field in source.fields]
-    names += [name for each in choices for name in (each.name, f"{each.name}Enum") if each.name]
+    names, quoted = [field.name for field in source.fields], list[str]()
     if source.task.storage is not None:
-        names += [*source.storage.columns, *source.storage.analysis, source.storage.table]
-    values = [one.value for each in choices for one in each.choices]
-    quoted = f"['\"](?:{_any(values)})['\"]|" if values else ""
-    return re.compile(rf"\b(?:{_any(names)})\b|{quoted}{_ASKING}".encode())
+        names += source.storage.columns
+        quoted += [*source.storage.analysis, source.storage.table]
+    types = [name for each in choices if each.name for name in (each.name, f"{each.name}Enum")]
+    quoted += [one.value for each in choices for one in each.choices]
+    of_types = rf"\b(?:{_any(types)})\b|" if types else ""
+    field = _any(names)
+    written = rf"\.(?:{field})\s*(?:=(?!=)|,)|setattr\([^)]*['\"](?:{field})['\"]"
+    written += rf"|['\"](?:{_any(quoted)})['\"]"
+    alone = re.compile(f"{of_types}{written}|{_ASKING}".encode())
+    any_name = re.compile(rf"\b(?:{_any(names)})\b".encode())
+    return lambda text: bool(alone.search(text)) or len({*any_name.findall(text)}) >= 2
 
 
 def _any(words: Iterable[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from driver.task.check.checkout import Checkout, SourceFile
@@ -76,14 +75,14 @@ class Code:
     imports: Imports = field(default_factory=lambda: Imports({}))
 
     @classmethod
-    def read(cls, checkout: Checkout, mention: re.Pattern[bytes] | None = None) -> Code:
+    def read(cls, checkout: Checkout, mention: Callable[[bytes], bool] | None = None) -> Code:
         """Parse every module; one that cannot be is named in `unclear`.
 
-        `mention`: only those whose text has this, what imports them, and all that they import. Of
-        the others only the imports are known.
+        `mention`: only those whose text has to do with the task, what imports them, and all that
+        they import. Of the others only the imports are known.
         """
         code, files = cls(checkout), [*checkout.of(".py")]
-        is_named = {each.path: not mention or bool(mention.search(each.content)) for each in files}
+        is_named = {each.path: not mention or mention(each.content) for each in files}
         trees = {
             each.path: tree
             for each in files

@@ -41,6 +41,8 @@ _TAKEN = frozenset(
     | {"interface_declaration", "type_alias_declaration"}
 )
 _COMPOSED = frozenset({"object_type", "intersection_type"})
+_OTHERS = frozenset({"type_identifier", "template_literal_type"})
+"""What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
@@ -246,7 +248,7 @@ class Scripts:
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
         """Take a union of texts, or a type made of a constant: `(typeof COLOURS)[number]`."""
-        others = any(each.type == "type_identifier" for each in walk(value, ELSEWHERE))
+        others = any(each.type in _OTHERS for each in walk(value, ELSEWHERE))
         if (texts := strings_in(value)) and not others:
             self._take_values(Values(part, name_of(node), node, texts))
             return
