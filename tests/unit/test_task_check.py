@@ -338,7 +338,9 @@ def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path
 
 
 def test_code_that_cannot_be_followed_costs_its_own_place_only(checkout: Path) -> None:
-    (checkout / "deep.py").write_text(f"class Deep(made{'()' * 1500}):\n    pass\n")
+    (checkout / "deep.py").write_text(
+        f"class Deep(made{'()' * 1500}):\n    pass  # summary, priority\n"
+    )
     change(checkout, TYPES, " | 'AK5'", "")
     assert [each.place for each in findings(checkout)] == [f"{TYPES}:2"]
     assert "deep.py: RecursionError: " in "\n".join(unclear(checkout))

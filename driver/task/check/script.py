@@ -181,6 +181,8 @@ class Scripts:
                 found = self.only(decoded(node))
             elif node.type == "index_type_query" and names:  # keyof typeof LABELS
                 found = self.constants.keys(part, names[-1])
+            elif node.type == "lookup_type" and index.type == "literal_type" and names:
+                found = self.constants.entries(part, names[-1], decoded(index).strip("'\""))
             elif node.type == "generic_type" or index.type in _EVERY:
                 found = self.constants.values(part, names[-1]) if names else None
             if found is not None:
@@ -248,8 +250,11 @@ class Scripts:
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
         """Take a union of texts, or a type made of a constant: `(typeof COLOURS)[number]`."""
-        others = any(each.type in _OTHERS for each in walk(value, ELSEWHERE))
-        if (texts := strings_in(value)) and not others:
+        beside = {each.type for each in walk(value, ELSEWHERE)} & _OTHERS
+        texts = strings_in(value)
+        if texts and "template_literal_type" in beside:
+            self.unclear.append(f"{part.place(node)}: {name_of(node)} has a template")
+        if texts and not beside:
             self._take_values(Values(part, name_of(node), node, texts))
             return
         if any(each.type == "type_query" for each in walk(value)):
