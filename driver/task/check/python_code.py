@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from driver.task.check.imports import Imports, only_imports
 
 ROOTS = ("BaseModel", "SQLModel")
 """The classes that every model of pydantic's has among its bases."""
+_DEFINED = re.compile(rb"^(?:class[ \t]+)?(\w+)[ \t]*[:(=]", re.MULTILINE)
+"""What a module gives a name to at its top."""
 _ENUMS = frozenset({"Enum", "StrEnum", "TextChoices"})
 
 
@@ -79,9 +82,11 @@ class Code:
         """Parse every module; one that cannot be is named in `unclear`.
 
         `mention`: only those whose text has to do with the task, what imports them, and all that
-        they import. Of the others only the imports are known.
+        they import, and what defines a class or constant of the same name. Of the others only the
+        imports are known.
         """
         code, files = cls(checkout), [*checkout.of(".py")]
+        by_path = {each.path: each for each in files}
         is_named = {each.path: not mention or mention(each.content) for each in files}
         trees = {
             each.path: tree
@@ -92,8 +97,10 @@ class Code:
         trees |= {path: tree for path, tree in whole.items() if tree is not None}
         code.imports = Imports(trees)
         concerned = code.imports.concerned(path for path in trees if is_named[path])
+        known = {name for path in concerned for name in _DEFINED.findall(by_path[path].content)}
         for file in files:
-            if file.path not in concerned:
+            is_alike = not known.isdisjoint(_DEFINED.findall(file.content))
+            if file.path not in concerned and not is_alike:
                 continue
             tree = whole[file.path] if file.path in whole else code._parsed(file)
             if tree is not None:
