@@ -14,7 +14,7 @@ from driver.task.check.imports import Imports, only_imports
 
 ROOTS = ("BaseModel", "SQLModel")
 """The classes that every model of pydantic's has among its bases."""
-_DEFINED = re.compile(rb"^(?:class[ \t]+)?(\w+)[ \t]*[:(=]", re.MULTILINE)
+_DEFINED = re.compile(rb"^(?:class[ \t]+(\w+)|(?!__)(\w+)[ \t]*(?:=|:[ \t]*\w))", re.MULTILINE)
 """What a module gives a name to at its top."""
 _ENUMS = frozenset({"Enum", "StrEnum", "TextChoices"})
 
@@ -97,9 +97,9 @@ class Code:
         trees |= {path: tree for path, tree in whole.items() if tree is not None}
         code.imports = Imports(trees)
         concerned = code.imports.concerned(path for path in trees if is_named[path])
-        known = {name for path in concerned for name in _DEFINED.findall(by_path[path].content)}
+        known = {name for path in concerned for name in _defined(by_path[path])}
         for file in files:
-            is_alike = not known.isdisjoint(_DEFINED.findall(file.content))
+            is_alike = not known.isdisjoint(_defined(file))
             if file.path not in concerned and not is_alike:
                 continue
             tree = whole[file.path] if file.path in whole else code._parsed(file)
@@ -222,6 +222,10 @@ def instead(file: SourceFile, node: ast.expr, text: str) -> Edit:
     """Return the replacement of a node."""
     start = file.offset(node.lineno, node.col_offset)
     return Edit(file.path, start, after(file, node, "").end, text)
+
+
+def _defined(file: SourceFile) -> set[bytes]:
+    return {each[1] or each[2] for each in _DEFINED.finditer(file.content)}
 
 
 def _texts(nodes: list[ast.expr]) -> list[ast.Constant]:
