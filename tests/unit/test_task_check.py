@@ -312,7 +312,7 @@ def test_types_of_other_styles(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -> None:
-    (checkout / "old.py").write_text("print 'Python 2'\n")
+    (checkout / "old.py").write_text("print item.summary, item.priority\n")
     (checkout / "strange.ts").write_text("export interface { {{ priority: \n")
     (checkout / "strange.vue").write_text("<template><p>{{ item. }}</p><script lang=ts>{</script>")
     (checkout / "latin.py").write_bytes(b"# \xe4\n")
@@ -342,7 +342,9 @@ def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path
 
 
 def test_code_that_cannot_be_followed_costs_its_own_place_only(checkout: Path) -> None:
-    (checkout / "deep.py").write_text(f"class Deep(made{'()' * 1500}):\n    pass\n")
+    (checkout / "deep.py").write_text(
+        f"class Deep(made{'()' * 1500}):\n    pass  # summary, priority\n"
+    )
     change(checkout, TYPES, " | 'AK5'", "")
     assert [each.place for each in findings(checkout)] == [f"{TYPES}:2"]
     assert "deep.py: RecursionError: " in "\n".join(unclear(checkout))

@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 from driver.task.check.parsing import is_parser
 from driver.task.check.python_code import last_name, texts_in
+from driver.task.check.walked import walked
 
 _LOOKS_UP = frozenset({"get", "pop", "setdefault"})
 _KEEPS_NOTHING = frozenset(
@@ -37,7 +38,7 @@ class AnswerObject:
         A name in an object that is made (`{"summary": …}`) is not read, but written.
         """
         found: dict[str, int] = {}
-        for node in ast.walk(self.tree):
+        for node in walked(self.tree):
             if isinstance(node, ast.expr):
                 for name in self.fields.intersection(self._read_by(node)):
                     found[name] = min(found.get(name, node.lineno), node.lineno)
@@ -51,7 +52,7 @@ class AnswerObject:
         """
         lines = [
             node.lineno
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if isinstance(node, ast.expr | ast.stmt)
             if self._hands_json_on(node)
             or (self._is_ours(node) and not self._stays(self._made_of(node)))
@@ -62,7 +63,7 @@ class AnswerObject:
         """Return whether a text, or what `loads` gives of one, is handed on or kept beside."""
         loaded = {
             name
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node) and last_name(node).endswith("loads")
             for name in _assigned(self._above[node])
         }
@@ -74,7 +75,7 @@ class AnswerObject:
                 and isinstance(above := self._above[node], ast.Dict | ast.Assign)
                 and not _assigned(above)
             )
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
         )
 
     def _hands_json_on(self, node: ast.AST) -> bool:
@@ -121,6 +122,24 @@ class AnswerObject:
                 return named if len(self.fields.intersection(named)) >= 2 else []
         return []
 
+    def _is_parsed_by_name(self, node: ast.AST) -> TypeGuard[ast.Call]:
+        """Return whether a parser, or a client that parses, is called which a variable holds."""
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=called)):
+                return called in {"parse", "invoke", "ainvoke"} and name in self._parsers
+        return False
+
+    @cached_property
+    def _parsers(self) -> frozenset[str]:
+        """What parsers of answers are called: LangChain's make the class that they are told."""
+        return frozenset(
+            name
+            for node in walked(self.tree)
+            if isinstance(node, ast.Call)
+            and last_name(node) in {"PydanticOutputParser", "with_structured_output"}
+            for name in _assigned(self._above[node])
+        )
+
     def _is_ours(self, node: ast.AST) -> TypeGuard[ast.expr]:
         if isinstance(node, ast.Name):
             return node.id in self._names and isinstance(node.ctx, ast.Load)
@@ -129,14 +148,14 @@ class AnswerObject:
     @cached_property
     def _above(self) -> dict[ast.AST, ast.AST]:
         """What each node stands in."""
-        return {inner: node for node in ast.walk(self.tree) for inner in ast.iter_child_nodes(node)}
+        return {inner: node for node in walked(self.tree) for inner in ast.iter_child_nodes(node)}
 
     @cached_property
     def _json(self) -> frozenset[str]:
         """What the texts are called that are parsed."""
         return frozenset(
             each.id
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node)
             for each in node.args
             if isinstance(each, ast.Name)
@@ -147,7 +166,7 @@ class AnswerObject:
         """All names in what is parsed."""
         return frozenset(
             each.id
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if is_parser(node)
             for given in node.args
             for each in ast.walk(given)
@@ -158,9 +177,11 @@ class AnswerObject:
     def _names(self) -> frozenset[str]:
         """What the objects are called: by what they are assigned to, and what is looked up."""
         found = set[str]()
-        for node in ast.walk(self.tree):
-            if is_parser(node):
+        for node in walked(self.tree):
+            if is_parser(node) or self._is_parsed_by_name(node):
                 found |= _assigned(self._above[self._made_of(node)])
+            if is_parser(node) and (handed := self._handed(self._made_of(node))):
+                found.add(handed)
             match node:
                 case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)) | (
                     ast.Call(
@@ -222,16 +243,52 @@ class AnswerObject:
         name = last_name(call)
         if name == "getattr":
             return bool(_texts(call.args[1:2]))
-        return name in _KEEPS_NOTHING or (
-            isinstance(node, ast.Name) and node.id in self._parameters.get(name, ())
-        )
+        if name in _KEEPS_NOTHING or self._handed(node) in self._names:
+            return True
+        return isinstance(node, ast.Name) and node.id in self._parameters.get(name, ())
+
+    def _handed(self, node: ast.AST) -> str | None:
+        """Return what a function of this module calls an object that it is given right here.
+
+        None where there is not exactly one of its name, or its place is not sure.
+        """
+        above = self._above[node]
+        call = self._above[above] if isinstance(above, ast.keyword) else above
+        match call:
+            case (
+                ast.Call(func=ast.Name(id=name))
+                | ast.Call(func=ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name))
+            ):
+                pass
+            case _:
+                return None
+        functions = self._functions.get(name, [])
+        if len(functions) != 1 or any(isinstance(each, ast.Starred) for each in call.args):
+            return None
+        arguments = functions[0].args
+        taken = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+        if isinstance(above, ast.keyword):
+            named = [*taken, *(each.arg for each in arguments.kwonlyargs)]
+            return above.arg if above.arg in named else None
+        taken = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
+        at = next((n for n, each in enumerate(call.args) if each is node), len(taken))
+        return taken[at] if at < len(taken) else None
+
+    @cached_property
+    def _functions(self) -> dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]]:
+        """The module's functions and methods by their names."""
+        found: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
+        for node in walked(self.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.setdefault(node.name, []).append(node)
+        return found
 
     @cached_property
     def _parameters(self) -> dict[str, set[str]]:
         """The names of what the module's functions take."""
         return {
             node.name: {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
-            for node in ast.walk(self.tree)
+            for node in walked(self.tree)
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
 

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from driver.task.check.python_code import last_name
+from driver.task.check.walked import walked
 
 _PATHS = ("/api/chat", "/api/generate", "/chat/completions")
 _POSTS = frozenset({"post", "request", "stream", "send", "urlopen", "Request", "build_request"})
@@ -19,7 +20,7 @@ def asks(tree: ast.Module) -> bool:
 
     The path alone is not enough: a module of settings has it, too.
     """
-    nodes = [*ast.walk(tree)]
+    nodes = walked(tree)
     said = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}  # docstrings
     called = {last_name(each) for each in nodes if isinstance(each, ast.Call)}
     if called & _SAID or (called & _CLIENT_ASKS and any("ollama" in n for n in _packages(nodes))):

@@ -124,6 +124,19 @@ class Constants:
             return None
         return Values(declared[0], name, declared[1], tuple(pairs), "other")
 
+    def entries(self, part: Part, name: str, key: str) -> Values | None:
+        """Return what the objects of a list have for a key: `(typeof NAME)[number]["key"]`."""
+        declared = self.only(part, name)
+        value = without_type(declared[1].child_by_field_name("value")) if declared else None
+        if declared is None or value is None or value.type != "array":
+            return None
+        entries, found = entries_of(value), list[Node]()
+        for each in entries:
+            pairs = pairs_of(each) if each.type == "object" else None
+            found += [v for k, v in (pairs or {}).items() if decoded(k).strip("'\"") == key]
+        texts = _all_texts(declared[0], declared[1], found, "other")
+        return texts if len(found) == len(entries) else None
+
     def words(self, part: Part, table: Node) -> list[str] | None:
         """Return the keys of an object as texts, `[Colour.RED]` by its enum; None if unclear."""
         found = list[str | None]()

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from driver.task.check.walked import walked
+
 OUTSIDE = ""
 """The path of what is imported and is not in the checkout, such as a package's."""
 _INIT = "__init__.py"
+_IMPORT = re.compile(
+    rb"^[ \t]*((?:from[ \t]+[\w.]+[ \t]+import|import)\b[^\n\r(#]*(?:\([^)]*\))?)", re.MULTILINE
+)
 
 
 @dataclass
@@ -34,7 +41,7 @@ class Imports:
                 self._ends.setdefault("/".join(parts[start:]), []).append(path)
         for path, tree in self.trees.items():
             self._bound[path], self._stars[path] = {}, []
-            for node in ast.walk(tree):
+            for node in walked(tree):
                 self._take(path, node)
 
     def origin(self, path: str, node: ast.expr) -> tuple[str, str] | None:
@@ -69,6 +76,18 @@ class Imports:
                 found += sorted(more)
                 known |= more
         return frozenset(known)
+
+    def concerned(self, by: Iterable[str]) -> frozenset[str]:
+        """Return modules with all that they import, also by packages, and what imports them."""
+        starts = [*by]
+        found = list(starts)
+        known = {*found}
+        for path in found:  # which grows
+            more = {*self.imported_by(path), *(where for where, _ in self._bound[path].values())}
+            more -= known | {OUTSIDE}
+            found += sorted(more)
+            known |= more
+        return frozenset(known | self.importers(starts))
 
     def importers(self, of: Iterable[str]) -> frozenset[str]:
         """Return the modules that import one of these, without these."""
@@ -145,6 +164,17 @@ class Imports:
         return f"{root}/{_INIT}" not in self.trees or (root == own and path != by)
 
 
+def only_imports(content: bytes) -> ast.Module | None:
+    """Return a module's imports, without the rest of it; None where its text alone does not say."""
+    found = [each[1] for each in _IMPORT.finditer(content)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(b"\n".join(found)) if b"\\" not in b"".join(found) else None
+        except (SyntaxError, ValueError):  # words of a text, or another form of import
+            return None
+
+
 def _dotted(node: ast.expr) -> str | None:
     """Return a dotted name, also of one that is called or subscripted; None for anything else."""
     parts = list[str]()
@@ -169,6 +199,6 @@ def _shared(one: str, other: str) -> int:
 
 def names_in(tree: ast.AST) -> Iterator[ast.expr]:
     """Yield every name and attribute that is read."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
             yield node

@@ -12,6 +12,7 @@ from contracts.errors import EngineUnavailable, ModelMissing, RetrainError
 from driver.task.check import columns, enums, modelfile, openapi, processor, prompt, schemas
 from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
+from driver.task.check.mention import mention
 from driver.task.check.python_code import Code
 from driver.task.check.tied import Tied
 from driver.task.source import Source
@@ -75,13 +76,13 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     if checkout.too_large:
         yield Compared("checkout", unclear=(checkout.too_large,))
         return
-    code = Code.read(checkout)
+    code = Code.read(checkout, mention(source))
     try:
         tied = Tied.of(source, code)
     except _FOREIGN as error:
         tied = Tied()
         yield _not_compared("code", error)
-    if not tied.asking and code.modules:
+    if not tied.asking and code.imports.trees:
         yield Compared("code", unclear=(f"no module asks the model: {_NOT_TIED}",))
     if source.task.storage is None:
         yield Compared(columns.PLACE, unclear=("the task has no storage: no backend keeps it",))
@@ -90,7 +91,7 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     yield _held(schemas.PLACE, schemas.compare, source, code, tied)
     yield _held("enums", _named_alike, source, code)
     yield _held(processor.PLACE, processor.compare, source, code, tied)
-    yield _held(prompt.PLACE, prompt.compare, source, code)
+    yield _held(prompt.PLACE, prompt.compare, source, code, tied)
     yield Compared("code", unclear=(*checkout.unread, *dict.fromkeys(code.unclear)))
     try:
         from driver.task.check import pages

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from driver.task.check.python_code import last_name
+from driver.task.check.walked import walked
 
 _PARSERS = frozenset({"raw_decode", "model_validate_json", "validate_json", "parse_raw"})
 _MAKES = frozenset({"model_validate", "parse_obj"})
@@ -18,7 +19,7 @@ _TYPES = frozenset({"type", "pydantic_object", "format", "response_format", "res
 
 def parses(tree: ast.Module) -> bool:
     """Return whether a module parses JSON."""
-    return any(is_parser(node) for node in ast.walk(tree))
+    return any(is_parser(node) for node in walked(tree))
 
 
 def is_parser(node: ast.AST) -> TypeGuard[ast.Call]:
@@ -28,6 +29,8 @@ def is_parser(node: ast.AST) -> TypeGuard[ast.Call]:
             return not isinstance(given, ast.Constant)  # msgspec's: that of bytes has a constant
         case ast.Call(func=ast.Attribute(attr="structure"), args=[_, _, *_]):  # cattrs
             return True
+        case ast.Call(func=ast.Attribute(attr="parse"), keywords=named):  # openai's client
+            return any(each.arg in _TYPES for each in named)
         case ast.Call():
             name = last_name(node)
             return name in _PARSERS or name.endswith("loads")
@@ -36,8 +39,8 @@ def is_parser(node: ast.AST) -> TypeGuard[ast.Call]:
 
 def classes_made(tree: ast.Module) -> Iterator[ast.expr]:
     """Yield the names of classes that parsed JSON is made into, or that a client answers in."""
-    names = {name for node in ast.walk(tree) for name in _assigned_json(node)}
-    for node in ast.walk(tree):
+    names = {name for node in walked(tree) for name in _assigned_json(node)}
+    for node in walked(tree):
         if not isinstance(node, ast.Call):
             continue
         match node:

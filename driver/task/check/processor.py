@@ -12,6 +12,7 @@ from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.parsing import parses
 from driver.task.check.python_code import Code
 from driver.task.check.tied import Tied
+from driver.task.check.walked import walked
 from driver.task.shape import Field
 from driver.task.source import MADE_BY, Source
 
@@ -88,7 +89,7 @@ def _reading(
 ) -> Iterator[_Reading]:
     lines = answer.read()
     if len(lines) >= 2:
-        stores = any(_stores(source, node) for node in ast.walk(answer.tree))
+        stores = any(_stores(source, node) for node in walked(answer.tree))
         is_tied = file.path in tied.parsing
         yield _Reading(file, lines, parses(answer.tree), stores, answer.leaves(), is_tied)
 

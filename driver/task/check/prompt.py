@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
 from driver.task.check.python_code import Code, last_name
+from driver.task.check.tied import Tied
+from driver.task.check.walked import walked
 from driver.task.source import Source
 
 PLACE = "prompt"
 _SHOWN = 60
+_SAID = {"SystemMessage": "system", "HumanMessage": "user"}
+"""Calls that make a message of LangChain's, with its role."""
 _MESSAGES = frozenset({"Message", "dict"})
 """Calls that make a message of a request: Ollama's own client has the first."""
 FORM_LEADS_TO = (
@@ -64,10 +68,16 @@ def form_of_task(source: Source) -> Form:
     return Form((*texts, said[end:]), tuple(limits))
 
 
-def compare(source: Source, code: Code) -> Compared:
-    """Compare the messages that the code puts together with those that a model is trained on."""
+def compare(source: Source, code: Code, tied: Tied) -> Compared:
+    """Compare the messages that the code puts together with those that a model is trained on.
+
+    Those of another feature are not: other modules read what the model answers to them.
+    """
     findings, unclear, checked = list[Finding](), list[str](), 0
     for role, file, node, around in _messages(code):
+        if not _is_answered(code, tied, file.path):
+            unclear.append(f"{file.at(node.lineno)}: no module near reads the task's fields of it")
+            continue
         try:
             form = _Reader(code, file, around).form(node)
         except _Unclear as error:
@@ -82,6 +92,18 @@ def compare(source: Source, code: Code) -> Compared:
     if not checked and not unclear:
         unclear.append("no message of the role system or user is put together in the code")
     return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+
+
+def _is_answered(code: Code, tied: Tied, path: str) -> bool:
+    """Return whether a module, one that it imports or one that imports it reads answers.
+
+    So too where none does that is known.
+    """
+    near = {*code.imports.reached([path])}
+    users = {path}
+    while more := code.imports.importers(users):
+        users |= more
+    return not tied.reading or not tied.reading.isdisjoint(near | users)
 
 
 def differing_system(
@@ -144,22 +166,29 @@ def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function
     """
     for file, tree in code.modules:
         inside: dict[ast.AST, _Function] = {}
-        for function in ast.walk(tree):
+        for function in walked(tree):
             if isinstance(function, _Function):
                 inside |= dict.fromkeys(ast.walk(function), function)
-        for node in ast.walk(tree):
-            pairs: dict[object, ast.expr] = {}
+        for node in walked(tree):
+            pairs: dict[object, ast.expr | None] = {}
             if isinstance(node, ast.Dict):
                 pairs = {
                     key.value: value
                     for key, value in zip(node.keys, node.values, strict=True)
                     if isinstance(key, ast.Constant)
                 }
-            elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES:
+            elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES | _SAID.keys():
                 pairs = {each.arg: each.value for each in node.keywords}
+                if (said := _SAID.get(last_name(node))) is not None:
+                    pairs = {"role": ast.Constant(said), "content": _content(node)}
             role, content = pairs.get("role"), pairs.get("content")
             if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
                 yield str(role.value), file, content, inside.get(node)
+
+
+def _content(call: ast.Call) -> ast.expr | None:
+    named = [each.value for each in call.keywords if each.arg == "content"]
+    return next(iter([*named, *call.args]), None)
 
 
 @dataclass
@@ -222,7 +251,7 @@ class _Reader:
     def _local(self, name: str) -> ast.expr | None:
         """Return what a local variable is assigned; None where that is not exactly one value."""
         found = list[ast.expr]()
-        for node in ast.walk(self.around) if self.around else ():
+        for node in walked(self.around) if self.around else ():
             match node:
                 case (
                     ast.Assign(targets=[ast.Name(id=other)], value=ast.expr() as value)
@@ -324,7 +353,7 @@ class _Reader:
         found = [
             (file, function)
             for file, tree in self.code.modules
-            for function in ast.walk(tree)
+            for function in walked(tree)
             if isinstance(function, _Function) and function.name == name
         ]
         if len(found) != 1:

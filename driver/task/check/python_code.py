@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Edit
-from driver.task.check.imports import Imports
+from driver.task.check.imports import Imports, only_imports
 
 ROOTS = ("BaseModel", "SQLModel")
 """The classes that every model of pydantic's has among its bases."""
+_DEFINED = re.compile(rb"^(?:class[ \t]+(\w+)|(?!__)(\w+)[ \t]*(?:=|:[ \t]*\w))", re.MULTILINE)
+"""What a module gives a name to at its top."""
 _ENUMS = frozenset({"Enum", "StrEnum", "TextChoices"})
 
 
@@ -75,22 +78,45 @@ class Code:
     imports: Imports = field(default_factory=lambda: Imports({}))
 
     @classmethod
-    def read(cls, checkout: Checkout) -> Code:
-        """Parse every module; one that cannot be is named in `unclear`."""
-        code = cls(checkout)
-        for file in checkout.of(".py"):
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of escapes in others' texts
-                    tree = ast.parse(file.content)
-            except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-                code.unclear.append(f"{file.path}: not Python that this Python reads ({error})")
+    def read(cls, checkout: Checkout, mention: Callable[[bytes], bool] | None = None) -> Code:
+        """Parse every module; one that cannot be is named in `unclear`.
+
+        `mention`: only those whose text has to do with the task, what imports them, and all that
+        they import, and what defines a class or constant of the same name. Of the others only the
+        imports are known.
+        """
+        code, files = cls(checkout), [*checkout.of(".py")]
+        by_path = {each.path: each for each in files}
+        is_named = {each.path: not mention or mention(each.content) for each in files}
+        trees = {
+            each.path: tree
+            for each in files
+            if (tree := None if is_named[each.path] else only_imports(each.content))
+        }
+        whole = {each.path: code._parsed(each) for each in files if each.path not in trees}
+        trees |= {path: tree for path, tree in whole.items() if tree is not None}
+        code.imports = Imports(trees)
+        concerned = code.imports.concerned(path for path in trees if is_named[path])
+        known = {name for path in concerned for name in _defined(by_path[path])}
+        for file in files:
+            is_alike = not known.isdisjoint(_defined(file))
+            if file.path not in concerned and not is_alike:
                 continue
-            code.modules.append((file, tree))
-            for node in tree.body:
-                code._take(file, node)
-        code.imports = Imports({file.path: tree for file, tree in code.modules})
+            tree = whole[file.path] if file.path in whole else code._parsed(file)
+            if tree is not None:
+                code.modules.append((file, tree))
+                for node in tree.body:
+                    code._take(file, node)
         return code
+
+    def _parsed(self, file: SourceFile) -> ast.Module | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escapes in others' texts
+                return ast.parse(file.content)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            self.unclear.append(f"{file.path}: not Python that this Python reads ({error})")
+        return None
 
     def _take(self, file: SourceFile, node: ast.stmt) -> None:
         if isinstance(node, ast.ClassDef):
@@ -201,6 +227,10 @@ def instead(file: SourceFile, node: ast.expr, text: str) -> Edit:
     """Return the replacement of a node."""
     start = file.offset(node.lineno, node.col_offset)
     return Edit(file.path, start, after(file, node, "").end, text)
+
+
+def _defined(file: SourceFile) -> set[bytes]:
+    return {each[1] or each[2] for each in _DEFINED.finditer(file.content)}
 
 
 def _texts(nodes: list[ast.expr]) -> list[ast.Constant]:

@@ -36,7 +36,13 @@ _DECLARES = frozenset(
     {"import_specifier", "type_alias_declaration", "enum_declaration"}
     | {"interface_declaration", "class_declaration"}
 )
+_TAKEN = frozenset(
+    {"variable_declarator", "enum_declaration"}
+    | {"interface_declaration", "type_alias_declaration"}
+)
 _COMPOSED = frozenset({"object_type", "intersection_type"})
+_OTHERS = frozenset({"type_identifier", "template_literal_type"})
+"""What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
@@ -86,6 +92,8 @@ class Scripts:
     """Vue files with the line of their template, and all code within."""
     parts: list[Part] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
+    _declared: list[tuple[Part, list[Node]]] = field(default_factory=list)
+    """What the pieces declare."""
 
     @classmethod
     def read(cls, checkout: Checkout) -> Scripts:
@@ -96,8 +104,8 @@ class Scripts:
             found._take(Part(file, 0, parser.parse(file.content).root_node))
         for file in checkout.of(".vue"):
             found._take_page(file)
-        for part in found.parts:
-            found._take_types(part)
+        for part, nodes in found._declared:
+            found._take_types(part, nodes)
         return found
 
     def only(self, name: str) -> Values | None:
@@ -173,6 +181,8 @@ class Scripts:
                 found = self.only(decoded(node))
             elif node.type == "index_type_query" and names:  # keyof typeof LABELS
                 found = self.constants.keys(part, names[-1])
+            elif node.type == "lookup_type" and index.type == "literal_type" and names:
+                found = self.constants.entries(part, names[-1], decoded(index).strip("'\""))
             elif node.type == "generic_type" or index.type in _EVERY:
                 found = self.constants.values(part, names[-1]) if names else None
             if found is not None:
@@ -184,7 +194,9 @@ class Scripts:
             self.unclear.append(f"{part.file.path}: not TypeScript that is understood here")
             return False
         self.parts.append(part)
-        for node in walk(part.root):
+        nodes = [*_declared(part.root)]
+        self._declared.append((part, nodes))
+        for node in nodes:
             if node.type == "variable_declarator":
                 self.constants.add(part, node)
                 self.tables += table_of(part, node)
@@ -197,8 +209,8 @@ class Scripts:
                     self._take_values(found)
         return True
 
-    def _take_types(self, part: Part) -> None:
-        for node in walk(part.root):
+    def _take_types(self, part: Part, nodes: list[Node]) -> None:
+        for node in nodes:
             value = node.child_by_field_name("value")
             if node.type == "interface_declaration":
                 body = node.child_by_field_name("body")
@@ -238,8 +250,11 @@ class Scripts:
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
         """Take a union of texts, or a type made of a constant: `(typeof COLOURS)[number]`."""
-        others = any(each.type == "type_identifier" for each in walk(value, ELSEWHERE))
-        if (texts := strings_in(value)) and not others:
+        beside = {each.type for each in walk(value, ELSEWHERE)} & _OTHERS
+        texts = strings_in(value)
+        if texts and "template_literal_type" in beside:
+            self.unclear.append(f"{part.place(node)}: {name_of(node)} has a template")
+        if texts and not beside:
             self._take_values(Values(part, name_of(node), node, texts))
             return
         if any(each.type == "type_query" for each in walk(value)):
@@ -307,6 +322,16 @@ def _expressions(file: SourceFile, template: Node) -> Iterator[Part]:
                 spans = [(each.start_byte, each.end_byte) for each in values]
         for start, end in spans:
             yield Part(file, start, _TS.parse(file.content[start:end]).root_node)
+
+
+def _declared(root: Node) -> Iterator[Node]:
+    """Yield the types, enums and variables that are declared in a piece, in their order."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.type in _TAKEN:
+            yield node
+        waiting.extend(reversed(node.named_children))
 
 
 def _tag(element: Node) -> bytes:

@@ -7,11 +7,13 @@ module that asks for it may well be one of these, and is told as what it may be.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from driver.task.check.answer_object import AnswerObject
 from driver.task.check.asking import asks
+from driver.task.check.imports import names_in
 from driver.task.check.parsing import classes_made, parses
 from driver.task.check.python_code import ROOTS, Class, Code
 from driver.task.source import Source
@@ -36,6 +38,8 @@ class Tied:
     parsed_otherwise: bool = False
     """Whether answers are parsed in another way as well, by their keys or by a class that is no
     model of pydantic's: which way they go is not said then."""
+    reading: frozenset[str] = frozenset()
+    """Those of `answers` that name half of an answer's fields, or its class."""
 
     @classmethod
     def of(cls, source: Source, code: Code) -> Tied:
@@ -72,6 +76,7 @@ class Tied:
             any(each.keeps_json() for each in objects.values()),
             parsed,
             otherwise,
+            frozenset(half | {path for path in answers if _names(code, path, trees[path], held)}),
         )
 
 
@@ -88,3 +93,11 @@ def made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
         for node in classes_made(tree)
     )
     return frozenset(each for each in found if each is not None)
+
+
+def _names(code: Code, path: str, tree: ast.Module, held: list[Class]) -> bool:
+    """Return whether a module has one of these classes, or names it."""
+    known = {(each.file.path, each.name) for each in held}
+    return any(path == where for where, _ in known) or any(
+        code.imports.origin(path, node) in known for node in names_in(tree)
+    )
