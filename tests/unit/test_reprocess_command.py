@@ -83,6 +83,18 @@ def test_an_empty_version_rolls_nothing_back(
     assert engine.models()["news:latest"].digest == newest.digest
 
 
+def test_a_rollback_says_whether_what_was_live_may_be_so_again(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.write_json(tmp_path / "retrain.yaml", {"engine": "llamacpp", "deploy": {"name": "news"}})
+    for run in RUNS[:2]:
+        _verified(tmp_path, engine, run)
+    assert _roll_back(tmp_path, RUNS[0]) == 0
+    assert f"news:{RUNS[1]} was not taken back, since you named" in capsys.readouterr().out
+    assert _roll_back(tmp_path, RUNS[1]) == _roll_back(tmp_path) == 0
+    assert f"news:{RUNS[1]} was taken back: no run lets" in capsys.readouterr().out
+
+
 def test_the_live_model_answers_also_after_a_rollback(
     tmp_path: Path,
     start_backend: Start,
