@@ -86,7 +86,13 @@ def test_an_empty_version_rolls_nothing_back(
 def test_a_rollback_says_whether_what_was_live_may_be_so_again(
     tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files.write_json(tmp_path / "retrain.yaml", {"engine": "llamacpp", "deploy": {"name": "news"}})
+    asked = {
+        "engine": "llamacpp",
+        "runner": "process",
+        "fetch": {"path": "base"},
+        "deploy": {"name": "news"},
+    }
+    files.write_json(tmp_path / "retrain.yaml", asked)
     for run in RUNS[:2]:
         _verified(tmp_path, engine, run)
     assert _roll_back(tmp_path, RUNS[0]) == 0
