@@ -193,7 +193,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         print(
             f"{before} was taken back: no run lets it go live again."
             if barred
-            else f"{before} was not taken back, since you named {live.tag}: a run may let it go "
+            else f"{before} was not taken back, since {live.tag} is newer: a run may let it go "
             "live again."
         )
     with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged

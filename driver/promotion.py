@@ -33,7 +33,7 @@ class Switch(Frozen):
     good: tuple[str, ...] = ()
     """All names of `version`, if a rollback to it was asked for: it may be live again."""
     bad: tuple[str, ...] = ()
-    """All names of what that rollback takes back; none where it was asked for by name."""
+    """All names of what that rollback takes back; none where that leads to a newer version."""
     left: str = ""
     """The version that was live before that rollback."""
     digest: str = ""
