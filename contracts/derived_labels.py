@@ -169,7 +169,8 @@ def ancestors(
     found = []
     for other, then in reversed(cache.definitions(asker.mark).items()):
         edit = compare(then, definition)
-        if other != prefix and then.task == definition.task and not edit.relabels:
+        stands = not edit.relabels or (edit.reworded and not edit.changed)
+        if other != prefix and then.task == definition.task and stands:
             found.append(Ancestor(other, then, edit))
     return sorted(found, key=lambda each: len(each.edit.added))
 
@@ -185,6 +186,8 @@ def bases(
     for each in found:
         keys = {row_key(each.prefix, item): item for item in item_digests if item not in by_item}
         for key, number, text, words in _valid(cache, list(keys)):
+            if not words.keys() >= {*each.edit.reworded}:
+                continue  # they were asked for with the rest, in other words
             if each.edit.correction and number > 0:
                 continue  # it was asked for in words that nobody would use now
             values = _fields(text, each.definition)

@@ -134,6 +134,9 @@ class Edit:
     prompt: tuple[str, ...] = ()
     """Words of the label prompt that belong to no field which was added or removed, as `- old` and
     `+ new`."""
+    reworded: tuple[str, ...] = ()
+    """The fields whose descriptions are all that the label prompt says otherwise; empty where it
+    says more otherwise. An answer in which they were asked for alone can stand without them."""
     own: tuple[Insertion, ...] = ()
     """Words that count as an added field's: for them no other row is asked."""
     correction: bool = False
@@ -170,6 +173,7 @@ def compare(old: LabelDefinition, new: LabelDefinition) -> Edit:
         limits=tuple(name for name, _, _ in other if name not in changed),
         described=tuple(name for name, then, now in both if then.meaning != now.meaning),
         prompt=prompt,
+        reworded=_reworded(old, new, names) if prompt else (),
         own=own,
         correction=_words(old.correction_prompt) != _words(new.correction_prompt),
         rules=tuple(
@@ -247,6 +251,20 @@ def _prompt_edits(
         elif come or fields.removed.isdisjoint(gone):
             edits.append(" ".join([*_shown("-", gone), *_shown("+", come)]))
     return tuple(edits), tuple(own)
+
+
+def _reworded(old: LabelDefinition, new: LabelDefinition, fields: _Fields) -> tuple[str, ...]:
+    """Return the fields whose meanings, put into the old prompt as they are now, make it the new
+    one but for what names added and removed fields; none where they do not."""
+    told, found = old.label_prompt, list[str]()
+    for name in sorted(fields.kept):
+        then, now = (each.fields[name].meaning.splitlines() for each in (old, new))
+        before = told
+        for was, is_now in zip(then, now, strict=False):
+            told = told.replace(was, is_now) if was.strip() and was != is_now else told
+        found += [name] if told != before else []
+    edits, _ = _prompt_edits(told, new.label_prompt, fields)
+    return () if edits else tuple(found)
 
 
 def _insertion(fields: tuple[str, ...], prompt: str, start: int, end: int) -> Insertion:

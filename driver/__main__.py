@@ -274,12 +274,19 @@ def _add_render(ways: Any, common: argparse.ArgumentParser) -> None:
     made.set_defaults(command=task_commands.render_task)
 
 
+def _folder(text: str) -> Path:
+    """Return a path; an empty text, as of a variable that is not set, is not the folder here."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; a folder is named, `.` for this one")
+    return Path(text)
+
+
 def _add_check(ways: Any, common: argparse.ArgumentParser) -> None:
     text = "name what differs from the task in the backend, its code, and the deployed model"
     held = ways.add_parser("check", help=text, description=text, parents=[common])
     held.add_argument(
         "--repository",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="a checkout of the backend's code (backend.repository, if not named); it is only read",
     )

@@ -109,7 +109,7 @@ def plan(arguments: argparse.Namespace) -> int:
     from driver import forecast, pipeline, preflight
     from driver.plan import Action
     from driver.report.display import plan_table
-    from driver.task import cost
+    from driver.task import cost, trial
     from driver.task.check import at_run
 
     session = invocation.session(arguments)
@@ -123,6 +123,8 @@ def plan(arguments: argparse.Namespace) -> int:
             session.display.warn(str(error))
     running = [step.stage for step in plan if step.action is Action.RUN]
     for doubt in (*preflight.doubts(session, running), *at_run.doubts(session, running)):
+        session.display.warn(doubt)
+    if doubt := trial.doubts(session.task):
         session.display.warn(doubt)
     return 0
 

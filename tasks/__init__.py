@@ -62,9 +62,13 @@ def load_task(name: str) -> Task:
     if name not in known_tasks():
         raise UnknownTask(name)
     try:
-        task = importlib.import_module(f"tasks.{name}").TASK
+        task = getattr(importlib.import_module(f"tasks.{name}"), "TASK", None)
         if not isinstance(task, Task):
-            raise TypeError(f"tasks.{name}.TASK is a {type(task).__name__}, not a Task")
+            raise TaskInvalid(
+                f"tasks/{name}/__init__.py defines no TASK",
+                why=f"TASK there is a {type(task).__name__}" if task is not None else "",
+                todo="Write TASK = Task(…) there.",
+            )
         if task.name != name:
             raise TaskInvalid(
                 f"tasks/{name}/__init__.py: name is {task.name!r}",

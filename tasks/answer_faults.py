@@ -34,6 +34,12 @@ class Fault(NamedTuple):
 def of_output(task: Task) -> Iterator[Fault]:
     """Yield what makes the output model one that cannot be served, or parsed as it is served."""
     where = file_of(task.output)
+    if inner := _holds_itself(task.output):
+        yield Fault(
+            f"{file_of(inner)}: {inner.__name__} holds itself, at whatever depth",
+            "Give that field a class that does not: no schema without an end can be served.",
+        )
+        return
     for each in sorted(_classes(task.output), key=lambda each: each.__name__):
         if issubclass(each, Enum):
             for alias in (name for name, one in each.__members__.items() if one.name != name):
@@ -47,6 +53,13 @@ def of_output(task: Task) -> Iterator[Fault]:
             f"{where}: the field {name} is defined twice", "Take one of the two definitions out."
         )
     yield from _of_fields(task.output)
+    for name, field in task.output.model_fields.items():
+        if lacking := [each for each in ("title", "description") if not getattr(field, each)]:
+            yield Fault(
+                f"{where}: {task.output.__name__}.{name} has no {' and no '.join(lacking)}",
+                'Write Field(title="…", description="…"): pages show the one, and prompts the '
+                "other.",
+            )
     try:
         schema = task.schema()
     except Exception as error:  # noqa: BLE001  # pydantic's, and that it cannot be served
@@ -60,10 +73,16 @@ def of_output(task: Task) -> Iterator[Fault]:
 
 
 def _of_fields(output: type[BaseModel]) -> Iterator[Fault]:
-    """Yield the fields whose answer, once parsed, is another than the text that was parsed."""
+    """Yield what lets an answer, once parsed, be another than the text that was parsed."""
     models = [each for each in _classes(output) if issubclass(each, BaseModel)]
     for model in sorted(models, key=lambda each: each.__name__):
         where = f"{file_of(model)}: {model.__name__}"
+        if model.model_config.get("extra") != "forbid":
+            yield Fault(
+                f'{where} has no extra="forbid" in its configuration, and takes unknown fields',
+                "Write in that class: model_config = "
+                'ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False).',
+            )
         for change in _CHANGES:
             if model.model_config.get(f"str_{change}"):
                 yield Fault(f"{where} has str_{change} in its configuration", _KEPT)
@@ -73,6 +92,11 @@ def _of_fields(output: type[BaseModel]) -> Iterator[Fault]:
                 "Make it a plain property or a field.",
             )
         for name, field in model.model_fields.items():
+            if not field.is_required():
+                yield Fault(
+                    f"{where}.{name} has a default, which would fill in what an answer lacks",
+                    "Take the default out; a field that may lack a value is `… | None`, and null.",
+                )
             if field.alias or field.validation_alias or field.serialization_alias:
                 yield Fault(
                     f"{where}.{name} has an alias",
@@ -124,6 +148,17 @@ def _classes(annotation: Any) -> set[type]:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return {annotation}
     return set().union(*map(_classes, get_args(annotation)))
+
+
+def _holds_itself(annotation: Any, above: tuple[type, ...] = ()) -> type | None:
+    """Return a model that stands inside of itself."""
+    inner: list[Any] = [*get_args(annotation)]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in above:
+            return annotation
+        above = (*above, annotation)
+        inner = [field.annotation for field in annotation.model_fields.values()]
+    return next((found for each in inner if (found := _holds_itself(each, above))), None)
 
 
 def _twice(model: type[BaseModel]) -> list[str]:

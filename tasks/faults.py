@@ -46,8 +46,6 @@ def from_error(
     place, line = f"tasks/{name}/__init__.py", 0
     if isinstance(error, SyntaxError) and error.filename:
         place, line = error.filename, error.lineno or 0
-    elif isinstance(error, ImportError) and error.path:
-        place = error.path
     else:
         for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).is_relative_to(folder):
@@ -60,7 +58,7 @@ def from_error(
     return TaskInvalid(
         f"tasks/{name} {what}: {where}",
         why=f"{said}{f', at: {text}' if text else ''}{f'; on {on}' if on else ''}",
-        todo=todo or _todo(error),
+        todo=todo or _todo(error, "that line" if line else "that file"),
     )
 
 
@@ -74,7 +72,7 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _todo(error: BaseException) -> str:
+def _todo(error: BaseException, place: str) -> str:
     match error:
         case SystemExit():
             return "Take the call that ends the process out of what is run on import."
@@ -83,7 +81,7 @@ def _todo(error: BaseException) -> str:
         case ModuleNotFoundError():
             return "Correct that name, or install what it names wherever the task is used."
         case ImportError():
-            return "Define that name there, or take it out of what imports it."
+            return "Correct that name, or define it in the module that it is taken from."
         case json.JSONDecodeError() | ValidationError():
             return "Let the file that this line reads hold one JSON object with the item's fields."
-    return "Correct that line; docs/reference/task.md says what a definition may hold."
+    return f"Correct {place}; docs/reference/task.md says what a definition may hold."

@@ -15,6 +15,8 @@ DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 # Words for people, which would only make the schema, and so its digest, larger.
 _DROPPED = frozenset({"title", "description", "default", "examples"})
 
+_INSTEAD = {"exclusiveMinimum": "gt: write ge", "exclusiveMaximum": "lt: write le"}
+
 
 class UnservableSchema(TypeError):
     """The output model says something that constrained decoding would silently ignore."""
@@ -36,12 +38,13 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any], where: str) -> d
         name = node["$ref"].removeprefix("#/$defs/")
         return _convert(definitions[name], definitions, where)
     result = {key: value for key, value in node.items() if key not in _DROPPED}
+    _require_one_type(result, where)
     if result.get("format") == "date":
         del result["format"]
         result |= {"pattern": DATE, "maxLength": 10}
-    unknown = sorted(result.keys() - _KEYWORDS)
-    if unknown:
-        raise UnservableSchema(f"{where}: the grammar ignores {', '.join(unknown)}")
+    if unknown := sorted(result.keys() - _KEYWORDS):
+        named = ", ".join(_INSTEAD.get(each, each) for each in unknown)
+        raise UnservableSchema(f"{where}: the grammar ignores {named}")
     if "anyOf" in result:
         result["anyOf"] = [_convert(option, definitions, where) for option in result["anyOf"]]
     if "items" in result:
@@ -57,6 +60,18 @@ def _convert(node: dict[str, Any], definitions: dict[str, Any], where: str) -> d
         result["required"] = list(result["properties"])
         result["additionalProperties"] = False
     return result
+
+
+def _require_one_type(node: dict[str, Any], where: str) -> None:
+    options = [option for option in node.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) > 1:
+        types = ", ".join(str(option.get("type", "another")) for option in options)
+        raise UnservableSchema(f"{where}: it may be of several types ({types}): write one of them")
+    if not node.keys() & {"type", "anyOf", "enum", "const"}:
+        raise UnservableSchema(f"{where}: it may be of any type: write one")
+    values = node.get("enum", [node["const"]] if "const" in node else [])
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise UnservableSchema(f"{where}: a value of an enum is no text")
 
 
 def _require_bounds(node: dict[str, Any], where: str) -> None:

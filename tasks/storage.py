@@ -29,8 +29,8 @@ class Storage:
     analysis: tuple[str, ...] = ("metadata", "llm_analysis")
     """The way to the JSON object of the other fields: a column, then the keys in it."""
     answered: tuple[str, ...] = ()
-    """Fields of that object without which nothing was answered; empty: any field will do, and all
-    columns where every field of the task has one."""
+    """Fields, of that object or with a column, of which one at least is there where anything was
+    answered; empty: any field of that object will do, and all columns where every field has one."""
     textless: Mapping[str, Any] = field(default_factory=dict)
     """What an answer says that has nothing for the columns `left_over`; empty: none says so."""
     fallback: str | None = None

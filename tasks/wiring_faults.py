@@ -17,6 +17,8 @@ from tasks.schema import DATE
 from tasks.storage import Column
 from tasks.values import few_values
 
+CHARACTERS = 8
+"""That a token of prose or JSON has at most, on average, by any tokenizer."""
 _OF_A_FLAG = ("", ".precision", ".recall", ".f1")
 _OF_A_LIST = ("", ".macro_f1", ".exact")
 
@@ -41,6 +43,13 @@ def _of_serving(task: Task) -> Iterator[Fault]:
             f"num_ctx is {serving.num_ctx}: an answer would leave no room for its prompt",
             "Let num_ctx hold the longest prompt and num_predict together.",
         )
+    elif len(task.system_prompt) // CHARACTERS + serving.num_predict > serving.num_ctx:
+        yield Fault(
+            f"tasks/{task.name}/{PROMPTS['system_prompt']}: the system prompt has "
+            f"{len(task.system_prompt)} characters: with num_predict={serving.num_predict} that is "
+            f"more than num_ctx={serving.num_ctx} tokens by any tokenizer",
+            "Shorten it, or raise num_ctx (serving, in __init__.py).",
+        )
 
 
 def _of_prompts(task: Task) -> Iterator[Fault]:
@@ -53,13 +62,20 @@ def _of_prompts(task: Task) -> Iterator[Fault]:
                 "Take it out: a model would read its own markup there, or no server take the text.",
             )
     for name, slot in (("correction_prompt", "reasons"), ("backfill_prompt", "fields")):
+        template = Template(getattr(task, name))
         try:
-            Template(getattr(task, name)).substitute({slot: ""})
+            template.substitute({slot: ""})
         except (KeyError, ValueError) as error:
             yield Fault(
                 f"the {name} of tasks/{task.name}/ cannot be filled in: "
                 f"{type(error).__name__}: {error}",
                 f"Write $$ for a dollar sign; the one slot there is ${slot}.",
+            )
+            continue
+        if template.template.strip() and slot not in template.get_identifiers():
+            yield Fault(
+                f"the {name} has no ${slot} (tasks/{task.name}/{PROMPTS[name]})",
+                f"Write ${slot} where the teacher is to read them.",
             )
 
 
@@ -195,15 +211,31 @@ def _of_storage(task: Task) -> Iterator[Fault]:
                 "Give a value, as JSON, that the field can have.",
             )
     for name, column in kept.columns.items():
-        if column.null is not None and column.null in _words(schemas.get(name, {})):
-            yield Fault(
-                f"{where}, column {name}: null={column.null!r} is a value that the field can have",
-                "Let null be a word that is none of the field's values.",
-            )
-        if name in schemas and (why := _lacks_room(column, schemas[name])):
-            yield Fault(
-                f"{where}, column {name}: {why}", "Give the column more length, or the field less."
-            )
+        yield from _of_column(f"{where}, column {name}:", column, schemas.get(name, {}))
+
+
+def _of_column(where: str, column: Column, schema: dict[str, Any]) -> Iterator[Fault]:
+    """Yield what is wrong with a column; of a field that is not there the schema is empty."""
+    if column.null is not None and column.null in _words(schema):
+        yield Fault(
+            f"{where} null={column.null!r} is a value that the field can have",
+            "Let null be a word that is none of the field's values.",
+        )
+    if column.null is not None and schema and not _is_text(schema):
+        yield Fault(
+            f"{where} null={column.null!r}, and the field is no text",
+            "Take null out: such a column keeps NULL.",
+        )
+    if schema and (why := _lacks_room(column, schema)):
+        yield Fault(f"{where} {why}", "Give the column more length, or the field less.")
+
+
+def _is_text(schema: dict[str, Any]) -> bool:
+    return all(
+        option.get("type") in {"string", "null"} and option.get("pattern") != DATE
+        for option in schema.get("anyOf", [schema])
+        if not option.keys() & {"enum", "const"}
+    )
 
 
 def _words(schema: dict[str, Any]) -> list[Any]:

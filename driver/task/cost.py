@@ -7,6 +7,7 @@ and nothing is changed. Rows of the same text count once, as they are asked once
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,14 +69,19 @@ class Cost:
     """What labelling would ask now."""
 
     rows: Rows
-    fields: tuple[str, ...]
-    """The added fields that are asked for."""
+    asked_for: Mapping[str, int]
+    """The added fields that are asked for, each with the rows that it is asked for in."""
     seconds: float | None
     """None where no pace was measured."""
     at_most: bool
     """Whether the pace of whole answers was taken for added fields, too."""
     is_first: bool = False
     """Whether no teacher was asked yet: it is counted by items and reviews alone."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The added fields that are asked for."""
+        return tuple(self.asked_for)
 
     def text(self) -> str:
         """Return one line for people."""
@@ -90,15 +96,19 @@ class Cost:
         if rows.kept:
             parts.append(f"{rows.kept} rows keep their labels")
         if rows.completed:
-            parts.append(
-                f"{rows.completed} {_rows(parts)} asked for {', '.join(self.fields)} alone"
-            )
+            parts.append(f"{rows.completed} {_rows(parts)} asked for {self._named()} alone")
         if rows.labelled:
             parts.append(f"{rows.labelled} {_rows(parts)} labelled ({why})")
         if rows.quarantined:
             parts.append(f"{rows.quarantined} stay in quarantine")
         first = ["no teacher was asked yet"] if self.is_first else []
         return f"label: {'; '.join([*first, *parts, self._time()])}"
+
+    def _named(self) -> str:
+        """Return the added fields, with their rows where not all are asked for in every row."""
+        if all(count == self.rows.completed for count in self.asked_for.values()):
+            return ", ".join(self.fields)
+        return ", ".join(f"{name} ({count})" for name, count in self.asked_for.items())
 
     def _time(self) -> str:
         if not self.rows.completed and not self.rows.labelled:
@@ -137,7 +147,7 @@ def of(session: Session) -> Cost | None:
         items, incomplete, reviewed = _items(session, cache)
         count = _Count(session, cache, asker, items)
         rows = replace(count.rows(incomplete), reviewed=reviewed)
-        priced = _priced(rows, tuple(sorted(count.fields)), session.workspace)
+        priced = _priced(rows, dict(sorted(count.fields.items())), session.workspace)
         return replace(priced, is_first=teacher is None)
 
 
@@ -216,8 +226,8 @@ class _Count:
         self._schema = self._task.schema()
         prompts = [self._task.label_prompt, self._task.correction_prompt]
         self._prefix = asker.prefix(prompts, self._schema)
-        self.fields: set[str] = set()
-        """What is asked for alone, as far as it was counted."""
+        self.fields = Counter[str]()
+        """What is asked for alone, with in how many rows, as far as it was counted."""
 
     def rows(self, incomplete: Sequence[tuple[Item, Base]] = ()) -> Rows:
         """Return what becomes of each row, reviews that are to be completed included."""
@@ -321,7 +331,7 @@ class _Count:
         return found
 
 
-def _priced(rows: Rows, fields: tuple[str, ...], workspace: Path) -> Cost:
+def _priced(rows: Rows, asked_for: Mapping[str, int], workspace: Path) -> Cost:
     """Return the rows with the time that they take, by the last reports that tell a pace."""
     whole = _pace(workspace, "cost", "items")
     some = _pace(workspace, "derived", "completed")
@@ -334,7 +344,7 @@ def _priced(rows: Rows, fields: tuple[str, ...], workspace: Path) -> Cost:
     ]
     known = [each for each in seconds if each is not None]
     total = sum(known) if len(known) == len(seconds) else None
-    return Cost(rows, fields, total, at_most)
+    return Cost(rows, asked_for, total, at_most)
 
 
 def _pace(workspace: Path, part: str, counted: str) -> float | None:

@@ -21,6 +21,7 @@ from contracts.errors import SettingsInvalid
 
 TYPES = ("text", "flag", "score", "count", "date", "list")
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,29}")
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,29}")
 _LONGEST_VALUE = 40
 _MOST_FIELDS = 20
 _QUOTES = '"""'
@@ -99,8 +100,8 @@ def field(text: str) -> Given:
     kind = kind.removesuffix("?")
     if not separator or not kind:
         raise _wrong(text, "it has no type")
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise _wrong(text, "a name has 2 to 30 small letters, digits and underscores")
+    if not _FIELD.fullmatch(name) or keyword.iskeyword(name):
+        raise _wrong(text, "a name has 1 to 30 small letters, digits and underscores")
     if hasattr(BaseModel, name) or name.startswith("model_"):
         raise _wrong(text, "pydantic keeps this name for itself")
     meaning = " ".join(meaning.split())

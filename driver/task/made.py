@@ -16,6 +16,8 @@ from tasks.schema import DATE
 
 _WORDS = ("A text", "a", "A", "1", "2026-01-31", "a1", "AA", "A-1", "")
 """One of these is taken for a text that has to match a pattern."""
+_UNEVEN = " A Text "
+"""What a validator that strips or lowers a text would change."""
 _MOST_ENTRIES = 8
 
 
@@ -40,6 +42,15 @@ def answers(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     yield {**base, name: value}
 
 
+def uneven(schema: dict[str, Any], answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an answer with one text at a time that begins and ends with a blank."""
+    for name, child in schema["properties"].items():
+        for node in child.get("anyOf", [child]):
+            is_free = node.get("type") == "string" and not node.keys() & {"pattern", "enum"}
+            if is_free and node.get("minLength", 0) <= len(_UNEVEN) <= node.get("maxLength", 0):
+                yield {**answer, name: _UNEVEN}
+
+
 def text_of(answer: dict[str, Any]) -> str:
     """Return an answer as a model writes it."""
     return json.dumps(answer, ensure_ascii=False)
@@ -53,6 +64,25 @@ def _values(node: dict[str, Any]) -> list[Any]:
         return list(node["enum"])
     made = [_value(node, size) for size in Size]
     return [value for place, value in enumerate(made) if value not in made[:place]]
+
+
+def least_characters(node: dict[str, Any]) -> int:
+    """Return the characters that the shortest value of a schema has at least, as JSON."""
+    if "anyOf" in node:
+        return min(map(least_characters, node["anyOf"]))
+    if values := node.get("enum", [node["const"]] if "const" in node else []):
+        return min(len(json.dumps(value, ensure_ascii=False)) for value in values)
+    match node.get("type"):
+        case "object":
+            fields = node["properties"].items()
+            return 1 + sum(len(name) + 4 + least_characters(child) for name, child in fields)
+        case "array":
+            entries = int(node.get("minItems", 0))
+            return 2 + entries * least_characters(node["items"]) + max(0, entries - 1)
+        case "string":
+            is_date = node.get("pattern") == DATE
+            return 2 + (len("2026-01-31") if is_date else int(node.get("minLength", 0)))
+    return 1 if node.get("type") in {"integer", "number"} else 4
 
 
 def _value(node: dict[str, Any], size: Size, number: int = 0) -> Any:

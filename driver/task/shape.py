@@ -203,7 +203,11 @@ def _plain(node: dict[str, Any], where: str) -> Shape:
 
 
 def _unrenderable(where: str, why: str) -> TaskUnrenderable:
-    return TaskUnrenderable(f"{where} has a type that cannot be rendered", why=why)
+    return TaskUnrenderable(
+        f"{where} has a type that cannot be rendered",
+        why=why,
+        todo="Give it a type that docs/reference/task.md lists.",
+    )
 
 
 def _enums(annotation: Any) -> dict[str, type[Enum]]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from driver.report.display import LastingConsole
 from driver.settings import Settings
 from driver.store import Run, Store
-from driver.task import noted
+from driver.task import noted, trial
 from driver.task.shape import Field
 from driver.task.source import Source
 from driver.task.tokens import ruler
@@ -71,6 +71,8 @@ def show(settings: Settings, *, as_json: bool) -> int:
             console.print(_table(title, heads, rows), soft_wrap=False)
         else:
             _say(console, _lines(title, heads, rows))
+    if doubt := trial.doubts(task):
+        console.say(f"warning: {doubt}")
     return 0
 
 

@@ -82,8 +82,10 @@ class Source:
         storage = self.task.storage or Storage(table="items")
         for name in _TAKEN & storage.columns.keys():
             raise TaskUnrenderable(
-                f"the column {name} of the task's storage does not fit",
+                f"tasks/{self.task.name}/__init__.py: storage, the column {name} does not fit",
                 why="SQLAlchemy keeps this name for itself",
+                todo="Take it out of columns, which leaves the field to the JSON value, or rename "
+                "the field.",
             )
         return storage
 

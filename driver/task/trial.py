@@ -20,6 +20,7 @@ from contracts.errors import TaskInvalid
 from driver.task import made
 from tasks import InvalidAnswer, Task, Violation, faults
 from tasks.values import few_values
+from tasks.wiring_faults import CHARACTERS
 
 _CHECKED = 24
 """Answers that the label rules are tried on, those of each size first."""
@@ -66,14 +67,34 @@ def try_out(task: Task) -> None:
         _require(task, name, result, task.canary)
     _refuse_markup(task)
     schema = task.schema()
+    _refuse_cut_answers(task, schema)
     for number, answer in enumerate(_taken(task, made.answers(schema))):
         for name, result in _OF_AN_ANSWER.items():
             _require(task, name, result, answer)
         if number < _CHECKED:
             _require(task, "check", _VIOLATIONS, task.canary, answer)
         _require_read_back(task, answer)
+        if number == 0:
+            _ = [*_taken(task, made.uneven(schema, answer.model_dump(mode="json")))]
     _refuse_lists_of_doubles(task, schema)
     _refuse_unknown_strata(task, schema)
+
+
+def doubts(task: Task) -> str:
+    """Return in one line that the output model takes no made answer, with its own words; "" if it
+    takes one."""
+    reason = ""
+    for each in made.answers(task.schema()):
+        try:
+            task.parse(made.text_of(each))
+        except InvalidAnswer as error:
+            reason = str(error)
+        else:
+            return ""
+    return (
+        f"{faults.file_of(task.output)}: {task.output.__name__} takes none of the answers made to "
+        f"try it out ({reason}): see that it takes any, as the functions were tried on none"
+    )
 
 
 def _require(task: Task, name: str, result: _Result, *given: BaseModel) -> None:
@@ -107,7 +128,24 @@ def _taken(task: Task, answers: Iterable[dict[str, Any]]) -> Iterator[BaseModel]
                 why=f"what it returns is the answer; on {_short(text)}",
                 todo="Let each validator of the model end with `return self`.",
             )
+        _refuse_changes(task, each, answer)
         yield answer
+
+
+def _refuse_changes(task: Task, given: dict[str, Any], answer: BaseModel) -> None:
+    """Refuse a model whose answer is another than what was given: the label would be, too."""
+    try:
+        read = answer.model_dump(mode="json")
+    except Exception:  # noqa: BLE001  # told where it is written
+        return
+    for name in (name for name, value in given.items() if read.get(name, value) != value):
+        raise TaskInvalid(
+            f"{faults.file_of(task.output)}: {task.output.__name__} changes {name}",
+            why=f"{_short(repr(given[name]))} becomes {_short(repr(read[name]))}, and nothing of "
+            "an answer is ever repaired",
+            todo="Let the validator return the value as it is, and refuse by a ValueError what it "
+            "would change.",
+        )
 
 
 def _require_read_back(task: Task, answer: BaseModel) -> None:
@@ -125,6 +163,16 @@ def _require_read_back(task: Task, answer: BaseModel) -> None:
     except Exception as error:
         what = "fails where an answer is written"
         raise faults.from_error(task.name, error, what, _short(text), _GETS) from error
+
+
+def _refuse_cut_answers(task: Task, schema: dict[str, Any]) -> None:
+    least = made.least_characters(schema)
+    if least // CHARACTERS > task.serving.num_predict:
+        raise TaskInvalid(
+            f"tasks/{task.name}/__init__.py: serving, num_predict is {task.serving.num_predict}",
+            why=f"the shortest answer has {least} characters: more tokens, by any tokenizer",
+            todo="Raise num_predict to the tokens of the longest answer.",
+        )
 
 
 def _refuse_markup(task: Task) -> None:

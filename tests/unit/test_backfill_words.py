@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,36 @@ def test_what_is_said_of_the_added_field_anew_asks_for_it_again_alone(
     edit(with_deadline(section=SECTION.replace("Bis wann", "Der Tag, bis zu dem")))
     metrics = stage.label()
     assert (metrics.asked, metrics.backfilled) == (0, 2)
+
+
+def test_a_description_that_the_prompt_repeats_is_asked_for_again_alone(
+    stage: Labelling, engine: ScriptedEngine, edit: Callable[[Task], None]
+) -> None:
+    labelled(stage, engine)
+    values = {"deadline": "2026-03-31", "place": "Mainz"}
+
+    def completed(messages: list[dict[str, str]], _number: int) -> str:
+        asked = messages[-1]["content"]
+        return json.dumps({name: said for name, said in values.items() if f"- {name}:" in asked})
+
+    engine.script, task = completed, with_deadline()
+    for about in ("Der Ort.", "Der Ort des Geschehens."):
+        place: Any = (str | None, Field(title="Ort", max_length=9, description=about))
+        edit(
+            replace(
+                task,
+                output=create_model("More", __base__=task.output, place=place),
+                label_prompt=f"{task.label_prompt}\n- place: {about}",
+            )
+        )
+        before, metrics = len(engine.asked), stage.label()
+        assert (metrics.asked, metrics.backfilled) == (0, 3)
+        values["deadline"] = "2026-04-30"
+    asked = [list(each["schema"]["properties"]) for each in engine.asked[before:]]
+    assert asked == [["place"]] * 3
+    told = {row["label"]["deadline"] for row in stage.rows("labels")}
+    assert told == {None, "2026-03-31"}, "an untouched field keeps its value"
+    assert (stage.label().cached, len(engine.asked)) == (3, before + 3)
 
 
 def test_a_row_completed_under_a_middle_definition_is_asked_again_in_other_words(

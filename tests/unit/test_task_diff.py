@@ -342,6 +342,18 @@ def test_before_a_teacher_was_asked_it_counts_by_items_and_reviews(
     assert "there is no snapshot of the items yet" in _said(session, capsys)
 
 
+def test_the_line_counts_the_rows_of_each_field() -> None:
+    rows = cost.Rows(completed=119)
+    assert (
+        "119 rows are asked for ordered (37), stars (119) alone"
+        in cost.Cost(rows, {"ordered": 37, "stars": 119}, None, at_most=False).text()
+    )
+    assert (
+        "asked for due, stars alone"
+        in cost.Cost(rows, {"due": 119, "stars": 119}, None, at_most=False).text()
+    )
+
+
 def _said(session: Session, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     diff.show(session, "", as_json=False)

@@ -55,7 +55,7 @@ def _more(argument: str) -> str:
 
 
 _KINDS_ONCE = """\
-    kinds: list[Category] = Field(min_length=8, max_length=9)
+    kinds: list[Category] = Field(min_length=8, max_length=9, title="K", description="k")
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -64,6 +64,14 @@ _KINDS_ONCE = """\
         return self
 
     reply_needed: bool"""
+_CHANGED = """\
+without reply_needed")
+        return self
+
+    @__import__('pydantic').field_validator("summary")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return value.strip()"""
 _FAULTS = [
     (_OUTPUT, "max_length=400", "max_lenght=400", "at: Summary = Annotated["),
     (_OUTPUT, "class SupportAnswer(", "class SupportAnswer((", "output.py, line"),
@@ -154,6 +162,44 @@ _FAULTS = [
         _KINDS_ONCE,
         "kinds has at least 8 entries",
     ),
+    # --- answers that are not as they were written, or lack what `Task.parse` promises
+    (_OUTPUT, 'extra="forbid"', 'extra="allow"', 'no extra="forbid" in its configuration'),
+    (_OUTPUT, 'extra="forbid", ', "", 'ConfigDict(extra="forbid", frozen=True'),
+    (_OUTPUT, "reply_needed: bool = Field(", "reply_needed: bool = Field(False, ", "has a default"),
+    (_OUTPUT, 'title="Reply needed", ', "", "SupportAnswer.reply_needed has no title"),
+    (_OUTPUT, 'without reply_needed")\n        return self', _CHANGED, "becomes 'A Text'"),
+    # --- types
+    (_OUTPUT, "reply_needed: bool", "reply_needed: bool | int", "several types (boolean, integer)"),
+    (_OUTPUT, "reply_needed: bool", "reply_needed: __import__('typing').Any", "of any type"),
+    (
+        _OUTPUT,
+        "reply_needed: bool",
+        "reply_needed: __import__('decimal').Decimal",
+        "several types (number, string)",
+    ),
+    (_OUTPUT, "reply_needed: bool", "reply_needed: 'SupportAnswer | None'", "holds itself"),
+    (_OUTPUT, "reply_needed: bool = Field(", "n: int = Field(gt=0, ", "gt: write ge"),
+    # --- what cannot be rendered
+    (_OUTPUT, "from enum", "import yaml\nfrom enum", "it imports yaml"),
+    (_OUTPUT, "from enum", "from tasks.support_messages import message\nfrom enum", "it imports"),
+    (
+        _OUTPUT,
+        "class SupportAnswer(BaseModel):",
+        "class InvalidAnswer(BaseModel):\n    pass\n\n\nclass SupportAnswer(BaseModel):",
+        "a InvalidAnswer of its own",
+    ),
+    # --- more that does not fit together
+    (_WIRING, "check\n", "chekc as check\n", "__init__.py, line"),
+    (_WIRING, "TASK = Task(", "TSK = Task(", "Write TASK = Task(…) there."),
+    ("prompts/correction.md", "$reasons", "them", "the correction_prompt has no $reasons"),
+    ("prompts/system.md", "", "word and word again. " * 3000, "by any tokenizer"),
+    (_WIRING, "num_predict=512", "num_predict=8", "the shortest answer has"),
+    (
+        _WIRING,
+        _LAST,
+        _more("storage=tasks.Storage('t', {'reply_needed': tasks.Column(null='none')})"),
+        "Take null out",
+    ),
     # --- functions
     (_WIRING, 'frozenset({"defect"})', 'frozenset({"defct"})', "Name some of: access, billing"),
     (_WIRING, "answer.category.value,", "answer.urgency.value,", "in stratum: tasks/"),
@@ -188,7 +234,10 @@ _SOUND = [
     (
         _OUTPUT,
         "    reply_needed: bool",
-        "    each: list[Category] = Field(min_length=9, max_length=9)\n    reply_needed: bool",
+        (
+            "    each: list[Category] = Field(min_length=9, max_length=9, "
+            "title='E', description='e')\n    reply_needed: bool"
+        ),
     ),
     (_WIRING, "answer.category.value,", "answer.model_dump()['summary'] or 'defect',"),
     (_WIRING, "answer.category.value,", "'defect' if answer.summary == 'It broke' else 'other',"),
@@ -231,6 +280,23 @@ def test_every_command_tells_it_as_one(
     code = cli.main([*words.split(), "-c", demo, "-w", str(tmp_path / "w")])
     told = " ".join(capsys.readouterr().err.split())
     assert (code, "output.py, line" in told) == (TaskInvalid.exit_code, True), told
+
+
+@pytest.mark.parametrize("words", ["plan", "task show"])
+def test_a_model_that_takes_no_made_answer_is_told_in_its_own_words(
+    words: str, edit: Edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = str(files.ROOT / "examples/support-sample/demo.yaml")
+    command = [*words.split(), "-c", demo, "-w", str(tmp_path / "w")]
+    cli.main(command)
+    assert "takes none" not in capsys.readouterr().out
+    edit(_OUTPUT, "not self.summary.strip()", "self.summary")
+    for name in [name for name in sys.modules if f"tasks.{NAME}" in name]:
+        del sys.modules[name]
+    cli.main(command)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "tasks/support_messages/output.py: SupportAnswer takes none of the answers" in told
+    assert "the summary is blank" in told
 
 
 @pytest.mark.parametrize("name", [*tasks.known_tasks(), ""])

@@ -151,6 +151,7 @@ def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
     "text",
     [
         "summary",
+        ":text",
         "summary:",
         "summary:prose",
         "Summary:text",
@@ -169,6 +170,10 @@ def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
 def test_a_field_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(SettingsInvalid):
         given.field(text)
+
+
+def test_a_field_may_have_a_name_of_one_letter() -> None:
+    assert given.field("n:count").name == "n"
 
 
 def test_its_demo_hangs_on_no_single_answer() -> None:

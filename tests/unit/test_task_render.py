@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts import files
 from contracts.errors import FileUnusable, TaskInvalid
@@ -115,8 +115,10 @@ class Moment(BaseModel):
 
 
 class Here(BaseModel):
-    note: str = Field(max_length=9)
-    due: date
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = Field(max_length=9, title="Note", description="What is to be noted.")
+    due: date = Field(title="Due", description="The day.")
 
 
 class Taken(BaseModel):

@@ -26,6 +26,8 @@ _PROJECT = frozenset(
 _SUFFIXES = frozenset({".py", ".ts", ".tsx", ".vue", ".md", ".txt"})
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 """What ends a line for Python's parser: also a carriage return alone."""
+_ADDRESS = re.compile(r"[a-z+]{2,}:/|[^/\s]+@[^/\s]+:")
+"""How the address of a repository begins; of two slashes a path keeps one."""
 _LARGEST = 1 << 20  # bytes: what is longer was not written by people
 _MOST_FILES = 10_000
 _MOST_FOLDERS = 30_000
@@ -96,6 +98,7 @@ class Checkout:
             raise SettingsInvalid(
                 f"{root} is no folder",
                 why="backend.repository, or --repository, names a checkout of the backend's code",
+                todo="Clone it first, and name that folder." if _ADDRESS.match(str(root)) else "",
             )
         files, unread = list[SourceFile](), list[str]()
         size = 0

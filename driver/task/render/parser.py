@@ -32,11 +32,17 @@ def render(source: Source) -> str:
     """Return one module of the two; raises `TaskUnrenderable` where they cannot be one."""
     model = source.task.output
     if "." in model.__qualname__:
-        raise _apart(model.__module__, f"{model.__qualname__} is not at the top of its module")
+        raise _apart(
+            model.__module__,
+            f"{model.__qualname__} is not at the top of its module",
+            "Define it there, and nowhere inside of another class or function.",
+        )
     answer = _Module.read(model.__module__)
     reading = _Module.read(parsing.__name__)
     if both := answer.names & reading.names | answer.names & {"parse"}:
-        raise _apart(model.__module__, f"the parser has a {min(both)} of its own")
+        raise _apart(
+            model.__module__, f"the parser has a {min(both)} of its own", "Give it another name."
+        )
     wanted: dict[str, set[str]] = {}
     for module, name in sorted(answer.taken | reading.taken):
         wanted.setdefault(module, set()).add(name)
@@ -91,7 +97,11 @@ class _Module:
 def _require_everywhere(importer: str, module: str) -> None:
     top = module.partition(".")[0]
     if top != "pydantic" and not python.is_standard(module):
-        raise _apart(importer, f"it imports {module}; a backend has only pydantic")
+        raise _apart(
+            importer,
+            f"it imports {module}; a backend has only pydantic",
+            "Import the standard library and pydantic only, and define the rest in that file.",
+        )
 
 
 def _as_named(alias: ast.alias) -> str:
@@ -121,5 +131,6 @@ def _defined(tree: ast.Module) -> frozenset[str]:
     return frozenset(names)
 
 
-def _apart(module: str, why: str) -> TaskUnrenderable:
-    return TaskUnrenderable(f"{module} cannot stand alone as a parser", why=why)
+def _apart(module: str, why: str, todo: str) -> TaskUnrenderable:
+    where = f"{module.replace('.', '/')}.py"
+    return TaskUnrenderable(f"{where} cannot stand alone as a parser", why=why, todo=todo)
