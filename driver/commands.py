@@ -177,7 +177,7 @@ def models(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Let an older version be live again, by digest."""
-    from driver import locks, versions
+    from driver import locks, taken_back, versions
 
     wanted = arguments.version
     if wanted is not None and not wanted.strip():  # of a variable that is not set, say
@@ -193,11 +193,17 @@ def rollback(arguments: argparse.Namespace) -> int:
             live, before = versions.roll_back(
                 session.workspace, session.engine, name, wanted or "", print
             )
+            barred = before in taken_back.rejected(session.workspace)
     finally:
         session.close()
     print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
     if before and before != live.tag:
-        print(f"{before} was taken back: no run lets it go live again.")
+        print(
+            f"{before} was taken back: no run lets it go live again."
+            if barred
+            else f"{before} was not taken back, since {live.tag} is newer: a run may let it go "
+            "live again."
+        )
     with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged
         if versions.others_answers(session.workspace, live.digest):
             print(

@@ -44,8 +44,9 @@ def instead(
     models: Mapping[str, Model],
     older: Sequence[str],
     say: Callable[[str], None],
-) -> tuple[str, dict[str, str]]:
-    """Return which of these versions is to be served, and why those in front of it are not.
+) -> tuple[str, dict[str, str], bool]:
+    """Return which of these versions is to be served, why those in front of it are not, and
+    whether it has given a valid answer to the canary.
 
     The first of them is live. It stays so, and nothing is passed over, unless it fails at the
     canary (or has, as the champion of its last evaluation) and a later one gives a valid answer.
@@ -55,7 +56,7 @@ def instead(
     first, failed = older[0], dict[str, str]()
     task = task_of(root, record)
     if task is None:
-        return first, {}
+        return first, {}, False
     deadline = time.monotonic() + _LIMIT_S
     try:
         for tag in older:
@@ -68,14 +69,14 @@ def instead(
                     # Its runner would show this name for what the alias is asked.
                     engine.unload(tag)
             if not fault:
-                return tag, failed
+                return tag, failed, True
             failed[tag] = fault
     except EngineUnavailable as error:
         why = f"{failed[first]}; but {tag}" if failed else "it"
         say(f"{first} stays live: {why} could not be asked the canary: {_why(error)}")
-        return first, {}
+        return first, {}, False
     say(f"{first} stays live, since no older version is better: {failed[first]}")
-    return first, {}
+    return first, {}, False
 
 
 def silent(engine: Engine, record: Record, older: Sequence[str]) -> frozenset[str]:

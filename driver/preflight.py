@@ -262,7 +262,7 @@ def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     if {gguf, candidate} & {*taken_back.rejected(session.workspace)}:
         raise CandidateRefused(
             "this model has been live, and was taken back",
-            why="its verification failed, or `driver rollback` has put another in its place",
+            why="its verification failed, or `driver rollback` has put an older one in its place",
             todo="Change the data or the training; `driver plan` shows what that repeats.",
         )
 

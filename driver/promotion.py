@@ -33,17 +33,15 @@ class Switch(Frozen):
     good: tuple[str, ...] = ()
     """All names of `version`, if a rollback to it was asked for: it may be live again."""
     bad: tuple[str, ...] = ()
-    """All names of what that rollback takes back."""
+    """All names of what that rollback takes back; none where that leads to a newer version."""
     left: str = ""
-    """Its version."""
+    """The version that was live before that rollback."""
     digest: str = ""
     """Of `version`, if a rollback to it was asked for."""
 
     @property
     def rollback(self) -> bool:
-        """Whether it was asked for by a person, who has named the one to leave and the one to get:
-        it is finished in any case.
-        """
+        """Whether it was asked for by a person: it is finished in any case."""
         return bool(self.good)
 
 
@@ -60,10 +58,10 @@ def switch(
     """Let `alias` name `version`, compare the digests, and end the old model's runner.
 
     For a rollback `good` are the names of what may be live again, `bad` those of what is taken
-    back, `left` its version. What the alias names keeps a name, one made for it if need be. Raises
-    `EngineUnavailable` where the alias does not show the version's digest afterwards. Called again
-    for the same switch it knows what the alias named before the first call: by now it may name
-    anything.
+    back, `left` the version that was live. What the alias names keeps a name, one made for it if
+    need be. Raises `EngineUnavailable` where the alias does not show the version's digest
+    afterwards. Called again for the same switch it knows what the alias named before the first
+    call: by now it may name anything.
     """
     before, known = engine.models(), _cut_off(workspace)
     previous = ""
@@ -133,6 +131,7 @@ def _mark(workspace: Path, record: Switch) -> None:
         served.accept(workspace, record.engine, *asked)
     if record.bad:
         taken_back.reject(workspace, *record.bad)
+        served.note_taken_back(workspace, record.alias, record.bad, served.BY_ROLLBACK)
 
 
 def settle(workspace: Path) -> str:

@@ -9,7 +9,7 @@ takes it back, and no interruption or silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VERIFIED, ASKED_FOR = "verified", "asked for"
 """Why a model is accepted."""
+BY_VERIFICATION, BY_ROLLBACK = "a verification", "`driver rollback`"
+"""What takes a model back."""
 
 
 class Served(Frozen):
@@ -35,6 +37,8 @@ class Served(Frozen):
     """Digest of what was served before it; "" for nothing."""
     accepted: str = ""
     """Why it may be served, "" where nobody has said so."""
+    taken_back: str = ""
+    """By what it was taken back last, "" where it was not, or nobody noted that."""
 
 
 class Name(Frozen):
@@ -73,6 +77,20 @@ def accept(
     """Write down that a model may be served."""
     known = _known(workspace, alias, digest).model_copy(update={"accepted": why})
     _write(workspace, environment, alias, digest, known, asked=int(why == ASKED_FOR))
+
+
+def note_taken_back(workspace: Path, alias: str, names: Collection[str], by: str) -> None:
+    """Write down by what the known model with one of these names as its digest is taken back."""
+    noted = _noted(workspace, alias)
+    if found := next((digest for digest in names if digest in noted), ""):
+        entry = noted[found].model_copy(update={"taken_back": by})
+        _write(workspace, read(workspace)[alias].engine, alias, found, entry)
+
+
+def taken_back_by(workspace: Path, alias: str, digest: str) -> str:
+    """Return by what a model was taken back last, "" where nobody noted that."""
+    noted = _noted(workspace, alias)
+    return noted[digest].taken_back if digest in noted else ""
 
 
 def is_accepted(workspace: Path, alias: str, digest: str) -> bool:

@@ -199,7 +199,11 @@ def take_back(root: Path, engine: Engine, say: Say, *, bad: bool, reason: str = 
         if bad:
             named = {record.version} - {record.alias}
             taken_back.reject(root, *versions.names(root, {}, record.digest), *named)
-        _undo(root, engine, _written(root, record.model_copy(update={"undo": True})), say)
+        record = _written(root, record.model_copy(update={"undo": True}))
+        if bad:
+            by = served.BY_VERIFICATION
+            served.note_taken_back(root, record.alias, [record.digest], by)
+        _undo(root, engine, record, say)
     except RetrainError as error:
         say(f"NOT ROLLED BACK to its end: {error}\nThe next start, or `driver recover`, goes on.")
 
@@ -234,7 +238,8 @@ def _stays(root: Path, record: Record, say: Say, reason: str = _CUT_OFF) -> bool
     _drop(root)
     say(
         f"NOT ROLLED BACK: {record.version} {reason}, but it had passed a verification before, or "
-        "`driver rollback` has asked for it: it stays as it is."
+        "`driver rollback` has asked for it: it stays as it is. `driver rollback VERSION` lets "
+        "another be live."
     )
     return True
 
@@ -354,20 +359,19 @@ def _instead(
     is live and broken; return what is live then.
     """
     left = [t for t in older if t not in record.passed_over or models[t].digest == live.digest]
+    answers = False
     if left and live.digest == models[left[0]].digest:
-        good, failed = passed_over.instead(root, engine, record, models, left, say)
+        good, failed, answers = passed_over.instead(root, engine, record, models, left, say)
         if failed:
             update = {"passed_over": record.passed_over | failed}
             record = _written(root, _asked_by_now(root, record).model_copy(update=update))
             promotion.switch(root, engine, record.alias, good)
             live = models[good]
     good = next((tag for tag in older if models[tag].digest == live.digest), "")
-    if good and record.passed_over:
-        say(
-            f"{record.alias} is {good} now (digest {live.digest[:_SHOWN]}), which answers the "
-            "canary. PASSED OVER: "
-            + "; ".join(f"{tag}, since {why}" for tag, why in record.passed_over.items())
-        )
+    over = [f"{tag}, since {why}" for tag, why in record.passed_over.items() if tag != good]
+    if good and over:
+        shown = f"(digest {live.digest[:_SHOWN]}){', which answers the canary' if answers else ''}"
+        say(f"{record.alias} is {good} now {shown}. PASSED OVER: {'; '.join(over)}")
     return live
 
 

@@ -79,14 +79,15 @@ def roll_back(
     wanted: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Version, str]:
-    """Let the alias name an older version; return it, and the tag of the one taken back.
+    """Let the alias name another version; return it, and the tag of the one that was left.
 
-    Without `wanted` that is what `way_back` finds. What was live is taken back: the next run does
-    not let it go live again, but makes a better one. Asked for by name, a version that was taken
-    back itself may be live again, and no verification that failed before has a say any more. A
-    switch that was interrupted is settled first, which `say` is told; if it was this rollback, that
-    is all there is to do. A damaged record is kept aside: a person decides here. Raises
-    `ModelMissing` where there is no such version.
+    Without `wanted` that is what `way_back` finds. What was live is taken back where the way leads
+    to an older one: the next run does not let it go live again, but makes a better one. The way to
+    a newer one is no verdict on the one left, which stays a way back. Asked for by name, a version
+    that was taken back may be live again, and no verification that failed before has a say any
+    more. A switch that was interrupted is settled first, which `say` is told; if it was this
+    rollback, that is all there is to do. A damaged record is kept aside: a person decides here.
+    Raises `ModelMissing` where there is no such version.
     """
     taken_back.rescue(workspace, say)
     records.set_aside(workspace / records.SERVED, served.Book, say)
@@ -107,7 +108,8 @@ def roll_back(
     left = now.tag if now else ""
     if live and live.digest != target.digest:
         left = promotion.keep_name(engine, models, alias)
-        bad = names(workspace, engine.models(), live.digest)
+        if now is None or served.age(target.tag) < served.age(now.tag):
+            bad = names(workspace, engine.models(), live.digest)
     promotion.switch(
         workspace,
         engine,

@@ -8,8 +8,10 @@ engine showed when the run ended, and by what is written down as still to be don
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from contracts import files, stages
 from contracts.errors import FileUnusable, ItemsInvalid, RetrainError, Unforeseen
@@ -17,7 +19,13 @@ from driver import promotion, verification
 from driver.host_stages.reanalysis import Outcome
 from driver.host_stages.record import Record
 from driver.report.finished import ENDED_WELL, Finished
-from driver.served import VERIFIED, why_accepted
+from driver.served import (
+    BY_ROLLBACK,
+    BY_VERIFICATION,
+    VERIFIED,
+    taken_back_by,
+    why_accepted,
+)
 from driver.store import Failure, Served
 from driver.window import Window
 
@@ -117,14 +125,18 @@ def stopped(found: Finished) -> str:
     return " ".join(each for each in (_served(known), _todo(known), f"{_SHOWS} now.") if each)
 
 
-def taken_back_since(found: Finished, version: str) -> Told:
+def taken_back_since(found: Finished, deployed: Mapping[str, Any]) -> Told:
     """Return the head for a run whose version was live, and was taken back after the run."""
+    by = ""
+    with suppress(RetrainError):  # damaged: the next start says so
+        by = taken_back_by(found.workspace, str(deployed["alias"]), str(deployed["digest"]))
+    by = by or f"{BY_ROLLBACK}, or by {BY_VERIFICATION}"
     lines = (
         ("Served now", f"not this version; {_SHOWS}."),
-        ("What broke", "The model was taken back: by `driver rollback`, or by a verification."),
+        ("What broke", f"The model was taken back: by {by}."),
         ("What to do", _items_left(found) or "Nothing: no item is known to have its answers."),
     )
-    return "bad", f"Was live, and was taken back since: {version}", lines
+    return "bad", f"Was live, and was taken back since: {deployed['tag']}", lines
 
 
 def moved(found: Finished) -> Told | None:

@@ -68,7 +68,7 @@ def _ended(found: Finished) -> Told:
         names = ", ".join(found.state.stages)
         return "note", f"Come to its end without a deployment: {names}", ()
     if _was_taken_back(found, str(deployed["tag"]), str(deployed["digest"])):
-        return after_deploy.taken_back_since(found, str(deployed["tag"]))
+        return after_deploy.taken_back_since(found, deployed)
     return after_deploy.moved(found) or _live(found, deployed)
 
 

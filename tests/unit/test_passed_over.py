@@ -116,6 +116,27 @@ def test_where_no_older_version_answers_the_one_before_stays(three: World) -> No
     assert any("since no older version is better" in line for line in three.said)
 
 
+def test_a_version_that_stays_without_a_valid_answer_is_not_said_to_answer(three: World) -> None:
+    answer(three, {NEW_DIGEST: 500, OLD_DIGEST: 500, OLDEST_DIGEST: "kein JSON"})
+    three.silent()
+    assert three.live() == OLDEST_DIGEST
+    (told,) = (line for line in three.said if "PASSED OVER" in line)
+    assert told.endswith(f"PASSED OVER: {OLD}, since it gives no answer to the canary")
+    assert "which answers" not in told
+
+
+def test_what_was_left_by_name_for_a_bad_model_is_the_way_back_from_it(world: World) -> None:
+    accept(world, OLD_DIGEST)
+    world.came_after(NEW_DIGEST, OLD_DIGEST)
+    versions.roll_back(world.root, world.engine, "liga-relevance")
+    assert served.taken_back_by(world.root, ALIAS, NEW_DIGEST) == served.BY_ROLLBACK
+    versions.roll_back(world.root, world.engine, "liga-relevance", NEW)
+    world.failed()
+    world.take_back()
+    assert world.live() == OLD_DIGEST
+    assert served.taken_back_by(world.root, ALIAS, NEW_DIGEST) == served.BY_VERIFICATION
+
+
 def test_a_version_that_a_person_has_let_be_live_since_is_that_persons_to_answer_for(
     three: World,
 ) -> None:
@@ -197,6 +218,17 @@ def test_where_the_new_one_and_the_one_before_are_silent_an_older_one_that_answe
     assert three.live() == OLDEST_DIGEST
     assert three.ollama.loaded[OLDEST_DIGEST] == ALIAS
     assert any(f"PASSED OVER: {OLD}, since it gives no answer" in line for line in three.said)
+
+
+def test_an_accepted_model_that_is_silent_stays_and_the_way_to_another_is_named(
+    three: World,
+) -> None:
+    accept(three, NEW_DIGEST)
+    answer(three, {NEW_DIGEST: 500})
+    three.silent()
+    assert three.live() == NEW_DIGEST
+    assert three.said[-1].startswith(f"NOT ROLLED BACK: {NEW}")
+    assert three.said[-1].endswith("`driver rollback VERSION` lets another be live.")
 
 
 def test_an_engine_that_comes_back_meanwhile_was_silent_itself(three: World) -> None:

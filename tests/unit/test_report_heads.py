@@ -259,6 +259,18 @@ def test_a_rollback_since_says_which_items_have_its_answers_still(
     assert lines["What to do"].startswith("1 of 4 items have been given another model's answers")
 
 
+def test_what_has_taken_a_model_back_is_told_where_it_is_noted(
+    run: FinishedRun, version: str
+) -> None:
+    taken_back.reject(run.workspace, version)
+    either = "The model was taken back: by `driver rollback`, or by a verification."
+    assert told(run)[1]["What broke"] == either, "of an older driver"
+    served.replaces(run.workspace, {}, ALIAS, CANDIDATE, "")
+    for by in (served.BY_ROLLBACK, served.BY_VERIFICATION):
+        served.note_taken_back(run.workspace, ALIAS, [version, CANDIDATE], by)
+        assert told(run)[1]["What broke"] == f"The model was taken back: by {by}."
+
+
 def reprocessed(workspace: Path, name: str, model: str, done: int) -> None:
     """Let a reprocess of four items with a model be under way."""
     record = Record.of_model(workspace, name, model, "http://backend")

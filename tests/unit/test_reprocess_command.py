@@ -44,7 +44,7 @@ def _snapshot(root: Path, url: str) -> None:
     execute(SNAPSHOT, job, root, folder, partial(snapshot.work, backend_url=url), lambda _: None)
 
 
-def _reprocess(root: Path, url: str, *command: str) -> int:
+def _settings(root: Path, url: str) -> Path:
     settings = root / "retrain.yaml"
     asked = {
         "snapshot": {"source": "backend"},
@@ -55,6 +55,11 @@ def _reprocess(root: Path, url: str, *command: str) -> int:
         "backend": {"url": url, "container": "news"},
     }
     files.write_json(settings, asked)  # YAML too
+    return settings
+
+
+def _reprocess(root: Path, url: str, *command: str) -> int:
+    settings = _settings(root, url)
     command = command or ("reprocess",)
     return cli.main([*command, "-c", str(settings), "-w", str(root)])
 
@@ -81,6 +86,22 @@ def test_an_empty_version_rolls_nothing_back(
     assert _roll_back(tmp_path, "") == 10
     assert "the VERSION to go back to is empty" in capsys.readouterr().err
     assert engine.models()["news:latest"].digest == newest.digest
+
+
+def test_a_rollback_says_whether_what_was_live_may_be_so_again(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _settings(tmp_path, "http://127.0.0.1:9")
+    for run in RUNS[:2]:
+        _verified(tmp_path, engine, run)
+    assert _roll_back(tmp_path, RUNS[0]) == 0
+    assert f"news:{RUNS[1]} was taken back: no run lets" in capsys.readouterr().out
+    assert _roll_back(tmp_path, RUNS[1]) == 0
+    assert f"news:{RUNS[0]} was not taken back, since news:{RUNS[1]} is newer" in (
+        capsys.readouterr().out
+    )
+    assert _roll_back(tmp_path) == 0
+    assert f"news:{RUNS[1]} was taken back: no run lets" in capsys.readouterr().out
 
 
 def test_the_live_model_answers_also_after_a_rollback(
