@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from driver.task.check.finding import Severity
-from tests.unit.checkout import MODELS, change, findings, unclear
+from tests.unit.checkout import ASKS, MODELS, PROCESSOR, change, findings, unclear
 
 _PRIORITY = '    priority: Mapped[str] = mapped_column(String(20), default="none")\n'
 _SUMMARY = "    summary: Mapped[str | None] = mapped_column(Text)\n"
+_AKS = "    assigned_aks: Mapped[list] = mapped_column(JSON, default=list)\n"
 _BASE = '    """What all tables share."""\n'
 _TABLE = '    __tablename__ = "items"\n'
 _SQLMODEL = "class Item(SQLModel, table=True):"
@@ -101,6 +102,34 @@ def test_a_table_of_sqlmodel_may_go_by_the_name_of_its_class(checkout: Path) -> 
     assert [each.differs.split(",")[0] for each in findings(checkout)] == [
         "priority holds 4 characters"
     ]
+
+
+def test_a_table_of_sqlmodel_is_compared_as_a_table_alone(checkout: Path) -> None:
+    change(checkout, MODELS, _CLASS, _SQLMODEL)
+    change(checkout, MODELS, _AKS, "")
+    [found] = findings(checkout)
+    assert (found.differs, found.edit) == ("Item has no column assigned_aks", None)
+
+
+@pytest.mark.parametrize("length", [4, 20])
+def test_columns_of_a_class_that_is_kept_in_the_table_are_its(checkout: Path, length: int) -> None:
+    change(checkout, MODELS, _PRIORITY, "")
+    change(checkout, MODELS, _SUMMARY, "")
+    models = checkout / MODELS
+    priority = _PRIORITY.replace("20", str(length))
+    models.write_text(f"{models.read_text()}\n\nclass Article(Item):\n{_SUMMARY}{priority}")
+    found = [(each.differs.split(",")[0], each.severity) for each in findings(checkout)]
+    assert found == ([] if length == 20 else [("priority holds 4 characters", Severity.BREAKS)])
+
+
+def test_a_column_that_another_class_of_the_table_has_may_be_missing(checkout: Path) -> None:
+    (checkout / PROCESSOR).unlink()
+    crawler = checkout / "crawler.py"
+    crawler.write_text(f"class Row(Base):\n{_TABLE}    title = Column(Text)\n{ASKS}")
+    assert {each.severity for each in findings(checkout)} == {Severity.DIFFERS}
+    change(checkout, MODELS, _AKS, "")
+    broken = [each.differs for each in findings(checkout) if each.severity is Severity.BREAKS]
+    assert broken == ["Row has no column assigned_aks"]
 
 
 _VALUES = {

@@ -101,6 +101,28 @@ _BESIDE: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         {"cards.py": _CARD},
         ("summary holds 280", "Literal does not know low"),
     ),
+    "a partner's items": (
+        {
+            "schemas.py": _CARD.replace("ItemListOut", "ItemResponse")
+            + "ItemResponse.model_validate(httpx.get(PARTNER).json())\n"
+        },
+        ("summary holds 280", "Literal does not know low", "ItemResponse has no field assigned"),
+    ),
+    "limits of what a route cuts": (
+        {
+            "schemas.py": _CARD.replace("ListOut", "Response").replace(
+                'Literal["high", "medium"]', "str"
+            )
+        },
+        ("summary holds 280",),
+    ),
+    "a program that reads some columns": (
+        {
+            "../../letter/models.py": 'class Item(Base):\n    __tablename__ = "items"\n'
+            f"    summary = Column(String(9))\n{ASKS}"
+        },
+        ("summary holds 9",),
+    ),
     "another service's table of the name": (
         {
             "../../stock/models.py": 'class Stock(Base):\n    __tablename__ = "items"\n'
@@ -120,6 +142,7 @@ def test_what_is_beside_the_way_of_an_answer_refuses_no_run(checkout: Path, name
         file.write_text(text)
     found = findings(checkout)
     assert [each.line() for each in found if each.severity is Severity.BREAKS] == []
+    assert [each.line() for each in found if "holds" in each.differs if each.edit] == []
     for text in named:
         assert any(text in each.differs for each in found), text
     assert named or not found
@@ -129,6 +152,17 @@ def test_a_model_that_answers_are_parsed_into_alone_drops_a_field(checkout: Path
     (checkout / PROCESSOR).write_text(_ANSWER.replace(_ALL, _FEWER))
     [found] = findings(checkout)
     assert (found.severity, found.differs) == (Severity.BREAKS, "Answer has no field tags")
+
+
+def test_a_limit_breaks_where_answers_are_parsed(checkout: Path) -> None:
+    (checkout / PROCESSOR).write_text(
+        _ANSWER.replace("reasoning: Any", "reasoning: str = Field(max_length=80)")
+    )
+    [found] = findings(checkout)
+    assert found.severity is Severity.BREAKS
+    assert "refused when it is parsed" in found.leads_to
+    assert found.edit is not None
+    assert found.edit.text == "800"
 
 
 _CUT = (PROCESSOR, 'data["summary"]\n', 'data["summary"][:900]\n')

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from driver.task.check import constraints, enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.lengths import CALLS, Limit, limits, type_of
-from driver.task.check.python_code import Attribute, Class, Code, instead, last_name
+from driver.task.check.python_code import Attribute, Class, Code, instead, is_table, last_name
 from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
@@ -36,46 +36,59 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every column of the task's storage against the model of its table.
 
     One is surely missing where the model's whole body, and all of its bases, can be read. Only of a
-    model in a program that asks the model anything is sure: a repository may have two of a name.
+    model in a program that asks the model anything is sure, and only where no class of that table
+    agrees: a repository may have two of a name, and programs that know some columns only.
     """
     table = source.storage.table
     named = [each for each in code.each_class() if _table_of(each) == table]
-    models = [each for each in named if each.file.path in tied.program] or named
+    named += [each for each in code.each_class() if _is_kept_in(code, each, named)]
+    models = [each for each in named if each.file.path in tied.program]
+    is_tied, models = bool(models), models or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
-    findings, unclear, checked = _of_models(source, code, tied, models)
-    if models[0].file.path not in tied.program:
-        findings = [each.in_doubt() for each in findings]
-    return Compared(PLACE, tuple(findings), tuple(unclear), checked)
+    kept, unclear = Stored(code, tied, frozenset(each.name for each in models)), list[str]()
+    held = {e: _of_model(source, kept, e, unclear if e in models else []) for e in named}
+    agreed = {name for columns in held.values() for name, found in columns.items() if not found}
+    differing = [*_missing(source, code, models, unclear)]
+    differing += [(name, e) for m in models for name, found in held[m].items() for e in found]
+    findings = dict.fromkeys(
+        found if is_tied and name not in agreed else found.in_doubt() for name, found in differing
+    )
+    checked = sum(len(held[each]) for each in models)
+    return Compared(PLACE, tuple(findings), tuple(dict.fromkeys(unclear)), checked)
 
 
-def _of_models(
-    source: Source, code: Code, tied: Tied, models: Sequence[Class]
-) -> tuple[list[Finding], list[str], int]:
-    """Return what differs in a table's models, what is unclear, and how many columns they have."""
-    findings, unclear, checked = list[Finding](), list[str](), 0
-    mapped = [
-        (model, {_column_name(each): each for each in code.inherited(model).values()})
-        for model in models
-    ]
+def _missing(
+    source: Source, code: Code, models: Sequence[Class], unclear: list[str]
+) -> Iterator[tuple[str, Finding]]:
+    """Yield the columns that none of a table's models has; what may be elsewhere is unclear."""
+    mapped = [(model, {*_columns(code, model)}) for model in models]
     known = {name for _, columns in mapped for name in columns}
-    fullest, _ = max(mapped, key=lambda each: len(source.storage.columns.keys() & each[1].keys()))
+    fullest, _ = max(mapped, key=lambda each: len(source.storage.columns.keys() & each[1]))
     root = source.storage.analysis[:1] if source.analysed else ()
     missing = {*source.storage.columns, *root} - known
-    if missing and (reasons := dict.fromkeys(_not_followed(code, models, missing))):
-        named = ", ".join(sorted(missing))
-        unclear.append(f"{fullest.name} may lack {named}: {'; '.join(reasons)}")
+    if missing and (reasons := dict.fromkeys(_not_followed(source, code, models, missing))):
+        listed = ", ".join(sorted(missing))
+        unclear.append(f"{fullest.name} may lack {listed}: {'; '.join(reasons)}")
     else:
-        findings += _absent(source, fullest, known)
-    kept = Stored(code, tied, frozenset(each.name for each in models))
-    for model, columns in mapped:
-        for found, name, length in constraints.compare(source, code, model, unclear):
-            findings.append(_as_kept(kept, found, name, length))
-        for field, _ in source.columns:
-            if (column := columns.get(field.name)) is not None:
-                checked += 1
-                findings += _of_column(source, kept, model, field, column, unclear)
-    return findings, unclear, checked
+        yield from _absent(source, fullest, known)
+
+
+def _columns(code: Code, model: Class) -> dict[str, Attribute]:
+    return {_column_name(each): each for each in code.inherited(model).values()}
+
+
+def _of_model(
+    source: Source, kept: Stored, model: Class, unclear: list[str]
+) -> dict[str, list[Finding]]:
+    """Return what differs in each column that a model has; [] for one that agrees."""
+    columns, found = _columns(kept.code, model), dict[str, list[Finding]]()
+    for field, _ in source.columns:
+        if (column := columns.get(field.name)) is not None:
+            found[field.name] = [*_of_column(source, kept, model, field, column, unclear)]
+    for refused, name, length in constraints.compare(source, kept.code, model, unclear):
+        found.setdefault(name, []).append(_as_kept(kept, refused, name, length))
+    return found
 
 
 def _of_column(
@@ -131,15 +144,14 @@ def _wider(
 
 
 def _of_another_type(field: Field, column: Attribute) -> Iterator[Finding]:
-    """Yield that a text, list or object has a column of numbers or days; an enum may be mapped."""
+    """Yield that a text, list or object has a column of numbers or days, which may encode it."""
     held = last_name(type_of(column.value))
     if field.shape.kind in _WORDS and held in _OTHERS and "ForeignKey" not in _told(column.value):
         yield Finding(
             column.file.at(column.line),
             f"{field.name} is {held}, and an answer has {field.shape.limits()}",
-            "the database refuses it, and a bulk reprocess loses its whole batch",
+            "the database refuses it, if the code does not store something else for it",
             "Give it the type that `driver task render` does (columns.py), with a migration.",
-            Severity.BREAKS,
         )
 
 
@@ -148,38 +160,47 @@ def _told(value: ast.expr | None) -> set[str]:
     return {last_name(each) for each in nodes if isinstance(each, ast.Call)}
 
 
-def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[Finding]:
-    """Yield what the table lacks: none of its models has it; the fullest one is named."""
+def _absent(source: Source, model: Class, columns: set[str]) -> Iterator[tuple[str, Finding]]:
+    """Yield what the table lacks, by its name: none of its models has it; the fullest is named."""
     for field, column in source.columns:
         if field.name not in columns:
-            yield Finding(
-                model.file.at(model.node.lineno),
-                f"{model.name} has no column {field.name}",
-                f"{field.name} of an answer cannot be stored: it is lost, or the commit fails",
-                f"Add {sql(field.shape, column)}, with the migration that `driver task render` "
-                "makes (columns.py, migration.py).",
-                Severity.BREAKS,
+            yield (
+                field.name,
+                Finding(
+                    model.file.at(model.node.lineno),
+                    f"{model.name} has no column {field.name}",
+                    f"{field.name} of an answer cannot be stored: it is lost, or the commit fails",
+                    f"Add {sql(field.shape, column)}, with the migration that `driver task render` "
+                    "makes (columns.py, migration.py).",
+                    Severity.BREAKS,
+                ),
             )
     root = source.storage.analysis[0]
     if source.analysed and root not in columns:
-        yield Finding(
-            model.file.at(model.node.lineno),
-            f"{model.name} has no column {root}",
-            f"the fields {', '.join(source.analysed)} have no JSON value to be kept in",
-            "Add a JSON column, or name the one there is in Task.storage.analysis.",
+        yield (
+            root,
+            Finding(
+                model.file.at(model.node.lineno),
+                f"{model.name} has no column {root}",
+                f"the fields {', '.join(source.analysed)} have no JSON value to be kept in",
+                "Add a JSON column, or name the one there is in Task.storage.analysis.",
+            ),
         )
 
 
 def _table_of(each: Class) -> str:
-    """Return the table that a class names itself: a subclass without a name adds no columns.
-
-    SQLModel names one after its class.
-    """
+    """Return the table that a class names itself, or ""; SQLModel names one after its class."""
     for attribute in each.attributes:
         if attribute.name == "__tablename__" and isinstance(attribute.value, ast.Constant):
             return str(attribute.value.value)
-    is_table = any(ast.unparse(told) == "table=True" for told in each.node.keywords)
-    return each.name.lower() if is_table else ""
+    return each.name.lower() if is_table(each) else ""
+
+
+def _is_kept_in(code: Code, each: Class, tables: Sequence[Class]) -> bool:
+    """Return whether a class without a table is kept in one of its bases' (single-table
+    inheritance), which has its columns too; of SQLModel it is a schema."""
+    named = next((one for one in code.lineage(each) if _table_of(one)), None)
+    return each is not named and named in tables and not code.descends(each, "SQLModel")
 
 
 def _belongs(each: Class, table: str) -> bool:
@@ -192,7 +213,9 @@ def _belongs(each: Class, table: str) -> bool:
     )
 
 
-def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Iterator[str]:
+def _not_followed(
+    source: Source, code: Code, models: Sequence[Class], missing: set[str]
+) -> Iterator[str]:
     """Yield why models may have missing columns all the same; of bases of one name, all count."""
     known = [*models]
     for each in known:  # which grows
@@ -210,7 +233,7 @@ def _not_followed(code: Code, models: Sequence[Class], missing: set[str]) -> Ite
             for node in body
             if _may_add(node, missing)
         )
-    table = _table_of(models[0])
+    table = source.storage.table
     yield from (
         f"{each.name} at {each.file.at(each.node.lineno)} has such a column of its rows"
         for each in code.each_class()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Edit, Finding
 from driver.task.check.python_code import Attribute, Class, Code, after, below, last_name, texts_in
-from driver.task.check.tied import Tied
 from driver.task.check.values import choice_of, lacking, unknown_values
 from driver.task.shape import Field
 from driver.task.source import Source
@@ -24,8 +23,6 @@ _PLAIN = frozenset(
 """Names in annotations that say nothing of values."""
 _ENUM_TYPE = re.compile("[A-Z][A-Za-z]*Enum|Enum|ENUM")
 """How SQLAlchemy's types of enums are called where they are imported: Enum, ENUM, SAEnum."""
-_WHOLE = re.compile("_?(VALID|ALLOWED|ALL|KNOWN)_(.+)")
-"""How constants are called that hold every value of what they name, and nothing more."""
 
 
 @dataclass(frozen=True)
@@ -134,20 +131,18 @@ def of_class(enum: Class) -> Iterator[Known]:
         yield replace(found, sure=not takes_others)
 
 
-def named_alike(code: Code, source: Source, tied: Tied) -> Iterator[tuple[Field, Known]]:
+def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
     """Yield what is an enum of a field's by its name, and holds one of its values.
 
-    That is a class named like the task's, which is in doubt while no column or schema refers to it
-    (`named_by`), and a collection in capitals. It is surely the whole enum where its name says so,
-    as VALID_PRIORITIES does, and a module that reads answers uses it: one of another name, such as
-    NOTIFY_PRIORITIES, or of another module may hold some of the values only.
+    That is a class named like the task's, while no column or schema refers to it (`named_by`), and
+    a collection in capitals. Both are in doubt: ALLOWED_PRIORITIES may be a queue's.
     """
     for field in source.fields:
         choice = choice_of(field.shape)
         if choice is None:
             continue
         values = {each.value for each in choice.choices}
-        alike = [*_classes(code, choice.name), *_constants(code, tied, field.name, choice.name)]
+        alike = [*_classes(code, choice.name), *_constants(code, field.name, choice.name)]
         yield from ((field, known) for known in alike if values & {*known.values})
 
 
@@ -157,13 +152,12 @@ def _classes(code: Code, name: str) -> Iterator[Known]:
             yield from (replace(known, sure=False) for known in of_class(each))
 
 
-def _constants(code: Code, tied: Tied, *words: str) -> Iterator[Known]:
+def _constants(code: Code, *words: str) -> Iterator[Known]:
     for file, tree in code.modules:
         for name, value in _capitals(tree):
             if _is_named_after(name, *words) and _is_whole(value):
-                sure = _is_all_of(name, *words) and tied.uses(code, file, name)
                 listed = _listed(file, value, name, texts_in(value))
-                yield from (replace(known, sure=sure) for known in listed)
+                yield from (replace(known, sure=False) for known in listed)
 
 
 def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
@@ -225,17 +219,6 @@ def _is_named_after(name: str, *words: str) -> bool:
     """Return whether a constant's name has a word of others', in the singular or plural."""
     parts = {_stem(part) for word in words for part in word.split("_") if len(part) >= 3}
     return not parts.isdisjoint(_stem(part) for part in name.split("_"))
-
-
-def _is_all_of(name: str, *words: str) -> bool:
-    """Return whether a constant is called VALID_, ALLOWED_, … and what it is of, in the plural."""
-    named = _WHOLE.fullmatch(name)
-    return named is not None and _stem(named[2]) in {_stem(_snake(word)) for word in words}
-
-
-def _snake(name: str) -> str:
-    """Return the name of a class as one of a field is written: `news_kind` of NewsKind."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _stem(word: str) -> str:

@@ -9,8 +9,8 @@ from math import inf
 
 from driver.task.check import enums
 from driver.task.check.lengths import aliases
-from driver.task.check.python_code import ROOTS, Attribute, Class, Code, last_name
-from driver.task.check.tied import Tied
+from driver.task.check.python_code import ROOTS, Attribute, Class, Code, is_table, last_name
+from driver.task.check.tied import Tied, made
 from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
 from driver.task.shape import Field
 from driver.task.source import Source
@@ -29,8 +29,9 @@ class Models:
     """Every pydantic model that shares fields with the answer, by what it is for.
 
     Of two kinds a difference breaks: models that answers are parsed into, with most of their
-    fields, and those that the API gives of an item. Any other may be narrower on purpose, and so
-    may one of these kinds beside a wider one.
+    fields, and those that the API gives of an item, but for limits: a route may cut texts. Any
+    other may be narrower on purpose, and so may one of these kinds beside a wider one. A class
+    that is a table is compared as one.
     """
 
     source: Source
@@ -43,6 +44,8 @@ class Models:
     """Given by the API, by their names."""
     items: list[Class] = field(default_factory=list)
     """These, and others of an item."""
+    gaining: set[Class] = field(default_factory=set)
+    """What is to have every field: an answer's fullest, an item's of ours, or a base of one."""
 
     def __post_init__(self) -> None:
         """Sort them."""
@@ -52,13 +55,19 @@ class Models:
             if len(self._fields(each)) >= 2
             and not is_named(each.name, QUERIES)
             and self.code.descends(each, *ROOTS)
+            and not is_table(each)
         ]
         firm = [each for each in self.all if not self._changes(each)]
         most = [each for each in firm if 2 * len(self._fields(each)) > len(self.source.fields)]
         if not self.tied.parsed_otherwise:
             self.read = [each for each in most if each in self.tied.parsed]
         self.items = [each for each in self.all if self._is_item(each)]
-        self.given = [e for e in self.items if e in firm and is_named(e.name, SHOWN)]
+        paths = {file.path for file, _ in self.code.modules if self.items}
+        foreign = made(self.code, paths)  # another server's items, say
+        own = [each for each in self.items if each not in foreign]
+        self.given = [each for each in own if each in firm and is_named(each.name, SHOWN)]
+        whole = [*own, *filter(self._is_fullest, self.read)]
+        self.gaining = {base for each in whole for base in self.code.lineage(each)}
 
     def missing(self, model: Class) -> list[Field]:
         """Return the fields that a model lacks, and none of its bases: those are named themselves.
@@ -73,20 +82,26 @@ class Models:
 
     def drops(self, model: Class, name: str) -> bool:
         """Return whether a field of answers is lost that a model lacks: nothing else takes it."""
-        fullest = max((len(self._fields(each)) for each in self.read), default=0)
         kept = any(name in self.filled(each) for each in self.tied.parsed)
-        is_fullest = model in self.read and len(self._fields(model)) == fullest
-        return is_fullest and not kept and not self.tied.keeps_json
+        return self._is_fullest(model) and not kept and not self.tied.keeps_json
+
+    def _is_fullest(self, model: Class) -> bool:
+        fullest = max((len(self._fields(each)) for each in self.read), default=0)
+        return model in self.read and len(self._fields(model)) == fullest
 
     def is_widest(self, of: Field, attribute: Attribute, *, by_limit: bool) -> bool:
-        """Return whether what an attribute refuses is refused by every model of its kind."""
+        """Return whether what an attribute refuses is refused by every model of its kind.
+
+        By a limit: of those that answers are parsed into.
+        """
 
         def narrow(each: Attribute) -> float:
             if by_limit:
                 return -min((limit for _, limit, _ in limits(self.code, each)), default=inf)
             return enums.missed(of, enums.named_by(self.code, of, each))
 
-        for kind, beside in ((self.read, self.read), (self.given, self.items)):
+        given = [] if by_limit else self.given
+        for kind, beside in ((self.read, self.read), (given, self.items)):
             if attribute in self._counting(of, kind):
                 least = min(narrow(each) for each in self._counting(of, beside))
                 if narrow(attribute) <= least:

@@ -88,7 +88,7 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     else:
         yield _held(columns.PLACE, columns.compare, source, code, tied)
     yield _held(schemas.PLACE, schemas.compare, source, code, tied)
-    yield _held("enums", _named_alike, source, code, tied)
+    yield _held("enums", _named_alike, source, code)
     yield _held(processor.PLACE, processor.compare, source, code, tied)
     yield _held(prompt.PLACE, prompt.compare, source, code)
     yield Compared("code", unclear=(*checkout.unread, *dict.fromkeys(code.unclear)))
@@ -110,8 +110,8 @@ def in_checkout(source: Source, repository: Path) -> Iterator[Compared]:
     yield _held(pages.PAGES, pages.compare_pages, source, scripts)
 
 
-def _named_alike(source: Source, code: Code, tied: Tied) -> Compared:
-    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source, tied))))
+def _named_alike(source: Source, code: Code) -> Compared:
+    return Compared("enums", tuple(enums.compare(enums.named_alike(code, source))))
 
 
 def _held(place: str, compare: Callable[..., Compared], *given: object) -> Compared:

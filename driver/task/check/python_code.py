@@ -155,6 +155,11 @@ class Code:
         return found
 
 
+def is_table(each: Class) -> bool:
+    """Return whether a class of SQLModel's is a table, which holds rows as they are."""
+    return any(ast.unparse(told) == "table=True" for told in each.node.keywords)
+
+
 def last_name(node: ast.expr | None) -> str:
     """Return the last part of a dotted name, also of one that is called or subscripted."""
     match node:

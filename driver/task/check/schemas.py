@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 from driver.task.check import enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
@@ -18,6 +19,9 @@ from driver.task.source import Source
 
 PLACE = "schemas"
 _EFFECT = "what is made with it is refused, if that is an answer or an item as a whole"
+_UNCUT = f"{_EFFECT}, and its texts are not cut before"
+_LOST = "an answer with a longer one is refused when it is parsed: nothing of it is stored"
+_WIDEN = "Widen it, or take the limit out."
 
 
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
@@ -26,25 +30,22 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     models, kept = Models(source, code, tied), Stored(code, tied, frozenset())
     findings, checked = list[Finding](), 0
     for model in models.all:
-        findings += [
-            _absent(source, code, model, field, reads=models.drops(model, field.name))
-            for field in models.missing(model)
-        ]
+        for absent in models.missing(model):
+            found = _absent(model, absent, reads=models.drops(model, absent.name))
+            edits = _adding(source, code, model, absent) if model in models.gaining else ()
+            findings.append(replace(found, edit=edits[0], also=edits[1:]) if edits else found)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
                 known = enums.named_by(code, field, attribute)
                 sure = models.is_widest(field, attribute, by_limit=False)
-                found = enums.compare((field, each) for each in known)
-                findings += _or_in_doubt(found, sure=sure)
+                found_all = enums.compare((field, each) for each in known)
+                findings += [each if sure else each.in_doubt(_EFFECT) for each in found_all]
                 sure = models.is_widest(field, attribute, by_limit=True)
-                findings += _or_in_doubt(_limits(code, source, kept, field, attribute), sure=sure)
+                short = _limits(code, source, kept, field, attribute)
+                findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
-
-
-def _or_in_doubt(found: Iterable[Finding], *, sure: bool) -> Iterator[Finding]:
-    yield from (each if sure else each.in_doubt(_EFFECT) for each in found)
 
 
 def _limits(
@@ -57,13 +58,13 @@ def _limits(
         if needed is None or limit < needed:
             wanted = "None" if needed is None else str(needed)
             edit = instead(attribute.file, node, wanted) if is_own else None
-            found = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
-            yield found.in_doubt(_EFFECT) if kept.shortened(field.name, limit) else found
+            told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
+            found = replace(told, leads_to=_LOST, todo=_WIDEN)
+            yield found.in_doubt(_UNCUT) if kept.shortened(field.name, limit) else found
 
 
-def _absent(source: Source, code: Code, model: Class, field: Field, *, reads: bool) -> Finding:
+def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
     """Return a missing field; `reads`: the model is what answers are read with."""
-    edits = _adding(source, code, model, field)
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
@@ -72,8 +73,6 @@ def _absent(source: Source, code: Code, model: Class, field: Field, *, reads: bo
         else f"the API does not give {field.name} to pages",
         f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
         Severity.BREAKS if reads else Severity.DIFFERS,
-        edits[0] if edits else None,
-        edits[1:],
     )
 
 

@@ -7,16 +7,13 @@ module that asks for it may well be one of these, and is told as what it may be.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from driver.task.check.answer_object import AnswerObject
 from driver.task.check.asking import asks
-from driver.task.check.checkout import SourceFile
-from driver.task.check.imports import names_in
 from driver.task.check.parsing import classes_made, parses
-from driver.task.check.python_code import ROOTS, Class, Code, last_name
+from driver.task.check.python_code import ROOTS, Class, Code
 from driver.task.source import Source
 
 
@@ -39,8 +36,6 @@ class Tied:
     parsed_otherwise: bool = False
     """Whether answers are parsed in another way as well, by their keys or by a class that is no
     model of pydantic's: which way they go is not said then."""
-    reading: frozenset[str] = frozenset()
-    """Those of `answers` that name half of an answer's fields, or its class."""
 
     @classmethod
     def of(cls, source: Source, code: Code) -> Tied:
@@ -59,15 +54,15 @@ class Tied:
         while more := code.imports.importers(users):
             users |= more
         parsing = asking if any(parses(trees[path]) for path in asking) else answers
-        parsed = _made(code, parsing)
+        parsed = made(code, parsing)
         if not any(_has_most(code, names, each) for each in parsed):
-            parsed = _made(code, answers)
+            parsed = made(code, answers)
         objects = {path: AnswerObject(trees[path], names) for path in answers}
         half = {path for path in parsing if 2 * len(objects[path].read()) >= len(names)}
         fullest = [each for each in parsed if _has_most(code, names, each)]
         by_key = {path for path in half if parses(trees[path])}
         otherwise = any(not code.descends(each, *ROOTS) for each in fullest) or any(
-            not _made(code, {path}) & {*fullest} for path in by_key
+            not made(code, {path}) & {*fullest} for path in by_key
         )
         return cls(
             asking,
@@ -77,17 +72,6 @@ class Tied:
             any(each.keeps_json() for each in objects.values()),
             parsed,
             otherwise,
-            frozenset(half | {path for path in answers if _names(code, path, trees[path], held)}),
-        )
-
-    def uses(self, code: Code, file: SourceFile, name: str) -> bool:
-        """Return whether a module that reads answers uses a constant of a module."""
-        return any(
-            last_name(node) == name
-            and (code.imports.origin(each.path, node) or (each.path, name)) == (file.path, name)
-            for each, tree in code.modules
-            if each.path in self.reading
-            for node in names_in(tree)
         )
 
 
@@ -95,7 +79,7 @@ def _has_most(code: Code, names: frozenset[str], each: Class) -> bool:
     return 2 * len(names & code.inherited(each).keys()) > len(names)
 
 
-def _made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
+def made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
     """Return the classes that modules make of parsed JSON."""
     found = (
         code.only(node, file)
@@ -104,11 +88,3 @@ def _made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
         for node in classes_made(tree)
     )
     return frozenset(each for each in found if each is not None)
-
-
-def _names(code: Code, path: str, tree: ast.Module, held: list[Class]) -> bool:
-    """Return whether a module has one of these classes, or names it."""
-    known = {(each.file.path, each.name) for each in held}
-    return any(path == where for where, _ in known) or any(
-        code.imports.origin(path, node) in known for node in names_in(tree)
-    )
