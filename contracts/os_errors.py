@@ -19,16 +19,28 @@ _NO_SPACE = 2**20
 """Bytes free below which a write has failed for want of space; what it wrote is still there."""
 
 
-def from_os_error(error: OSError) -> RetrainError:
-    """Return the failure that a file operation's error stands for."""
+def from_os_error(error: OSError, named: Path | None = None) -> RetrainError:
+    """Return the failure that a file operation's error stands for.
+
+    `named` is a file or folder that the user has told to write, which need not be the workspace's.
+    """
     where, why = error.filename or "", error.strerror or str(error)
     if error.errno in _FULL:
-        return DiskFull("the disk is full", why=f"{where}: {why}" if where else why)
+        told = f"{where}: {why}" if where else why
+        elsewhere = named is not None and where and Path(where).is_relative_to(named)
+        todo = "Free space there, or name a path on another disk." if elsewhere else ""
+        return DiskFull("the disk is full", why=told, todo=todo)
     if error.errno is None:  # the errors of requests, and so of the Docker SDK, are OSErrors too
         return StageFailed(f"{type(error).__name__}: {error}", todo="See the message above.")
     if error.errno == errno.EROFS:
         return FileUnusable(f"{where or 'a file'} cannot be written", why=why, todo=READ_ONLY)
     return FileUnusable(f"{where} cannot be used", why=why) if where else FileUnusable(why)
+
+
+def in_a_line(error: OSError) -> str:
+    """Return what and why of the failure that an error stands for."""
+    failure = from_os_error(error)
+    return f"{failure.what} ({failure.why})" if failure.why else failure.what
 
 
 def name_disk(error: OSError, path: Path) -> None:

@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     except RetrainError as error:
         return _fail(error, error)
     except OSError as error:
-        return _fail(from_os_error(error), error)
+        named = getattr(arguments, "out", None) or getattr(arguments, "file", None)
+        return _fail(from_os_error(error, named), error)
     except Exception as error:  # noqa: BLE001  # the last frame: a message in place of a traceback
         if os.environ.get("RETRAIN_TRACEBACK"):
             traceback.print_exc()

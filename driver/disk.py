@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,6 +28,14 @@ _CHECKPOINTS = 0.06
 Qwen3-14B (64 million weights in fp32, and two bytes of state for each)."""
 _ADAPTER = 0.01
 """Of the base model's size: an adapter of rank 16 in fp32 is 0.26 GB for Qwen3-14B."""
+_MODELS = {
+    stages.FETCH.name: "base model",
+    stages.TRAIN.name: "checkpoints",
+    stages.MERGE.name: "merged model",
+    stages.CONVERT.name: "GGUF",
+    stages.DEPLOY.name: "the engine's copy of the GGUF",
+}
+"""What a stage writes that is large."""
 _SMALL_GB = 0.1
 """Items, labels, logs, reports and caches."""
 
@@ -35,10 +44,7 @@ def check_disk(session: Session, running: Sequence[Stage]) -> None:
     """Raise `DiskFull` when the workspace's disk cannot hold what the run will write."""
     free, needed_gb = free_gb(session.workspace), written_gb(session, running)
     if free < needed_gb:
-        raise DiskFull(
-            f"{free:.1f} GB are free at {session.workspace}, {needed_gb:.1f} GB are needed",
-            why="base model, checkpoints, merged model and GGUF lie there at the same time",
-        )
+        raise DiskFull(_lack(free, session.workspace, needed_gb), why=_written(session, running))
 
 
 def check_engine_disk(session: Session) -> None:
@@ -53,10 +59,32 @@ def check_engine_disk(session: Session) -> None:
     free, needed_gb = free_gb(folder), 3 * _served_share(session) * _base_gb(session)
     if free < needed_gb:
         raise DiskFull(
-            f"{free:.1f} GB are free at {folder}, {needed_gb:.1f} GB are needed",
+            _lack(free, folder, needed_gb),
             why="Ollama keeps its models there, and making one takes three times its size",
             todo="Free space, remove old models (`ollama rm`), or move OLLAMA_MODELS.",
         )
+
+
+def _lack(free: float, where: Path, needed: float) -> str:
+    """Say how much is free and needed (both in GB), rounded so that it is never one figure."""
+    if needed < 1:
+        less, more = f"{math.floor(free * 1e3)} MB", f"{math.ceil(round(needed * 1e3, 6))} MB"
+    else:
+        less = f"{math.floor(free * 10) / 10:.1f} GB"
+        more = f"{math.ceil(round(needed * 10, 6)) / 10:.1f} GB"
+    return f"{less} are free at {where}, {more} are needed"
+
+
+def _written(session: Session, running: Sequence[Stage]) -> str:
+    """Say why the run needs that much: what those of its stages write that write models."""
+    if session.settings.min_free_gb is not None:
+        return "min_free_gb demands it"
+    models = [_MODELS[stage.name] for stage in running if _shares(session).get(stage.name)]
+    if not models:
+        return "answers, logs, the report and caches will lie there"
+    *most, last = models
+    told = f"{', '.join(most)} and {last}" if most else last
+    return f"{told} will lie there{' at the same time' if most else ''}"
 
 
 def _ollama_models(session: Session) -> Path | None:
@@ -81,20 +109,25 @@ def written_gb(session: Session, running: Sequence[Stage]) -> float:
     """
     if session.settings.min_free_gb is not None:
         return session.settings.min_free_gb
+    shares = _shares(session)
+    written = sum(shares.get(stage.name, 0.0) for stage in running)
+    return _base_gb(session) * written + (_SMALL_GB if running else 0)
+
+
+def _shares(session: Session) -> dict[str, float]:
+    """Return what each stage writes, to the size of the base in bf16."""
     adapter = session.settings.deploy.form == "adapter"
     types = set(session.settings.gguf.outtype)
     if types & set(K_QUANTS):
         types.add("bf16")
     copied = session.settings.engine == "llamacpp"  # which keeps its own copy here
-    shares = {
+    return {
         stages.FETCH.name: 0.0 if session.settings.fetch.path else 1.0,
         stages.TRAIN.name: _CHECKPOINTS,
         stages.MERGE.name: 1.0,
         stages.CONVERT.name: _ADAPTER if adapter else sum(BITS[t] for t in types) / _BF16_BITS,
         stages.DEPLOY.name: _served_share(session) if copied else 0.0,
     }
-    written = sum(shares.get(stage.name, 0.0) for stage in running)
-    return _base_gb(session) * written + (_SMALL_GB if running else 0)
 
 
 def _served_share(session: Session) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import Interrupted, RetrainError, Unforeseen
-from contracts.os_errors import from_os_error
+from contracts.os_errors import from_os_error, in_a_line
 from contracts.stages import DEPLOY
 from driver.docker_tls import in_effect
 from driver.store import Run, Served
@@ -74,7 +74,9 @@ class Notes:
                 self._write()
             return html.write(workspace, self._run)
         except Exception as failed:  # noqa: BLE001  # must not hide how the run itself has ended
-            warn(f"the report could not be written: {type(failed).__name__}: {failed}")
+            told = f"{type(failed).__name__}: {failed}"
+            told = in_a_line(failed) if isinstance(failed, OSError) else told
+            warn(f"the report could not be written: {told}")
             return None
 
     def close(

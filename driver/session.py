@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import files, stages
 from contracts.entrypoint import JOB_FILE, StageContext, execute
 from contracts.errors import DockerUnavailable, OutputMissing, RetrainError
-from contracts.os_errors import from_os_error
+from contracts.os_errors import from_os_error, in_a_line
 from contracts.params import RestoreMetrics, VerifyMetrics
 from contracts.stage import Event, GpuMode, Job, Metrics, Result, Stage
 from driver import agreement, lease, preflight, request, verification
@@ -198,7 +198,7 @@ class Session:
         try:
             self.notes.close(self.window.absences(), error)
         except OSError as failed:
-            self.display.warn(f"the end of the run could not be noted: {failed}")
+            self.display.warn(f"the end of the run could not be noted: {in_a_line(failed)}")
 
     def fail(self, error: BaseException) -> None:
         """Write the report on what there is: a model that was refused is read about most."""

@@ -169,6 +169,10 @@ class Engine(ChatServer, Protocol):
         """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
         ...
 
+    def num_ctx(self, tag: str) -> int | None:
+        """Return the context that a model gives a request which names none; None: the engine's."""
+        ...
+
     def copy(self, source: str, destination: str) -> None:
         """Let `destination` name the same model as `source`; both then show one digest."""
         ...

@@ -135,6 +135,11 @@ class LlamaCpp:
         header = read_header(self._store.blob(self._store.manifest(tag)))
         return file_type(header)
 
+    def num_ctx(self, tag: str) -> int | None:
+        """Return the context that a model gives a request which names none; None: the engine's."""
+        found = self._store.manifest(tag).modelfile.parameters.get("num_ctx")
+        return found if isinstance(found, int) else None
+
     def copy(self, source: str, destination: str) -> None:
         """Let `destination` name the same model as `source`."""
         self._store.copy(source, destination)

@@ -139,6 +139,11 @@ class Ollama:
         """Return the type of a model's weights in small letters (`q8_0`), "" if it is not told."""
         return ollama_answers.quantization(self._show(tag))
 
+    def num_ctx(self, tag: str) -> int | None:
+        """Return the context that a model gives a request which names none; None: the engine's."""
+        found = self.shown(tag).parameters.get("num_ctx")
+        return int(found[-1]) if found else None
+
     def shown(self, tag: str) -> ollama_answers.Shown:
         """Return how a model is served; raises `ModelMissing` for one that is not there."""
         return ollama_answers.shown(self._show(tag))
@@ -154,12 +159,8 @@ class Ollama:
         """
         self._require_version()
         self._require_local(source)
-        fields = {
-            "model": full_tag(tag),
-            "from": full_tag(source),
-            **modelfile.model_dump(mode="json"),
-        }
-        self._stream("/api/create", fields)
+        names = {"model": full_tag(tag), "from": full_tag(source)}
+        self._stream("/api/create", {**names, **modelfile.model_dump(mode="json")})
         return self._require_local(tag)
 
     def copy(self, source: str, destination: str) -> None:

@@ -5,11 +5,14 @@ into the parser that a backend takes along.
 """
 
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 Answer = TypeVar("Answer", bound=BaseModel)
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape of a NUL character, which JSON allows and PostgreSQL takes in no text and no jsonb."""
 
 
 class InvalidAnswer(ValueError):
@@ -20,7 +23,7 @@ def parse_answer(model: type[Answer], text: str) -> Answer:
     """Return the answer in `text`, which must be one JSON object and nothing else.
 
     Never repairs and never fills in: a fence, a comment, a missing or unknown field, a value
-    of another type and a repeated key all raise `InvalidAnswer`.
+    of another type, a repeated key and a text that could not be stored all raise `InvalidAnswer`.
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -32,6 +35,8 @@ def parse_answer(model: type[Answer], text: str) -> Answer:
         raise InvalidAnswer(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidAnswer(f"not a JSON object but {type(value).__name__}")
+    if _NUL.search(text):
+        raise InvalidAnswer("a text holds a NUL character, which PostgreSQL does not store")
     try:
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:

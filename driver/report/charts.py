@@ -20,19 +20,26 @@ _Z = 1.96
 
 # --- a measure of several models -----------------------------------------------------------------
 def intervals(name: str, models: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw a measure from 0 to 1, a row for each model: a dot, and its 95 % interval as a line."""
+    """Draw a measure from 0 to 1, a row for each model: a dot, and its 95 % interval as a line.
+
+    Of a model that the measure has nothing of the row is empty.
+    """
     height = _ROW * len(models)
     parts = [
         svg.line(svg.percent(tick / 4), 0, svg.percent(tick / 4), height, "grid")
         for tick in range(5)
     ]
     for number, (role, measure) in enumerate(models.items()):
+        if measure.get("of_nothing"):
+            continue
         y = _ROW * (number + 0.5)
         low, value, high = (svg.percent(measure[key]) for key in ("low", "value", "high"))
         parts.append(svg.line(low, y, high, y, f"whisker {role}"))
         parts.append(svg.dot(value, y, 4.5, f"dot {role}"))
     told = "; ".join(
-        f"{role} {each['value']:.3f} ({each['low']:.3f} to {each['high']:.3f})"
+        f"{role} has none"
+        if each.get("of_nothing")
+        else f"{role} {each['value']:.3f} ({each['low']:.3f} to {each['high']:.3f})"
         for role, each in models.items()
     )
     return svg.picture(parts, title=name, text=told, height=height)

@@ -56,7 +56,9 @@ def _measure(name: str, models: Models) -> str:
     found = {role: model["measures"][name] for role, model in models.items()}
     less = "<small>less is better</small>" if name.endswith(ERRORS) else ""
     values = "".join(
-        f'<div><b class="{role}">{each["value"]:z.3f}</b> '
+        f'<div><b class="{role}">–</b> <small>no answer is positive</small></div>'
+        if each.get("of_nothing")
+        else f'<div><b class="{role}">{each["value"]:z.3f}</b> '
         f"<small>{each['low']:z.2f} to {each['high']:z.2f}</small></div>"
         for role, each in found.items()
     )
@@ -178,8 +180,10 @@ def _strata(strata: Mapping[str, Mapping[str, float]]) -> str:
     """Return the candidate's measures by class, one column for each class."""
     if len(strata) < 2:
         return ""
-    names = [name for name in next(iter(strata.values())) if not name.endswith(ERRORS)]
+    every = dict.fromkeys(name for each in strata.values() for name in each)
     rows: list[tuple[str | float, ...]] = [
-        (name, *(each[name] for each in strata.values())) for name in names
+        (name, *(each.get(name, "–") for each in strata.values()))
+        for name in every
+        if not name.endswith(ERRORS)
     ]
     return folded("The candidate by class of the label", table(("measure", *strata), rows))

@@ -212,18 +212,24 @@ def _cards(scores: Mapping[str, Any] | None) -> str:
         by_texts = matters == "rules" and RULES_OF_POSITIVE in apart
         name = RULES_OF_POSITIVE if by_texts else matters
         each = measures[name]
-        told = f"95 %: {each['low']:z.2f} to {each['high']:z.2f}"
-        if against := apart.get(name):
+        value, told = f"{each['value']:z.3f}", f"95 %: {each['low']:z.2f} to {each['high']:z.2f}"
+        if each.get("of_nothing"):
+            value, told = "–", "no answer is positive"
+        elif against := apart.get(name):
             told = _against(rival, against)
         cards.append(
-            f'<div class="card"><span>{escape(name)}</span><b>{each["value"]:z.3f}</b>'
+            f'<div class="card"><span>{escape(name)}</span><b>{value}</b>'
             f"<span>{escape(told)}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
 def _against(rival: str, found: Mapping[str, Any]) -> str:
-    rows = f"{found['rows']} rows that both call positive" if found.get("fewest") else ""
+    rows = ""
+    if found.get("fewest"):
+        of = "or answer invalidly" if found.get("invalid") else ""
+        number = "1 row" if found["rows"] == 1 else f"{found['rows']} rows"
+        rows = f"{number} that both call positive {of}".rstrip()
     if evaluation.too_few(found):
         return f"not compared with the {rival}: {rows}, fewer than {found['fewest']}"
     interval = f"{found['low']:+z.2f} to {found['high']:+z.2f}"

@@ -36,7 +36,7 @@ from images.labeler.contestants import (
 from images.labeler.drift import check_candidate
 from images.labeler.fields import kinds
 from images.labeler.gate import Finding, against, judge
-from images.labeler.measures import Measure, measure_names, measures
+from images.labeler.measures import Measure, is_of_nothing, measure_names, measures
 from images.labeler.resampling import Difference, intervals
 from images.labeler.tables import confusion, reliability
 from serving import Engine, connect, full_tag
@@ -165,7 +165,8 @@ def _write_verdict(
 def _values(measured: Measured, matters: Sequence[str]) -> dict[str, float]:
     """Return the values of all measures but `valid`, those that matter first."""
     names = dict.fromkeys((*matters, *measured))
-    return {name: round(measured[name].observed, 4) for name in names if name != "valid"}
+    told = [name for name in names if not is_of_nothing(name, measured[name])]
+    return {name: round(measured[name].observed, 4) for name in told if name != "valid"}
 
 
 def _base(engine: Engine, name: str) -> dict[str, str]:
@@ -242,6 +243,7 @@ def _write_scores(
             "digest": who.digest,
             "measures": {
                 name: {key: round(value, 4) for key, value in asdict(found).items()}
+                | ({"of_nothing": True} if is_of_nothing(name, measured[who.role][name]) else {})
                 for name, found in intervals(measured[who.role], len(said)).items()
             },
             "by_stratum": _by_stratum(task, said),
@@ -279,5 +281,9 @@ def _by_stratum(task: Task, said: Sequence[Reply]) -> dict[str, dict[str, float]
     found = {}
     for stratum in sorted({reply.question.stratum for reply in said}):
         own = [reply.judged() for reply in said if reply.question.stratum == stratum]
-        found[stratum] = {name: round(m.observed, 4) for name, m in measures(task, own).items()}
+        found[stratum] = {
+            name: round(measure.observed, 4)
+            for name, measure in measures(task, own).items()
+            if not is_of_nothing(name, measure)
+        }
     return found

@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 
 from contracts.params import EvaluateParams
 from contracts.params.service import RULES_OF_POSITIVE
-from images.labeler.measures import Measure
+from images.labeler.measures import Measure, is_of_nothing
 from images.labeler.resampling import Difference, Lead, differences, holm
 
 
@@ -44,13 +44,13 @@ def against(
         (*(RULES_OF_POSITIVE if name == "rules" else name for name in matters), *GUARDED)
     )
     texts = names.keys() & {RULES_OF_POSITIVE}
-    found = {name: _texts(ours[name], other[name], rows) for name in texts}
+    found = {name: _texts(ours, other, rows) for name in texts}
     rest = differences(ours, other, [name for name in names if name not in texts], rows)
     found |= {each.name: each for each in rest}
     return [found[name] for name in names]
 
 
-def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
+def _texts(our: Mapping[str, Measure], others: Mapping[str, Measure], rows: int) -> Difference:
     """Compare two models in the label rules on those rows alone that both have answered positively.
 
     An answer that says no has hardly a text to break a rule with: over all rows whoever finds more
@@ -58,10 +58,13 @@ def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
     such rows they count as not compared; of all positive answers of each it is only told whether
     the candidate's are significantly worse.
     """
+    ours, other = our[RULES_OF_POSITIVE], others[RULES_OF_POSITIVE]
+    invalid = (our["valid"].counts[:, 0] == 0) | (others["valid"].counts[:, 0] == 0)
     shared = (ours.counts[:, 1] > 0) & (other.counts[:, 1] > 0)
     both = int(shared.sum())
     if both >= FEWEST_SHARED:
-        return replace(_of_texts(ours.on(shared), other.on(shared), rows), rows=both)
+        found = _of_texts(ours.on(shared), other.on(shared), rows)
+        return replace(found, rows=both, invalid=int((shared & invalid).sum()))
     kept, of = ours.counts.sum(axis=0).astype(int).tolist()
     other_kept, of_other = other.counts.sum(axis=0).astype(int).tolist()
     # Fisher's exact test, one-sided (Fisher 1935): the texts are on different rows.
@@ -69,7 +72,8 @@ def _texts(ours: Measure, other: Measure, rows: int) -> Difference:
     if of and of_other:
         p_worse = float(hypergeom.cdf(kept, of + of_other, kept + other_kept, of))
     found = _of_texts(ours, other, rows)
-    return replace(found, rows=both, p_worse=p_worse, texts=min(of, of_other))
+    texts, without = min(of, of_other), int(invalid.sum())
+    return replace(found, rows=both, p_worse=p_worse, texts=texts, invalid=without)
 
 
 def _of_texts(ours: Measure, other: Measure, rows: int) -> Difference:
@@ -116,7 +120,10 @@ def _thresholds(measured: Mapping[str, Measure], params: EvaluateParams) -> Iter
     }
     for name, least in (demanded | params.min_scores).items():
         value = measured[name].observed
-        if value < least:
+        if is_of_nothing(name, measured[name]):
+            told = f"{name} has nothing to go by: no answer is positive"
+            yield Finding(name, True, told, asked=False)
+        elif value < least:
             yield Finding(name, False, f"{name} is {value:.4g}, under the {least:.4g} demanded")
         else:
             yield Finding(name, True, f"{name} is {value:.4g}, at least {least:.4g} as demanded")
@@ -199,23 +206,31 @@ def _worse(found: Difference, whose: str, params: EvaluateParams) -> str:
 
 
 def _not_compared(rule: str, found: Difference, whose: str) -> Finding:
-    told = (
-        f"{found.name} is not compared with {whose}: {_both(found)}, fewer than {found.fewest}; "
-        "over all positive answers of each it is not significantly worse, "
-        f"which rests on no more than {found.texts} texts of one of them"
-    )
+    told = f"{found.name} is not compared with {whose}: {_both(found)}, fewer than {found.fewest}"
+    if not found.texts:
+        told = f"{told}; one of the two calls no row positive"
+    else:
+        texts = "1 text" if found.texts == 1 else f"{found.texts} texts"
+        told = f"{told}; {_all(found)} it is not significantly worse, which rests on no more than "
+        told = f"{told}{texts} of one of them"
     return Finding(rule, True, told, asked=False)
 
 
 def _by(found: Difference) -> str:
     told = f"{found.value:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f})"
     if not found.compared:
-        return f"{told} over all positive answers of each, since there are {_both(found)}"
+        there = "there is" if found.rows == 1 else "there are"
+        return f"{told} {_all(found)}, since {there} {_both(found)}"
     return f"{told} on the {_both(found)}" if found.fewest else told
 
 
 def _both(found: Difference) -> str:
-    return f"{found.rows} rows that both call positive"
+    rows = "1 row" if found.rows == 1 else f"{found.rows} rows"
+    return f"{rows} that both call positive{' or answer invalidly' if found.invalid else ''}"
+
+
+def _all(found: Difference) -> str:
+    return f"over all positive {'or invalid ' if found.invalid else ''}answers of each"
 
 
 def _standing(found: Difference, params: EvaluateParams) -> str:

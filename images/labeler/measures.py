@@ -90,6 +90,14 @@ def measures(task: Task, rows: Sequence[Judged]) -> dict[str, Measure]:
     return found
 
 
+def is_of_nothing(name: str, measure: Measure) -> bool:
+    """Whether a measure has no answer that it could be of: `rules.positive` without a positive one.
+
+    Its value is then not to be shown, for it says nothing.
+    """
+    return name == RULES_OF_POSITIVE and not measure.counts[:, 1].any()
+
+
 def measure_names(task: Task) -> list[str]:
     """Return the names that `measures` gives for a task."""
     return list(measures(task, []))

@@ -35,10 +35,12 @@ def check(
 
     `tag` is the candidate. Compared are, for each row, the text that the engine renders from the
     messages, and the token ids that it reads; for the first row also what it renders for a client
-    that sends no system message, or does not say that there is to be no thinking.
+    that sends no system message, or does not say that there is to be no thinking. The backend
+    names no context either: the model's own has to be the task's at least.
     """
     tokenizer = _tokenizer(context.input(BASE))
     options = dict(task.modelfile().parameters)
+    _same_context(tokenizer, task, questions, engine.num_ctx(tag))
     for number, question in enumerate(questions):
         expected = task.render_prompt(question.messages)
         _same_text(question.id, expected, engine.render(tag, question.messages))
@@ -60,6 +62,27 @@ def _tokenizer(base: Path) -> Any:
     if not path.is_file():
         raise InputMissing(f"{path} is missing", why="trainer and server are compared by it")
     return Tokenizer.from_file(str(path))
+
+
+def _same_context(
+    tokenizer: Any, task: Task, questions: Sequence[Question], served: int | None
+) -> None:
+    if served is not None and served >= task.serving.num_ctx:
+        return
+    prompts = {each.id: task.render_prompt(each.messages) for each in questions}
+    lengths = {
+        row: len(tokenizer.encode(prompt, add_special_tokens=False).ids)
+        for row, prompt in prompts.items()
+    }
+    longest = max(lengths, key=lambda row: lengths[row])
+    raise SentinelTripped(
+        f"sentinel served_context: the model's own num_ctx is {served or 'not set'}, "
+        f"the task's {task.serving.num_ctx}",
+        why=f"row {longest}, the longest, has {lengths[longest]} tokens, and its answer may have "
+        f"{task.serving.num_predict}; the backend's requests name no num_ctx",
+        todo="The model must have the task's parameters: compare `ollama show --parameters` with "
+        "the task's Serving.",
+    )
 
 
 def _same_text(row: str, expected: str, served: str) -> None:

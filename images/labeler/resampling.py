@@ -53,6 +53,8 @@ class Difference:
     """On how many they need it; 0 for a measure that every row has."""
     texts: int = 0
     """Positive answers of the one that has fewer, where `rows` are too few."""
+    invalid: int = 0
+    """Rows with an invalid answer among those compared: it counts as a positive one."""
 
     @property
     def compared(self) -> bool:

@@ -152,3 +152,13 @@ def test_a_bos_token_is_refused(
         check(questions[:2])
     assert "1 more than the" in caught.value.why
     assert "BOS" in caught.value.todo
+
+
+def test_less_context_than_the_tasks_is_refused(
+    engine: Ollama, tag: str, tiny_gguf: Path, questions: list[Question], check: Callable[..., None]
+) -> None:
+    """A request of the backend's names no context, so the model's own counts, and cuts."""
+    parameters = {**TASK.modelfile().parameters, "num_ctx": 256}
+    engine.create(tag, tiny_gguf, _modelfile(parameters=parameters))
+    with pytest.raises(SentinelTripped, match="served_context: the model's own num_ctx is 256"):
+        check(questions[:2])

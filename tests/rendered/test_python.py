@@ -92,7 +92,7 @@ _NEAR: st.SearchStrategy[Any] = st.sampled_from(
     [
         *("", " ", "null", "none", "AK1", "high", "critical", "x" * 41, "x" * 2501, "2026-02-30"),
         *(0, 1, 1.01, -0.01, 1e400, True, None, {}),
-        *([], [""], ["AK1", "AK1"], ["AK9"], ["x" * 501]),
+        *("\0", [], [""], ["AK1", "AK1"], ["AK9"], ["x" * 501]),
     ]
 )
 _AROUND = ["```json\n", "\n```", " ", "//", '{"a": 1}', "\ufeff", "\x00", ",", "NaN", "}"]

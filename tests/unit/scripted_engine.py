@@ -85,6 +85,9 @@ class ScriptedEngine:
     def quantization(self, tag: str) -> str:
         return "q8_0"
 
+    def num_ctx(self, tag: str) -> int | None:
+        return self.task.serving.num_ctx
+
     def copy(self, source: str, destination: str) -> None:
         self.tags[full_tag(destination)] = self.tags[full_tag(source)]
 

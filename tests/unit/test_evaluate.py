@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.answer_cache import ANSWERS_FILE, AnswerCache
-from contracts.errors import EngineUnavailable, InputMissing, SettingsInvalid
+from contracts.errors import EngineUnavailable, InputMissing, SentinelTripped, SettingsInvalid
 from contracts.params import EvaluateParams
 from images.labeler import evaluate
 from images.labeler.measures import measure_names
@@ -228,3 +228,27 @@ def test_broken_label_rules_are_told_and_measured(
     metrics = stage.evaluate()
     assert (metrics.scores["rules"], metrics.scores["rules.positive"]) == (0.5, 0.0)
     assert stage.read("scores")["models"]["candidate"]["broken_rules"]["ungrounded-number"] == 3
+
+
+def test_what_no_answer_is_of_has_no_value(stage: Evaluation, engine: ScriptedEngine) -> None:
+    engine.script = lambda _messages, _number: json.dumps(label(None))
+    metrics = stage.evaluate()
+    assert metrics.promote is False
+    assert "rules.positive" not in metrics.scores
+    told = stage.read("scores")["models"]["candidate"]
+    assert told["measures"]["rules.positive"]["of_nothing"] is True
+    assert not any("rules.positive" in each for each in told["by_stratum"].values())
+    findings = stage.read("verdict")["findings"]
+    (texts,) = [each for each in findings if each["rule"] == "rules.positive"]
+    assert (texts["passed"], texts["asked"]) == (True, False)
+
+
+def test_a_candidate_with_less_context_than_the_task_is_refused(
+    stage: Evaluation, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend's requests name none, and a prompt would be cut."""
+    for own, shown in ((256, "256"), (None, "not set")):
+        monkeypatch.setattr(engine, "num_ctx", lambda _tag, own=own: own)
+        with pytest.raises(SentinelTripped, match=f"num_ctx is {shown}, the task's 8192") as caught:
+            stage.evaluate()
+        assert caught.value.why.startswith("row i0, the longest, has 1 ")

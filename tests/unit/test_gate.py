@@ -279,3 +279,37 @@ def test_a_difference_of_texts_names_its_rows() -> None:
     compared = {"champion": against(ours, other, ("rules",), 150)}
     told = next(each.text for each in judge(ours, compared, PARAMS) if each.rule == "champion")
     assert told.endswith("(95 % interval +0.000 to +0.000) on the 30 rows that both call positive")
+
+
+def test_without_a_positive_answer_the_texts_neither_pass_nor_fail() -> None:
+    silent = texts(range(0), range(0))
+    for demanding in (PARAMS, PARAMS.model_copy(update={"min_rules": 1.0})):
+        (told,) = [each for each in judge(silent, {}, demanding) if each.rule == "rules.positive"]
+        assert (told.passed, told.asked) == (True, False)
+        assert told.text == "rules.positive has nothing to go by: no answer is positive"
+
+
+def test_who_finds_nothing_is_refused_for_that() -> None:
+    """By the live model where there is one, and by a constant answer where there is none."""
+    silent, other = texts(range(0), range(0)), texts(range(60), range(0))
+    findings = judge(silent, {"champion": against(silent, other, TASK.matters, 150)}, PARAMS)
+    assert any(told.startswith("relevant.f1 is significantly worse") for told in refused(findings))
+    (told,) = [each for each in findings if "not compared" in each.text]
+    assert told.text.endswith(
+        ": 0 rows that both call positive, fewer than 20; one of the two calls no row positive"
+    )
+
+
+def test_what_is_told_of_one_row_is_in_the_singular() -> None:
+    ours, other = texts(range(1), range(0)), texts(range(60), range(0))
+    found = {"champion": against(ours, other, ("rules",), 150)}
+    (told,) = [each for each in judge(ours, found, PARAMS) if "not compared" in each.text]
+    assert ": 1 row that both call positive, fewer" in told.text
+    assert told.text.endswith("rests on no more than 1 text of one of them")
+
+
+def test_invalid_answers_are_not_called_positive() -> None:
+    none = measures(TASK, [Judged(YES if row < 60 else NO, None) for row in range(150)])
+    found = {"champion": against(none, none, ("rules",), 150)}
+    told = next(each.text for each in judge(none, found, PARAMS) if each.rule == "champion")
+    assert told.endswith(" on the 150 rows that both call positive or answer invalidly")

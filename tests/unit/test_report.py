@@ -47,6 +47,17 @@ def test_every_measure_is_explained_by_the_kind_of_its_field(run: FinishedRun) -
     assert dict(rows)["assigned_aks"].startswith("F1 over all values chosen")
 
 
+def test_a_measure_of_nothing_is_a_dash(run: FinishedRun) -> None:
+    (path,) = run.workspace.glob("store/evaluate/*/out/scores.json")
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores["models"]["candidate"]["measures"]["rules.positive"]["of_nothing"] = True
+    card = '<div class="card"><span>rules.positive</span><b>–</b><span>no answer is positive</span>'
+    assert card in verdict.section(Finished(run.workspace, run.run), scores)
+    side = evaluation.side_by_side(scores, scores["matters"])
+    assert '<b class="candidate">–</b> <small>no answer is positive</small>' in side
+    assert "candidate has none" in side
+
+
 @pytest.mark.parametrize("few", [False, True])
 def test_the_head_says_on_which_rows_the_texts_were_compared(
     run: FinishedRun, *, few: bool

@@ -186,6 +186,8 @@ def test_parse_accepts_any_white_space_around_and_between() -> None:
         (text()[:-1] + ",}", "not JSON"),
         (text().replace('"', "'"), "not JSON"),
         (text()[:-1] + ', "tags": ["b"]}', "twice"),
+        (text(reasoning="a\0b"), "NUL"),
+        (text(tags=["\\\0"]), "NUL"),
         (text(relevance_score=float("nan")), "NaN"),
         (text(relevance_score=float("inf")), "Infinity"),
         (text(assigned_ak="AK1"), "assigned_ak"),
@@ -208,6 +210,10 @@ def test_parse_accepts_any_white_space_around_and_between() -> None:
 def test_parse_refuses_and_says_why(broken: str, reason: str) -> None:
     with pytest.raises(InvalidAnswer, match=reason):
         TASK.parse(broken)
+
+
+def test_parse_takes_what_only_looks_like_a_nul_character() -> None:
+    assert TASK.parse(text(reasoning="\\u0000")).model_dump()["reasoning"] == "\\u0000"
 
 
 @pytest.mark.parametrize("name", list(IRRELEVANT))
