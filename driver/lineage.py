@@ -183,14 +183,15 @@ def check(
     (`as_noted`). Everything on the disk is read: for a model of 14B some 60 GB.
     """
     made = chain(Store(workspace), *start)
-    if noted and (result := made[0].result):
+    first = made[0]
+    if noted and (result := first.result):
         own = result.model_copy(update={"metrics": {**noted}})
-        made[0] = replace(made[0], result=own)
-    if made[0].stage == stages.DEPLOY.name:
-        yield from _served(made[0], engine.models())
-        yield from _evaluated(workspace, made)
+        first = replace(first, result=own)
+    if first.stage == stages.DEPLOY.name:
+        yield from _served(first, engine.models())
+        yield from _evaluated(workspace, [first, *made[1:]])
     else:
-        yield from _candidate(workspace, made[0])
+        yield from _candidate(workspace, first)
     seen: set[str] = set()
     for each in made:
         yield _job(workspace, each)

@@ -142,7 +142,7 @@ class Ollama:
     def num_ctx(self, tag: str) -> int | None:
         """Return the context that a model gives a request which names none; None: the engine's."""
         found = self.shown(tag).parameters.get("num_ctx")
-        return int(found[-1]) if found else None
+        return int(float(found[-1])) if found else None  # a million is "1e+06"
 
     def shown(self, tag: str) -> ollama_answers.Shown:
         """Return how a model is served; raises `ModelMissing` for one that is not there."""

@@ -86,6 +86,7 @@ def test_a_run_is_followed_from_what_it_deployed_itself(run: FinishedRun) -> Non
         result["metrics"] |= {"tag": "liga-relevance:20990101-000000", "digest": "ff" * 32}
 
     edit(place(run, "deploy/*/result.json"), later)
+    edit(place(run, "deploy/*/job.json"), lambda job: job.update(run="20990101-000000"))
     start = lineage.end_of(run.run)
     noted = lineage.as_noted(run.run, start[0])
     found = list(lineage.check(run.workspace, run.engine, start, noted))
@@ -291,6 +292,10 @@ def test_a_figure_that_others_tell_otherwise_is_found(
     assert found.keys() == {stage}
     assert found[stage][0] is State.BROKEN
     assert told.format(run=run.run.id) in found[stage][1]
+    start = lineage.end_of(run.run)
+    noted = lineage.as_noted(run.run, start[0])
+    links = lineage.check(run.workspace, run.engine, start, noted)
+    assert found[stage][1] in [link.text for link in links if link.state is State.BROKEN]
 
 
 def test_who_has_forced_what_needed_none_is_asked(run: FinishedRun) -> None:
