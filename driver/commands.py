@@ -201,8 +201,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         print(
             f"{before} was taken back: no run lets it go live again."
             if barred
-            else f"{before} was not taken back, since {live.tag} is newer: a run may let it go "
-            "live again."
+            else f"{before} was not taken back: a run may let it go live again."
         )
     with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged
         if versions.others_answers(session.workspace, live.digest):

@@ -184,6 +184,12 @@ def age(tag: str) -> tuple[bool, str]:
     return RUN_NAME.fullmatch(tag.partition(":")[2]) is not None, tag
 
 
+def is_older(tag: str, other: str) -> bool:
+    """Return whether both are versions of runs, and `tag` of an earlier one."""
+    (of_run, _), (of_other, _) = age(tag), age(other)
+    return of_run and of_other and tag < other
+
+
 def deployed(workspace: Path, digest: str) -> DeployMetrics | None:
     """Return this workspace's last deployment of a model."""
     for _, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics):

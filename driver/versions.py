@@ -81,9 +81,10 @@ def roll_back(
 ) -> tuple[Version, str]:
     """Let the alias name another version; return it, and the tag of the one that was left.
 
-    Without `wanted` that is what `way_back` finds. What was live is taken back where the way leads
-    to an older one: the next run does not let it go live again, but makes a better one. The way to
-    a newer one is no verdict on the one left, which stays a way back. Asked for by name, a version
+    Without `wanted` that is what `way_back` finds. What was live is taken back on that way, and on
+    one to an older version: the next run does not let it go live again, but makes a better one. The
+    way to a newer one, or to or from one made by hand, whose age nobody knows, is no verdict on the
+    one left, which stays a way back. Asked for by name, a version
     that was taken back may be live again, and no verification that failed before has a say any
     more. A switch that was interrupted is settled first, which `say` is told; if it was this
     rollback, that is all there is to do. A damaged record is kept aside: a person decides here.
@@ -105,10 +106,10 @@ def roll_back(
     target = _named(found, name, wanted) if wanted else _before(workspace, models, found, name)
     live = models.get(alias)  # which may have no version: its tag was removed, say
     bad: Sequence[str] = ()
-    left = now.tag if now else ""
+    left = ""
     if live and live.digest != target.digest:
         left = promotion.keep_name(engine, models, alias)
-        if now is None or served.age(target.tag) < served.age(now.tag):
+        if not wanted or now is None or served.is_older(target.tag, now.tag):
             bad = names(workspace, engine.models(), live.digest)
     promotion.switch(
         workspace,
@@ -168,7 +169,7 @@ def _before(
     now = next((each for each in found if each.live), None)
     digest = models[alias].digest if alias in models else ""
     for tag in way_back(workspace, models, alias, digest):
-        if now is None or served.age(tag) < served.age(now.tag):
+        if now is None or not served.is_older(now.tag, tag):
             return next(each for each in found if each.tag == tag)
     raise ModelMissing(
         f"there is no version of {name} to go back to",

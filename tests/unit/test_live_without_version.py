@@ -1,4 +1,4 @@
-"""A model that is live and has no version of its own: somebody has removed it, or made the name."""
+"""A model that is live and has no version of a run: somebody has removed it, or made it by hand."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def test_a_switch_deletes_no_model(tmp_path: Path, engine: Engine) -> None:
     engine.delete(second.tag)
     promotion.switch(tmp_path, engine, "news:latest", first.tag)
     assert second.digest in {model.digest for model in engine.models().values()}
+
+
+def test_a_version_made_by_hand_has_no_age(tmp_path: Path, engine: Engine) -> None:
+    """A mend in an outage, say: it bars no good version, and there is a way back from it."""
+    first, second = [released(tmp_path, engine, run) for run in RUNS[:2]]
+    served.accept(tmp_path, {}, first.alias, second.digest, served.VERIFIED)
+    (tmp_path / "hand.gguf").write_text("made by hand")
+    mend = engine.create("news:mend", tmp_path / "hand.gguf", TASK.modelfile())
+    assert versions.roll_back(tmp_path, engine, "news", "mend")[1] == second.tag
+    assert taken_back.rejected(tmp_path) == []
+    assert versions.roll_back(tmp_path, engine, "news")[0].tag == second.tag
+    assert mend.digest in taken_back.rejected(tmp_path)
