@@ -154,15 +154,22 @@ def test_a_model_that_answers_are_parsed_into_alone_drops_a_field(checkout: Path
     assert (found.severity, found.differs) == (Severity.BREAKS, "Answer has no field tags")
 
 
-def test_a_limit_breaks_where_answers_are_parsed(checkout: Path) -> None:
-    (checkout / PROCESSOR).write_text(
-        _ANSWER.replace("reasoning: Any", "reasoning: str = Field(max_length=80)")
-    )
+@pytest.mark.parametrize(
+    ("name", "limited", "enough"),
+    [
+        ("reasoning", "str = Field(max_length=80)", "800"),
+        ("tags", "list = Field(max_items=5)", "8"),
+    ],
+)
+def test_a_limit_breaks_where_answers_are_parsed(
+    checkout: Path, name: str, limited: str, enough: str
+) -> None:
+    (checkout / PROCESSOR).write_text(_ANSWER.replace(f"{name}: Any", f"{name}: {limited}"))
     [found] = findings(checkout)
     assert found.severity is Severity.BREAKS
     assert "refused when it is parsed" in found.leads_to
     assert found.edit is not None
-    assert found.edit.text == "800"
+    assert found.edit.text == enough
 
 
 _CUT = (PROCESSOR, 'data["summary"]\n', 'data["summary"][:900]\n')
