@@ -57,6 +57,8 @@ class Rows:
     """Of which no more is asked."""
     reviewed: int = 0
     """Whose label a person has given whole; above only as far as the teacher is asked too."""
+    refused: int = 0
+    """Whose label a person has given, and which is no answer of the task any more."""
 
     @property
     def labelled(self) -> int:
@@ -93,6 +95,11 @@ class Cost:
         }
         why = ", ".join(f"{count} {name}" for name, count in whole.items() if count)
         parts = [f"{rows.reviewed} reviewed rows stay as they are"] if rows.reviewed else []
+        if rows.refused:
+            parts.append(
+                f"{rows.refused} reviewed rows are no answers of the task any more, and a snapshot "
+                "of files refuses them, by file and line"
+            )
         if rows.kept:
             parts.append(f"{rows.kept} rows keep their labels")
         if rows.completed:
@@ -144,9 +151,9 @@ def of(session: Session) -> Cost | None:
         # Nobody's answers are there to be found, under whatever name.
         tag, digest = (teacher.tag, teacher.digest) if teacher else (servers[0].tag, "")
         asker = Asker.of(tag, digest, session.settings.label)
-        items, incomplete, reviewed = _items(session, cache)
+        items, incomplete, reviewed, refused = _items(session, cache)
         count = _Count(session, cache, asker, items)
-        rows = replace(count.rows(incomplete), reviewed=reviewed)
+        rows = replace(count.rows(incomplete), reviewed=reviewed, refused=refused)
         priced = _priced(rows, dict(sorted(count.fields.items())), session.workspace)
         return replace(priced, is_first=teacher is None)
 
@@ -182,12 +189,15 @@ def announce(session: Session, plan: Sequence[Step]) -> None:
         session.display.note(found.text())
 
 
-def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[Item, Base]], int]:
+def _items(
+    session: Session, cache: LabelCache
+) -> tuple[list[Item], list[tuple[Item, Base]], int, int]:
     """Return the items that the teacher is asked about: without a review, and a few with one; those
-    whose review it is asked to complete, with it; and how many reviews are whole."""
+    whose review it is asked to complete, with it; how many reviews are whole; and how many are no
+    answer of the task any more."""
     last = session.store.latest(stages.SNAPSHOT.name)
     if last is None:
-        return [], [], 0
+        return [], [], 0, 0
     at = {name: session.workspace / each.path for name, each in last[1].outputs.items()}
     reviews = {str(row["id"]): row for row in files.read_jsonl(at[stages.REVIEWED.name])}
     model, params = session.task.item, session.settings.label
@@ -205,10 +215,20 @@ def _items(session: Session, cache: LabelCache) -> tuple[list[Item], list[tuple[
     lacking = [(items[key], base) for key, base in bases_of.items() if base.asked]
     wanted = [item for item in read if item.id not in reviews]
     usable = {key for key, row in reviews.items() if "unusable" not in row} & items.keys()
-    whole = {*usable, *bases_of} - {item.id for item, _ in lacking}
+    taken = {key: reviews[key].get("label") for key in usable - {*bases_of}}
+    refused = {key for key, given in taken.items() if not _is_answer(session.task, given)}
+    whole = {*usable, *bases_of} - {item.id for item, _ in lacking} - refused
     gold = gold_sample(whole, params.gold_sample)
     asked = [*wanted, *(items[key] for key in gold)] if wanted else []
-    return asked, lacking, len(whole)
+    return asked, lacking, len(whole), len(refused)
+
+
+def _is_answer(task: Task, label: object) -> bool:
+    try:
+        task.parse(json.dumps(label, ensure_ascii=False))
+    except InvalidAnswer:
+        return False
+    return True
 
 
 class _Count:

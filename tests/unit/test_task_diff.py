@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, create_model, model_validator
 
 from contracts import files, stages
 from contracts.errors import InputMissing
@@ -186,6 +186,18 @@ def test_reviews_that_lack_the_field_are_counted(
     write_jsonl(out, [{"id": "i0", "label": label(None)}, {"id": "i1", "label": label("low")}])
     # i0 is whole, but one of the reviews that the teacher is held against: its own answer is not.
     assert _told(session, with_deadline(), capsys)["rows"] == _rows(completed=3, reviewed=1)
+
+
+def test_reviews_that_the_task_takes_no_more_are_told(
+    session: Session, stage: Labelling, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stage.folder / "store/snapshot/f/out" / stages.REVIEWED.filename
+    short = label("low", summary="Kürzung.")
+    rows = [{"id": f"i{n}", "label": short if n else label("low")} for n in range(3)]
+    write_jsonl(out, rows)
+    summary: Any = (str | None, Field(title="Text", max_length=9))
+    narrower = replace(TASK, output=create_model("Narrower", __base__=TASK.output, summary=summary))
+    assert _told(session, narrower, capsys)["rows"] == _rows(reviewed=2, refused=1)
 
 
 def test_a_revision_is_read_by_its_own_code(tmp_path: Path) -> None:
