@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
+from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple, get_args
 
@@ -21,6 +23,7 @@ _BOUNDS = (
     ("minimum", "maximum", "ge", "le"),
 )
 """What bounds a value from below and above: in a schema, and as pydantic calls it."""
+_ATTEMPTS = 3
 
 
 class Fault(NamedTuple):
@@ -164,7 +167,7 @@ def _holds_itself(annotation: Any, above: tuple[type, ...] = ()) -> type | None:
 def _twice(model: type[BaseModel]) -> list[str]:
     """Return the fields that a class's source defines more than once; Python takes the last."""
     try:
-        tree = ast.parse(inspect.getsource(model))
+        tree = _parsed(inspect.getsource(model))
     except (OSError, TypeError, SyntaxError):  # made by a call, say
         return []
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
@@ -176,10 +179,23 @@ def _twice(model: type[BaseModel]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
+@cache
+def _parsed(source: str | bytes) -> ast.Module:
+    """Return the tree of a source, which nobody may change.
+
+    CPython 3.11 keeps one count of depths for all threads, so that an `ast.parse` which another
+    thread comes into raises a SystemError (its issue 106905); the next one does not.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
+
+
 def of_code(task: Task) -> Iterator[Fault]:
     """Yield what the package's functions read of an answer that it does not have."""
     found = walk(resources.files(f"tasks.{task.name}"), f"tasks/{task.name}/")
-    trees = {path: ast.parse(file.read_bytes()) for path, file in found if path.endswith(".py")}
+    trees = {path: _parsed(file.read_bytes()) for path, file in found if path.endswith(".py")}
     answer = task.output.__name__
     kept = {
         each.target.id

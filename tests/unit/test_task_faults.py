@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from contracts.errors import TaskInvalid
 from driver import __main__ as cli
 from driver.task.load import load_named
 from images.labeler.measures import measure_names
-from tasks import faults
+from tasks import answer_faults, faults
 from tests.rendered.kinds_task import KINDS_TASK
 
 NAME = "support_messages"
@@ -303,3 +304,19 @@ def test_a_model_that_takes_no_made_answer_is_told_in_its_own_words(
 def test_the_measures_are_those_of_the_evaluation(name: str) -> None:
     task = tasks.load_task(name) if name else KINDS_TASK
     assert sorted(faults.measure_names(task)) == sorted(measure_names(task))
+
+
+def test_a_source_that_another_thread_parses_beside_is_parsed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CPython 3.11 raises a SystemError then."""
+    once, parse = [SystemError("AST constructor recursion depth mismatch")], ast.parse
+
+    def beside(source: str) -> ast.Module:
+        if once:
+            raise once.pop()
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", beside)
+    assert [*answer_faults._parsed("a = 1  # only here").body] != []
+    assert not once
