@@ -12,6 +12,7 @@ from driver.task.check.python_code import Attribute, Class, Code, instead, is_ta
 from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
+from driver.task.check.walked import walked
 from driver.task.render.columns import sql
 from driver.task.shape import Field, Kind
 from driver.task.source import Source
@@ -243,7 +244,7 @@ def _not_followed(
     yield from (
         f"{file.at(node.lineno)} is not followed"
         for file, tree in code.modules
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
         if node.attr in missing and last_name(node.value) in names
     )

@@ -94,6 +94,13 @@ class Imports:
         wanted = {*of}
         return frozenset(p for p in self.trees if p not in wanted and self.imported_by(p) & wanted)
 
+    def users(self, of: Iterable[str]) -> frozenset[str]:
+        """Return modules with what imports them, and what imports that."""
+        found = frozenset(of)
+        while more := self.importers(found):
+            found |= more
+        return found
+
     def imported_by(self, path: str) -> frozenset[str]:
         """Return the modules that one imports, or a name of."""
         if path not in self._edges:

@@ -48,7 +48,7 @@ def limits(code: Code, model: Class, column: Attribute) -> Iterator[Limit]:
                 return
     mapped = _mapped(code, model)
     keys = [*named, *map(ast.unparse, named.values())]
-    keys += [name for each in (column.annotation, *named.values()) for name in _names(each)]
+    keys += [name.id for each in (column.annotation, *named.values()) for name in _names(each)]
     for found in [mapped[key] for key in keys if key in mapped][:1]:
         yield from _in(code, column, found, is_own=False)
 
@@ -85,16 +85,14 @@ def _max_length(node: ast.AST) -> ast.expr | None:
     return None if "sa_column" in named else named.get("max_length")
 
 
-def _names(annotation: ast.expr | None) -> list[str]:
+def _names(annotation: ast.expr | None) -> list[ast.Name]:
     nodes = ast.walk(annotation) if annotation is not None else ()
-    return [each.id for each in nodes if isinstance(each, ast.Name)]
+    return [each for each in nodes if isinstance(each, ast.Name)]
 
 
 def aliases(code: Code, column: Attribute) -> dict[str, ast.expr]:
     """Return the names in an annotation that stand for `Annotated[…]`."""
-    nodes = ast.walk(column.annotation) if column.annotation is not None else ()
-    named = [each for each in nodes if isinstance(each, ast.Name)]
-    known = {each.id: code.constant(column.file, each) for each in named}
+    known = {each.id: code.constant(column.file, each) for each in _names(column.annotation)}
     return {
         name: value
         for name, value in known.items()

@@ -99,11 +99,8 @@ def _is_answered(code: Code, tied: Tied, path: str) -> bool:
 
     So too where none does that is known.
     """
-    near = {*code.imports.reached([path])}
-    users = {path}
-    while more := code.imports.importers(users):
-        users |= more
-    return not tied.reading or not tied.reading.isdisjoint(near | users)
+    near = code.imports.reached([path]) | code.imports.users([path])
+    return not tied.reading or not tied.reading.isdisjoint(near)
 
 
 def differing_system(
@@ -166,24 +163,30 @@ def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function
     """
     for file, tree in code.modules:
         inside: dict[ast.AST, _Function] = {}
-        for function in walked(tree):
-            if isinstance(function, _Function):
-                inside |= dict.fromkeys(ast.walk(function), function)
-        for node in walked(tree):
-            pairs: dict[object, ast.expr | None] = {}
-            if isinstance(node, ast.Dict):
-                pairs = {
-                    key.value: value
-                    for key, value in zip(node.keys, node.values, strict=True)
-                    if isinstance(key, ast.Constant)
-                }
-            elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES | _SAID.keys():
-                pairs = {each.arg: each.value for each in node.keywords}
-                if (said := _SAID.get(last_name(node))) is not None:
-                    pairs = {"role": ast.Constant(said), "content": _content(node)}
-            role, content = pairs.get("role"), pairs.get("content")
-            if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
-                yield str(role.value), file, content, inside.get(node)
+        if found := [*_messages_in(tree)]:
+            for function in walked(tree):
+                if isinstance(function, _Function):
+                    inside |= dict.fromkeys(ast.walk(function), function)
+        yield from ((role, file, content, inside.get(node)) for role, content, node in found)
+
+
+def _messages_in(tree: ast.Module) -> Iterator[tuple[str, ast.expr, ast.AST]]:
+    """Yield role and content of each message in a module, and the node that makes it."""
+    for node in walked(tree):
+        pairs: dict[object, ast.expr | None] = {}
+        if isinstance(node, ast.Dict):
+            pairs = {
+                key.value: value
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant)
+            }
+        elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES | _SAID.keys():
+            pairs = {each.arg: each.value for each in node.keywords}
+            if (said := _SAID.get(last_name(node))) is not None:
+                pairs = {"role": ast.Constant(said), "content": _content(node)}
+        role, content = pairs.get("role"), pairs.get("content")
+        if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
+            yield str(role.value), content, node
 
 
 def _content(call: ast.Call) -> ast.expr | None:

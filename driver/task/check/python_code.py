@@ -99,8 +99,7 @@ class Code:
         concerned = code.imports.concerned(path for path in trees if is_named[path])
         known = {name for path in concerned for name in _defined(by_path[path])}
         for file in files:
-            is_alike = not known.isdisjoint(_defined(file))
-            if file.path not in concerned and not is_alike:
+            if file.path not in concerned and known.isdisjoint(_defined(file)):
                 continue
             tree = whole[file.path] if file.path in whole else code._parsed(file)
             if tree is not None:

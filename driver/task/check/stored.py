@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from driver.task.check.checkout import SourceFile
 from driver.task.check.python_code import Code, last_name
 from driver.task.check.tied import Tied
+from driver.task.check.walked import walked
 
 _UPDATES = frozenset({"values", "update", "update_or_create", "create"})
 """Calls that store what they are told by the names of columns."""
@@ -54,7 +55,7 @@ class Stored:
 
     def _set(self, tree: ast.Module, column: str) -> Iterator[ast.expr]:
         """Yield what a column of an item is set to, and what its validator returns."""
-        for node in ast.walk(tree):
+        for node in walked(tree):
             match node:
                 case ast.Assign(targets=[ast.Tuple(elts=to)], value=ast.Tuple(elts=values)):
                     yield from (v for t, v in zip(to, values, strict=False) if _is(t, column))
@@ -74,7 +75,7 @@ class Stored:
         for node in ast.walk(value) if depth else ():
             yield file, node
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                for each in ast.walk(tree):
+                for each in walked(tree):
                     match each:
                         case ast.Assign(targets=[ast.Name(id=name)], value=inner):
                             if name == node.id:

@@ -54,9 +54,6 @@ class Tied:
             if each.file.path in below and _has_most(code, names, each)
         ]
         answers = below | code.imports.importers(asking | {each.file.path for each in held})
-        users = asking
-        while more := code.imports.importers(users):
-            users |= more
         parsing = asking if any(parses(trees[path]) for path in asking) else answers
         parsed = made(code, parsing)
         if not any(_has_most(code, names, each) for each in parsed):
@@ -71,7 +68,7 @@ class Tied:
         return cls(
             asking,
             answers,
-            code.imports.reached(users) | answers,
+            code.imports.reached(code.imports.users(asking)) | answers,
             parsing,
             any(each.keeps_json() for each in objects.values()),
             parsed,
