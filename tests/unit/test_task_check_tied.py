@@ -172,6 +172,15 @@ def test_a_limit_breaks_where_answers_are_parsed(
     assert found.edit.text == enough
 
 
+def test_a_limit_beside_a_wider_model_of_answers_is_in_doubt(checkout: Path) -> None:
+    short = _ANSWER.replace("tags: Any", "tags: list[Annotated[str, Field(max_length=3)]] = Few")
+    short = short.replace("= Few", "= Field(max_length=5)").replace("Answer", "Short")
+    (checkout / PROCESSOR).write_text(_ANSWER + short)
+    [found] = findings(checkout)
+    assert found.severity is Severity.DIFFERS
+    assert found.differs == "tags holds 5 entries, and an answer may have 8 entries"
+
+
 _CUT = (PROCESSOR, 'data["summary"]\n', 'data["summary"][:900]\n')
 _VARCHAR = (
     MODELS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -12,7 +12,7 @@ from driver.task.check.lengths import aliases
 from driver.task.check.python_code import ROOTS, Attribute, Class, Code, is_table, last_name
 from driver.task.check.tied import Tied, made
 from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
-from driver.task.shape import Field
+from driver.task.shape import Field, Kind
 from driver.task.source import Source
 
 _BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
@@ -97,7 +97,7 @@ class Models:
 
         def narrow(each: Attribute) -> float:
             if by_limit:
-                return -min((limit for _, limit, _ in limits(self.code, each)), default=inf)
+                return -min((limit for _, limit, _ in limits(self.code, of, each)), default=inf)
             return enums.missed(of, enums.named_by(self.code, of, each))
 
         given = [] if by_limit else self.given
@@ -161,14 +161,26 @@ class Models:
         return False
 
 
-def limits(code: Code, attribute: Attribute) -> Iterator[tuple[ast.expr, int, bool]]:
+def limits(code: Code, of: Field, attribute: Attribute) -> Iterator[tuple[ast.expr, int, bool]]:
     """Yield the most characters that a field takes, wherever it says so, and whether that is its
-    own: an alias of its type is others' too."""
-    for expression in (attribute.annotation, attribute.value, *aliases(code, attribute).values()):
-        is_own = expression in (attribute.annotation, attribute.value)
-        for node in _keywords(expression):
+    own: an alias of its type is others' too. Of a list the most entries, by its value's call alone:
+    what its annotation says may be of an entry."""
+    told: tuple[tuple[Iterable[ast.keyword], bool], ...]
+    if of.shape.kind is Kind.LIST:
+        value = attribute.value
+        told = ((value.keywords if isinstance(value, ast.Call) else (), True),)
+    else:
+        shared = aliases(code, attribute).values()
+        told = (
+            (_keywords(attribute.annotation, attribute.value), True),
+            (_keywords(*shared), False),
+        )
+    for keywords, is_own in told:
+        for node in keywords:
             match node:
-                case ast.keyword(arg="max_length", value=ast.Constant(value=int(limit)) as value):
+                case ast.keyword(
+                    arg="max_length" | "max_items", value=ast.Constant(value=int(limit)) as value
+                ):
                     yield value, limit, is_own
 
 

@@ -14,7 +14,7 @@ from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import longest, too_short
 from driver.task.render.api_schemas import annotation
-from driver.task.shape import Field, Kind, Shape, figure
+from driver.task.shape import Field, Kind, Shape
 from driver.task.source import Source
 
 PLACE = "schemas"
@@ -42,7 +42,7 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
                 found_all = enums.compare((field, each) for each in known)
                 findings += [each if sure else each.in_doubt(_EFFECT) for each in found_all]
                 sure = models.is_widest(field, attribute, by_limit=True)
-                short = (*_limits(code, source, kept, field, attribute), *_few(field, attribute))
+                short = _limits(code, source, kept, field, attribute)
                 findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
@@ -51,35 +51,16 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
 def _limits(
     code: Code, source: Source, kept: Stored, field: Field, attribute: Attribute
 ) -> Iterator[Finding]:
-    if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
+    if field.shape.kind not in {Kind.TEXT, Kind.CHOICE, Kind.LIST}:
         return
     needed = longest(source, field)
-    for node, limit, is_own in limits(code, attribute):
+    for node, limit, is_own in limits(code, field, attribute):
         if needed is None or limit < needed:
             wanted = "None" if needed is None else str(needed)
             edit = instead(attribute.file, node, wanted) if is_own else None
             told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
             found = replace(told, leads_to=_LOST, todo=_WIDEN)
             yield found.in_doubt(_UNCUT) if kept.shortened(field.name, limit) else found
-
-
-def _few(field: Field, attribute: Attribute) -> Iterator[Finding]:
-    """Yield a finding where a list takes fewer entries than an answer may have."""
-    told = attribute.value.keywords if isinstance(attribute.value, ast.Call) else []
-    most = field.shape.most
-    for node in told if field.shape.kind is Kind.LIST else ():
-        match node:
-            case ast.keyword(arg="max_length" | "max_items", value=ast.Constant(value=int(limit))):
-                if most is None or limit < most:
-                    has = "any number" if most is None else figure(most)
-                    yield Finding(
-                        attribute.file.at(attribute.line),
-                        f"{field.name} takes {limit} entries, and an answer may have {has}",
-                        _LOST,
-                        "Let it take as many.",
-                        Severity.BREAKS,
-                        instead(attribute.file, node.value, "None" if most is None else has),
-                    )
 
 
 def _absent(model: Class, field: Field, *, reads: bool) -> Finding:

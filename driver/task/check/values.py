@@ -27,13 +27,16 @@ def choice_of(shape: Shape) -> Shape | None:
 
 
 def longest(source: Source, field: Field) -> int | None:
-    """Return the characters of the longest text that a column of a field gets; None: no limit."""
+    """Return the characters of the longest text that a column of a field gets, or the entries of
+    the longest list; None: no limit."""
     column = source.storage.columns.get(field.name)
     word = len(column.null or "") if column else 0
     if field.shape.kind is Kind.CHOICE:
         return max(word, *(len(choice.value) for choice in field.shape.choices))
     if field.shape.kind is Kind.TEXT:
         return None if field.shape.most is None else max(word, int(field.shape.most))
+    if field.shape.kind is Kind.LIST:
+        return None if field.shape.most is None else int(field.shape.most)
     return 0
 
 
@@ -116,10 +119,11 @@ def too_short(
     place: str, field: Field, length: int, needed: int | None, edit: Edit | None
 ) -> Finding:
     """Return the finding of a column or limit that is shorter than an answer may be."""
-    wanted = "any length" if needed is None else f"{figure(needed)} characters"
+    unit = "entries" if field.shape.kind is Kind.LIST else "characters"
+    wanted = "any length" if needed is None else f"{figure(needed)} {unit}"
     return Finding(
         place,
-        f"{field.name} holds {length} characters, and an answer may have {wanted}",
+        f"{field.name} holds {length} {unit}, and an answer may have {wanted}",
         "one longer value is refused by the database, and a bulk reprocess loses its whole batch",
         "Widen it, with a migration (`driver task render`: migration.py) where it is a column.",
         Severity.BREAKS,
