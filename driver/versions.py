@@ -84,11 +84,11 @@ def roll_back(
     Without `wanted` that is what `way_back` finds. What was live is taken back on that way, and on
     one to an older version: the next run does not let it go live again, but makes a better one. The
     way to a newer one, or to or from one made by hand, whose age nobody knows, is no verdict on the
-    one left, which stays a way back. Asked for by name, a version
-    that was taken back may be live again, and no verification that failed before has a say any
-    more. A switch that was interrupted is settled first, which `say` is told; if it was this
-    rollback, that is all there is to do. A damaged record is kept aside: a person decides here.
-    Raises `ModelMissing` where there is no such version.
+    one left, which stays a way back. Asked for by name, a version that was taken back may be live
+    again, and no verification that failed before has a say any more. A switch that was interrupted
+    is settled first, which `say` is told; if it was this rollback, that is all there is to do. A
+    damaged record is kept aside: a person decides here. Raises `ModelMissing` where there is no
+    such version.
     """
     taken_back.rescue(workspace, say)
     records.set_aside(workspace / records.SERVED, served.Book, say)

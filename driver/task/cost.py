@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from contracts import files, pace, stages
 from contracts.derived_labels import (
     REVIEW,
@@ -216,19 +218,23 @@ def _items(
     wanted = [item for item in read if item.id not in reviews]
     usable = {key for key, row in reviews.items() if "unusable" not in row} & items.keys()
     taken = {key: reviews[key].get("label") for key in usable - {*bases_of}}
-    refused = {key for key, given in taken.items() if not _is_answer(session.task, given)}
+    refused = {
+        key
+        for key, given in taken.items()
+        if _answer_in(session.task, json.dumps(given, ensure_ascii=False)) is None
+    }
     whole = {*usable, *bases_of} - {item.id for item, _ in lacking} - refused
     gold = gold_sample(whole, params.gold_sample)
     asked = [*wanted, *(items[key] for key in gold)] if wanted else []
     return asked, lacking, len(whole), len(refused)
 
 
-def _is_answer(task: Task, label: object) -> bool:
+def _answer_in(task: Task, text: str) -> BaseModel | None:
+    """Return the answer that a text is, None for one that is none."""
     try:
-        task.parse(json.dumps(label, ensure_ascii=False))
+        return task.parse(text)
     except InvalidAnswer:
-        return False
-    return True
+        return None
 
 
 class _Count:
@@ -335,11 +341,10 @@ class _Count:
 
     def _keeps(self, item: Item, text: str) -> bool:
         """Return whether a text is a label by today's rules."""
-        try:
-            output = self._task.parse(text)
-        except InvalidAnswer:
-            return False
-        return all(each.severity != "error" for each in self._task.check(item, output))
+        output = _answer_in(self._task, text)
+        return output is not None and all(
+            each.severity != "error" for each in self._task.check(item, output)
+        )
 
     @cached_property
     def _known(self) -> set[str]:

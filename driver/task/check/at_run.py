@@ -11,7 +11,6 @@ from contracts import stages
 from contracts.errors import RetrainError
 from driver.task.check import outside
 from driver.task.check.command import drifted
-from driver.task.shape import TaskUnrenderable
 from driver.task.source import Source
 
 if TYPE_CHECKING:
@@ -35,12 +34,8 @@ def check(session: Session, running: Sequence[Stage]) -> list[str]:
         return []
     url = "" if session.window.is_open else backend.url
     name = session.settings.deploy.name
-    try:
-        source = Source.of(session.settings.task)
-        compared = outside.everywhere(source, url, backend.repository, session.engine, name)
-    except TaskUnrenderable as error:  # it can be trained all the same
-        session.display.warn(f"the task was not held against the backend: {error}")
-        return []
+    source = Source(session.task)
+    compared = outside.everywhere(source, url, backend.repository, session.engine, name)
     broken = outside.breaking(compared)
     if broken and not session.settings.accept_drift:
         raise drifted(broken)
