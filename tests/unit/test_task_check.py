@@ -287,7 +287,7 @@ def test_types_of_other_styles(tmp_path: Path) -> None:
         "    detailed_analysis = sa.Column(sa.Text)\n"
         "    assigned_aks = sa.Column(sa.JSON)\n"
         "    meta = sa.Column('metadata', sa.JSON)\n"
-        f"{ASKS}print([json.loads(reply)[name] for name in {names}])\n"
+        f"{ASKS}for name in {names}:\n    setattr(item, name, json.loads(reply)[name])\n"
     )
     (tmp_path / "types.ts").write_text(
         "export enum Priority { High = 'high', Low = 'low' }\n"

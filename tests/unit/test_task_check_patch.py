@@ -117,7 +117,7 @@ class ItemResponse(BaseModel):
     priority: Urgency | None = None
     metadata: dict
 
-httpx.post("/api/generate")
+session.add(Item(**json.loads(httpx.post("/api/generate").text)))
 """,
     "web/types.ts": """\
 export interface Analysis { relevant: boolean; tags: string[] }

@@ -37,6 +37,14 @@ _WAYS = {
         '        prompt = "Titel: {}\\nInhalt: {}\\nSOURCE: {}\\nDatum: {}".format(\n'
         "            item.title, content, source_name, item.day)\n"
     ),
+    "format that cuts": (
+        '        prompt = "Titel: {}\\nInhalt: {:.6000}\\nSOURCE: {}\\nDatum: {}".format(\n'
+        "            item.title, item.content, source_name, item.day)\n"
+    ),
+    "f-string that cuts": (
+        '        prompt = f"Titel: {item.title}\\nInhalt: {item.content:.6000}\\n'
+        'SOURCE: {source_name}\\nDatum: {item.day}"\n'
+    ),
     "f-string method": "        prompt = self.message(item, content)\n",
 }
 _METHOD = '''    def message(self, item, content):

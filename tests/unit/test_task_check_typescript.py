@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from driver.task.check.finding import Severity
-from tests.unit.checkout import TYPES, change, findings, unclear
+from tests.unit.checkout import TYPES, VIEW, change, findings, unclear
 
 _UNION = "export type Priority = 'high' | 'medium' | 'low' | 'none'\n"
 _FIELD = "  priority: Priority\n"
@@ -207,3 +207,8 @@ def test_a_table_in_a_page_goes_by_the_members_of_an_enum(checkout: Path) -> Non
     [found] = findings(checkout)
     assert found.place == "frontend/src/Badge.vue:2"
     assert found.differs == "colours has no entry for medium"
+
+
+def test_a_page_may_have_the_names_of_the_api_in_camel_case(checkout: Path) -> None:
+    change(checkout, VIEW, "analysis.relevance_score", "analysis.relevanceScore")
+    assert findings(checkout) == []

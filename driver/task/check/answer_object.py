@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TypeGuard
 
 from driver.task.check.parsing import is_parser
-from driver.task.check.python_code import last_name, texts_in
+from driver.task.check.python_code import Function, given, last_name, texts_in
 from driver.task.check.walked import walked
 
 _LOOKS_UP = frozenset({"get", "pop", "setdefault"})
@@ -190,6 +190,10 @@ class AnswerObject:
                     )
                 ) if key in self.fields:
                     found.add(name)
+                case ast.Call(func=ast.Attribute(attr=method, value=ast.Name(id=name))) if (
+                    method in _DUMPS and len(self.fields.intersection(_included(node))) >= 2
+                ):
+                    found.add(name)
         return frozenset(found)
 
     def _made_of(self, node: ast.expr) -> ast.expr:
@@ -229,7 +233,7 @@ class AnswerObject:
         if not isinstance(call, ast.Call) or call.func is not of:
             return of.attr in self.fields
         if of.attr in _DUMPS:
-            return any(each.arg == "include" and texts_in(each.value) for each in call.keywords)
+            return bool(_included(call))
         return of.attr == "keys" or bool(of.attr in _LOOKS_UP and _texts(call.args[:1]))
 
     def _is_told(self, above: ast.AST, node: ast.AST) -> bool:
@@ -263,23 +267,15 @@ class AnswerObject:
             case _:
                 return None
         functions = self._functions.get(name, [])
-        if len(functions) != 1 or any(isinstance(each, ast.Starred) for each in call.args):
-            return None
-        arguments = functions[0].args
-        taken = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
-        if isinstance(above, ast.keyword):
-            named = [*taken, *(each.arg for each in arguments.kwonlyargs)]
-            return above.arg if above.arg in named else None
-        taken = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
-        at = next((n for n, each in enumerate(call.args) if each is node), len(taken))
-        return taken[at] if at < len(taken) else None
+        told = given(functions[0], call) if len(functions) == 1 else {}
+        return next((name for name, each in told.items() if each is node), None)
 
     @cached_property
-    def _functions(self) -> dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]]:
+    def _functions(self) -> dict[str, list[Function]]:
         """The module's functions and methods by their names."""
-        found: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
+        found: dict[str, list[Function]] = {}
         for node in walked(self.tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, Function):
                 found.setdefault(node.name, []).append(node)
         return found
 
@@ -289,8 +285,14 @@ class AnswerObject:
         return {
             node.name: {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
             for node in walked(self.tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(node, Function)
         }
+
+
+def _included(dump: ast.Call) -> list[str]:
+    """Return the fields that a dump of a model is told to have alone."""
+    told = [each.value for each in dump.keywords if each.arg == "include"]
+    return [str(text.value) for each in told for text in texts_in(each)]
 
 
 def _looks_up(call: ast.Call) -> bool:

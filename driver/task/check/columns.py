@@ -9,9 +9,9 @@ from driver.task.check import constraints, enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, is_table, last_name
-from driver.task.check.stored import Stored
+from driver.task.check.stored import Stored, Way
 from driver.task.check.tied import Tied
-from driver.task.check.values import longest, too_short
+from driver.task.check.values import entry_of, longest, too_short
 from driver.task.check.walked import walked
 from driver.task.render.columns import sql
 from driver.task.shape import Field, Kind
@@ -47,7 +47,8 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     is_tied, models = bool(models), models or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
-    kept, unclear = Stored(code, tied, frozenset(each.name for each in models)), list[str]()
+    columns, unclear = frozenset(source.storage.columns), list[str]()
+    kept = Stored(code, tied, frozenset(each.name for each in models), columns)
     held = {e: _of_model(source, kept, e, unclear if e in models else []) for e in named}
     agreed = {name for columns in held.values() for name, found in columns.items() if not found}
     differing = [*_missing(source, code, models, unclear)]
@@ -88,37 +89,44 @@ def _of_model(
         if (column := columns.get(field.name)) is not None:
             found[field.name] = [*_of_column(source, kept, model, field, column, unclear)]
     for refused, name, length in constraints.compare(source, kept.code, model, unclear):
-        found.setdefault(name, []).append(_as_kept(kept, refused, name, length))
+        names = frozenset({name, columns[name].name if name in columns else name})
+        found.setdefault(name, []).append(_as_kept(kept, refused, names, length))
     return found
 
 
 def _of_column(
     source: Source, kept: Stored, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
-    values = enums.named_by(kept.code, field, column)
+    values, names = enums.named_by(kept.code, field, column), frozenset({field.name, column.name})
     for found in enums.compare((field, each) for each in values):
-        yield _as_kept(kept, found, field.name, None)
+        yield _as_kept(kept, found, names, None)
     yield from _of_another_type(field, column)
     for found, length in _too_short(source, kept.code, model, field, column, unclear):
-        yield _as_kept(kept, found, field.name, length)
+        yield _as_kept(kept, found, names, length)
 
 
-def _as_kept(kept: Stored, found: Finding, name: str, length: int | None) -> Finding:
-    """Return what a column refuses, in doubt where texts are cut before, or others kept for them.
+def _as_kept(kept: Stored, found: Finding, names: frozenset[str], length: int | None) -> Finding:
+    """Return what a column refuses, in doubt where it is not surely given the answer's own texts.
 
     `length`: what the column holds; None where it is of values.
     """
-    if length is None:
-        return found.in_doubt() if kept.is_looked_up(name) else found
-    where = kept.shortened(name, length)
-    effect = f"{where} makes it fit: what is longer is not kept as the model wrote it"
-    return found.in_doubt(effect) if where else found
+    ways = kept.ways(names, length)
+    if (where := ways.get(Way.CUT)) is not None:
+        return found.in_doubt(
+            f"{where} makes it fit: what is longer is not kept as the model wrote it"
+        )
+    if (where := ways.get(Way.OTHER)) is not None:
+        return found.in_doubt(f"if {where} stores what an answer has: {found.leads_to}")
+    return found if Way.OWN in ways else found.in_doubt()
 
 
 def _too_short(
     source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[tuple[Finding, int]]:
-    """Yield that a column of texts is too short, and its length."""
+    """Yield that a column of texts, or of arrays of them, is too short, and its length."""
+    of = ""
+    if "ARRAY" in _told(column.value) and (entry := entry_of(field)) is not None:
+        field, of = entry, "an entry of "
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE}:
         return
     for limit in limits(code, model, column):
@@ -129,7 +137,7 @@ def _too_short(
         needed = longest(source, field)
         if needed is None or length < needed:
             edit = _wider(source, field, column, limit, needed) if limit.is_own else None
-            yield too_short(column.file.at(column.line), field, length, needed, edit), length
+            yield too_short(column.file.at(column.line), field, length, needed, edit, of), length
 
 
 def _wider(

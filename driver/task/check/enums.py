@@ -182,6 +182,12 @@ def missed(field: Field, found: Iterable[Known]) -> int:
     return sum(len(lacking(field, _as_kept(field, each).values)) for each in found)
 
 
+def knows(field: Field, known: Known) -> bool:
+    """Return whether an enum has a value of the field's: else it may be of something else."""
+    choice = choice_of(field.shape)
+    return choice is not None and missed(field, [known]) < len(choice.choices)
+
+
 def _as_kept(field: Field, known: Known) -> Known:
     """Return an enum by the names of its members, where none of its values is the task's.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from driver.task.check import enums
@@ -17,6 +17,7 @@ from driver.task.source import Source
 
 _BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
 _ALIASES = frozenset({"alias", "validation_alias"})
+_LISTS = frozenset({"list", "sequence", "set", "tuple"})
 _CHANGES = frozenset(
     {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
     | {"BeforeValidator", "WrapValidator", "PlainValidator"}
@@ -85,6 +86,10 @@ class Models:
         kept = any(name in self.filled(each) for each in self.tied.parsed)
         return self._is_fullest(model) and not kept and not self.tied.keeps_json
 
+    def is_parsed(self, model: Class) -> bool:
+        """Return whether answers are parsed into a model, or into one that it is a base of."""
+        return any(model in self.code.lineage(each) for each in self.tied.parsed)
+
     def _is_fullest(self, model: Class) -> bool:
         fullest = max((len(self._fields(each)) for each in self.read), default=0)
         return model in self.read and len(self._fields(model)) == fullest
@@ -102,7 +107,8 @@ class Models:
 
         given = [] if by_limit else self.given
         for kind, beside in ((self.read, self.read), (given, self.items)):
-            if attribute in self._counting(of, kind):
+            firm = [each for each in kind if not self._changes(each, of.name)]
+            if attribute in self._counting(of, firm):
                 least = min(narrow(each) for each in self._counting(of, beside))
                 if narrow(attribute) <= least:
                     return True
@@ -142,46 +148,63 @@ class Models:
         mostly = 2 * len(columns & there) > len(columns)
         return whole and mostly and not is_named(model.name, UPDATES)
 
-    def _changes(self, model: Class) -> bool:
+    def _changes(self, model: Class, of: str = "") -> bool:
         """Return whether a model keeps what it has no field for, or changes values before.
 
-        So may one with a base that is not in the checkout.
+        So may one with a base that is not in the checkout. `of`: only what is said of that field,
+        which is left out otherwise.
         """
         lineage = self.code.lineage(model)
         bases = [(base, each.file) for each in lineage for base in each.node.bases]
         if any(last_name(b) not in _BASES and not self.code.named(b, file) for b, file in bases):
             return True
-        for node in (node for each in lineage for node in ast.walk(each.node)):
-            match node:
-                case ast.Constant() | ast.Name() | ast.Attribute():
-                    if ast.unparse(node) in _CHANGES:
-                        return True
-                case ast.keyword(arg="pre"):  # of pydantic 1
-                    return True
-        return False
+        said = [said for each in lineage for said in (*each.node.keywords, *each.node.body)]
+        return any(
+            (of in about if of else not about) and any(map(_is_change, ast.walk(node)))
+            for node in said
+            for about in [_about(node)]
+        )
+
+
+def _about(node: ast.AST) -> set[str]:
+    """Return the fields that a statement of a model is about; none where it is of the whole."""
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return {name} - {"model_config"}
+        case ast.FunctionDef(decorator_list=made):
+            told = [arg for each in made if isinstance(each, ast.Call) for arg in each.args]
+            names = {each.value for each in told if isinstance(each, ast.Constant)}
+            return {str(each) for each in names} if "*" not in names else set()
+    return set()
+
+
+def _is_change(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant | ast.Name | ast.Attribute):
+        return ast.unparse(node) in _CHANGES
+    return isinstance(node, ast.keyword) and node.arg == "pre"  # of pydantic 1
 
 
 def limits(code: Code, of: Field, attribute: Attribute) -> Iterator[tuple[ast.expr, int, bool]]:
     """Yield the most characters that a field takes, wherever it says so, and whether that is its
-    own: an alias of its type is others' too. Of a list the most entries, by its value's call alone:
-    what its annotation says may be of an entry."""
-    told: tuple[tuple[Iterable[ast.keyword], bool], ...]
+    own: an alias of its type is others' too. Of a list the most entries, or of its texts (`of` is
+    `entry_of` the field) their characters."""
+    told = attribute.annotation or ast.Constant(None)
+    lists = [
+        n for n in ast.walk(told) if isinstance(n, ast.expr) and last_name(n).lower() in _LISTS
+    ]
+    held = [n.slice if isinstance(n, ast.Subscript) else ast.Constant(None) for n in lists]
+    within, shared = [*_keywords(*held)], dict[str, ast.expr]()
     if of.shape.kind is Kind.LIST:
-        value = attribute.value
-        told = ((value.keywords if isinstance(value, ast.Call) else (), True),)
+        own = [each for each in _keywords(told, attribute.value) if each not in within]
     else:
-        shared = aliases(code, attribute).values()
-        told = (
-            (_keywords(attribute.annotation, attribute.value), True),
-            (_keywords(*shared), False),
-        )
-    for keywords, is_own in told:
-        for node in keywords:
-            match node:
-                case ast.keyword(
-                    arg="max_length" | "max_items", value=ast.Constant(value=int(limit)) as value
-                ):
-                    yield value, limit, is_own
+        own = within if held else [*_keywords(told, attribute.value)]
+        shared = aliases(code, replace(attribute, annotation=held[0]) if held else attribute)
+    for node in (*own, *_keywords(*shared.values())):
+        match node:
+            case ast.keyword(
+                arg="max_length" | "max_items", value=ast.Constant(value=int(limit)) as value
+            ):
+                yield value, limit, node in own
 
 
 def _keywords(*expressions: ast.expr | None) -> Iterator[ast.keyword]:

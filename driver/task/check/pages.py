@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -120,7 +121,7 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
     shown = {file.path: set[str]() for file, _, _ in scripts.pages}
     for file, _, parts in scripts.pages:
         for part in parts:
-            shown[file.path] |= used(part) & names
+            shown[file.path] |= {_snake(each) for each in used(part)} & names
     everywhere = {name for each in shown.values() for name in each}
     findings = [each for part in _all_parts(scripts) for each in _never_true(source, part)]
     unclear = list[str]()
@@ -139,6 +140,11 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
     elif scripts.pages:
         unclear.append("no page uses two fields of the answer")
     return Compared(PAGES, tuple(findings), tuple(unclear), len(everywhere))
+
+
+def _snake(name: str) -> str:
+    """Return a name as the task writes it: an API may give `relevanceScore` for relevance_score."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _all_parts(scripts: Scripts) -> Iterator[Part]:

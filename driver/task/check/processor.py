@@ -68,18 +68,61 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     if unread and (doubts := [*_doubts(best, readings, [field.name for field in unread])]):
         return Compared(PLACE, (), tuple(doubts), len(best.lines))
     sure = best.is_processor and len(best.lines) > len(names) / 2
-    lost = (_not_read(source, best, field) for field in unread)
-    findings = tuple(each if sure else each.in_doubt() for each in lost)
-    return Compared(PLACE, findings, (), len(names))
+    place = best.file.at(min(best.lines.values()))
+    lost = (_dropped(source, place, field, "read") for field in unread)
+    findings = [each if sure else each.in_doubt() for each in lost]
+    findings += _not_stored(source, code, tied, {*best.lines})
+    return Compared(PLACE, tuple(findings), (), len(names))
 
 
-def _not_read(source: Source, reading: _Reading, field: Field) -> Finding:
+def _not_stored(source: Source, code: Code, tied: Tied, read: set[str]) -> Iterator[Finding]:
+    """Yield the fields that are read, and that the JSON value lacks which is written out.
+
+    For sure where nothing else in the programs that ask gives an object such an entry.
+    """
+    wanted, root = {*source.analysed}, source.storage.analysis[-1:]
+    given = [
+        (file, key, value)
+        for file, tree in code.modules
+        for node in (walked(tree) if file.path in tied.program else ())
+        for key, value in _entries(node)
+    ]
+    written = [
+        (file.at(value.lineno), value, {key for key, _ in _entries(value)})
+        for file, key, value in given
+        if key in root and isinstance(value, ast.Dict)
+    ]
+    made = [each for each in written if 2 * len(each[2] & wanted) > len(wanted) or None in each[2]]
+    kept = {key for _, _, keys in made for key in keys}
+    own = {inner for _, value, _ in made for inner in value.values}
+    beside = {key for _, key, value in given if value not in own}
+    for field in source.fields:
+        if made and field.name in wanted & read - kept and None not in kept:
+            found = _dropped(source, made[0][0], field, "stored")
+            yield found.in_doubt() if tied.keeps_json or field.name in beside else found
+
+
+def _entries(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
+    """Yield the names and values that a node gives an object; None for what it is spread of."""
+    match node:
+        case ast.Dict(keys=keys, values=values):
+            for key, value in zip(keys, values, strict=True):
+                yield key.value if isinstance(key, ast.Constant) else None, value
+        case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value):
+            yield key, value
+        case ast.Assign(
+            targets=[ast.Name(id=key) | ast.Attribute(attr=key)], value=ast.Dict() as v
+        ):
+            yield key, v
+
+
+def _dropped(source: Source, place: str, field: Field, by: str) -> Finding:
     return Finding(
-        reading.file.at(min(reading.lines.values())),
-        f"{field.name} of an answer is not read",
+        place,
+        f"{field.name} of an answer is not {by}",
         f"{field.name} is dropped from every answer: it is never stored, and verify would find "
         "each item without it",
-        f"Read it as the others are{_target(source, field.name)}.",
+        f"{'Read' if by == 'read' else 'Store'} it as the others are{_target(source, field.name)}.",
         Severity.BREAKS,
     )
 

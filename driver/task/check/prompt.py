@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
-from driver.task.check.python_code import Code, last_name
+from driver.task.check.python_code import Code, Function, last_name
 from driver.task.check.tied import Tied
 from driver.task.check.walked import walked
 from driver.task.source import Source
@@ -149,23 +149,27 @@ def _first_difference(found: str, wanted: str) -> str:
     )
 
 
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+def _cut(value: ast.expr, format_spec: str) -> ast.expr:
+    """Return a value as it is cut by what a gap says of its form: `{content:.6000}`."""
+    found = re.search(r"\.(\d+)s?\W*$", format_spec)
+    upper = ast.Slice(upper=ast.Constant(int(found[1]))) if found else None
+    return ast.Subscript(value, upper, ast.Load()) if upper is not None else value
 
 
 def _is_read(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
 
 
-def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, _Function | None]]:
+def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, Function | None]]:
     """Yield each `{"role": …, "content": …}`, with the function that it stands in.
 
     Also one that a call makes: `Message(role=…, content=…)`.
     """
     for file, tree in code.modules:
-        inside: dict[ast.AST, _Function] = {}
+        inside: dict[ast.AST, Function] = {}
         if found := [*_messages_in(tree)]:
             for function in walked(tree):
-                if isinstance(function, _Function):
+                if isinstance(function, Function):
                     inside |= dict.fromkeys(ast.walk(function), function)
         yield from ((role, file, content, inside.get(node)) for role, content, node in found)
 
@@ -200,7 +204,7 @@ class _Reader:
 
     code: Code
     file: SourceFile
-    around: _Function | None
+    around: Function | None
     depth: int = 0
 
     def form(self, node: ast.expr) -> Form:
@@ -242,7 +246,7 @@ class _Reader:
         inner = node.value
         if isinstance(inner, ast.Name) and inner.id.isupper():
             return self.parts(inner)
-        return [inner]
+        return [_cut(inner, ast.unparse(node.format_spec) if node.format_spec else "")]
 
     def _named(self, node: ast.Name | ast.Attribute) -> list[str | ast.expr]:
         if (local := self._local(last_name(node))) is not None:
@@ -317,7 +321,7 @@ class _Reader:
         told = {each.arg: each.value for each in call.keywords}
         told |= {str(at): each for at, each in enumerate(call.args)}
         parts, unnamed = list[str | ast.expr](), 0
-        for text, gap, _, _ in string.Formatter().parse(said):
+        for text, gap, said_of, _ in string.Formatter().parse(said):
             parts.append(text)
             if gap is None:
                 continue
@@ -328,7 +332,7 @@ class _Reader:
                 raise _Unclear(f"filled in with {name}, which is not followed")
             value = told[name]
             is_text = isinstance(value, ast.Constant) or last_name(value).isupper()
-            parts += self.parts(value) if is_text else [value]
+            parts += self.parts(value) if is_text else [_cut(value, said_of or "")]
         return parts
 
     def _file_named(self, node: ast.expr) -> str:
@@ -357,7 +361,7 @@ class _Reader:
             (file, function)
             for file, tree in self.code.modules
             for function in walked(tree)
-            if isinstance(function, _Function) and function.name == name
+            if isinstance(function, Function) and function.name == name
         ]
         if len(found) != 1:
             raise _Unclear(f"the result of {name or 'a call'}, which is not followed")

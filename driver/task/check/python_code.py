@@ -7,11 +7,13 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from driver.task.check.checkout import Checkout, SourceFile
 from driver.task.check.finding import Edit
 from driver.task.check.imports import Imports, only_imports
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 ROOTS = ("BaseModel", "SQLModel")
 """The classes that every model of pydantic's has among its bases."""
 _DEFINED = re.compile(rb"^(?:class[ \t]+(\w+)|(?!__)(\w+)[ \t]*(?:=|:[ \t]*\w))", re.MULTILINE)
@@ -195,6 +197,21 @@ def last_name(node: ast.expr | None) -> str:
         case ast.Call(func=inner) | ast.Subscript(value=inner):
             return last_name(inner)
     return ""
+
+
+def parameters(function: Function) -> list[str]:
+    """Return the names of what a function takes, but for an object's own."""
+    known = function.args
+    names = [each.arg for each in (*known.posonlyargs, *known.args, *known.kwonlyargs)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+def given(function: Function, call: ast.Call) -> dict[str, ast.expr]:
+    """Return what a call gives a function's parameters, as far as their places are sure."""
+    taken = parameters(function)
+    named = {each.arg: each.value for each in call.keywords if each.arg in taken}
+    placed = takewhile(lambda each: not isinstance(each, ast.Starred), call.args)
+    return dict(zip(taken, placed, strict=False)) | named
 
 
 def texts_in(node: ast.expr | None) -> list[ast.Constant]:

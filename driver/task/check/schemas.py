@@ -10,9 +10,9 @@ from driver.task.check import enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.models import Models, limits
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
-from driver.task.check.stored import Stored
+from driver.task.check.stored import Stored, Way
 from driver.task.check.tied import Tied
-from driver.task.check.values import longest, too_short
+from driver.task.check.values import entry_of, longest, too_short
 from driver.task.render.api_schemas import annotation
 from driver.task.shape import Field, Kind, Shape
 from driver.task.source import Source
@@ -27,29 +27,36 @@ _WIDEN = "Widen it, or take the limit out."
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
-    models, kept = Models(source, code, tied), Stored(code, tied, frozenset())
+    models, kept = (
+        Models(source, code, tied),
+        Stored(code, tied, frozenset(), frozenset(source.storage.columns)),
+    )
     findings, checked = list[Finding](), 0
     for model in models.all:
         for absent in models.missing(model):
-            found = _absent(model, absent, reads=models.drops(model, absent.name))
+            found = _absent(model, absent, is_parsed=models.is_parsed(model))
+            found = found if models.drops(model, absent.name) else found.in_doubt()
             edits = _adding(source, code, model, absent) if model in models.gaining else ()
             findings.append(replace(found, edit=edits[0], also=edits[1:]) if edits else found)
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
-                known = enums.named_by(code, field, attribute)
                 sure = models.is_widest(field, attribute, by_limit=False)
+                known = enums.named_by(code, field, attribute)
+                known = [each for each in known if sure or enums.knows(field, each)]
                 found_all = enums.compare((field, each) for each in known)
                 findings += [each if sure else each.in_doubt(_EFFECT) for each in found_all]
-                sure = models.is_widest(field, attribute, by_limit=True)
-                short = _limits(code, source, kept, field, attribute)
-                findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
+                for part, of in ((field, ""), (entry_of(field), "an entry of ")):
+                    if part is not None:
+                        sure = models.is_widest(part, attribute, by_limit=True)
+                        short = _limits(code, source, kept, part, attribute, of)
+                        findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
 
 def _limits(
-    code: Code, source: Source, kept: Stored, field: Field, attribute: Attribute
+    code: Code, source: Source, kept: Stored, field: Field, attribute: Attribute, of: str
 ) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE, Kind.LIST}:
         return
@@ -58,21 +65,22 @@ def _limits(
         if needed is None or limit < needed:
             wanted = "None" if needed is None else str(needed)
             edit = instead(attribute.file, node, wanted) if is_own else None
-            told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit)
+            told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit, of)
             found = replace(told, leads_to=_LOST, todo=_WIDEN)
-            yield found.in_doubt(_UNCUT) if kept.shortened(field.name, limit) else found
+            is_cut = Way.CUT in kept.ways(frozenset({field.name}), limit)
+            yield found.in_doubt(_UNCUT) if is_cut else found
 
 
-def _absent(model: Class, field: Field, *, reads: bool) -> Finding:
-    """Return a missing field; `reads`: the model is what answers are read with."""
+def _absent(model: Class, field: Field, *, is_parsed: bool) -> Finding:
+    """Return a missing field, as what answers are parsed into drops it, or the API lacks it."""
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
         f"pydantic drops {field.name} of each answer: it is never stored"
-        if reads
+        if is_parsed
         else f"the API does not give {field.name} to pages",
         f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
-        Severity.BREAKS if reads else Severity.DIFFERS,
+        Severity.BREAKS if is_parsed else Severity.DIFFERS,
     )
 
 

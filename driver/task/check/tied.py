@@ -8,14 +8,16 @@ module that asks for it may well be one of these, and is told as what it may be.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from driver.task.check.answer_object import AnswerObject
 from driver.task.check.asking import asks
+from driver.task.check.checkout import SourceFile
 from driver.task.check.imports import names_in
 from driver.task.check.parsing import classes_made, parses
-from driver.task.check.python_code import ROOTS, Class, Code
+from driver.task.check.python_code import ROOTS, Class, Code, Function, given, last_name, parameters
+from driver.task.check.walked import walked
 from driver.task.source import Source
 
 
@@ -82,14 +84,28 @@ def _has_most(code: Code, names: frozenset[str], each: Class) -> bool:
 
 
 def made(code: Code, paths: Iterable[str]) -> frozenset[Class]:
-    """Return the classes that modules make of parsed JSON."""
-    found = (
-        code.only(node, file)
-        for file, tree in code.modules
-        if file.path in paths
-        for node in classes_made(tree)
-    )
+    """Return the classes that modules make of parsed JSON, also those that a function of theirs is
+    told: `ask(messages, Answer)`, where it makes one of its parameter."""
+    found = set[Class | None]()
+    for file, tree in code.modules:
+        for node in classes_made(tree) if file.path in paths else ():
+            found.add(code.only(node, file))
+            if isinstance(node, ast.Name):
+                found |= {code.only(each, by) for by, each in _told(code, tree, node)}
     return frozenset(each for each in found if each is not None)
+
+
+def _told(code: Code, tree: ast.Module, node: ast.Name) -> Iterator[tuple[SourceFile, ast.expr]]:
+    """Yield what calls give the parameter that a name is of in a function around it."""
+    for function in walked(tree):
+        if not isinstance(function, Function) or node.id not in parameters(function):
+            continue
+        if any(each is node for each in walked(function)):
+            for file, other in code.modules:
+                for call in walked(other):
+                    if isinstance(call, ast.Call) and last_name(call) == function.name:
+                        told = given(function, call)
+                        yield from [(file, told[node.id])] if node.id in told else []
 
 
 def _names(code: Code, path: str, tree: ast.Module, held: list[Class]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from driver.task.check.finding import Edit, Finding, Severity
 from driver.task.shape import Field, Kind, Shape, figure
@@ -24,6 +25,13 @@ def choice_of(shape: Shape) -> Shape | None:
     if shape.kind is Kind.LIST and shape.entry:
         return choice_of(shape.entry)
     return shape if shape.kind is Kind.CHOICE else None
+
+
+def entry_of(field: Field) -> Field | None:
+    """Return the texts of a list as a field of its name; None where it has none."""
+    entry = field.shape.entry
+    is_texts = entry is not None and entry.kind in {Kind.TEXT, Kind.CHOICE}
+    return replace(field, shape=entry) if entry is not None and is_texts else None
 
 
 def longest(source: Source, field: Field) -> int | None:
@@ -116,14 +124,17 @@ def unknown_values(
 
 
 def too_short(
-    place: str, field: Field, length: int, needed: int | None, edit: Edit | None
+    place: str, field: Field, length: int, needed: int | None, edit: Edit | None, of: str = ""
 ) -> Finding:
-    """Return the finding of a column or limit that is shorter than an answer may be."""
+    """Return the finding of a column or limit that is shorter than an answer may be.
+
+    `of`: what of the field it is, where that is a part.
+    """
     unit = "entries" if field.shape.kind is Kind.LIST else "characters"
     wanted = "any length" if needed is None else f"{figure(needed)} {unit}"
     return Finding(
         place,
-        f"{field.name} holds {length} {unit}, and an answer may have {wanted}",
+        f"{of}{field.name} holds {length} {unit}, and an answer may have {wanted}",
         "one longer value is refused by the database, and a bulk reprocess loses its whole batch",
         "Widen it, with a migration (`driver task render`: migration.py) where it is a column.",
         Severity.BREAKS,
