@@ -40,6 +40,10 @@ _CODED = {
         '        data["priority"] = CODES[data["priority"]]\n'
         '        item.priority = data["priority"]\n'
     ),
+    "copy": (
+        "        answer = answer.model_copy(update={'priority': CODES[data['priority']]})\n"
+        "        item.priority = answer.priority\n"
+    ),
     "validator": (
         "        item.priority = Answer(**data).priority\n\nclass Answer(BaseModel):\n"
         "    priority: Annotated[str, AfterValidator(code_of)]\n"
@@ -141,6 +145,8 @@ def test_a_field_that_is_read_and_not_stored_is_lost(checkout: Path) -> None:
     assert found == [("tags of an answer is not stored", Severity.BREAKS)]
     path.write_text(f'{path.read_text()}        item.metadata_["tags"] = data["tags"]\n')
     assert [each.severity for each in findings(checkout)] == [Severity.DIFFERS]
+    path.write_text(f"{path.read_text()}        item.metadata_ = meta(llm_analysis=whole(data))\n")
+    assert findings(checkout) == []
 
 
 _GENERIC = """

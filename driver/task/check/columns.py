@@ -9,7 +9,7 @@ from driver.task.check import constraints, enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.lengths import CALLS, Limit, limits, type_of
 from driver.task.check.python_code import Attribute, Class, Code, instead, is_table, last_name
-from driver.task.check.stored import Stored, Way
+from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import entry_of, longest, too_short
 from driver.task.check.walked import walked
@@ -88,42 +88,37 @@ def _of_model(
     for field, _ in source.columns:
         if (column := columns.get(field.name)) is not None:
             found[field.name] = [*_of_column(source, kept, model, field, column, unclear)]
-    for refused, name, length in constraints.compare(source, kept.code, model, unclear):
-        names = frozenset({name, columns[name].name if name in columns else name})
-        found.setdefault(name, []).append(_as_kept(kept, refused, names, length))
+    for refused, name in constraints.compare(source, kept.code, model, unclear):
+        attribute = columns[name].name if name in columns else name
+        found.setdefault(name, []).append(_as_kept(kept, refused, name, attribute))
     return found
 
 
 def _of_column(
     source: Source, kept: Stored, model: Class, field: Field, column: Attribute, unclear: list[str]
 ) -> Iterator[Finding]:
-    values, names = enums.named_by(kept.code, field, column), frozenset({field.name, column.name})
+    values = enums.named_by(kept.code, field, column)
     for found in enums.compare((field, each) for each in values):
-        yield _as_kept(kept, found, names, None)
+        yield _as_kept(kept, found, field.name, column.name)
     yield from _of_another_type(field, column)
-    for found, length in _too_short(source, kept.code, model, field, column, unclear):
-        yield _as_kept(kept, found, names, length)
+    for found in _too_short(source, kept.code, model, field, column, unclear):
+        yield _as_kept(kept, found, field.name, column.name)
 
 
-def _as_kept(kept: Stored, found: Finding, names: frozenset[str], length: int | None) -> Finding:
+def _as_kept(kept: Stored, found: Finding, *names: str) -> Finding:
     """Return what a column refuses, in doubt where it is not surely given the answer's own texts.
 
-    `length`: what the column holds; None where it is of values.
+    `names`: the column's, and its attribute's.
     """
-    ways = kept.ways(names, length)
-    if (where := ways.get(Way.CUT)) is not None:
-        return found.in_doubt(
-            f"{where} makes it fit: what is longer is not kept as the model wrote it"
-        )
-    if (where := ways.get(Way.OTHER)) is not None:
-        return found.in_doubt(f"if {where} stores what an answer has: {found.leads_to}")
-    return found if Way.OWN in ways else found.in_doubt()
+    where = kept.doubt(*names)
+    effect = f"if {where} stores it as the answer has it: {found.leads_to}" if where else ""
+    return found if where is None else found.in_doubt(effect)
 
 
 def _too_short(
     source: Source, code: Code, model: Class, field: Field, column: Attribute, unclear: list[str]
-) -> Iterator[tuple[Finding, int]]:
-    """Yield that a column of texts, or of arrays of them, is too short, and its length."""
+) -> Iterator[Finding]:
+    """Yield that a column of texts, or of arrays of them, is too short."""
     of = ""
     if "ARRAY" in _told(column.value) and (entry := entry_of(field)) is not None:
         field, of = entry, "an entry of "
@@ -137,7 +132,7 @@ def _too_short(
         needed = longest(source, field)
         if needed is None or length < needed:
             edit = _wider(source, field, column, limit, needed) if limit.is_own else None
-            yield too_short(column.file.at(column.line), field, length, needed, edit, of), length
+            yield too_short(column.file.at(column.line), field, length, needed, edit, of)
 
 
 def _wider(

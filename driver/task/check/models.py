@@ -134,7 +134,8 @@ class Models:
         return [each for each in found if each is not None]
 
     def _missing(self, model: Class) -> list[Field]:
-        made = [each for each in self.all if model in self.code.lineage(each)]
+        tables = filter(is_table, self.code.each_class())
+        made = [each for each in (*self.all, *tables) if model in self.code.lineage(each)]
         if model not in self.read and any(each in self.read for each in made):
             return []
         there = {name for each in made for name in self.filled(each)}

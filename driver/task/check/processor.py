@@ -76,7 +76,7 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
 
 
 def _not_stored(source: Source, code: Code, tied: Tied, read: set[str]) -> Iterator[Finding]:
-    """Yield the fields that are read, and that the JSON value lacks which is written out.
+    """Yield the fields that are read, and that the JSON value lacks where it is written out.
 
     For sure where nothing else in the programs that ask gives an object such an entry.
     """
@@ -85,24 +85,21 @@ def _not_stored(source: Source, code: Code, tied: Tied, read: set[str]) -> Itera
         (file, key, value)
         for file, tree in code.modules
         for node in (walked(tree) if file.path in tied.program else ())
-        for key, value in _entries(node)
+        for key, value in _entries(node, root)
     ]
-    written = [
-        (file.at(value.lineno), value, {key for key, _ in _entries(value)})
-        for file, key, value in given
-        if key in root and isinstance(value, ast.Dict)
-    ]
-    made = [each for each in written if 2 * len(each[2] & wanted) > len(wanted) or None in each[2]]
-    kept = {key for _, _, keys in made for key in keys}
-    own = {inner for _, value, _ in made for inner in value.values}
+    made = [(file, value) for file, key, value in given if key in root]
+    own = {inner for _, value in made if isinstance(value, ast.Dict) for inner in value.values}
+    kept = {key for _, key, value in given if value in own}
     beside = {key for _, key, value in given if value not in own}
-    for field in source.fields:
-        if made and field.name in wanted & read - kept and None not in kept:
-            found = _dropped(source, made[0][0], field, "stored")
-            yield found.in_doubt() if tied.keeps_json or field.name in beside else found
+    if all(isinstance(v, ast.Dict) for _, v in made) and 2 * len(kept & wanted) > len(wanted):
+        file, value = made[0]
+        for field in source.fields if None not in kept else ():
+            if field.name in wanted & read - kept:
+                found = _dropped(source, file.at(value.lineno), field, "stored")
+                yield found.in_doubt() if tied.keeps_json or field.name in beside else found
 
 
-def _entries(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
+def _entries(node: ast.AST, root: Sequence[str]) -> Iterator[tuple[object, ast.expr]]:
     """Yield the names and values that a node gives an object; None for what it is spread of."""
     match node:
         case ast.Dict(keys=keys, values=values):
@@ -110,10 +107,11 @@ def _entries(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
                 yield key.value if isinstance(key, ast.Constant) else None, value
         case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value):
             yield key, value
-        case ast.Assign(
-            targets=[ast.Name(id=key) | ast.Attribute(attr=key)], value=ast.Dict() as v
-        ):
-            yield key, v
+        case (
+            ast.Assign(targets=[ast.Name(id=key) | ast.Attribute(attr=key)], value=value)
+            | ast.keyword(arg=str(key), value=value)
+        ) if key in root:
+            yield key, value
 
 
 def _dropped(source: Source, place: str, field: Field, by: str) -> Finding:

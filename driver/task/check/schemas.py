@@ -10,7 +10,7 @@ from driver.task.check import enums
 from driver.task.check.finding import Compared, Edit, Finding, Severity
 from driver.task.check.models import Models, limits
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
-from driver.task.check.stored import Stored, Way
+from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
 from driver.task.check.values import entry_of, longest, too_short
 from driver.task.render.api_schemas import annotation
@@ -41,22 +41,23 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
-                sure = models.is_widest(field, attribute, by_limit=False)
+                is_own = not kept.doubt(field.name)
+                sure = is_own and models.is_widest(field, attribute, by_limit=False)
                 known = enums.named_by(code, field, attribute)
                 known = [each for each in known if sure or enums.knows(field, each)]
                 found_all = enums.compare((field, each) for each in known)
                 findings += [each if sure else each.in_doubt(_EFFECT) for each in found_all]
                 for part, of in ((field, ""), (entry_of(field), "an entry of ")):
                     if part is not None:
-                        sure = models.is_widest(part, attribute, by_limit=True)
-                        short = _limits(code, source, kept, part, attribute, of)
+                        sure = is_own and models.is_widest(part, attribute, by_limit=True)
+                        short = _limits(code, source, part, attribute, of)
                         findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
 
 def _limits(
-    code: Code, source: Source, kept: Stored, field: Field, attribute: Attribute, of: str
+    code: Code, source: Source, field: Field, attribute: Attribute, of: str
 ) -> Iterator[Finding]:
     if field.shape.kind not in {Kind.TEXT, Kind.CHOICE, Kind.LIST}:
         return
@@ -66,9 +67,7 @@ def _limits(
             wanted = "None" if needed is None else str(needed)
             edit = instead(attribute.file, node, wanted) if is_own else None
             told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit, of)
-            found = replace(told, leads_to=_LOST, todo=_WIDEN)
-            is_cut = Way.CUT in kept.ways(frozenset({field.name}), limit)
-            yield found.in_doubt(_UNCUT) if is_cut else found
+            yield replace(told, leads_to=_LOST, todo=_WIDEN)
 
 
 def _absent(model: Class, field: Field, *, is_parsed: bool) -> Finding:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from functools import cached_property
 
 from driver.task.check.checkout import SourceFile
@@ -18,23 +17,12 @@ from driver.task.check.python_code import Code, Function, given, last_name, para
 from driver.task.check.tied import Tied
 from driver.task.check.walked import walked
 
-_UPDATES = frozenset({"values", "update", "update_or_create", "create"})
-"""Calls that store what they are told by the names of columns."""
+_STORES = frozenset({"values", "create", "model_copy"})
+"""Calls that store what they are told by the names of columns, as those do that update."""
 _SAME = frozenset({"strip", "lstrip", "rstrip", "lower", "casefold", "upper", "title", "copy"})
-"""Methods that make no text fit, nor another word of one."""
+"""Methods that make no text shorter, nor another word of one."""
 _DEPTH = 4
 """How many functions deep a value is followed."""
-
-
-class Way(Enum):
-    """How a text comes into a column."""
-
-    OWN = auto()
-    """As the answer has it."""
-    CUT = auto()
-    """Made as short as the column is."""
-    OTHER = auto()
-    """By a step that is not followed, or that keeps something else for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +34,6 @@ class _Scope:
     given: Mapping[str, tuple[_Scope, ast.expr]] = field(default_factory=dict)
     """What variables stand for, by their names."""
     depth: int = 0
-
-    def at(self, node: ast.AST) -> str:
-        return self.file.at(getattr(node, "lineno", 1))
-
-    def taken(self) -> list[str]:
-        return parameters(self.within) if isinstance(self.within, Function) else []
 
 
 _Value = tuple[_Scope, ast.expr]
@@ -68,18 +50,16 @@ class Stored:
     columns: frozenset[str]
     """All columns of the task's."""
 
-    def ways(self, names: frozenset[str], length: int | None) -> dict[Way, str]:
-        """Return the ways into what goes by these names, each with its first place.
+    def doubt(self, *names: str) -> str | None:
+        """Return where something else than the answer's own may come into what goes by these names.
 
-        `length`: what is no more than this is cut; None: it is of values, not of their length.
+        "" where nothing is seen to come there; None: only an answer's own, unchanged.
         """
-        found: dict[Way, str] = {}
-        following = _Following(self, names, length)
+        following, places = _Following(self, frozenset(names)), list[str]()
         for scope, node in self.nodes:
             for value in following.set_by(scope, node):
-                for way, place in following.steps(*value):
-                    found.setdefault(way, place)
-        return found
+                places += following.others(*value)
+        return next(iter(places), None if following.has_own else "")
 
     @cached_property
     def nodes(self) -> list[tuple[_Scope, ast.AST]]:
@@ -96,7 +76,8 @@ class Stored:
 
     def stores(self, call: ast.Call) -> bool:
         """Return whether a call makes a row, or changes one."""
-        return last_name(call) in {*_UPDATES, *self.table}
+        name = last_name(call)
+        return name in {*_STORES, *self.table} or "update" in name
 
     def has_most(self, keys: Iterable[str | None]) -> bool:
         """Return whether more than half of the columns are among these."""
@@ -109,7 +90,8 @@ class _Following:
 
     kept: Stored
     names: frozenset[str]
-    length: int | None
+    has_own: bool = False
+    """Whether an entry of an answer was come to."""
     _known: set[tuple[int, int]] = field(default_factory=set)
 
     def set_by(self, scope: _Scope, node: ast.AST) -> Iterator[_Value]:
@@ -129,7 +111,10 @@ class _Following:
             case ast.Call():
                 yield from self._told(scope, node)
             case ast.AnnAssign(target=ast.Name(id=name), annotation=told) if name in self.names:
-                calls = (each for each in ast.walk(told) if isinstance(each, ast.Call))
+                names = [each for each in ast.walk(told) if isinstance(each, ast.Name)]
+                aliases = [self.kept.code.constant(scope.file, each) for each in names]
+                parts = [part for each in (told, *aliases) if each for part in ast.walk(each)]
+                calls = (each for each in parts if isinstance(each, ast.Call))
                 yield from ((scope, v) for v in calls if last_name(v).endswith("Validator"))
             case ast.FunctionDef(decorator_list=made):
                 told_of = [a for each in made if isinstance(each, ast.Call) for a in each.args]
@@ -139,7 +124,7 @@ class _Following:
     def _told(self, scope: _Scope, call: ast.Call) -> Iterator[_Value]:
         """Yield what a call stores, gives a function, or makes an object of most columns of.
 
-        What it stores as a whole has entries of these names, where it is not written out here.
+        What it stores as a whole has entries of these names.
         """
         told = {each.arg: each.value for each in call.keywords}
         cls = self.kept.code.only(call.func, scope.file)
@@ -148,9 +133,13 @@ class _Following:
         if not makes or (self.kept.has_most(told) and not is_table):
             yield from ((scope, value) for key, value in told.items() if key in self.names)
         if self.kept.stores(call):
-            wholes = [each.value for each in call.keywords if each.arg is None]
-            for each in [*wholes, *(call.args if last_name(call) == "values" else [])]:
-                if not isinstance(each, ast.Dict | ast.DictComp):
+            spread = [each.value for each in call.keywords if each.arg is None]
+            wholes = call.args if last_name(call) == "values" else []
+            for each in (*call.args, *told.values(), *spread):
+                if isinstance(each, ast.Dict):
+                    pairs = zip(each.keys, each.values, strict=True)
+                    yield from ((scope, v) for k, v in pairs if _text(k) in self.names)
+                elif each in [*wholes, *spread] and not isinstance(each, ast.DictComp):
                     yield from ((scope, _entry(each, name)) for name in self.names)
 
     def _by_key(self, scope: _Scope, key: ast.expr, value: ast.expr) -> Iterator[_Value]:
@@ -175,8 +164,8 @@ class _Following:
                     return {str(each.value) for each in texts}
         return None
 
-    def steps(self, scope: _Scope, node: ast.expr) -> Iterator[tuple[Way, str]]:
-        """Yield how a value came, with the places; nothing of a constant."""
+    def others(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
+        """Yield the places of what a value came by that is not followed, or not the answer's."""
         if (id(node), id(scope)) in self._known:
             return
         self._known.add((id(node), id(scope)))
@@ -190,46 +179,40 @@ class _Following:
             case ast.ListComp(elt=inner, generators=[ast.comprehension(ifs=[]) as each]):
                 bound = {last_name(each.target): (scope, each.iter)}
                 scope, parts = replace(scope, given={**scope.given, **bound}), [inner]
-            case ast.Constant():
-                return
+            case ast.Attribute(attr=name) if name in self.names:
+                self.has_own, parts = True, []
+            case ast.Attribute(attr="value", value=ast.Call() | ast.Name() | ast.Attribute() as of):
+                parts = [of]
             case _:
-                yield from self._read(scope, node)
+                yield from self._followed(scope, node)
                 return
         for part in parts:
-            yield from self.steps(scope, part)
+            yield from self.others(scope, part)
 
-    def _read(self, scope: _Scope, node: ast.expr) -> Iterator[tuple[Way, str]]:
+    def _followed(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
+        found: list[_Value] | None = []
         match node:
-            case ast.Name():
-                yield from self._named(scope, node)
-            case ast.Attribute(attr=name) if name in self.names:
-                yield Way.OWN, scope.at(node)
-            case ast.Attribute(attr="value", value=of):
-                yield from self.steps(scope, of)
+            case ast.Constant():
+                pass
             case ast.Attribute(value=ast.Name(id=name)) if name[:1].isupper():
                 pass  # a constant, such as a member of an enum
-            case ast.Subscript(slice=ast.Slice(lower=None, upper=ast.expr() as upper), value=of):
-                if self._is_short(scope, upper, computed=True):
-                    yield Way.CUT, scope.at(node)
-                yield from self.steps(scope, of)
+            case ast.Name():
+                found = self._named(scope, node)
             case ast.Subscript(value=of, slice=key):
-                yield from self._looked_up(scope, node, of, key)
+                found = self._looked_up(scope, of, key)
             case ast.Call():
-                yield from self._called(scope, node)
+                found = self._called(scope, node)
             case _:
-                yield from self._made(scope, node)
+                found = None
+        if found is None:
+            yield scope.file.at(node.lineno)
+        for value in found or ():
+            yield from self.others(*value)
 
-    def _made(self, scope: _Scope, node: ast.expr) -> Iterator[tuple[Way, str]]:
-        """Yield that a value is made otherwise, and where something in it is cut."""
-        for each in ast.iter_child_nodes(node):
-            if isinstance(each, ast.expr):
-                yield from (step for step in self.steps(scope, each) if step[0] is Way.CUT)
-        yield Way.OTHER, scope.at(node)
-
-    def _named(self, scope: _Scope, node: ast.Name) -> Iterator[tuple[Way, str]]:
-        """Yield how a variable's values came, and those that callers give a parameter."""
+    def _named(self, scope: _Scope, node: ast.Name) -> list[_Value] | None:
+        """Return a variable's values, also those that callers give a parameter; None if unclear."""
         values = [(scope, each) for each in _assigned(scope.within, node.id)]
-        is_taken = node.id in scope.taken()
+        is_taken = isinstance(scope.within, Function) and node.id in parameters(scope.within)
         if node.id in scope.given:
             values.append(scope.given[node.id])
         elif is_taken and isinstance(scope.within, Function):
@@ -237,73 +220,48 @@ class _Following:
             same = [(s, n) for s, n in calls if last_name(n) == scope.within.name]
             told = [(by, given(scope.within, call)) for by, call in same]
             values += [(by, each[node.id]) for by, each in told if node.id in each]
-        for value in values:
-            yield from self.steps(*value)
         constant = self.kept.code.constant(scope.file, node)
-        if not values and not is_taken and not isinstance(constant, ast.Constant):
-            yield Way.OTHER, scope.at(node)
+        return values if values or is_taken or isinstance(constant, ast.Constant) else None
 
-    def _looked_up(
-        self, scope: _Scope, node: ast.expr, of: ast.expr, key: ast.expr
-    ) -> Iterator[tuple[Way, str]]:
-        """Yield how an entry came: by one of the names it is the answer's.
+    def _looked_up(self, scope: _Scope, of: ast.expr, key: ast.expr) -> list[_Value] | None:
+        """Return what an entry is of: nothing more where it is the answer's own, by its name.
 
-        A member of an enum that is looked up by an answer is that one, but not as long.
+        A member of an enum is what it is looked up by.
         """
-        enum, by = self.kept.code.only(of, scope.file), scope
-        while isinstance(key, ast.Name) and key.id in by.given:
-            by, key = by.given[key.id]
+        enum = self.kept.code.only(of, scope.file)
+        while isinstance(key, ast.Name) and key.id in scope.given:
+            scope, key = scope.given[key.id]
         if _text(key) in self.names:
-            yield Way.OWN, scope.at(node)
-        elif self.length is None and enum is not None and enum.is_enum:
-            yield from self.steps(by, key)
-        else:
-            yield Way.OTHER, scope.at(node)
+            self.has_own = True
+            return []
+        return [(scope, key)] if enum is not None and enum.is_enum else None
 
-    def _called(self, scope: _Scope, node: ast.Call) -> Iterator[tuple[Way, str]]:
+    def _called(self, scope: _Scope, node: ast.Call) -> list[_Value] | None:
+        """Return what a call gives back; None where that is not followed."""
         name, args = last_name(node), [*node.args]
         cls = self.kept.code.only(node.func, scope.file)
         if name in {"get", "pop", "getattr"} and args:
             of = node.func.value if isinstance(node.func, ast.Attribute) else args.pop(0)
-            yield from self._looked_up(scope, node, of, args[0])
-            for default in args[1:]:
-                yield from self.steps(scope, default)
-        elif isinstance(node.func, ast.Attribute) and name in _SAME:
-            yield from self.steps(scope, node.func.value)
-        elif args and (name in {"str", "list", "cast"} or (cls is not None and cls.is_enum)):
-            yield from self.steps(scope, args[-1])
-        elif (found := self._function(scope, node)) is not None and scope.depth < _DEPTH:
-            for each in _returned(found.within):
-                yield from self.steps(found, each)
-        else:  # shorten(text, 500)
-            limits = [*args[1:], *(each.value for each in node.keywords)]
-            if args and any(self._is_short(scope, each, computed=False) for each in limits):
-                yield Way.CUT, scope.at(node)
-            yield from self._made(scope, node)
-
-    def _function(self, scope: _Scope, call: ast.Call) -> _Scope | None:
-        """Return the function that a call is of, of its own module or imported, with its values."""
-        own = scope.file.path, last_name(call)
-        path, name = self.kept.code.imports.origin(scope.file.path, call) or own
-        found = [
+            found = self._looked_up(scope, of, args[0])
+            return None if found is None else found + [(scope, each) for each in args[1:]]
+        if isinstance(node.func, ast.Attribute) and name in _SAME:
+            return [(scope, node.func.value)]
+        if args and (name in {"str", "list", "cast"} or (cls is not None and cls.is_enum)):
+            return [(scope, args[-1])]
+        own = scope.file.path, name
+        path, name = self.kept.code.imports.origin(scope.file.path, node) or own
+        functions = [
             (file, each)
             for file, tree in self.kept.code.modules
             for each in (walked(tree) if file.path == path else ())
             if isinstance(each, Function) and each.name == name
         ]
-        if len(found) != 1:
+        if len(functions) != 1 or scope.depth == _DEPTH:
             return None
-        told = {name: (scope, each) for name, each in given(found[0][1], call).items()}
-        return _Scope(*found[0], told, scope.depth + 1)
-
-    def _is_short(self, scope: _Scope, node: ast.expr, *, computed: bool) -> bool:
-        """Return whether a number is no more than the length; `computed`: one may be, not known."""
-        if isinstance(node, ast.Name | ast.Attribute):
-            node = self.kept.code.constant(scope.file, node) or node
-        if not isinstance(node, ast.Constant):
-            return computed
-        most = self.length
-        return most is not None and type(node.value) is int and 0 < node.value <= most
+        file, function = functions[0]
+        told = {key: (scope, each) for key, each in given(function, node).items()}
+        inside = _Scope(file, function, told, scope.depth + 1)
+        return [(inside, each) for each in _returned(function)]
 
 
 def _entry(of: ast.expr, name: str) -> ast.expr:
