@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from driver.task.check.answer_object import AnswerObject
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.parsing import parses
-from driver.task.check.python_code import Code
+from driver.task.check.python_code import Code, last_name
 from driver.task.check.tied import Tied
 from driver.task.check.walked import walked
 from driver.task.shape import Field
@@ -65,41 +66,48 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     unread = [field for field in source.fields if field.name not in best.lines]
     if best.is_processor:  # what others do is no way of an answer
         readings = [each for each in readings if each.file.path in tied.program]
+    left_out = dict(_not_stored(source, code, tied, {*best.lines}))
     if unread and (doubts := [*_doubts(best, readings, [field.name for field in unread])]):
-        return Compared(PLACE, (), tuple(doubts), len(best.lines))
+        return Compared(PLACE, tuple(left_out.values()), tuple(doubts), len(best.lines))
     sure = best.is_processor and len(best.lines) > len(names) / 2
     place = best.file.at(min(best.lines.values()))
-    lost = (_dropped(source, place, field, "read") for field in unread)
-    findings = [each if sure else each.in_doubt() for each in lost]
-    findings += _not_stored(source, code, tied, {*best.lines})
-    return Compared(PLACE, tuple(findings), (), len(names))
+    lost = {field.name: _dropped(source, place, field, "read") for field in unread}
+    findings = left_out | {k: each if sure else each.in_doubt() for k, each in lost.items()}
+    return Compared(PLACE, tuple(findings.values()), (), len(names))
 
 
-def _not_stored(source: Source, code: Code, tied: Tied, read: set[str]) -> Iterator[Finding]:
-    """Yield the fields that are read, and that the JSON value lacks where it is written out.
+def _not_stored(
+    source: Source, code: Code, tied: Tied, read: AbstractSet[str]
+) -> Iterator[tuple[str, Finding]]:
+    """Yield the fields that the JSON value lacks where it is written out, by their names.
 
-    For sure where nothing else in the programs that ask gives an object such an entry.
+    For sure where it is read, and nothing else in the programs that ask gives an object such an
+    entry.
     """
-    wanted, root = {*source.analysed}, source.storage.analysis[-1:]
-    given = [
-        (file, key, value)
+    wanted, names = {*source.analysed}, {*source.storage.analysis[-1:]}
+    nodes = [
+        (file, node)
         for file, tree in code.modules
         for node in (walked(tree) if file.path in tied.program else ())
-        for key, value in _entries(node, root)
     ]
-    made = [(file, value) for file, key, value in given if key in root]
+    variables = ast.Name | ast.Attribute
+    told = [value for _, node in nodes for key, value in _entries(node, names) if key in names]
+    names |= {last_name(value) for value in told if isinstance(value, variables)}
+    given = [(file, *each) for file, node in nodes for each in _entries(node, names)]
+    made = [(f, v) for f, key, v in given if key in names and not isinstance(v, variables)]
     own = {inner for _, value in made if isinstance(value, ast.Dict) for inner in value.values}
     kept = {key for _, key, value in given if value in own}
     beside = {key for _, key, value in given if value not in own}
     if all(isinstance(v, ast.Dict) for _, v in made) and 2 * len(kept & wanted) > len(wanted):
-        file, value = made[0]
+        place = made[0][0].at(made[0][1].lineno)
+        sure = read - beside if not tied.keeps_json else set()
         for field in source.fields if None not in kept else ():
-            if field.name in wanted & read - kept:
-                found = _dropped(source, file.at(value.lineno), field, "stored")
-                yield found.in_doubt() if tied.keeps_json or field.name in beside else found
+            if field.name in wanted - kept:
+                found = _dropped(source, place, field, "stored")
+                yield field.name, found if field.name in sure else found.in_doubt()
 
 
-def _entries(node: ast.AST, root: Sequence[str]) -> Iterator[tuple[object, ast.expr]]:
+def _entries(node: ast.AST, names: AbstractSet[str]) -> Iterator[tuple[object, ast.expr]]:
     """Yield the names and values that a node gives an object; None for what it is spread of."""
     match node:
         case ast.Dict(keys=keys, values=values):
@@ -110,7 +118,7 @@ def _entries(node: ast.AST, root: Sequence[str]) -> Iterator[tuple[object, ast.e
         case (
             ast.Assign(targets=[ast.Name(id=key) | ast.Attribute(attr=key)], value=value)
             | ast.keyword(arg=str(key), value=value)
-        ) if key in root:
+        ) if key in names:
             yield key, value
 
 
