@@ -82,13 +82,13 @@ def roll_back(
     """Let the alias name another version; return it, and the tag of the one that was left.
 
     Without `wanted` that is what `way_back` finds. What was live is taken back on that way, and on
-    one to an older version: the next run does not let it go live again, but makes a better one. The
-    way to a newer one, or to or from one made by hand, whose age nobody knows, is no verdict on the
-    one left, which stays a way back. Asked for by name, a version that was taken back may be live
-    again, and no verification that failed before has a say any more. A switch that was interrupted
-    is settled first, which `say` is told; if it was this rollback, that is all there is to do. A
-    damaged record is kept aside: a person decides here. Raises `ModelMissing` where there is no
-    such version.
+    one to an older model: the next run does not let it go live again, but makes a better one. A
+    model is as old as its newest version. The way to a newer one, or to or from one made by hand,
+    whose age nobody knows, is no verdict on the one left, which becomes the way back. Asked for by
+    name, a version that was taken back may be live again, and no verification that failed before
+    has a say any more. A switch that was interrupted is settled first, which `say` is told; if it
+    was this rollback, that is all there is to do. A damaged record is kept aside: a person decides
+    here. Raises `ModelMissing` where there is no such version.
     """
     taken_back.rescue(workspace, say)
     records.set_aside(workspace / records.SERVED, served.Book, say)
@@ -109,7 +109,8 @@ def roll_back(
     left = ""
     if live and live.digest != target.digest:
         left = promotion.keep_name(engine, models, alias)
-        if not wanted or now is None or served.is_older(target.tag, now.tag):
+        newest = served.version_of(models, alias, target.digest) or target.tag
+        if not wanted or now is None or served.is_older(newest, now.tag):
             bad = names(workspace, engine.models(), live.digest)
     promotion.switch(
         workspace,
