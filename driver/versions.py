@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import ModelMissing
+from contracts.errors import FileUnusable, ModelMissing
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
 from driver import promotion, records, served, taken_back
@@ -26,7 +27,8 @@ class Version:
     live: bool
     """Whether the alias is this model now."""
     rejected: bool
-    """Whether it was taken back: no run lets it go live again."""
+    """Whether it was taken back: no run lets it go live again. Where the record of that is damaged,
+    which `unfinished` says, nothing is known to have been."""
     scores: Mapping[str, float]
     """Of its evaluation in this workspace, 1 is best; empty where there was none."""
     errors: Mapping[str, float]
@@ -47,7 +49,9 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
         for metrics in [DeployMetrics.model_validate(result.metrics)]
         if metrics.forced
     }
-    bad = taken_back.digests(workspace, models)
+    bad: frozenset[str] = frozenset()
+    with suppress(FileUnusable):
+        bad = taken_back.digests(workspace, models)
     found = [
         Version(
             tag,
