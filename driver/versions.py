@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import FileUnusable, ModelMissing
+from contracts.errors import FileUnusable, ModelMissing, RetrainError
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
 from driver import promotion, records, served, taken_back
@@ -180,6 +180,22 @@ def _before(
         f"there is no version of {name} to go back to",
         why=f"live is {now.tag}" if now else "nothing is live",
         todo="`driver models` lists what there is; name one to take it whatever its history.",
+    )
+
+
+def smaller_context(engine: Engine, version: str, num_ctx: int) -> str:
+    """Say that a version has a smaller context than `num_ctx`, the task's tokens; "" where it has
+    none, or the engine does not tell. The backend names none, so the model's own counts.
+    """
+    try:
+        own = engine.num_ctx(version)
+    except RetrainError:
+        return ""
+    if own is not None and own >= num_ctx:
+        return ""
+    return (
+        f"! The num_ctx of {version} is {own or 'not set'}, the task's {num_ctx}: of an item that "
+        "is too long for it the engine may cut a part off, without a word."
     )
 
 

@@ -63,3 +63,13 @@ def test_a_model_is_as_old_as_its_newest_version(tmp_path: Path, engine: Engine)
         versions.roll_back(tmp_path, engine, "news", tag)
         assert taken_back.rejected(tmp_path) == []
         assert versions.roll_back(tmp_path, engine, "news")[0].tag == second.tag
+
+
+def test_a_version_of_a_smaller_context_is_doubted(tmp_path: Path, engine: Engine) -> None:
+    """It may be from before the task's was raised. The way back to it stays open all the same."""
+    made = released(tmp_path, engine, RUNS[0])
+    own = TASK.serving.num_ctx
+    assert versions.smaller_context(engine, made.tag, own) == ""
+    told = versions.smaller_context(engine, made.tag, own + 1)
+    assert f"The num_ctx of {made.tag} is {own}, the task's {own + 1}" in told
+    assert versions.smaller_context(engine, "news:gone", own) == ""
