@@ -3,9 +3,8 @@
 Models are known by digest, since a tag can be made to name another. What was served before a model
 is written once, before anything of its deployment is changed, and an attempt that is made again
 keeps it: by then the name shows the new model. A rollback that takes nothing back writes it anew. A
-model is *accepted* once it has passed a
-verification, or a person has asked for it (`driver rollback`); from then on only a wrong answer
-takes it back, and no interruption or silence.
+model is *accepted* once it has passed a verification, or a person has asked for it (`driver
+rollback`); from then on only a wrong answer takes it back, and no interruption or silence.
 """
 
 from __future__ import annotations
