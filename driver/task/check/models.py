@@ -18,6 +18,7 @@ from driver.task.source import Source
 _BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
 _ALIASES = frozenset({"alias", "validation_alias"})
 _LISTS = frozenset({"list", "sequence", "set", "tuple"})
+"""How types of several values are called, in small letters."""
 _CHANGES = frozenset(
     {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
     | {"BeforeValidator", "WrapValidator", "PlainValidator"}

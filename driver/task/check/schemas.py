@@ -27,11 +27,8 @@ _WIDEN = "Widen it, or take the limit out."
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
-    models, kept = (
-        Models(source, code, tied),
-        Stored(code, tied, frozenset(), frozenset(source.storage.columns)),
-    )
-    findings, checked = list[Finding](), 0
+    columns, findings, checked = frozenset(source.storage.columns), list[Finding](), 0
+    models, kept = Models(source, code, tied), Stored(code, tied, frozenset(), columns)
     for model in models.all:
         for absent in models.missing(model):
             found = _absent(model, absent, is_parsed=models.is_parsed(model))
@@ -41,33 +38,42 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
         for attribute in model.attributes:
             if (field := by_name.get(attribute.name)) is not None:
                 checked += 1
-                is_own = not kept.doubt(field.name)
-                sure = is_own and models.is_widest(field, attribute, by_limit=False)
-                known = enums.named_by(code, field, attribute)
-                known = [each for each in known if sure or enums.knows(field, each)]
-                found_all = enums.compare((field, each) for each in known)
-                findings += [each if sure else each.in_doubt(_EFFECT) for each in found_all]
-                for part, of in ((field, ""), (entry_of(field), "an entry of ")):
-                    if part is not None:
-                        sure = is_own and models.is_widest(part, attribute, by_limit=True)
-                        short = _limits(code, source, part, attribute, of)
-                        findings += [each if sure else each.in_doubt(_UNCUT) for each in short]
+                findings += _enums(code, models, kept, field, attribute)
+                findings += _limits(code, source, models, kept, field, attribute)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
 
-def _limits(
-    code: Code, source: Source, field: Field, attribute: Attribute, of: str
+def _enums(
+    code: Code, models: Models, kept: Stored, field: Field, attribute: Attribute
 ) -> Iterator[Finding]:
-    if field.shape.kind not in {Kind.TEXT, Kind.CHOICE, Kind.LIST}:
-        return
-    needed = longest(source, field)
-    for node, limit, is_own in limits(code, field, attribute):
-        if needed is None or limit < needed:
-            wanted = "None" if needed is None else str(needed)
-            edit = instead(attribute.file, node, wanted) if is_own else None
-            told = too_short(attribute.file.at(attribute.line), field, limit, needed, edit, of)
-            yield replace(told, leads_to=_LOST, todo=_WIDEN)
+    """Yield the enums of a field that lack a value; one that has none of them is another's."""
+    known = enums.named_by(code, field, attribute)
+    if enums.missed(field, known):
+        sure = models.is_widest(field, attribute, by_limit=False) and not kept.doubt(field.name)
+        known = [each for each in known if sure or enums.knows(field, each)]
+        for found in enums.compare((field, each) for each in known):
+            yield found if sure else found.in_doubt(_EFFECT)
+
+
+def _limits(
+    code: Code, source: Source, models: Models, kept: Stored, field: Field, attribute: Attribute
+) -> Iterator[Finding]:
+    """Yield what a field's texts or entries are limited to, and the texts of its entries."""
+    for part, of in ((field, ""), (entry_of(field), "an entry of ")):
+        if part is None or part.shape.kind not in {Kind.TEXT, Kind.CHOICE, Kind.LIST}:
+            continue
+        needed = longest(source, part)
+        for node, limit, is_own in limits(code, part, attribute):
+            if needed is None or limit < needed:
+                wanted = "None" if needed is None else str(needed)
+                edit = instead(attribute.file, node, wanted) if is_own else None
+                place = attribute.file.at(attribute.line)
+                told = too_short(place, part, limit, needed, edit, of)
+                found = replace(told, leads_to=_LOST, todo=_WIDEN)
+                sure = models.is_widest(part, attribute, by_limit=True)
+                sure = sure and not kept.doubt(field.name)
+                yield found if sure else found.in_doubt(_UNCUT)
 
 
 def _absent(model: Class, field: Field, *, is_parsed: bool) -> Finding:

@@ -22,7 +22,7 @@ _STORES = frozenset({"values", "create", "model_copy"})
 _SAME = frozenset({"strip", "lstrip", "rstrip", "lower", "casefold", "upper", "title", "copy"})
 """Methods that make no text shorter, nor another word of one."""
 _DEPTH = 4
-"""How many functions deep a value is followed."""
+"""How many functions and loops deep a value is followed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,15 @@ class Stored:
                 found += ((scope, node) for node, scope in scopes.items())
         return found
 
+    @cached_property
+    def calls(self) -> dict[str, list[tuple[_Scope, ast.Call]]]:
+        """The programs' calls by the names of what is called."""
+        found: dict[str, list[tuple[_Scope, ast.Call]]] = {}
+        for scope, node in self.nodes:
+            if isinstance(node, ast.Call):
+                found.setdefault(last_name(node), []).append((scope, node))
+        return found
+
     def stores(self, call: ast.Call) -> bool:
         """Return whether a call makes a row, or changes one."""
         name = last_name(call)
@@ -92,7 +101,7 @@ class _Following:
     names: frozenset[str]
     has_own: bool = False
     """Whether an entry of an answer was come to."""
-    _known: set[tuple[int, int]] = field(default_factory=set)
+    _known: set[tuple[ast.expr, _Scope]] = field(default_factory=set)
 
     def set_by(self, scope: _Scope, node: ast.AST) -> Iterator[_Value]:
         """Yield what the names are given: in an object, an entry, a call, or by a validator."""
@@ -166,9 +175,9 @@ class _Following:
 
     def others(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
         """Yield the places of what a value came by that is not followed, or not the answer's."""
-        if (id(node), id(scope)) in self._known:
+        if (node, scope) in self._known:
             return
-        self._known.add((id(node), id(scope)))
+        self._known.add((node, scope))
         match node:
             case ast.BoolOp(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts):
                 pass
@@ -176,9 +185,11 @@ class _Following:
                 parts = [body, orelse]
             case ast.Await(value=inner) | ast.NamedExpr(value=inner) | ast.Starred(value=inner):
                 parts = [inner]
-            case ast.ListComp(elt=inner, generators=[ast.comprehension(ifs=[]) as each]):
-                bound = {last_name(each.target): (scope, each.iter)}
-                scope, parts = replace(scope, given={**scope.given, **bound}), [inner]
+            case ast.ListComp(elt=inner, generators=[ast.comprehension(ifs=[]) as each]) if (
+                scope.depth < _DEPTH
+            ):
+                bound = {**scope.given, last_name(each.target): (scope, each.iter)}
+                scope, parts = replace(scope, given=bound, depth=scope.depth + 1), [inner]
             case ast.Attribute(attr=name) if name in self.names:
                 self.has_own, parts = True, []
             case ast.Attribute(attr="value", value=ast.Call() | ast.Name() | ast.Attribute() as of):
@@ -216,9 +227,8 @@ class _Following:
         if node.id in scope.given:
             values.append(scope.given[node.id])
         elif is_taken and isinstance(scope.within, Function):
-            calls = [(s, n) for s, n in self.kept.nodes if isinstance(n, ast.Call)]
-            same = [(s, n) for s, n in calls if last_name(n) == scope.within.name]
-            told = [(by, given(scope.within, call)) for by, call in same]
+            calls = self.kept.calls.get(scope.within.name, [])
+            told = [(by, given(scope.within, call)) for by, call in calls]
             values += [(by, each[node.id]) for by, each in told if node.id in each]
         constant = self.kept.code.constant(scope.file, node)
         return values if values or is_taken or isinstance(constant, ast.Constant) else None
