@@ -137,15 +137,33 @@ def test_the_texts_of_a_list_have_a_limit_too(tmp_path: Path, tags: str) -> None
 _LEFT_OUT = '            "tags": data.get("tags", []),\n'
 
 
-def test_a_field_that_is_read_and_not_stored_is_lost(checkout: Path) -> None:
+_BESIDE = [
+    'item.metadata_["tags"] = data["tags"]',
+    'item.metadata_["llm_analysis"].update(tags=data["tags"])',
+    'item.metadata_["llm_analysis"].setdefault("tags", data["tags"])',
+    'item.tags = [Tag(name) for name in data["tags"]]',
+]
+
+
+@pytest.mark.parametrize("beside", ["", *_BESIDE])
+def test_a_field_that_is_read_and_not_stored_is_lost(checkout: Path, beside: str) -> None:
     change(checkout, PROCESSOR, _LEFT_OUT, "")
     path = checkout / PROCESSOR
-    path.write_text(f'{path.read_text()}        log.info("tags: %s", data["tags"])\n')
+    log = '        log.info("tags: %s", data["tags"])\n'
+    path.write_text(f"{path.read_text()}{log}        {beside}\n")
     found = [(each.differs, each.severity) for each in findings(checkout)]
-    assert found == [("tags of an answer is not stored", Severity.BREAKS)]
-    path.write_text(f'{path.read_text()}        item.metadata_["tags"] = data["tags"]\n')
-    assert [each.severity for each in findings(checkout)] == [Severity.DIFFERS]
-    path.write_text(f"{path.read_text()}        item.metadata_ = meta(llm_analysis=whole(data))\n")
+    severity = Severity.DIFFERS if beside else Severity.BREAKS
+    assert found == [("tags of an answer is not stored", severity)]
+
+
+@pytest.mark.parametrize(
+    "whole", ["item.metadata_ = meta(llm_analysis=rest)", 'meta["llm_analysis"].update(rest)']
+)
+def test_a_json_value_that_is_not_written_out_may_have_all(checkout: Path, whole: str) -> None:
+    change(checkout, PROCESSOR, _LEFT_OUT, "")
+    path = checkout / PROCESSOR
+    log = '        log.info("tags: %s", data["tags"])\n        rest = {**data}\n'
+    path.write_text(f"{path.read_text()}{log}        {whole}\n")
     assert findings(checkout) == []
 
 

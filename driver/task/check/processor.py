@@ -108,18 +108,32 @@ def _not_stored(
 
 
 def _entries(node: ast.AST, names: AbstractSet[str]) -> Iterator[tuple[object, ast.expr]]:
-    """Yield the names and values that a node gives an object; None for what it is spread of."""
+    """Yield the names and values that a node gives an object; None for what it is spread of.
+
+    Of variables, and of what calls are told by name, only these `names`.
+    """
     match node:
         case ast.Dict(keys=keys, values=values):
             for key, value in zip(keys, values, strict=True):
                 yield key.value if isinstance(key, ast.Constant) else None, value
-        case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value):
-            yield key, value
+        case ast.Assign(targets=[ast.Subscript() | ast.Attribute() as target], value=value):
+            yield _name_of(target), value
+        case ast.Call(func=ast.Attribute(value=of, attr="update" | "setdefault"), args=args):
+            yield from ((each.arg, each.value) for each in node.keywords)
+            if args:
+                yield _name_of(args[0] if len(args) > 1 else of), args[-1]
         case (
-            ast.Assign(targets=[ast.Name(id=key) | ast.Attribute(attr=key)], value=value)
-            | ast.keyword(arg=str(key), value=value)
-        ) if key in names:
-            yield key, value
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.keyword(arg=str(name), value=value)
+        ) if name in names:
+            yield name, value
+
+
+def _name_of(node: ast.expr) -> object:
+    match node:
+        case ast.Subscript(slice=ast.Constant(value=name)) | ast.Constant(value=name):
+            return name
+    return last_name(node)
 
 
 def _dropped(source: Source, place: str, field: Field, by: str) -> Finding:

@@ -163,15 +163,17 @@ class _Following:
             yield replace(scope, given={key.id: (scope, ast.Constant(name))}), value
 
     def _looped(self, scope: _Scope, name: str) -> set[str] | None:
-        """Return the texts that a variable goes through; None where they are not known."""
+        """Return the texts that a variable goes through in loops; None where they are not known."""
+        found = set[str]()
         for node in walked(scope.within):
             if isinstance(node, ast.For | ast.comprehension) and last_name(node.target) == name:
                 told: ast.expr | None = node.iter
                 if isinstance(told, ast.Name | ast.Attribute):
                     told = self.kept.code.constant(scope.file, told)
-                if texts := texts_in(told):
-                    return {str(each.value) for each in texts}
-        return None
+                if not (texts := texts_in(told)):
+                    return None
+                found |= {str(each.value) for each in texts}
+        return found or None
 
     def others(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
         """Yield the places of what a value came by that is not followed, or not the answer's."""
