@@ -20,6 +20,7 @@ from contracts.errors import (
     GpuUnavailable,
     Interrupted,
     OutOfMemory,
+    RetrainError,
     SettingsInvalid,
 )
 from driver import invocation
@@ -164,7 +165,7 @@ def models(arguments: argparse.Namespace) -> int:
     from driver import unfinished, versions
     from driver.report import models
 
-    session = invocation.session(arguments)
+    session = invocation.session_of_any_task(arguments)
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
@@ -186,7 +187,7 @@ def rollback(arguments: argparse.Namespace) -> int:
             why="nobody knows which one was meant",
             todo="Name one of `driver models`; without VERSION it is the one before.",
         )
-    session = invocation.session(arguments)
+    session = invocation.session_of_any_task(arguments)
     name = session.settings.deploy.name
     try:
         with locks.workspace(session.workspace):
@@ -194,8 +195,10 @@ def rollback(arguments: argparse.Namespace) -> int:
                 session.workspace, session.engine, name, wanted or "", print
             )
             barred = before in taken_back.rejected(session.workspace)
-        num_ctx = session.task.serving.num_ctx
-        doubt = versions.smaller_context(session.engine, live.tag, num_ctx)
+        doubt = ""
+        with suppress(RetrainError):  # the task may be broken, and the rollback is done
+            num_ctx = session.task.serving.num_ctx
+            doubt = versions.smaller_context(session.engine, live.tag, num_ctx)
     finally:
         session.close()
     print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_a_rollback_says_whether_what_was_live_may_be_so_again(
     assert f"news:{RUNS[0]} was not taken back: a run may" in capsys.readouterr().out
     assert _roll_back(tmp_path) == 0
     assert f"news:{RUNS[1]} was taken back: no run lets" in capsys.readouterr().out
+
+
+def test_a_rollback_needs_no_task(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wrong model is live, and somebody is in the middle of an edit of the task."""
+    settings = _settings(tmp_path, "http://127.0.0.1:9")
+    files.write_json(settings, {**json.loads(settings.read_text()), "task": "in_pieces"})
+    first, _ = (_verified(tmp_path, engine, run) for run in RUNS[:2])
+    command = ["-c", str(settings), "-w", str(tmp_path)]
+    assert cli.main(["plan", *command]) == 10
+    assert "in_pieces" in capsys.readouterr().err
+    assert _roll_back(tmp_path) == 0
+    assert cli.main(["models", *command]) == 0
+    assert engine.models()["news:latest"].digest == first.digest
 
 
 def test_the_live_model_answers_also_after_a_rollback(
