@@ -13,7 +13,14 @@ from pathlib import Path
 from contracts.errors import FileUnusable, InputMissing, SettingsInvalid, without_userinfo
 from driver.adapters.addresses import is_same_address
 from driver.adapters.backend import Backend
-from driver.host_stages.reanalysis import Row, another_article, answer_digest, is_as_left, look_at
+from driver.host_stages.reanalysis import (
+    Outcome,
+    Row,
+    another_article,
+    answer_digest,
+    is_as_left,
+    look_at,
+)
 from driver.host_stages.record import Record
 from tasks import Storage
 
@@ -59,12 +66,15 @@ def _require_its_items(record: Record, backend: Backend, storage: Storage) -> No
 
 
 def doubts(record: Record, storage: Storage, shown: Mapping[str, Row], ids: Collection[str]) -> str:
-    """Return in words that fewer than half of the items `ids` hold what they were left with; "".
+    """Return in words that fewer than half of the items that are done, of those with these `ids`,
+    hold what they were left with; "" where more do.
 
-    `shown` is how the backend shows them, by id. Then its database is another one, or an older
-    state of it, and those that count as done are not.
+    `shown` is how the backend shows them, by id. Else its database is another one, or an older
+    state of it: they are not done there.
     """
-    known = {i: {answer} for i, answer in record.answers().items() if answer and i in ids}
+    last = {line["id"]: line["outcome"] for line in record.lines() if "outcome" in line}
+    done = {i for i, outcome in last.items() if outcome == Outcome.PROCESSED and i in ids}
+    known = {i: {answer} for i, answer in record.answers().items() if answer and i in done}
     held, of = _held(known, record.before(), shown, storage)
     if 2 * held >= of:
         return ""
@@ -95,16 +105,21 @@ def _held(
 ) -> tuple[int, int]:
     """Return how many items hold one of the answers known of them, by digest, and of how many.
 
-    One that is gone, or another article by now, does not; one that holds a person's review instead
-    says nothing.
+    With "" among them it may be any: of a request that was cut off. One that is gone, or another
+    article by now, holds none; one that has a person's review instead says nothing.
     """
     held = of = 0
     for item_id, answers in known.items():
         item = shown.get(item_id)
         if item is not None and another_article(before.get(item_id, {}), item):
             item = None
-        as_known = item is not None and any(is_as_left(item, storage, each) for each in answers)
-        reviewed = item is not None and item.get("is_manually_reviewed") is True
-        held += as_known
-        of += as_known or not reviewed
+        if item is not None and ("" in answers or _holds(item, storage, answers)):
+            held += 1
+        elif item is not None and item.get("is_manually_reviewed") is True:
+            continue
+        of += 1
     return held, of
+
+
+def _holds(item: Row, storage: Storage, answers: Collection[str]) -> bool:
+    return any(is_as_left(item, storage, each) for each in answers)
