@@ -333,7 +333,7 @@ def test_what_is_done_no_longer_in_the_backend_is_told(
     ollama.script = lambda _: good_answer()
     it.run()
     said = capsys.readouterr().err
-    assert "2 of 3 items no longer hold the answers of this reprocess" in said
+    assert "2 of 2 items no longer hold the answers of this reprocess" in said
     assert f"move {it.folder} out of {it.folder.parent}" in said
 
 
