@@ -213,6 +213,8 @@ def rollback(arguments: argparse.Namespace) -> int:
                 session.workspace, session.engine, name, wanted or "", print
             )
             barred = before in taken_back.rejected(session.workspace)
+        num_ctx = session.task.serving.num_ctx
+        doubt = versions.smaller_context(session.engine, live.tag, num_ctx)
     finally:
         session.close()
     print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
@@ -222,6 +224,8 @@ def rollback(arguments: argparse.Namespace) -> int:
             if barred
             else f"{before} was not taken back: a run may let it go live again."
         )
+    if doubt:
+        print(doubt)
     with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged
         if versions.others_answers(session.workspace, live.digest):
             print(

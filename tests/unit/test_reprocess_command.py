@@ -102,7 +102,9 @@ def test_a_rollback_says_whether_what_was_live_may_be_so_again(
     for run in RUNS[:2]:
         _verified(tmp_path, engine, run)
     assert _roll_back(tmp_path, RUNS[0]) == 0
-    assert f"news:{RUNS[1]} was taken back: no run lets" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"news:{RUNS[1]} was taken back: no run lets" in said
+    assert "num_ctx" not in said
     assert _roll_back(tmp_path, RUNS[1]) == 0
     assert f"news:{RUNS[0]} was not taken back: a run may" in capsys.readouterr().out
     assert _roll_back(tmp_path) == 0
