@@ -36,6 +36,11 @@ _CODED = {
         '        parsed = Parsed(summary="", detailed_analysis="", assigned_aks=[], '
         'priority=CODES[data["priority"]])\n        item.priority = parsed.priority\n'
     ),
+    "statement": (
+        '        parsed = Parsed(summary="", detailed_analysis="", assigned_aks=[], '
+        'priority=data["priority"])\n'
+        "        session.execute(SQL, [item.id, CODES[parsed.priority]])\n"
+    ),
     "entry": (
         '        data["priority"] = CODES[data["priority"]]\n'
         '        item.priority = data["priority"]\n'

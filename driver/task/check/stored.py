@@ -19,8 +19,8 @@ from driver.task.check.walked import walked
 
 _STORES = frozenset({"values", "create", "model_copy"})
 """Calls that store what they are told by the names of columns, as those do that update."""
-_SAME = frozenset({"strip", "lstrip", "rstrip", "lower", "casefold", "upper", "title", "copy"})
-"""Methods that make no text shorter, nor another word of one."""
+_SAME = frozenset({"strip", "lstrip", "rstrip", "lower", "casefold", "copy"})
+"""Methods that make no text shorter, nor another word of one: values are in small letters."""
 _DEPTH = 4
 """How many functions and loops deep a value is followed."""
 
@@ -55,11 +55,21 @@ class Stored:
 
         "" where nothing is seen to come there; None: only an answer's own, unchanged.
         """
-        following, places = _Following(self, frozenset(names)), list[str]()
-        for scope, node in self.nodes:
-            for value in following.set_by(scope, node):
-                places += following.others(*value)
-        return next(iter(places), None if following.has_own else "")
+        stored, beside = (_Following(self, frozenset(names)) for _ in range(2))
+        places = [
+            place
+            for scope, node in self.nodes
+            for following in [stored if self._is_store(node) else beside]
+            for value in following.set_by(scope, node)
+            for place in following.others(*value)
+        ]
+        return places[0] if places else None if stored.has_own else ""
+
+    def _is_store(self, node: ast.AST) -> bool:
+        """Return whether a node changes an object or a row, not only makes one or tells of it."""
+        if isinstance(node, ast.Assign):
+            return not isinstance(node.targets[0], ast.Subscript)
+        return isinstance(node, ast.Call) and (last_name(node) == "setattr" or self.stores(node))
 
     @cached_property
     def nodes(self) -> list[tuple[_Scope, ast.AST]]:
@@ -148,7 +158,9 @@ class _Following:
                 if isinstance(each, ast.Dict):
                     pairs = zip(each.keys, each.values, strict=True)
                     yield from ((scope, v) for k, v in pairs if _text(k) in self.names)
-                elif each in [*wholes, *spread] and not isinstance(each, ast.DictComp):
+                elif isinstance(each, ast.DictComp):
+                    yield from self._by_key(scope, each.key, each.value)
+                elif each in [*wholes, *spread]:
                     yield from ((scope, _entry(each, name)) for name in self.names)
 
     def _by_key(self, scope: _Scope, key: ast.expr, value: ast.expr) -> Iterator[_Value]:
@@ -207,7 +219,7 @@ class _Following:
         match node:
             case ast.Constant():
                 pass
-            case ast.Attribute(value=ast.Name(id=name)) if name[:1].isupper():
+            case ast.Attribute(attr=name, value=of) if name.isupper() or _is_class(of):
                 pass  # a constant, such as a member of an enum
             case ast.Name():
                 found = self._named(scope, node)
@@ -238,8 +250,11 @@ class _Following:
     def _looked_up(self, scope: _Scope, of: ast.expr, key: ast.expr) -> list[_Value] | None:
         """Return what an entry is of: nothing more where it is the answer's own, by its name.
 
-        A member of an enum is what it is looked up by.
+        A member of an enum is what it is looked up by, in capitals maybe.
         """
+        match key:
+            case ast.Call(func=ast.Attribute(value=inner, attr="upper")):
+                key = inner
         enum = self.kept.code.only(of, scope.file)
         while isinstance(key, ast.Name) and key.id in scope.given:
             scope, key = scope.given[key.id]
@@ -274,6 +289,10 @@ class _Following:
         told = {key: (scope, each) for key, each in given(function, node).items()}
         inside = _Scope(file, function, told, scope.depth + 1)
         return [(inside, each) for each in _returned(function)]
+
+
+def _is_class(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id[:1].isupper()
 
 
 def _entry(of: ast.expr, name: str) -> ast.expr:
