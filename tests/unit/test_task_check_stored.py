@@ -41,6 +41,14 @@ _CODED = {
         'priority=data["priority"])\n'
         "        session.execute(SQL, [item.id, CODES[parsed.priority]])\n"
     ),
+    "one of them": (
+        '        said = data["priority"]\n'
+        '        item.priority = "low" if said == "high" else "x" if said == "low" else said\n'
+    ),
+    "member": (
+        '        item.priority = Code.X if data["priority"] == "low" else data["priority"]\n\n'
+        'class Code(StrEnum):\n    X = "x"\n'
+    ),
     "entry": (
         '        data["priority"] = CODES[data["priority"]]\n'
         '        item.priority = data["priority"]\n'

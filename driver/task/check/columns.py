@@ -47,8 +47,8 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     is_tied, models = bool(models), models or named
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
-    columns, unclear = frozenset(source.storage.columns), list[str]()
-    kept = Stored(code, tied, frozenset(each.name for each in models), columns)
+    unclear = list[str]()
+    kept = Stored(source, code, tied, frozenset(each.name for each in models))
     held = {e: _of_model(source, kept, e, unclear if e in models else []) for e in named}
     agreed = {name for columns in held.values() for name, found in columns.items() if not found}
     differing = [*_missing(source, code, models, unclear)]
@@ -88,9 +88,9 @@ def _of_model(
     for field, _ in source.columns:
         if (column := columns.get(field.name)) is not None:
             found[field.name] = [*_of_column(source, kept, model, field, column, unclear)]
-    for refused, name in constraints.compare(source, kept.code, model, unclear):
-        attribute = columns[name].name if name in columns else name
-        found.setdefault(name, []).append(_as_kept(kept, refused, name, attribute))
+    for refused, field in constraints.compare(source, kept.code, model, unclear):
+        said = _as_kept(kept, refused, field, columns.get(field.name))
+        found.setdefault(field.name, []).append(said)
     return found
 
 
@@ -99,18 +99,15 @@ def _of_column(
 ) -> Iterator[Finding]:
     values = enums.named_by(kept.code, field, column)
     for found in enums.compare((field, each) for each in values):
-        yield _as_kept(kept, found, field.name, column.name)
+        yield _as_kept(kept, found, field, column)
     yield from _of_another_type(field, column)
     for found in _too_short(source, kept.code, model, field, column, unclear):
-        yield _as_kept(kept, found, field.name, column.name)
+        yield _as_kept(kept, found, field, column)
 
 
-def _as_kept(kept: Stored, found: Finding, *names: str) -> Finding:
-    """Return what a column refuses, in doubt where it is not surely given the answer's own texts.
-
-    `names`: the column's, and its attribute's.
-    """
-    where = kept.doubt(*names)
+def _as_kept(kept: Stored, found: Finding, field: Field, column: Attribute | None) -> Finding:
+    """Return what a column refuses, in doubt where it may get other texts than the answer's."""
+    where = kept.doubt(field, column.name if column is not None else "")
     effect = f"if {where} stores it as the answer has it: {found.leads_to}" if where else ""
     return found if where is None else found.in_doubt(effect)
 

@@ -36,8 +36,8 @@ _AND = re.compile(r"AND\s+", re.IGNORECASE)
 
 def compare(
     source: Source, code: Code, model: Class, unclear: list[str]
-) -> Iterator[tuple[Finding, str]]:
-    """Yield each CHECK that refuses what an answer may hold, and its column.
+) -> Iterator[tuple[Finding, Field]]:
+    """Yield each CHECK that refuses what an answer may hold, and its field.
 
     Only of conditions that all have to be kept: one of another kind that names a field is said to
     be unclear.
@@ -50,7 +50,7 @@ def compare(
 
 def _of_one(
     source: Source, code: Code, file: SourceFile, node: ast.Call, unclear: list[str]
-) -> Iterator[tuple[Finding, str]]:
+) -> Iterator[tuple[Finding, Field]]:
     said = _said(code, file, node.args[0])
     fields = {field.name: field for field, _ in source.columns}
     conditions = [*_conditions(said)]
@@ -65,7 +65,7 @@ def _of_one(
 
 def _refused(
     source: Source, field: Field, place: str, condition: dict[str, str | None]
-) -> Iterator[tuple[Finding, str]]:
+) -> Iterator[tuple[Finding, Field]]:
     if texts := condition.get("texts"):
         known = [each.replace("''", "'") for each in re.findall(r"'((?:[^']|'')*)'", texts)]
         values, word = lacking(field, known), source.storage.columns[field.name].null
@@ -80,13 +80,13 @@ def _refused(
             )
             # A backend may keep NULL where the task names a word for it.
             doubt = found.in_doubt(f"a row with {word} is refused, if that is kept for null")
-            yield found if values else doubt, field.name
+            yield found if values else doubt, field
     most = condition.get("most") or condition.get("last")
     if most is not None:
         length = int(most) - (condition.get("below") == "<")
         needed = longest(source, field)
         if needed is None or length < needed:
-            yield too_short(place, field, length, needed, None), field.name
+            yield too_short(place, field, length, needed, None), field
 
 
 def _said(code: Code, file: SourceFile, node: ast.expr) -> str:

@@ -27,8 +27,8 @@ _WIDEN = "Widen it, or take the limit out."
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
-    columns, findings, checked = frozenset(source.storage.columns), list[Finding](), 0
-    models, kept = Models(source, code, tied), Stored(code, tied, frozenset(), columns)
+    models, kept = Models(source, code, tied), Stored(source, code, tied, frozenset())
+    findings, checked = list[Finding](), 0
     for model in models.all:
         for absent in models.missing(model):
             found = _absent(model, absent, is_parsed=models.is_parsed(model))
@@ -50,7 +50,7 @@ def _enums(
     """Yield the enums of a field that lack a value; one that has none of them is another's."""
     known = enums.named_by(code, field, attribute)
     if enums.missed(field, known):
-        sure = models.is_widest(field, attribute, by_limit=False) and not kept.doubt(field.name)
+        sure = models.is_widest(field, attribute, by_limit=False) and not kept.doubt(field)
         known = [each for each in known if sure or enums.knows(field, each)]
         for found in enums.compare((field, each) for each in known):
             yield found if sure else found.in_doubt(_EFFECT)
@@ -72,7 +72,7 @@ def _limits(
                 told = too_short(place, part, limit, needed, edit, of)
                 found = replace(told, leads_to=_LOST, todo=_WIDEN)
                 sure = models.is_widest(part, attribute, by_limit=True)
-                sure = sure and not kept.doubt(field.name)
+                sure = sure and not kept.doubt(field)
                 yield found if sure else found.in_doubt(_UNCUT)
 
 

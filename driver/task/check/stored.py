@@ -15,7 +15,10 @@ from functools import cached_property
 from driver.task.check.checkout import SourceFile
 from driver.task.check.python_code import Code, Function, given, last_name, parameters, texts_in
 from driver.task.check.tied import Tied
+from driver.task.check.values import may_be_stored
 from driver.task.check.walked import walked
+from driver.task.shape import Field
+from driver.task.source import Source
 
 _STORES = frozenset({"values", "create", "model_copy"})
 """Calls that store what they are told by the names of columns, as those do that update."""
@@ -43,19 +46,21 @@ _Value = tuple[_Scope, ast.expr]
 class Stored:
     """How the programs that ask the model fill the columns of a table."""
 
+    source: Source
     code: Code
     tied: Tied
     table: frozenset[str]
     """What the table's classes are called."""
-    columns: frozenset[str]
-    """All columns of the task's."""
 
-    def doubt(self, *names: str) -> str | None:
-        """Return where something else than the answer's own may come into what goes by these names.
+    def doubt(self, of: Field, attribute: str = "") -> str | None:
+        """Return where something else than the answer's own may come into what a field goes by.
 
-        "" where nothing is seen to come there; None: only an answer's own, unchanged.
+        That is its name, and an attribute for its column. "": nothing is seen to come there; None:
+        only an answer's own, unchanged.
         """
-        stored, beside = (_Following(self, frozenset(names)) for _ in range(2))
+        stored, beside = (
+            _Following(self, of, frozenset({of.name, attribute or of.name})) for _ in range(2)
+        )
         places = [
             place
             for scope, node in self.nodes
@@ -100,7 +105,8 @@ class Stored:
 
     def has_most(self, keys: Iterable[str | None]) -> bool:
         """Return whether more than half of the columns are among these."""
-        return 2 * len(self.columns.intersection(keys)) > len(self.columns)
+        columns = self.source.storage.columns.keys()
+        return 2 * len(columns & {*keys}) > len(columns)
 
 
 @dataclass
@@ -108,6 +114,7 @@ class _Following:
     """Follows what goes by one of some names; each expression is looked at once in a scope."""
 
     kept: Stored
+    of: Field
     names: frozenset[str]
     has_own: bool = False
     """Whether an entry of an answer was come to."""
@@ -217,10 +224,15 @@ class _Following:
     def _followed(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
         found: list[_Value] | None = []
         match node:
-            case ast.Constant():
-                pass
+            case ast.Constant(value=said):
+                fits = not isinstance(said, str) or may_be_stored(self.kept.source, self.of, said)
+                found = [] if fits else None
             case ast.Attribute(attr=name, value=of) if name.isupper() or _is_class(of):
-                pass  # a constant, such as a member of an enum
+                enum = self.kept.code.only(of, scope.file)  # of a constant, maybe
+                members = enum.attributes if enum is not None else ()
+                found = [
+                    (scope, each.value) for each in members if each.name == name and each.value
+                ]
             case ast.Name():
                 found = self._named(scope, node)
             case ast.Subscript(value=of, slice=key):
@@ -245,7 +257,9 @@ class _Following:
             told = [(by, given(scope.within, call)) for by, call in calls]
             values += [(by, each[node.id]) for by, each in told if node.id in each]
         constant = self.kept.code.constant(scope.file, node)
-        return values if values or is_taken or isinstance(constant, ast.Constant) else None
+        if not values and isinstance(constant, ast.Constant):
+            values.append((scope, constant))
+        return values if values or is_taken else None
 
     def _looked_up(self, scope: _Scope, of: ast.expr, key: ast.expr) -> list[_Value] | None:
         """Return what an entry is of: nothing more where it is the answer's own, by its name.

@@ -84,6 +84,16 @@ def wanted_fields(source: Source, there: Iterable[str], name: str) -> set[str]:
     }
 
 
+def may_be_stored(source: Source, field: Field, text: str) -> bool:
+    """Return whether code may store a text in an answer's place, and an enum's values beside it.
+
+    That is one of the values, or a word that stands for nothing; of a text any, such as a fallback.
+    """
+    choice, column = choice_of(field.shape), source.storage.columns.get(field.name)
+    known = {each.value for each in choice.choices} if choice else {text}
+    return text in known or text.lower() in _NOTHING or (column is not None and text == column.null)
+
+
 def _others(field: Field, known: Iterable[str]) -> list[str]:
     """Return what an enum knows beside the task's values, but for words that stand for nothing."""
     choice = choice_of(field.shape)
