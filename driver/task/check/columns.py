@@ -48,7 +48,8 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     if not models:
         return Compared(PLACE, unclear=(f"no class has __tablename__ = {table!r}",))
     unclear = list[str]()
-    kept = Stored(source, code, tied, frozenset(each.name for each in models))
+    paths = tied.program | code.imports.users({each.file.path for each in models})
+    kept = Stored(source, code, paths, frozenset(each.name for each in models))
     held = {e: _of_model(source, kept, e, unclear if e in models else []) for e in named}
     agreed = {name for columns in held.values() for name, found in columns.items() if not found}
     differing = [*_missing(source, code, models, unclear)]

@@ -27,7 +27,7 @@ _WIDEN = "Widen it, or take the limit out."
 def compare(source: Source, code: Code, tied: Tied) -> Compared:
     """Hold every pydantic model that shares fields with the answer against it."""
     by_name = {field.name: field for field in source.fields}
-    models, kept = Models(source, code, tied), Stored(source, code, tied, frozenset())
+    models, kept = Models(source, code, tied), Stored(source, code, tied.program, frozenset())
     findings, checked = list[Finding](), 0
     for model in models.all:
         for absent in models.missing(model):

@@ -13,8 +13,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from driver.task.check.checkout import SourceFile
-from driver.task.check.python_code import Code, Function, given, last_name, parameters, texts_in
-from driver.task.check.tied import Tied
+from driver.task.check.python_code import (
+    Code,
+    Function,
+    given,
+    is_table,
+    last_name,
+    parameters,
+    texts_in,
+)
 from driver.task.check.values import may_be_stored
 from driver.task.check.walked import walked
 from driver.task.shape import Field
@@ -48,7 +55,8 @@ class Stored:
 
     source: Source
     code: Code
-    tied: Tied
+    paths: frozenset[str]
+    """The modules of the programs that ask, and those that import the table's classes."""
     table: frozenset[str]
     """What the table's classes are called."""
 
@@ -81,7 +89,7 @@ class Stored:
         """All that the programs have, each with the innermost function that it stands in."""
         found = list[tuple[_Scope, ast.AST]]()
         for file, tree in self.code.modules:
-            if file.path in self.tied.program:
+            if file.path in self.paths:
                 scopes = dict.fromkeys(walked(tree), _Scope(file, tree))
                 for node in walked(tree):
                     if isinstance(node, Function):
@@ -154,9 +162,11 @@ class _Following:
         """
         told = {each.arg: each.value for each in call.keywords}
         cls = self.kept.code.only(call.func, scope.file)
-        is_table = cls is not None and any(a.name == "__tablename__" for a in cls.attributes)
+        is_other = cls is not None and (
+            is_table(cls) or any(each.name == "__tablename__" for each in cls.attributes)
+        )
         makes = last_name(call)[:1].isupper() and not self.kept.stores(call)
-        if not makes or (self.kept.has_most(told) and not is_table):
+        if not makes or (self.kept.has_most(told) and not is_other):
             yield from ((scope, value) for key, value in told.items() if key in self.names)
         if self.kept.stores(call):
             spread = [each.value for each in call.keywords if each.arg is None]
