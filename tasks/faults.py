@@ -24,6 +24,9 @@ from tasks.wiring_faults import measure_names, of_wiring
 
 __all__ = ["file_of", "from_error", "measure_names", "require_sound"]
 
+_JSON = re.compile(r"""["']([\w./-]+\.json)["']""")
+"""A file that the package's code reads."""
+
 
 def require_sound(task: Task) -> None:
     """Raise `TaskInvalid` for a task that contradicts itself, or that no engine could serve."""
@@ -51,6 +54,8 @@ def from_error(
             if Path(frame.filename).is_relative_to(folder):
                 place, line = frame.filename, frame.lineno or 0
     text, said = linecache.getline(place, line).strip(), _said(error)
+    if isinstance(error, json.JSONDecodeError | ValidationError) and (file := _JSON.search(text)):
+        place, line, text = str(folder / file[1]), getattr(error, "lineno", 0), ""
     shown = Path(place)
     if shown.is_relative_to(folder.parent.parent):
         shown = shown.relative_to(folder.parent.parent)
@@ -83,5 +88,5 @@ def _todo(error: BaseException, place: str) -> str:
         case ImportError():
             return "Correct that name, or define it in the module that it is taken from."
         case json.JSONDecodeError() | ValidationError():
-            return "Let the file that this line reads hold one JSON object with the item's fields."
+            return "Let that file hold one JSON object with the item's fields."
     return f"Correct {place}; docs/reference/task.md says what a definition may hold."

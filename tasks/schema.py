@@ -66,7 +66,10 @@ def _require_one_type(node: dict[str, Any], where: str) -> None:
     options = [option for option in node.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) > 1:
         types = ", ".join(str(option.get("type", "another")) for option in options)
-        raise UnservableSchema(f"{where}: it may be of several types ({types}): write one of them")
+        so_is = "; so is a Decimal: write float or int" if types == "number, string" else ""
+        raise UnservableSchema(
+            f"{where}: it may be of several types ({types}): write one of them{so_is}"
+        )
     if not node.keys() & {"type", "anyOf", "enum", "const"}:
         raise UnservableSchema(f"{where}: it may be of any type: write one")
     values = node.get("enum", [node["const"]] if "const" in node else [])
