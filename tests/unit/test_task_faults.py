@@ -264,6 +264,7 @@ _SOUND = [
         _more("storage=tasks.Storage('t', {'urgency': tasks.Column(length=9, null='none')})"),
     ),
     (_OUTPUT, "ValueError", "__import__('tasks').InvalidAnswer"),
+    (_OUTPUT, "min_length=1,", "pattern=r'^[\\p{L} ]+$',"),  # which Python's re cannot read
 ]
 
 
