@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import cache
 from importlib import resources
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
@@ -134,34 +131,12 @@ def _of_limits(node: dict[str, Any], where: str) -> Iterator[Fault]:
                 f"{where} has {lower}={node[least]} and {upper}={node[most]}: no answer keeps both",
                 f"Let {lower} be {upper} at most.",
             )
-    if node.keys() >= {"pattern", "maxLength"}:
-        yield from _of_pattern(node, where)
     for each in node.get("anyOf", ()):
         yield from _of_limits(each, where)
     if "items" in node:
         yield from _of_limits(node["items"], f"{where}[]")
     for name, child in node.get("properties", {}).items():
         yield from _of_limits(child, f"{where}.{name}")
-
-
-def _of_pattern(node: dict[str, Any], where: str) -> Iterator[Fault]:
-    """Yield that no text of the allowed length matches; of what Python's `re` cannot read as
-    pydantic's does, nothing."""
-    try:
-        parts = parser.parse(node["pattern"])
-    except re.error:
-        return
-    shortest, longest = parts.getwidth()
-    anchors = [(constants.AT, constants.AT_BEGINNING), (constants.AT, constants.AT_END)]
-    is_whole = [*parts[:1], *parts[-1:]] == anchors
-    if shortest > node["maxLength"] or (is_whole and longest < node.get("minLength", 0)):
-        most = f" to {longest}" if longest < node["maxLength"] else " or more"
-        yield Fault(
-            f"{where} has min_length={node.get('minLength', 0)}, max_length={node['maxLength']} "
-            f"and pattern={node['pattern']!r}, which {shortest}{most} characters match: no answer "
-            "keeps all of them",
-            "Let the limits and the pattern allow the same lengths.",
-        )
 
 
 def file_of(model: type) -> str:

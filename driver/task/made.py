@@ -9,13 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import StrEnum
-from functools import cache
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
+from typing import Any
 
 from tasks.schema import DATE
 from tasks.wiring_faults import CHARACTERS
@@ -148,28 +143,8 @@ def _text(node: dict[str, Any], size: Size, number: int) -> str:
     if pattern := node.get("pattern"):
         if pattern == DATE:
             return f"2026-01-{number % 28 + 1:02}"
-        fitting = [w for w in _matching(pattern) if least <= len(w) <= most]
+        fitting = [w for w in _WORDS if least <= len(w) <= most and re.search(pattern, w)]
         return fitting[number % len(fitting)] if fitting else "a" * least
     if size is Size.LEAST:
         return ("" if not least else str(number)).ljust(least, "a")
     return f"{number + 1} text".ljust(least, "s")[:most]
-
-
-@cache
-def _matching(pattern: str) -> tuple[str, ...]:
-    """Return the words that match, by the engine that can read the pattern: pydantic's own, which
-    knows classes of Unicode, or Python's, which a model can ask for."""
-    wanted: Any = Annotated[str, Field(pattern=pattern)]
-    for engine in ("rust-regex", "python-re"):
-        with suppress(SchemaError):
-            adapter = TypeAdapter(wanted, config=ConfigDict(regex_engine=engine))
-            return tuple(word for word in _WORDS if _is_taken(adapter, word))
-    return ()
-
-
-def _is_taken(adapter: TypeAdapter[str], word: str) -> bool:
-    try:
-        adapter.validate_python(word)
-    except ValidationError:
-        return False
-    return True
