@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from contracts import stages, test_set
-from contracts.errors import FileUnusable, RetrainError
+from contracts.errors import BackendUnavailable, FileUnusable, RetrainError
 from contracts.label_cache import imports_of
 from contracts.params import (
     DeployMetrics,
@@ -24,7 +24,8 @@ from contracts.stage import Job, Result, Stage
 from driver import preflight, verification
 from driver.adapters.addresses import is_same_address
 from driver.adapters.backend import Backend
-from driver.host_stages import deploy, reprocess, verify
+from driver.adapters.items import storage_of
+from driver.host_stages import deploy, reprocess, same_backend, verify
 from driver.host_stages.record import Record
 from serving.engine import full_tag
 
@@ -137,6 +138,19 @@ def note_due(session: Session) -> None:
     with suppress(FileUnusable):
         for last in Record.by_last_run(session.workspace)[:1]:
             last.note_due(f"the backend has asked {asked}")
+
+
+def doubts(session: Session) -> str:
+    """Return in words that the backend's items are not as the last reprocess has left them, "" if
+    they are; one that is away shows nothing.
+
+    Only who asks for a reprocess alone is told: it takes a listing of all items.
+    """
+    if session.backend_url and session.settings.reprocess.enabled and not session.window.is_open:
+        backend, storage = Backend(session.backend_url), storage_of(session.task)
+        with suppress(BackendUnavailable):
+            return same_backend.doubts_of_newest(session.workspace, backend, storage)
+    return ""
 
 
 def _of_items(session: Session, record: Record, job: Job, result: Result) -> str:

@@ -20,6 +20,7 @@ from contracts.errors import (
     GpuUnavailable,
     Interrupted,
     OutOfMemory,
+    RetrainError,
     SettingsInvalid,
 )
 from driver import invocation
@@ -56,6 +57,11 @@ def reprocess(arguments: argparse.Namespace) -> int:
     if arguments.status:
         from driver.report import reprocess as shown
 
+        if arguments.backend_moved:
+            raise SettingsInvalid(
+                "--backend-moved does not go with --status, which asks no backend",
+                todo="`driver reprocess --backend-moved` notes the move, and goes on.",
+            )
         return shown.status(invocation.workspace(arguments))
     if arguments.restore is not None:
         return _restore(arguments)
@@ -63,15 +69,27 @@ def reprocess(arguments: argparse.Namespace) -> int:
         raise SettingsInvalid("--yes and --out belong to --restore")
     from driver import pipeline
     from driver.adapters.backend import Backend
-    from driver.host_stages.record import Record
+    from driver.adapters.items import storage_of
+    from driver.host_stages import same_backend
 
     if arguments.unverified:
         arguments.set.append("reprocess.unverified=true")
     with invocation.at_work(arguments) as session:
-        if arguments.backend_moved and session.backend_url:
-            Record.find(session.workspace).move(Backend(session.backend_url).url)
+        if arguments.backend_moved:
+            _require_address(session.backend_url)
+            backend, storage = Backend(session.backend_url), storage_of(session.task)
+            session.display.note(same_backend.note_move(session.workspace, backend, storage))
         pipeline.reprocess(session)
     return 0
+
+
+def _require_address(url: str) -> None:
+    if not url:
+        raise SettingsInvalid(
+            "--backend-moved without a backend",
+            why="no backend.url says where it is now",
+            todo="Set backend.url.",
+        )
 
 
 def _restore(arguments: argparse.Namespace) -> int:
@@ -86,10 +104,12 @@ def _restore(arguments: argparse.Namespace) -> int:
     from driver.task.load import load_named
 
     settings = invocation.settings(arguments)
+    url = settings.backend.url if settings.backend else ""
+    if arguments.backend_moved:
+        _require_address(url)
     record = Record.find(settings.workspace, arguments.restore)
-    url = settings.backend.url if settings.backend else record.about().backend
     storage = storage_of(load_named(settings.task))
-    backend = Backend(url)
+    backend = Backend(url or record.about().backend)
     restoration.require_same_backend(record, backend, moved=arguments.backend_moved)
     edits = backend_edits.find(backend)
     with ExitStack() as held:
@@ -164,7 +184,7 @@ def models(arguments: argparse.Namespace) -> int:
     from driver import unfinished, versions
     from driver.report import models
 
-    session = invocation.session(arguments)
+    session = invocation.session_of_any_task(arguments)
     name = session.settings.deploy.name
     try:
         found = versions.versions(session.workspace, session.engine, name)
@@ -186,7 +206,7 @@ def rollback(arguments: argparse.Namespace) -> int:
             why="nobody knows which one was meant",
             todo="Name one of `driver models`; without VERSION it is the one before.",
         )
-    session = invocation.session(arguments)
+    session = invocation.session_of_any_task(arguments)
     name = session.settings.deploy.name
     try:
         with locks.workspace(session.workspace):
@@ -194,6 +214,10 @@ def rollback(arguments: argparse.Namespace) -> int:
                 session.workspace, session.engine, name, wanted or "", print
             )
             barred = before in taken_back.rejected(session.workspace)
+        doubt = ""
+        with suppress(RetrainError):  # the task may be broken, and the rollback is done
+            num_ctx = session.task.serving.num_ctx
+            doubt = versions.smaller_context(session.engine, live.tag, num_ctx)
     finally:
         session.close()
     print(f"{name} is {live.tag} now (digest {live.digest[:12]}, as the serving engine shows it).")
@@ -203,6 +227,8 @@ def rollback(arguments: argparse.Namespace) -> int:
             if barred
             else f"{before} was not taken back: a run may let it go live again."
         )
+    if doubt:
+        print(doubt)
     with suppress(FileUnusable):  # the rollback is done; `reprocess` names what is damaged
         if versions.others_answers(session.workspace, live.digest):
             print(

@@ -14,6 +14,7 @@ from contracts import files, stages
 from contracts.errors import DiskFull
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import Stage
+from driver.store import Store
 from serving import ollama_address
 
 if TYPE_CHECKING:
@@ -47,22 +48,36 @@ def check_disk(session: Session, running: Sequence[Stage]) -> None:
         raise DiskFull(_lack(free, session.workspace, needed_gb), why=_written(session, running))
 
 
-def check_engine_disk(session: Session) -> None:
-    """Raise `DiskFull` when the disk of an Ollama on this host cannot take a model in.
+def check_engine_disk(session: Session, running: Sequence[Stage]) -> None:
+    """Raise `DiskFull` when the disk of an Ollama on this host cannot take in the model that these
+    stages create, if any does.
 
-    Creating one takes up to three times the GGUF there for a while (as measured). Where Ollama
-    keeps its models is known of its usual places only; elsewhere nothing is asked.
+    Creating one takes up to three times the GGUF there for a while (as measured), of which the
+    upload, one time, stays until Ollama is started anew. Where Ollama keeps its models is known of
+    its usual places only; elsewhere, or where this user may not look, nothing is asked.
     """
     folder = _ollama_models(session)
-    if folder is None or session.settings.min_free_gb is not None:
+    creates = stages.EVALUATE in running or stages.DEPLOY in running
+    if folder is None or not creates or session.settings.min_free_gb is not None:
         return
-    free, needed_gb = free_gb(folder), 3 * _served_share(session) * _base_gb(session)
+    times, told = (2, "twice") if _is_uploaded(session, running, folder) else (3, "three times")
+    free, needed_gb = free_gb(folder), times * _served_share(session) * _base_gb(session)
     if free < needed_gb:
         raise DiskFull(
             _lack(free, folder, needed_gb),
-            why="Ollama keeps its models there, and making one takes three times its size",
-            todo="Free space, remove old models (`ollama rm`), or move OLLAMA_MODELS.",
+            why=f"Ollama keeps its models there, and making one takes {told} its size",
+            todo="Free space, remove old models (`ollama rm`), restart Ollama, which removes old "
+            "uploads that are no model, or move OLLAMA_MODELS.",
         )
+
+
+def _is_uploaded(session: Session, running: Sequence[Stage], folder: Path) -> bool:
+    """Return whether Ollama has the GGUF already: of an evaluation, or a run that was killed."""
+    made = Store(session.workspace).latest(stages.CONVERT.name)
+    if made is None or stages.CONVERT in running:
+        return False
+    digest = made[1].outputs[stages.GGUF.name].digest
+    return _reachable(folder / "blobs" / f"sha256-{digest}")
 
 
 def _lack(free: float, where: Path, needed: float) -> str:
@@ -97,7 +112,15 @@ def _ollama_models(session: Session) -> Path | None:
     named = os.environ.get("OLLAMA_MODELS")
     usual = ("/usr/share/ollama/.ollama/models", "~/.ollama/models")
     places = [Path(place).expanduser() for place in ([named] if named else usual)]
-    return next((place for place in places if place.is_dir()), None)
+    return next((place for place in places if _reachable(place)), None)
+
+
+def _reachable(path: Path) -> bool:
+    """Return whether something is there; not so in a folder that is closed to this user."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def written_gb(session: Session, running: Sequence[Stage]) -> float:

@@ -189,7 +189,7 @@ def _baseline(session: Session) -> Finding:
 def _disk(session: Session) -> Finding:
     wanted = stages_for(session.settings)
     disk.check_disk(session, wanted)
-    disk.check_engine_disk(session)
+    disk.check_engine_disk(session, wanted)
     folder = disk.existing(session.workspace)
     if not os.access(folder, os.W_OK):
         mend = f"sudo chown -R $USER {folder}, or set workspace"

@@ -46,7 +46,14 @@ def _check_name(workspace: Path) -> None:
 
 
 def session(arguments: argparse.Namespace) -> Session:
-    """Return a session of the settings; `SettingsInvalid` where they name no task."""
+    """Return a session of the settings; refused where they name no task, or one that is none."""
+    opened = session_of_any_task(arguments)
+    _ = opened.task
+    return opened
+
+
+def session_of_any_task(arguments: argparse.Namespace) -> Session:
+    """Return one for what has to work though somebody is in the middle of an edit of the task."""
     from driver.report.display import Display
     from driver.session import Session
 

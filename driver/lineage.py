@@ -127,14 +127,17 @@ def live(workspace: Path, engine: Engine, name: str) -> tuple[str, str]:
 
     Raises `LineageBroken` where no deployment of this workspace gave what the engine serves.
     """
-    alias = full_tag(name)
+    alias, store = full_tag(name), Store(workspace)
     model = engine.models().get(alias)
-    for job, metrics in Store(workspace).measured(stages.DEPLOY.name, DeployMetrics):
+    for job, metrics in store.measured(stages.DEPLOY.name, DeployMetrics):
         if model and metrics.digest == model.digest:
             return job.stage, job.fingerprint
+    why = f"its digest is {model.digest[:12]}" if model else f"{engine.name} has no {alias}"
+    if damaged := store.damaged(stages.DEPLOY.name):
+        why += f"; {JOB_FILE} or {RESULT_FILE} is damaged in {', '.join(map(str, damaged))}"
     raise LineageBroken(
         f"{alias} comes from no deployment of {workspace}",
-        why=f"its digest is {model.digest[:12]}" if model else f"{engine.name} has no {alias}",
+        why=why,
         todo="Name a run: `python -m driver verify-lineage RUN`; or another workspace.",
     )
 
@@ -317,11 +320,9 @@ def _task(job: Job) -> Link:
         known = {task.digest(): "the whole definition", task.label_digest(): "what labels rest on"}
     except UnknownTask:
         return Link(name, State.GONE, job.task_digest, "this checkout has no such task any more")
-    part = known.get(job.task_digest)
-    if part is None:
-        return Link(
-            name, State.GONE, job.task_digest, "this checkout has another definition by now"
-        )
+    if (part := known.get(job.task_digest)) is None:
+        text = "this checkout has another definition by now"
+        return Link(name, State.GONE, job.task_digest, text)
     return Link(name, State.OK, job.task_digest, part)
 
 
@@ -340,7 +341,10 @@ def _artifact(workspace: Path, made: list[Made], maker: Made, name: str, output:
     path = workspace / output.path
     if not path.exists():
         return Link(shown, State.GONE, output.digest, f"{path} is not there any more")
-    found = files.digest_path(path)
+    try:
+        found = files.digest_path(path)
+    except OSError as error:  # a pipe in its place, say
+        return Link(shown, State.BROKEN, output.digest, f"{path} cannot be read: {error.strerror}")
     if found != output.digest:
         return Link(shown, State.BROKEN, output.digest, f"{path} is {found[:12]} now")
     return Link(shown, State.OK, output.digest, f"{output.bytes:,} bytes")

@@ -302,7 +302,7 @@ def _open_window(said: str) -> Path | None:
     if folder is None:
         return None
     try:
-        (folder / RECORD_FILE).stat()
+        (folder / RECORD_FILE).lstat()
     except PermissionError as error:
         raise _unseen(folder) from error
     except OSError:  # closed, or the whole workspace is gone

@@ -17,20 +17,33 @@ from contracts.stage import Job, Result
 from driver.store import STATE_FILE, Run
 
 _TWINS = stages.VERDICT, stages.SCORES
+_SCORES = "scores."
+_NOTHING = object()
+"""Stands for a figure that is not there."""
 
 
 def contradiction(workspace: Path, job: Job, result: Result) -> str:
-    """Return which figures are others than noted elsewhere, and where; "" where none is."""
-    for place, noted in (
-        *_of_evaluation(workspace, result),
-        (f"{STATE_FILE} of run {job.run}", _of_run(workspace, job)),
-    ):
-        own = _flat(result.metrics)
-        wrong = [name for name in noted if name in own and own[name] != noted[name]]
+    """Return which figures are others than noted elsewhere, or only there, or only here, and where;
+    "" where none is.
+    """
+    own = _flat(result.metrics)
+    of_run = _of_run(workspace, job)
+    places = _of_evaluation(workspace, result)
+    if of_run:
+        places.append((f"{STATE_FILE} of run {job.run}", of_run))
+    for place, noted in places:
+        scored = any(name.startswith(_SCORES) for name in noted)
+        whole = ("",) if noted is of_run else (_SCORES,) if scored else ()
+        names = [n for n in {**noted, **own} if (n in noted and n in own) or n.startswith(whole)]
+        wrong = [n for n in names if own.get(n, _NOTHING) != noted.get(n, _NOTHING)]
         if wrong:
-            told = (f"{name}: {own[name]!r}, not {noted[name]!r}" for name in wrong[:3])
+            told = (f"{name}: {_told(name, own)}, not {_told(name, noted)}" for name in wrong[:3])
             return f"its result.json says other than {place}: {'; '.join(told)}"
     return ""
+
+
+def _told(name: str, figures: dict[str, Any]) -> str:
+    return repr(figures[name]) if name in figures else "nothing"
 
 
 def _of_run(workspace: Path, job: Job) -> dict[str, Any]:
@@ -56,7 +69,8 @@ def _of_evaluation(workspace: Path, result: Result) -> list[tuple[str, dict[str,
         models = {role: each["digest"] for role, each in scores["models"].items()}
         found = _flat({"models": {**models, "candidate": verdict["candidate"]}})
         measured = scores["models"]["candidate"]["measures"]
-        values = {name: each["value"] for name, each in measured.items() if name != "valid"}
+        told = (n for n, each in measured.items() if n != "valid" and not each.get("of_nothing"))
+        values = {name: measured[name]["value"] for name in told}
         if not verdict.get("left_out"):  # else scores.json is of fewer rows
             found |= _flat({"scores": values})
             found["valid"] = round(measured["valid"]["value"] * verdict["rows"])

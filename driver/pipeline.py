@@ -22,7 +22,7 @@ from contracts.stages import (
     VERIFY,
     convert_stage,
 )
-from driver import verification
+from driver import agreement, verification
 from driver.plan import Action, Step, make_plan, plan_stage
 from driver.session import Session
 from driver.settings import Settings
@@ -148,7 +148,10 @@ def reprocess(session: Session) -> Result:
     """
     step = _reprocess_step(session)
     if step.result:
-        session.nothing_to_do([step])
+        if doubt := agreement.doubts(session):
+            session.display.warn(doubt)
+        else:
+            session.nothing_to_do([step])
         return step.result
     session.drop_leftovers([step])  # it needs the service, which a dead run may have left stopped
     return _alone(session, step)

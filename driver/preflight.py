@@ -58,8 +58,7 @@ def check(session: Session, running: Sequence[Stage]) -> None:
     if stages.EVALUATE in running and not session.settings.evaluate.baseline:
         session.display.warn(NO_BASELINE)
     check_disk(session, running)
-    if any(stage in running for stage in _SERVING):
-        check_engine_disk(session)
+    check_engine_disk(session, running)
     check_alone(session)
     if any(stage.image for stage in running):
         session.runner.check(running)

@@ -36,6 +36,8 @@ class Switch(Frozen):
     """All names of what that rollback takes back; none where that leads to a newer version."""
     left: str = ""
     """The version that was live before that rollback."""
+    before: str = ""
+    """The digest of that version where nothing is taken back: from `version` it is the way back."""
     digest: str = ""
     """Of `version`, if a rollback to it was asked for."""
 
@@ -77,6 +79,7 @@ def switch(
         good=tuple(good),
         bad=tuple(bad),
         left=left,
+        before=before[left].digest if left and not bad else "",
         digest=before[version].digest if good else "",
     )
     files.write_json(workspace / RECORD, record.model_dump(), files.PRIVATE)
@@ -126,6 +129,9 @@ def _copy(engine: Engine, version: str, alias: str) -> None:
 def _mark(workspace: Path, record: Switch) -> None:
     if record.rollback:
         taken_back.reinstate(workspace, *record.good)
+    if record.before:
+        came_after = record.alias, record.digest, record.before
+        served.replaces(workspace, record.engine, *came_after)
     if record.digest:
         asked = record.alias, record.digest, served.ASKED_FOR
         served.accept(workspace, record.engine, *asked)

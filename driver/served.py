@@ -2,9 +2,9 @@
 
 Models are known by digest, since a tag can be made to name another. What was served before a model
 is written once, before anything of its deployment is changed, and an attempt that is made again
-keeps it: by then the name shows the new model. A model is *accepted* once it has passed a
-verification, or a person has asked for it (`driver rollback`); from then on only a wrong answer
-takes it back, and no interruption or silence.
+keeps it: by then the name shows the new model. A rollback that takes nothing back writes it anew. A
+model is *accepted* once it has passed a verification, or a person has asked for it (`driver
+rollback`); from then on only a wrong answer takes it back, and no interruption or silence.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(workspace: Path) -> Mapping[str, Name]:
 def replaces(
     workspace: Path, environment: Mapping[str, str], alias: str, digest: str, before: str
 ) -> None:
-    """Write down that a model is about to take the place of `before`, if that is not known yet."""
+    """Write down that a model takes the place of `before`, which is the way back from it."""
     known = _known(workspace, alias, digest)
     _write(workspace, environment, alias, digest, known.model_copy(update={"before": before}))
 

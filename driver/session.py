@@ -31,6 +31,7 @@ from driver.task.load import load_named
 from driver.window import Window
 from serving import connect, ollama_address
 from serving.engine import Engine, full_tag
+from tasks import Task
 
 if TYPE_CHECKING:
     from driver.runners.leftovers import StageContainers
@@ -47,13 +48,17 @@ class Session:
         self.window = Window(
             self.workspace, settings.backend, self._ollama_address(), shield=SIGNALS.shield
         )
-        self.task = load_named(settings.task)
         self._run: Run | None = None
         self._notes: Notes | None = None
         self._gave_up = False
         self._started = time.monotonic()
 
     # --- what the plan asks ----------------------------------------------------------------------
+    @cached_property
+    def task(self) -> Task:
+        """The task that the settings name, read once; `TaskInvalid` where it is none."""
+        return load_named(self.settings.task)
+
     def request(self, stage: Stage) -> Request:
         """Return what the settings ask of a stage, with the digests that identify it."""
         return request.make(self, stage)

@@ -147,6 +147,12 @@ class Store:
             if not _misfit(result):
                 yield job, result
 
+    def damaged(self, stage: str) -> list[Path]:
+        """Return the places of a stage's results that cannot be read, or whose job cannot."""
+        whole = {job.fingerprint for job, _ in self.executions(stage)}
+        there = (self.folder / stage).glob(f"*/{RESULT_FILE}")
+        return sorted(path.parent for path in there if path.parent.name not in whole)
+
     def measured(self, stage: str, kind: type[M]) -> Iterator[tuple[Job, M]]:
         """Yield job and metrics of the executions of a stage, the last one first."""
         for job, result in self.executions(stage):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import FileUnusable
-from driver import locks, promotion, served, verification
+from driver import locks, promotion, served, taken_back, verification
 from driver.window import Window
 
 
@@ -34,6 +34,10 @@ def unfinished(workspace: Path, live: str) -> Unfinished:
     at_work = locks.is_held(workspace)
     lines, record = [], None
     try:
+        taken_back.rejected(workspace)
+    except FileUnusable as error:
+        lines += ["No version is shown as taken back, whether it was or not.", str(error)]
+    try:
         record = verification.read(workspace)
         if record:
             accepted = served.is_accepted(workspace, record.alias, record.digest)
@@ -50,9 +54,10 @@ def unfinished(workspace: Path, live: str) -> Unfinished:
     if Window(workspace, None).is_open:
         ends = "a run is at work" if at_work else "`driver recover` brings it back"
         lines.append(f"The service is stopped, or switched off, for the GPU: {ends}.")
+    said = tuple(dict.fromkeys(lines))
     if record is None:
-        return Unfinished(lines=tuple(lines))
-    return Unfinished(record.version, record.digest, tuple(lines))
+        return Unfinished(lines=said)
+    return Unfinished(record.version, record.digest, said)
 
 
 def _of_verification(

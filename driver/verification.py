@@ -26,6 +26,7 @@ from contracts.errors import (
 from contracts.params import DeployMetrics
 from contracts.stage import Frozen
 from driver import again, passed_over, promotion, records, served, taken_back, versions
+from driver.adapters.addresses import is_same_address
 from serving import connect
 from serving.engine import Engine, Model
 
@@ -137,8 +138,10 @@ def begin(
     if live is None:
         raise ModelMissing(f"{engine.name} has no model {alias}", todo="Run `driver run`.")
     known = read(root)
-    if known and known.begun and (known.digest, known.backend) == (live.digest, backend):
-        return _written(root, known.again(task=task, constrained=constrained))
+    same = known and known.digest == live.digest and is_same_address(known.backend, backend)
+    if known and known.begun and same:
+        again = known.again(task=task, constrained=constrained, backend=backend)
+        return _written(root, again)
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import stages
-from contracts.errors import ModelMissing
+from contracts.errors import FileUnusable, ModelMissing, RetrainError
 from contracts.params import DeployMetrics, EvaluateMetrics
 from contracts.params.service import ERRORS
 from driver import promotion, records, served, taken_back
@@ -26,7 +27,8 @@ class Version:
     live: bool
     """Whether the alias is this model now."""
     rejected: bool
-    """Whether it was taken back: no run lets it go live again."""
+    """Whether it was taken back: no run lets it go live again. Where the record of that is damaged,
+    which `unfinished` says, nothing is known to have been."""
     scores: Mapping[str, float]
     """Of its evaluation in this workspace, 1 is best; empty where there was none."""
     errors: Mapping[str, float]
@@ -47,7 +49,9 @@ def versions(workspace: Path, engine: Engine, name: str) -> list[Version]:
         for metrics in [DeployMetrics.model_validate(result.metrics)]
         if metrics.forced
     }
-    bad = taken_back.digests(workspace, models)
+    bad: frozenset[str] = frozenset()
+    with suppress(FileUnusable):
+        bad = taken_back.digests(workspace, models)
     found = [
         Version(
             tag,
@@ -82,13 +86,13 @@ def roll_back(
     """Let the alias name another version; return it, and the tag of the one that was left.
 
     Without `wanted` that is what `way_back` finds. What was live is taken back on that way, and on
-    one to an older version: the next run does not let it go live again, but makes a better one. The
-    way to a newer one, or to or from one made by hand, whose age nobody knows, is no verdict on the
-    one left, which stays a way back. Asked for by name, a version that was taken back may be live
-    again, and no verification that failed before has a say any more. A switch that was interrupted
-    is settled first, which `say` is told; if it was this rollback, that is all there is to do. A
-    damaged record is kept aside: a person decides here. Raises `ModelMissing` where there is no
-    such version.
+    one to an older model: the next run does not let it go live again, but makes a better one. A
+    model is as old as its newest version. The way to a newer one, or to or from one made by hand,
+    whose age nobody knows, is no verdict on the one left, which becomes the way back. Asked for by
+    name, a version that was taken back may be live again, and no verification that failed before
+    has a say any more. A switch that was interrupted is settled first, which `say` is told; if it
+    was this rollback, that is all there is to do. A damaged record is kept aside: a person decides
+    here. Raises `ModelMissing` where there is no such version.
     """
     taken_back.rescue(workspace, say)
     records.set_aside(workspace / records.SERVED, served.Book, say)
@@ -109,7 +113,8 @@ def roll_back(
     left = ""
     if live and live.digest != target.digest:
         left = promotion.keep_name(engine, models, alias)
-        if not wanted or now is None or served.is_older(target.tag, now.tag):
+        newest = served.version_of(models, alias, target.digest) or target.tag
+        if not wanted or now is None or served.is_older(newest, now.tag):
             bad = names(workspace, engine.models(), live.digest)
     promotion.switch(
         workspace,
@@ -175,6 +180,22 @@ def _before(
         f"there is no version of {name} to go back to",
         why=f"live is {now.tag}" if now else "nothing is live",
         todo="`driver models` lists what there is; name one to take it whatever its history.",
+    )
+
+
+def smaller_context(engine: Engine, version: str, num_ctx: int) -> str:
+    """Say that a version has a smaller context than `num_ctx`, the task's tokens; "" where it has
+    none, or the engine does not tell. The backend names none, so the model's own counts.
+    """
+    try:
+        own = engine.num_ctx(version)
+    except RetrainError:
+        return ""
+    if own is not None and own >= num_ctx:
+        return ""
+    return (
+        f"! The num_ctx of {version} is {own or 'not set'}, the task's {num_ctx}: of an item that "
+        "is too long for it the engine may cut a part off, without a word."
     )
 
 

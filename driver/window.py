@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from contracts import files
 from contracts.errors import BackendUnavailable, EngineUnavailable, FileUnusable, RetrainError
 from driver import users
@@ -84,7 +86,7 @@ class Window:
     @property
     def is_open(self) -> bool:
         """Whether something is stopped or switched that has to come back."""
-        return self._path.exists()
+        return self._path.is_symlink() or self._path.exists()  # a loop of links does not "exist"
 
     def record(self) -> Record:
         """Return what has to come back; `FileUnusable` for a record that cannot be read.
@@ -100,10 +102,14 @@ class Window:
                 why=f"it is {owner}'s, and this is {users.me()}",
                 todo=f"Call recover as {owner} (`sudo -u {owner} python -m driver recover …`).",
             ) from error
-        except (OSError, ValueError) as error:  # pydantic's errors and Unicode's are of these
+        except (OSError, ValidationError) as error:
+            why = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors(include_url=False)[0]
+                why = ".".join(map(str, first["loc"])) + f": {first['msg']}"
             raise FileUnusable(
                 f"cannot read {self._path}",
-                why=str(error),
+                why=why.removeprefix(": "),
                 todo="Start the backend's container by hand, then remove the file.",
             ) from error
 

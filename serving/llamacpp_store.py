@@ -82,7 +82,7 @@ class ModelStore:
         except ValidationError as error:
             raise EngineUnavailable(
                 f"the manifest of {full_tag(tag)} is damaged",
-                why=str(error),
+                why=str(error.errors(include_url=False)[0]["msg"]),
                 todo=f"Remove {path}.",
                 passing=False,
             ) from error

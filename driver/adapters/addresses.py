@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from contracts.errors import without_userinfo
 
 _LOOPBACK = re.compile(r"(?<=://)(127\.0\.0\.1|\[::1\])(?=[:/]|$)")
+_HOST = re.compile(r"^[^/?#]+//[^/?#]+")
+"""A URL's scheme and host, before its path."""
 
 
 def is_here(url: str) -> bool:
@@ -22,8 +24,16 @@ def is_same_host(one: str, other: str) -> bool:
 
 
 def is_same_address(one: str, other: str) -> bool:
-    """Return whether two URLs are one, with or without a password: this host is `localhost` too."""
-    return len({_LOOPBACK.sub("localhost", without_userinfo(url)) for url in (one, other)}) == 1
+    """Return whether two URLs are one, with or without a password: this host is `localhost` too.
+
+    Capitals in scheme and host make no other one (RFC 3986, 6.2.2.1).
+    """
+    return _plain(one) == _plain(other)
+
+
+def _plain(url: str) -> str:
+    lowered = _HOST.sub(lambda found: found[0].lower(), without_userinfo(url))
+    return _LOOPBACK.sub("localhost", lowered)
 
 
 def _numbers(url: str) -> set[str]:

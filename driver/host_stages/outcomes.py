@@ -47,7 +47,7 @@ class Outcomes:
         """The open requests, by item."""
         lines = list(whole_lines(self._path, mend=True))
         if lines and ("due" in lines[-1] or (again and "finished" in lines[-1])):
-            self._path.replace(self._path.with_name(PREVIOUS))
+            self._make_room()
             lines = []
         self._path.touch()
         files.fsync_path(folder)  # the name, which appending does not flush
@@ -60,6 +60,15 @@ class Outcomes:
             self.asked.pop(line["id"], None)
             if line["outcome"] == Outcome.PROCESSED:  # all else may have changed, or be mended
                 self.by_id[line["id"]] = Seen(Outcome.PROCESSED, line["reason"])
+
+    def _make_room(self) -> None:
+        """Keep the lines aside as those of the repetition before."""
+        previous = self._path.with_name(PREVIOUS)
+        try:
+            self._path.replace(previous)
+        except IsADirectoryError as error:
+            error.filename = str(previous)  # rename(2) names the file, which is none
+            raise
 
     def intend(self, before: Mapping[str, Row | None], wait_s: float) -> None:
         """Keep that these items are about to be asked about; told before the request is sent."""

@@ -65,6 +65,9 @@ class About(BaseModel):
     """The items that a verification has asked about, which outcomes.jsonl does not say."""
     left: Mapping[str, Left] = {}
     """What that has left them with, by item; of one that was killed, or by an older driver, not."""
+    finished: bool = False
+    """Whether all was done when that was last noted: an outcomes.jsonl that does not say so by now
+    has lost it. False of an older driver, and once a repetition begins."""
     restored_at: str = ""
     """When it was begun to give the items back what they had; nobody goes on with such a record."""
 
@@ -224,6 +227,7 @@ class Record:
             kept=len(kept),
             canaries=tuple(dict.fromkeys([*(old.canaries if old else ()), *asked])),
             left={i: each for i, each in old.left.items() if i not in asked} if old else {},
+            finished=old.finished if old and asked else False,
         )
         self._note(about)
 
@@ -241,6 +245,10 @@ class Record:
         left = {**about.left, item_id: Left(answer=answer, at=round(time.time(), 3))}
         self._note(about.model_copy(update={"left": left}))
 
+    def finished(self) -> None:
+        """Note that outcomes.jsonl says that all is done."""
+        self._note(self.about().model_copy(update={"finished": True}))
+
     def restored(self) -> None:
         """Note that the items are given back what they had before."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -250,8 +258,22 @@ class Record:
         files.write_json(self.folder / _ABOUT, about.model_dump(mode="json"), files.PRIVATE)
 
     def lines(self) -> list[Row]:
-        """Return the whole lines of outcomes.jsonl; changes nothing."""
-        return list(outcomes.whole_lines(self.folder / outcomes.FILE))
+        """Return the whole lines of outcomes.jsonl; changes nothing.
+
+        Raises `FileUnusable` for a line that is none, and where what came to its end does not say
+        so any more: that is no interrupted one, whose last line a kill may have cut.
+        """
+        path = self.folder / outcomes.FILE
+        lines = list(outcomes.whole_lines(path))
+        if any("finished" in line for line in lines):
+            return lines
+        if (self.folder / _ABOUT).exists() and self.about().finished:
+            raise FileUnusable(
+                f"{path} is damaged",
+                why=f"that all was done stood at its end; whole are {len(lines)} lines of it",
+                todo=_LOST.format(self.folder),
+            )
+        return lines
 
     def finish(self) -> Row | None:
         """Return the line that says that every item has its outcome; None where one may not."""

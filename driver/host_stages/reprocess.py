@@ -33,7 +33,7 @@ from contracts.stages import (
 )
 from driver.adapters.backend import Backend, ModelNotAsked
 from driver.adapters.items import has_text, storage_of
-from driver.host_stages import channels, reanalysis
+from driver.host_stages import channels, reanalysis, same_backend
 from driver.host_stages.outage import Outage
 from driver.host_stages.outcomes import Asked, Outcomes
 from driver.host_stages.reanalysis import Outcome, Row, Seen
@@ -76,9 +76,11 @@ def work(
     found = _look(context, backend, task, outage, everything=everything)
     if not record.begun:
         _tell_if_moved(context, model, backend, found.now)
+    again = (context.folder / RESULT_FILE).exists()
+    _tell_doubts(record, storage, found, again=again)
     states = _states(found.now, storage)
     record.begin(context.job.run, model, backend.url, states, len(found.rows))
-    outcomes = Outcomes(record.folder, again=(context.folder / RESULT_FILE).exists())
+    outcomes = Outcomes(record.folder, again=again)
     reprocessing = _Reprocessing(context, backend, record, outcomes, outage)
     reprocessing.run(found)
     counts = outcomes.count()
@@ -86,6 +88,7 @@ def work(
         say(f"{counts[Outcome.NOT_THERE]} items of the snapshot are not in the backend")
     reprocessing.refuse_failures(counts)
     outcomes.finish(context.job.run)
+    record.finished()
     return ReprocessMetrics(
         processed=counts[Outcome.PROCESSED],
         failed=counts[Outcome.FAILED],
@@ -207,6 +210,19 @@ def _tell_if_moved(
             f"{record.folder}, and `driver reprocess --restore` says how they get it back; "
             "after the next move call `driver reprocess --backend-moved`, which asks none again."
         )
+
+
+def _tell_doubts(record: Record, storage: Storage, found: _Found, *, again: bool) -> None:
+    """Say where items that are to be left alone, being done, are not as they were left.
+
+    Raises `FileUnusable` where what became of them is damaged: that is no interrupted reprocess.
+    """
+    record.lines()
+    if not record.begun or record.due() or (again and record.finish()):  # from the first item
+        return
+    shown, ids = (found.others or {}) | found.now, {row["id"] for row in found.rows}
+    if told := same_backend.doubts(record, storage, shown, ids):
+        say(told)
 
 
 def _states(items: Mapping[str, Row], storage: Storage) -> dict[str, Row]:

@@ -32,17 +32,38 @@ def leads_over_constants(
     return leads(ours, best_constants(task, rows, names), labels, len(rows))
 
 
-def one_sided(task: Task, rows: Sequence[Judged]) -> str:
-    """Say that no row's label is positive by the task; "" where some are.
+def one_sided(task: Task, rows: Sequence[Judged], leads: Sequence[Lead]) -> str:
+    """Say that no row's label is positive by the task, or that those of one kind are too few for
+    anybody to be shown to be better than a constant answer in the field that says which; else "".
 
-    Where all are, it may be a task of texts, in which every row is.
+    Without such a field among the measures it may be a task of texts, in which every row is
+    positive.
     """
-    if any(task.positive(row.expected) for row in rows):
-        return ""
-    return (
-        f"the test set has no positive row ({len(rows)} in all): it cannot tell a model from one "
-        "that always answers the same"
-    )
+    counts = Counter(task.positive(row.expected) for row in rows)
+    cannot = "cannot tell a model from one that always answers the same"
+    if not counts[True]:
+        return f"the test set has no positive row ({len(rows)} in all): it {cannot}"
+    for each in leads:
+        if each.attainable <= 0 and _says_which(task, rows, each.name):
+            rarer, kind = min((counts[False], "negative"), (counts[True], "positive"))
+            found = f"{rarer or 'no'} {kind} row{'s' if rarer > 1 else ''}"
+            field = each.name.partition(".")[0]
+            return f"the test set has {found} ({len(rows)} in all): in {field} it {cannot}"
+    return ""
+
+
+def _says_which(task: Task, rows: Sequence[Judged], name: str) -> bool:
+    """Return whether a measure is of a field by whose one value the positive labels are known.
+
+    Not a recall, in which a constant answer can be perfect on any rows.
+    """
+    field, _, measure = name.partition(".")
+    if kinds(task.output).get(field) not in (Kind.FLAG, Kind.CHOICE) or measure == "recall":
+        return False
+    values: dict[bool, set[Any]] = {True: set(), False: set()}
+    for row in rows:
+        values[task.positive(row.expected)].add(getattr(row.expected, field))
+    return len(values[True]) == 1 and not values[True] & values[False]
 
 
 def best_constants(task: Task, rows: Sequence[Judged], names: Sequence[str]) -> dict[str, Measure]:

@@ -77,10 +77,9 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
     judged = [reply.judged() for reply in own]
     by_itself = measures(task, judged)
     above = leads_over_constants(task, judged, by_itself, matters)
+    one_side = one_sided(task, judged, above)
     findings = [
-        *judge(
-            by_itself, compared, params, above, silent=silent, one_sided=one_sided(task, judged)
-        ),
+        *judge(by_itself, compared, params, above, silent=silent, one_sided=one_side),
         *unanswered.findings(own, gone),
     ]
     _write_answers(context, questions, replies)

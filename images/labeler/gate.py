@@ -208,7 +208,7 @@ def _worse(found: Difference, whose: str, params: EvaluateParams) -> str:
 def _not_compared(rule: str, found: Difference, whose: str) -> Finding:
     told = f"{found.name} is not compared with {whose}: {_both(found)}, fewer than {found.fewest}"
     if not found.texts:
-        told = f"{told}; one of the two calls no row positive"
+        told = f"{told}; at least one of the two calls no row positive"
     else:
         texts = "1 text" if found.texts == 1 else f"{found.texts} texts"
         told = f"{told}; {_all(found)} it is not significantly worse, which rests on no more than "

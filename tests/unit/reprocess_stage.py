@@ -51,6 +51,12 @@ class ReprocessStage:
             everything=everything,
         )
 
+    def killed_behind(self, lines: list[Row]) -> None:
+        """Leave what a kill behind these lines of outcomes.jsonl would have."""
+        files.write_jsonl(self.folder / "outcomes.jsonl", lines)
+        about = self.folder / "about.json"
+        files.write_json(about, json.loads(about.read_bytes()) | {"finished": False})
+
     @property
     def folder(self) -> Path:
         return Record.find(self.root).folder

@@ -296,7 +296,8 @@ def test_who_finds_nothing_is_refused_for_that() -> None:
     assert any(told.startswith("relevant.f1 is significantly worse") for told in refused(findings))
     (told,) = [each for each in findings if "not compared" in each.text]
     assert told.text.endswith(
-        ": 0 rows that both call positive, fewer than 20; one of the two calls no row positive"
+        ": 0 rows that both call positive, fewer than 20; at least one of the two calls no row "
+        "positive"
     )
 
 

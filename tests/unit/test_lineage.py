@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,22 @@ def test_an_artifact_that_cannot_be_parsed_is_broken(run: FinishedRun, name: str
     assert len(failed(run)) == 2, "the file, and what it says"
 
 
+def test_a_pipe_in_place_of_an_artifact_is_its_damage(run: FinishedRun) -> None:
+    path = place(run, "gguf/*/out/model.gguf")
+    path.unlink()
+    os.mkfifo(path)
+    state, text = failed(run)["gguf: model.gguf"]
+    assert (state, "it is a pipe" in text) == (State.BROKEN, True)
+
+
+@pytest.mark.parametrize("file", ["job.json", "result.json"])
+def test_a_deployment_that_cannot_be_read_is_named(run: FinishedRun, file: str) -> None:
+    path = place(run, f"deploy/*/{file}")
+    path.write_text("{")
+    with pytest.raises(LineageBroken, match=rf"is damaged in {path.parent}"):
+        lineage.live(run.workspace, run.engine, "liga-relevance")
+
+
 def test_a_reader_that_has_enough_ends_nothing(run: FinishedRun) -> None:
     """`driver verify-lineage | head`: checked to its end, and its code is the chain's."""
     asked = {
@@ -275,6 +292,9 @@ def test_a_verdict_on_another_model_is_found(run: FinishedRun) -> None:
         ("evaluate", {"valid": 1}, "scores.json: valid: 1, not 88"),
         ("evaluate", {"promote": False}, "verdict.json: promote: False, not True"),
         ("deploy", {"previous": "x:1"}, "run.json of run {run}: previous: 'x:1', not"),
+        ("evaluate", {"scores": {"made.up": 1.0}}, "scores.json: scores.made.up: 1.0, not nothing"),
+        ("evaluate", {"scores": None}, "scores.json: scores.rules: nothing, not 0.9"),
+        ("evaluate", {"agreement": None}, "run.json of run {run}: agreement: nothing, not "),
     ],
 )
 def test_a_figure_that_others_tell_otherwise_is_found(
@@ -284,8 +304,11 @@ def test_a_figure_that_others_tell_otherwise_is_found(
 
     def other(result: dict[str, Any]) -> None:
         for name, value in change.items():
-            known = result["metrics"][name]
-            result["metrics"][name] = known | value if isinstance(value, dict) else value
+            known = result["metrics"].pop(name)
+            if value is not None:
+                result["metrics"][name] = known | value if isinstance(value, dict) else value
+            elif isinstance(known, dict):
+                result["metrics"][name] = {}
 
     edit(place(run, f"{stage}/*/result.json"), other)
     found = failed(run)

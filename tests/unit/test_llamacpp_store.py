@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import ModelMissing
+from contracts.errors import EngineUnavailable, ModelMissing
 from serving.llamacpp import LlamaCpp
 from serving.llamacpp_store import ModelStore
 from tasks import load_task
@@ -72,6 +72,15 @@ def test_a_change_that_does_not_show_is_found_out_before_the_model_is_loaded(
     assert engine.models() == {}, "so that a deployment is seen to be gone"
     engine.create("m", gguf, MODELFILE)
     assert blob.read_bytes() == CONTENT
+
+
+def test_a_manifest_full_of_nul_is_named_in_one_line(store: ModelStore, tmp_path: Path) -> None:
+    (path,) = (tmp_path / "home").rglob("latest.json")
+    path.write_bytes(b"\0" * 200)
+    with pytest.raises(EngineUnavailable, match="the manifest of m:latest is damaged") as caught:
+        store.models()
+    assert caught.value.why.startswith("Invalid JSON")
+    assert "\n" not in caught.value.why
 
 
 def test_a_blob_that_was_only_touched_is_read_and_kept(store: ModelStore, tmp_path: Path) -> None:

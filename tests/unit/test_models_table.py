@@ -9,7 +9,7 @@ import pytest
 
 from contracts import files
 from contracts.params import DeployMetrics
-from driver import promotion, unfinished, verification, versions
+from driver import promotion, records, unfinished, verification, versions
 from driver.report import models
 from driver.window_record import RECORD_FILE
 from serving import connect
@@ -57,6 +57,19 @@ def test_what_is_live_and_no_version_is_said(
     models.show(versions.versions(tmp_path, engine, "news"), "news", digest)
     said = capsys.readouterr().out
     assert f"news:latest names digest {digest[:12]}, which is no version here" in said
+
+
+def test_a_damaged_record_of_what_was_taken_back_hides_no_version(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = released(tmp_path, engine, RUNS[0])
+    (tmp_path / records.REJECTED).write_text("{")
+    found = versions.versions(tmp_path, engine, "news")
+    models.show(found, "news", live(engine), unfinished.unfinished(tmp_path, live(engine)))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(made.tag)
+    assert said[3] == "! No version is shown as taken back, whether it was or not."
+    assert said[4] == f"! {tmp_path / records.REJECTED} is damaged"
 
 
 def test_what_a_kill_has_left_unfinished_is_said(

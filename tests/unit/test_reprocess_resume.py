@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_one_that_is_due_again_begins_anew_through_any_kill(
             with suppress(Killed):
                 assert it.run().processed == 2
                 break
-        assert record.finish() is None
+        assert record.finish() is None or len(ollama.asked) == 4
     assert left >= 2
     assert titles(ollama)[2:] == ["Titel 1", "Titel 2"]
 
@@ -110,7 +111,7 @@ def test_an_open_request_is_looked_at_before_it_is_repeated(
     if not answered:
         opened |= {"before": reanalysis.state_of(service.get("/api/items/1"), STORAGE), "until": 0}
     done = [line for line in lines if line.get("id") == "2"]
-    files.write_jsonl(it.folder / "outcomes.jsonl", [*done, opened])
+    it.killed_behind([*done, opened])
     assert it.run().processed == 2
     assert titles(ollama)[2:] == ([] if answered else ["Titel 1"])
 
@@ -317,6 +318,53 @@ def test_new_answers_never_become_the_former_ones(record: Record, content: str, 
         assert told in str(caught.value)
         assert str(record.folder) in caught.value.todo
     assert path.read_text(encoding="utf-8") == content
+
+
+def test_what_is_done_no_longer_in_the_backend_is_told(
+    stage: Make, ollama: OllamaDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older state of its database has come between two starts: done is not done there."""
+    it, _ = stage([news(number, **OLD) for number in (1, 2, 3)])
+    ollama.script = lambda message: "kein JSON" if "Titel 3" in message else good_answer()
+    with pytest.raises(ReprocessFailed):
+        it.run()
+    with closing(sqlite3.connect(next(tmp_path.rglob("backend.sqlite")))) as database, database:
+        database.execute("UPDATE items SET summary = 'Alt.'")
+    ollama.script = lambda _: good_answer()
+    it.run()
+    said = capsys.readouterr().err
+    assert "2 of 2 items no longer hold the answers of this reprocess" in said
+    assert f"move {it.folder} out of {it.folder.parent}" in said
+
+
+@pytest.mark.parametrize(
+    "left",
+    [lambda _: b"", lambda c: b"\0" * len(c), lambda c: c[:-40]],
+    ids=["empty", "NUL", "truncated"],
+)
+def test_a_finished_one_that_has_lost_its_end_is_no_interrupted_one(
+    stage: Make, ollama: OllamaDouble, left: Callable[[bytes], bytes]
+) -> None:
+    """Empty, filled with NUL by a power cut, or cut off: what is missing cannot be given back."""
+    it, _ = stage([news(1, **OLD)])
+    it.run()
+    path = it.folder / "outcomes.jsonl"
+    path.write_bytes(lost := left(path.read_bytes()))
+    record = Record.find(it.root)
+    for reader in (record.lines, record.answers, it.run):
+        with pytest.raises(FileUnusable, match=r"outcomes.jsonl is damaged"):
+            reader()
+    assert path.read_bytes() == lost
+    assert len(ollama.asked) == 1
+
+
+def test_a_folder_in_the_place_of_the_repetition_before_is_named(stage: Make) -> None:
+    it, _ = stage([news(1)])
+    it.run()
+    (it.folder / "outcomes.previous.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        Outcomes(it.folder, again=True)
+    assert str(caught.value.filename) == str(it.folder / "outcomes.previous.jsonl")
 
 
 def test_an_item_named_twice_is_asked_once(stage: Make, ollama: OllamaDouble) -> None:

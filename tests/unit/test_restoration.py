@@ -104,7 +104,7 @@ def test_what_a_request_that_was_cut_off_has_brought_is_given_back(stage: Make) 
     it, service = stage([news(1, **OLD)], **PATCH)
     it.run()
     path = it.folder / "outcomes.jsonl"
-    files.write_jsonl(path, [line for line in files.read_jsonl(path) if "until" in line])
+    it.killed_behind([line for line in files.read_jsonl(path) if "until" in line])
     assert _given_back(it).items == 1
     assert service.get("/api/items/1")["summary"] == "Alt."
 

@@ -263,6 +263,18 @@ def test_a_record_of_an_older_driver_names_no_task(world: World, *, noted: bool)
     assert noted or "NOT analysed again" in world.said[-1]
 
 
+def test_a_verification_goes_on_under_another_name_of_the_same_address(world: World) -> None:
+    """What the items held before its first question stays kept, with the address of now."""
+    world.failed()
+    assert world.backend
+    url = world.backend.url.replace("http://127.0.0.1", "HTTP://LOCALHOST")
+    world.backend.url = url
+    canaries_before = world.kept()
+    assert world.failed() == tuple(canaries_before)
+    assert world.kept() == canaries_before
+    assert world.record().backend == url
+
+
 def test_a_verification_that_goes_on_notes_the_task(world: World) -> None:
     world.failed()
     record = verification.read(world.root)

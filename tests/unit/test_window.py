@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import BackendUnavailable, FileUnusable, WindowOpen
-from driver import users, window_return
+from driver import recover, users, window_return
 from driver.adapters.containers import Stopped
 from driver.settings import BackendSettings
 from driver.window import Window
@@ -49,6 +49,18 @@ def test_a_record_of_another_user_says_whose_it_is(outside: Outside) -> None:
             window(folder, outside).close()
         assert caught.value.why.startswith(f"it is {users.me()}'s")
         assert "recover as" in caught.value.todo
+
+
+@pytest.mark.parametrize("damage", ["NUL", "loop"])
+def test_a_record_that_cannot_be_read_is_no_closed_window(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / RECORD_FILE
+    if damage == "NUL":
+        path.write_bytes(b"\0" * 200)
+    else:
+        path.symlink_to(path.name)
+    with pytest.raises(FileUnusable, match="cannot read") as caught:
+        recover.recover(tmp_path, lambda _: None)
+    assert "\n" not in caught.value.why
 
 
 def test_the_record_is_private_and_says_what_ran(tmp_path: Path, outside: Outside) -> None:
