@@ -46,15 +46,16 @@ def from_error(
     """Return the failure that an error in a task's own code stands for, with file and line."""
     found = importlib.util.find_spec(f"tasks.{name}")
     folder = Path((found and found.origin) or __file__).parent
-    place, line = f"tasks/{name}/__init__.py", 0
+    place, line, end = f"tasks/{name}/__init__.py", 0, 0
     if isinstance(error, SyntaxError) and error.filename:
         place, line = error.filename, error.lineno or 0
     else:
         for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).is_relative_to(folder):
-                place, line = frame.filename, frame.lineno or 0
+                place, line, end = frame.filename, frame.lineno or 0, frame.end_lineno or 0
     text, said = linecache.getline(place, line).strip(), _said(error)
-    if isinstance(error, json.JSONDecodeError | ValidationError) and (file := _JSON.search(text)):
+    call = "".join(linecache.getline(place, each) for each in range(line, end + 1))
+    if isinstance(error, json.JSONDecodeError | ValidationError) and (file := _JSON.search(call)):
         place, line, text = str(folder / file[1]), getattr(error, "lineno", 0), ""
     shown = Path(place)
     if shown.is_relative_to(folder.parent.parent):

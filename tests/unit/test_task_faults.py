@@ -102,6 +102,12 @@ _FAULTS = [
     ("prompts/correction.md", "$reasons", "$reason", "the one slot there is $reasons"),
     ("canary.json", "", "", "canary.json"),
     ("canary.json", '"id"', '"ident"', f"defines no task: tasks/{NAME}/canary.json"),
+    (
+        _WIRING,
+        'json.loads(texts.read(__name__, "canary.json"))',
+        'json.loads(\n        "{" +\n texts.read(__name__, "canary.json"))',
+        f"defines no task: tasks/{NAME}/canary.json, line 1",
+    ),
     ("canary.json", '{\n  "id"', "{\n  id", f"tasks/{NAME}/canary.json, line 2"),
     (_WIRING, _LAST, _more("color='red'"), "'color', at: TASK = Task("),
     (_WIRING, "prompts/correction.md", "prompts/none.md", "prompts/none.md cannot be used"),
