@@ -304,7 +304,6 @@ def test_what_is_sound_is_taken(file: str, old: str, new: str, edit: Edit) -> No
         "run",
         "plan",
         "stage snapshot",
-        "models",
         "doctor",
         "label --preview 2",
         "task show",
