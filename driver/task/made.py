@@ -78,20 +78,19 @@ def least_tokens(schema: dict[str, Any]) -> int:
 
 def _shortest(node: dict[str, Any]) -> Any:
     """Return the value of a schema that takes the fewest tokens."""
-    if "anyOf" in node:
-        return min(map(_shortest, node["anyOf"]), key=_length)
-    if values := node.get("enum", [node["const"]] if "const" in node else []):
+    values = node.get("enum", [node["const"]] if "const" in node else [])
+    if values := [*values, *map(_shortest, node.get("anyOf", ()))]:
         return min(values, key=_length)
-    made: Any = _value(node, Size.LEAST)
-    if node.get("type") == "object":
-        made = {name: _shortest(child) for name, child in node["properties"].items()}
-    elif node.get("type") == "array":
-        made = [_shortest(node["items"])] * len(made)
-    elif node.get("type") == "string" and node.get("pattern") != DATE:
-        made = "a" * node.get("minLength", 0)
-    elif node.get("type") in {"integer", "number"}:
-        made = 0
-    return made
+    match node.get("type"):
+        case "object":
+            return {name: _shortest(child) for name, child in node["properties"].items()}
+        case "array":
+            return [_shortest(node["items"])] * node.get("minItems", 0)
+        case "string" if node.get("pattern") != DATE:
+            return "a" * node.get("minLength", 0)
+        case "integer" | "number":
+            return 0
+    return _value(node, Size.LEAST)
 
 
 def _length(value: Any) -> tuple[int, int]:
