@@ -69,6 +69,11 @@ class BackendSettings(Params):
     """A checkout of its code, which `driver task check`, and every run first, hold against the
     task; it is only read."""
 
+    @field_validator("repository", mode="before")
+    @classmethod
+    def _none_if_empty(cls, folder: Any) -> Any:
+        return None if isinstance(folder, str) and not folder.strip() else folder
+
     @field_validator("repository")
     @classmethod
     def _of_the_user(cls, folder: Path | None) -> Path | None:

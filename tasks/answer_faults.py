@@ -98,7 +98,8 @@ def _of_fields(output: type[BaseModel]) -> Iterator[Fault]:
             if not field.is_required():
                 yield Fault(
                     f"{where}.{name} has a default, which would fill in what an answer lacks",
-                    "Take the default out; a field that may lack a value is `… | None`, and null.",
+                    "Take the default out, default=None too: a model writes every field, and null "
+                    "where it has no value, as `… | None` allows.",
                 )
             if field.alias or field.validation_alias or field.serialization_alias:
                 yield Fault(

@@ -24,6 +24,9 @@ from tasks.wiring_faults import measure_names, of_wiring
 
 __all__ = ["file_of", "from_error", "measure_names", "require_sound"]
 
+_JSON = re.compile(r"""["']([\w./-]+\.json)["']""")
+"""A file that the package's code reads."""
+
 
 def require_sound(task: Task) -> None:
     """Raise `TaskInvalid` for a task that contradicts itself, or that no engine could serve."""
@@ -43,14 +46,17 @@ def from_error(
     """Return the failure that an error in a task's own code stands for, with file and line."""
     found = importlib.util.find_spec(f"tasks.{name}")
     folder = Path((found and found.origin) or __file__).parent
-    place, line = f"tasks/{name}/__init__.py", 0
+    place, line, end = f"tasks/{name}/__init__.py", 0, 0
     if isinstance(error, SyntaxError) and error.filename:
         place, line = error.filename, error.lineno or 0
     else:
         for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).is_relative_to(folder):
-                place, line = frame.filename, frame.lineno or 0
+                place, line, end = frame.filename, frame.lineno or 0, frame.end_lineno or 0
     text, said = linecache.getline(place, line).strip(), _said(error)
+    call = "".join(linecache.getline(place, each) for each in range(line, end + 1))
+    if isinstance(error, json.JSONDecodeError | ValidationError) and (file := _JSON.search(call)):
+        place, line, text = str(folder / file[1]), getattr(error, "lineno", 0), ""
     shown = Path(place)
     if shown.is_relative_to(folder.parent.parent):
         shown = shown.relative_to(folder.parent.parent)
@@ -83,5 +89,5 @@ def _todo(error: BaseException, place: str) -> str:
         case ImportError():
             return "Correct that name, or define it in the module that it is taken from."
         case json.JSONDecodeError() | ValidationError():
-            return "Let the file that this line reads hold one JSON object with the item's fields."
+            return "Let that file hold one JSON object with the item's fields."
     return f"Correct {place}; docs/reference/task.md says what a definition may hold."

@@ -1,5 +1,8 @@
 """From a pydantic model to the JSON schema that llama.cpp's grammar really enforces."""
 
+import re
+from re import _constants as constants  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +18,8 @@ DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 # Words for people, which would only make the schema, and so its digest, larger.
 _DROPPED = frozenset({"title", "description", "default", "examples"})
 
+_UNREAD = re.compile(r"\\[A-Za-z]|\(\?(?!:)")
+"""What the grammar does not know in a pattern."""
 _INSTEAD = {"exclusiveMinimum": "gt: write ge", "exclusiveMaximum": "lt: write le"}
 
 
@@ -66,7 +71,10 @@ def _require_one_type(node: dict[str, Any], where: str) -> None:
     options = [option for option in node.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) > 1:
         types = ", ".join(str(option.get("type", "another")) for option in options)
-        raise UnservableSchema(f"{where}: it may be of several types ({types}): write one of them")
+        so_is = "; so is a Decimal: write float or int" if types == "number, string" else ""
+        raise UnservableSchema(
+            f"{where}: it may be of several types ({types}): write one of them{so_is}"
+        )
     if not node.keys() & {"type", "anyOf", "enum", "const"}:
         raise UnservableSchema(f"{where}: it may be of any type: write one")
     values = node.get("enum", [node["const"]] if "const" in node else [])
@@ -78,5 +86,32 @@ def _require_bounds(node: dict[str, Any], where: str) -> None:
     kind = node.get("type")
     if kind == "string" and not node.keys() & {"maxLength", "enum", "const"}:
         raise UnservableSchema(f"{where}: a text needs a maximal length")
+    if "pattern" in node and "maxLength" in node:
+        _require_pattern(node["pattern"], node.get("minLength", 0), node["maxLength"], where)
     if kind == "array" and not {"items", "maxItems"} <= node.keys():
         raise UnservableSchema(f"{where}: a list needs an item type and a maximal length")
+
+
+def _require_pattern(pattern: str, least: int, most: int, where: str) -> None:
+    """Raise `UnservableSchema` for a pattern that the grammar takes for any text, and for one that
+    does not keep the limits, which it ignores beside a pattern."""
+    try:
+        parts = parser.parse(pattern)
+    except re.error as error:
+        raise UnservableSchema(f"{where}: pattern={pattern!r} is none: {error}") from error
+    anchors = [(constants.AT, constants.AT_BEGINNING), (constants.AT, constants.AT_END)]
+    if [*parts[:1], *parts[-1:]] != anchors or _UNREAD.search(pattern.replace(r"\\", "")):
+        raise UnservableSchema(
+            f"{where}: the grammar takes pattern={pattern!r} for any text: begin it with ^, end it "
+            r"with $, write [0-9] for \d and the like, and no (? but (?:"
+        )
+    shortest, longest = parts.getwidth()
+    if shortest > most or longest < least:
+        raise UnservableSchema(
+            f"{where}: no text of {least} to {most} characters matches pattern={pattern!r}"
+        )
+    if longest > most:
+        raise UnservableSchema(
+            f"{where}: the grammar follows pattern={pattern!r} alone, beyond max_length={most}: "
+            f"write its end into it, as [a-z]{{0,{most}}} for [a-z]*"
+        )

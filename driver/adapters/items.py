@@ -31,8 +31,9 @@ def storage_of(task: Task) -> AnswerStorage:
         raise SettingsInvalid(
             f"the task {task.name} does not say where a backend keeps its answers",
             why=f"tasks/{task.name}/__init__.py gives it no `storage`",
-            todo="Give it one (docs/how-to/own-task.md), or leave the backend out: set "
-            "snapshot.source=files, reprocess.enabled=false and verify.items=0.",
+            todo="Give it one (docs/how-to/own-task.md), or leave the backend out: name your files "
+            "in snapshot.items, and set snapshot.source=files, reprocess.enabled=false and "
+            "verify.items=0.",
         )
     beside = task.storage.analysed(task.output.model_fields)
     answered = task.storage.answered or (() if beside else tuple(task.storage.columns))

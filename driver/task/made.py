@@ -13,12 +13,15 @@ from enum import StrEnum
 from typing import Any
 
 from tasks.schema import DATE
+from tasks.wiring_faults import CHARACTERS
 
 _WORDS = ("A text", "a", "A", "1", "2026-01-31", "a1", "AA", "A-1", "")
 """One of these is taken for a text that has to match a pattern."""
 _UNEVEN = " A Text "
 """What a validator that strips or lowers a text would change."""
 _MOST_ENTRIES = 8
+_PIECE = re.compile(r"[^\w\r\n]?[^\W\d_]+|\d{1,3}| ?(?:[^\s\w]|_)+|\s+")
+"""A word with the sign before it, up to three digits, or signs in a row: no token holds more."""
 
 
 class Size(StrEnum):
@@ -66,23 +69,33 @@ def _values(node: dict[str, Any]) -> list[Any]:
     return [value for place, value in enumerate(made) if value not in made[:place]]
 
 
-def least_characters(node: dict[str, Any]) -> int:
-    """Return the characters that the shortest value of a schema has at least, as JSON."""
-    if "anyOf" in node:
-        return min(map(least_characters, node["anyOf"]))
-    if values := node.get("enum", [node["const"]] if "const" in node else []):
-        return min(len(json.dumps(value, ensure_ascii=False)) for value in values)
+def least_tokens(schema: dict[str, Any]) -> int:
+    """Return the tokens that the shortest answer of a schema has at least, by any tokenizer that
+    cuts texts between words and signs before all else, as Qwen's does."""
+    text = text_of(_shortest(schema))
+    return max(len(_PIECE.findall(text)), len(text) // CHARACTERS)
+
+
+def _shortest(node: dict[str, Any]) -> Any:
+    """Return the value of a schema that takes the fewest tokens."""
+    values = node.get("enum", [node["const"]] if "const" in node else [])
+    if values := [*values, *map(_shortest, node.get("anyOf", ()))]:
+        return min(values, key=_length)
     match node.get("type"):
         case "object":
-            fields = node["properties"].items()
-            return 1 + sum(len(name) + 4 + least_characters(child) for name, child in fields)
+            return {name: _shortest(child) for name, child in node["properties"].items()}
         case "array":
-            entries = int(node.get("minItems", 0))
-            return 2 + entries * least_characters(node["items"]) + max(0, entries - 1)
-        case "string":
-            is_date = node.get("pattern") == DATE
-            return 2 + (len("2026-01-31") if is_date else int(node.get("minLength", 0)))
-    return 1 if node.get("type") in {"integer", "number"} else 4
+            return [_shortest(node["items"])] * node.get("minItems", 0)
+        case "string" if node.get("pattern") != DATE:
+            return "a" * node.get("minLength", 0)
+        case "integer" | "number":
+            return 0
+    return _value(node, Size.LEAST)
+
+
+def _length(value: Any) -> tuple[int, int]:
+    text = json.dumps(value, ensure_ascii=False)
+    return len(_PIECE.findall(text)), len(text)
 
 
 def _value(node: dict[str, Any], size: Size, number: int = 0) -> Any:

@@ -20,7 +20,6 @@ from contracts.errors import TaskInvalid
 from driver.task import made
 from tasks import InvalidAnswer, Task, Violation, faults
 from tasks.values import few_values
-from tasks.wiring_faults import CHARACTERS
 
 _CHECKED = 24
 """Answers that the label rules are tried on, those of each size first."""
@@ -166,11 +165,11 @@ def _require_read_back(task: Task, answer: BaseModel) -> None:
 
 
 def _refuse_cut_answers(task: Task, schema: dict[str, Any]) -> None:
-    least = made.least_characters(schema)
-    if least // CHARACTERS > task.serving.num_predict:
+    least = made.least_tokens(schema)
+    if least > task.serving.num_predict:
         raise TaskInvalid(
             f"tasks/{task.name}/__init__.py: serving, num_predict is {task.serving.num_predict}",
-            why=f"the shortest answer has {least} characters: more tokens, by any tokenizer",
+            why=f"the shortest answer has {least} tokens at least",
             todo="Raise num_predict to the tokens of the longest answer.",
         )
 

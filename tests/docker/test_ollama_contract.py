@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,22 @@ def test_a_schema_keeps_the_order_of_its_keys(engine: Ollama) -> None:
             assert list(json.loads(found.text)) == ["b", "a"]
             return
     pytest.fail("no answer came to an end")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keeps"),
+    [("^[A-Z]{2}$", True), (r"^\d{2}$", False), ("[0-9]{2}", False), ("^[A-Z]{99}$", False)],
+)
+def test_a_pattern_is_kept_if_it_is_whole_and_without_classes(
+    engine: Ollama, pattern: str, keeps: bool
+) -> None:
+    """And a text's limits are not beside it; tasks/schema.py refuses all but the first."""
+    text = {"type": "string", "pattern": pattern, "maxLength": 2}
+    schema = {"type": "object", "properties": {"a": text}, "required": ["a"]}
+    found = engine.chat("contract:v1", QUESTION, schema=schema, options=OPTIONS, timeout_s=120)
+    said = re.match(r'\s*\{\s*"a"\s*:\s*"([^"]*)', found.text)
+    assert said
+    assert bool(re.fullmatch("[A-Z0-9]{2}", said[1])) == keeps
 
 
 def test_an_input_over_num_ctx_is_refused_not_cut(engine: Ollama, raw: Raw) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import yaml
 from contracts import files
 from contracts.errors import SettingsInvalid
 from driver import invocation, settings
+from driver.adapters.items import storage_of
 from driver.report import settings as shown
+from tasks import load_task
 
 MINIMAL = "snapshot: {items: [a.jsonl]}\nfetch: {path: base}\n"
 
@@ -90,6 +93,25 @@ def test_teachers_are_addresses_and_urls(tmp_path: Path) -> None:
 
 def _merged(text: str) -> str:
     return yaml.safe_dump({**yaml.safe_load(MINIMAL), **(yaml.safe_load(text) or {})})
+
+
+@pytest.mark.parametrize("folder", ["", " "])
+def test_an_empty_text_names_no_checkout_of_the_backend(tmp_path: Path, folder: str) -> None:
+    found = load(tmp_path, MINIMAL, "backend.container=b", f'backend.repository="{folder}"')
+    assert found.backend is not None
+    assert found.backend.repository is None
+
+
+def test_the_advice_for_a_task_without_storage_leads_to_settings_that_are_valid(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        storage_of(load_task("support_messages"))
+    assert "snapshot.items" in refused.value.todo
+    advised = re.findall(r"[a-z.]+=[a-z0-9]+", refused.value.todo)
+    assert len(advised) == 3
+    text = "snapshot: {source: backend}\nbackend: {container: b}\nfetch: {path: base}\n"
+    assert load(tmp_path, text, *advised, "snapshot.items=[a.jsonl]").snapshot.source == "files"
 
 
 def test_the_backends_variables_keep_their_case(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -339,6 +340,14 @@ def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path
         assert place in said
     with pytest.raises(SettingsInvalid, match="no folder"):
         findings(tmp_path / "nowhere")
+
+
+def test_garbage_is_looked_for_again_after_a_comparison_that_fails(tmp_path: Path) -> None:
+    with outside._no_collections():
+        assert not gc.isenabled()
+    with pytest.raises(SettingsInvalid), outside._no_collections():
+        Checkout.read(tmp_path / "nowhere")
+    assert gc.isenabled()
 
 
 def test_code_that_cannot_be_followed_costs_its_own_place_only(checkout: Path) -> None:

@@ -92,13 +92,13 @@ class Servable(BaseModel):
     one: Nested
     many: list[Nested] = Field(max_length=2, description="not for the grammar")
     level: Level = Level.A
-    short: Annotated[str, StringConstraints(max_length=3, pattern="^[a-c]+$")] | None = None
+    short: Annotated[str, StringConstraints(max_length=3, pattern="^[a-c]{1,3}$")] | None = None
     count: int = Field(ge=1, le=9)
 
 
 def test_schema_of_nested_models_has_no_references() -> None:
     schema = servable_schema(Servable)
-    assert "$" not in json.dumps(schema).replace("+$", "")
+    assert "$" not in json.dumps(schema).replace("}$", "")
     nested = {
         "type": "object",
         "properties": {"colour": {"const": "red", "type": "string"}},

@@ -101,7 +101,14 @@ _FAULTS = [
     ("prompts/system.md", "", " ", "prompts/system.md"),
     ("prompts/correction.md", "$reasons", "$reason", "the one slot there is $reasons"),
     ("canary.json", "", "", "canary.json"),
-    ("canary.json", '"id"', '"ident"', "canary.json"),
+    ("canary.json", '"id"', '"ident"', f"defines no task: tasks/{NAME}/canary.json"),
+    (
+        _WIRING,
+        'json.loads(texts.read(__name__, "canary.json"))',
+        'json.loads(\n        "{" +\n texts.read(__name__, "canary.json"))',
+        f"defines no task: tasks/{NAME}/canary.json, line 1",
+    ),
+    ("canary.json", '{\n  "id"', "{\n  id", f"tasks/{NAME}/canary.json, line 2"),
     (_WIRING, _LAST, _more("color='red'"), "'color', at: TASK = Task("),
     (_WIRING, "prompts/correction.md", "prompts/none.md", "prompts/none.md cannot be used"),
     (_WIRING, _LAST, _more("only_for={'product': None}"), "OnlyFor(where="),
@@ -167,8 +174,39 @@ _FAULTS = [
     (_OUTPUT, 'extra="forbid"', 'extra="allow"', 'no extra="forbid" in its configuration'),
     (_OUTPUT, 'extra="forbid", ', "", 'ConfigDict(extra="forbid", frozen=True'),
     (_OUTPUT, "reply_needed: bool = Field(", "reply_needed: bool = Field(False, ", "has a default"),
+    (_OUTPUT, 'None = Field(\n        title="P', 'None = Field(None, title="P', "default=None too"),
     (_OUTPUT, 'title="Reply needed", ', "", "SupportAnswer.reply_needed has no title"),
     (_OUTPUT, 'without reply_needed")\n        return self', _CHANGED, "becomes 'A Text'"),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(min_length=5, max_length=9, pattern="^[A-Z]{2}$", ',
+        "no text of 5 to 9 characters matches",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern="^[A-Z]{5}$", ',
+        "no text of 0 to 3 characters matches",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern="[A-Z]{3}", ',
+        "takes pattern='[A-Z]{3}' for any text",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern=r"^\\d{3}$", ',
+        "for any text: begin it with ^, end it with $, write [0-9]",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern="^a+$", ',
+        "as [a-z]{0,3} for [a-z]*",
+    ),
     # --- types
     (_OUTPUT, "reply_needed: bool", "reply_needed: bool | int", "several types (boolean, integer)"),
     (_OUTPUT, "reply_needed: bool", "reply_needed: __import__('typing').Any", "of any type"),
@@ -176,7 +214,7 @@ _FAULTS = [
         _OUTPUT,
         "reply_needed: bool",
         "reply_needed: __import__('decimal').Decimal",
-        "several types (number, string)",
+        "so is a Decimal: write float or int",
     ),
     (_OUTPUT, "reply_needed: bool", "reply_needed: 'SupportAnswer | None'", "holds itself"),
     (_OUTPUT, "reply_needed: bool = Field(", "n: int = Field(gt=0, ", "gt: write ge"),
@@ -195,6 +233,7 @@ _FAULTS = [
     ("prompts/correction.md", "$reasons", "them", "the correction_prompt has no $reasons"),
     ("prompts/system.md", "", "word and word again. " * 3000, "by any tokenizer"),
     (_WIRING, "num_predict=512", "num_predict=8", "the shortest answer has"),
+    (_WIRING, "num_predict=512", "num_predict=20", "the shortest answer has"),
     (
         _WIRING,
         _LAST,
@@ -229,6 +268,7 @@ def test_a_fault_is_named_with_its_file_and_what_to_do(
 
 
 _SOUND = [
+    (_OUTPUT, "min_length=1,", "pattern=r'^(?:[A-Z]|a ){0,9}\\.?$',"),
     # What ties fields together may refuse every made answer.
     (_OUTPUT, "self.summary.strip()", "self.summary.endswith('as nobody makes it')"),
     # Without a validator that refuses doubles, a list longer than its enum has answers.
@@ -264,7 +304,6 @@ def test_what_is_sound_is_taken(file: str, old: str, new: str, edit: Edit) -> No
         "run",
         "plan",
         "stage snapshot",
-        "models",
         "doctor",
         "label --preview 2",
         "task show",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -139,6 +140,16 @@ def test_a_name_that_is_refused_is_told_the_nearest_one(name: str, said: str) ->
 def test_what_a_field_means_is_said_once(field: str, meaning: str) -> None:
     parts = begin._Parts("letters_in", given.fields([field]), "English")
     assert f'description="{meaning}"' in parts.package()["output.py"]
+
+
+def test_no_two_texts_of_a_made_up_label_are_the_same() -> None:
+    """A tiny model that has written a text twice does not know which field comes next."""
+    made = given.fields(["why:text", "urgent:flag", "wish:text", "note:text?"])
+    rows = begin._Parts("letters_in", made, "English").sample()["labels.jsonl"].splitlines()
+    for row in rows:
+        label = json.loads(row)["label"]
+        assert len({label[name] for name in ("why", "wish", "note")}) == 3
+    assert len(rows) == 120
 
 
 def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:

@@ -150,7 +150,8 @@ def _dropped(source: Source, place: str, field: Field, by: str) -> Finding:
 def _reading(
     source: Source, tied: Tied, file: SourceFile, answer: AnswerObject
 ) -> Iterator[_Reading]:
-    lines = answer.read()
+    named = sum(name.encode() in file.content for name in answer.fields)
+    lines = answer.read() if named >= 2 else {}  # which goes through the whole tree
     if len(lines) >= 2:
         stores = any(_stores(source, node) for node in walked(answer.tree))
         is_tied = file.path in tied.parsing
