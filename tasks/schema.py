@@ -1,6 +1,8 @@
 """From a pydantic model to the JSON schema that llama.cpp's grammar really enforces."""
 
 import re
+
+# Only CPython's own parser knows how wide a pattern is, and it has no public name since 3.11.
 from re import _constants as constants  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
