@@ -1,52 +1,51 @@
 """What the code does to a text before it is stored: only what is the answer's own breaks for sure.
 
 By names: what a column's name is given anywhere in the programs that ask the model is followed back
-through variables and functions, until an entry of that name is read. Every other step counts as one
-that may store something else.
+through variables and functions, until an entry of that name is read, and from there what it is an
+entry of, until that is parsed or asked for. Every other step counts as one that may store something
+else, and so does what changes entries or columns by other names than literal ones.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from driver.task.check.checkout import SourceFile
-from driver.task.check.python_code import (
-    Code,
-    Function,
-    given,
-    is_table,
-    last_name,
-    parameters,
-    texts_in,
+from driver.task.check.followed import (
+    Following,
+    Scope,
+    Value,
+    assigned,
+    entry,
+    is_class,
+    loops,
+    pairs_of,
+    returned,
+    text_of,
+    unclear,
 )
-from driver.task.check.values import may_be_stored
+from driver.task.check.python_code import Code, Function, is_table, last_name, parameters, texts_in
 from driver.task.check.walked import walked
 from driver.task.shape import Field
 from driver.task.source import Source
 
 _STORES = frozenset({"values", "create", "model_copy"})
 """Calls that store what they are told by the names of columns, as those do that update."""
-_SAME = frozenset({"strip", "lstrip", "rstrip", "lower", "casefold", "copy"})
-"""Methods that make no text shorter, nor another word of one: values are in small letters."""
-_DEPTH = 4
-"""How many functions and loops deep a value is followed."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Scope:
-    """What an expression stands in: a function, or a module."""
-
-    file: SourceFile
-    within: ast.AST
-    given: Mapping[str, tuple[_Scope, ast.expr]] = field(default_factory=dict)
-    """What variables stand for, by their names."""
-    depth: int = 0
-
-
-_Value = tuple[_Scope, ast.expr]
+_EVENTS = frozenset(
+    {"before_flush", "before_insert", "before_update", "attribute_instrument", "set", "append"}
+    | {"before_execute", "before_cursor_execute", "do_orm_execute"}
+)
+"""What SQLAlchemy's listeners may change rows at."""
+_HOOKS = frozenset({"__setattr__", "__setitem__", "__getattribute__"})
+_OF_MODELS = frozenset({"model_validator", "root_validator", "model_serializer"})
+_SETS = frozenset({"setattr", "set_attribute", "set_committed_value", "setitem"})
+"""Functions that set what they are told last but one."""
+_OF_PAIRS = frozenset({"dict", "update"})
+"""Those that take entries in pairs."""
+_TELLING = frozenset({"print", "setattr"})
+"""Functions of no checkout that leave objects of their arguments what they are."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,14 @@ class Stored:
         only an answer's own, unchanged.
         """
         stored, beside = (
-            _Following(self, of, frozenset({of.name, attribute or of.name})) for _ in range(2)
+            Following(self, of, frozenset({of.name, attribute or of.name})) for _ in range(2)
         )
+        setting = _Setting(self, stored.names)
         places = [
             place
             for scope, node in self.nodes
             for following in [stored if self._is_store(node) else beside]
-            for value in following.set_by(scope, node)
+            for value in setting.set_by(scope, node)
             for place in following.others(*value)
         ]
         return places[0] if places else None if stored.has_own else ""
@@ -85,26 +85,36 @@ class Stored:
         return isinstance(node, ast.Call) and (last_name(node) == "setattr" or self.stores(node))
 
     @cached_property
-    def nodes(self) -> list[tuple[_Scope, ast.AST]]:
+    def nodes(self) -> list[tuple[Scope, ast.AST]]:
         """All that the programs have, each with the innermost function that it stands in."""
-        found = list[tuple[_Scope, ast.AST]]()
+        found = list[tuple[Scope, ast.AST]]()
         for file, tree in self.code.modules:
             if file.path in self.paths:
-                scopes = dict.fromkeys(walked(tree), _Scope(file, tree))
+                scopes = dict.fromkeys(walked(tree), Scope(file, tree))
                 for node in walked(tree):
                     if isinstance(node, Function):
-                        scopes |= dict.fromkeys(ast.walk(node), _Scope(file, node))
+                        scopes |= dict.fromkeys(ast.walk(node), Scope(file, node))
                 found += ((scope, node) for node, scope in scopes.items())
         return found
 
     @cached_property
-    def calls(self) -> dict[str, list[tuple[_Scope, ast.Call]]]:
+    def calls(self) -> dict[str, list[tuple[Scope, ast.Call]]]:
         """The programs' calls by the names of what is called."""
-        found: dict[str, list[tuple[_Scope, ast.Call]]] = {}
+        found: dict[str, list[tuple[Scope, ast.Call]]] = {}
         for scope, node in self.nodes:
             if isinstance(node, ast.Call):
                 found.setdefault(last_name(node), []).append((scope, node))
         return found
+
+    @cached_property
+    def said(self) -> set[str]:
+        """What the programs themselves give objects and functions by name, and their functions."""
+        nodes = [node for _, node in self.nodes]
+        stored = [
+            n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+        ]
+        told = [n.arg for n in nodes if isinstance(n, ast.keyword) and n.arg]
+        return {*stored, *told, *(n.name for n in nodes if isinstance(n, Function))}
 
     def stores(self, call: ast.Call) -> bool:
         """Return whether a call makes a row, or changes one."""
@@ -117,45 +127,106 @@ class Stored:
         return 2 * len(columns & {*keys}) > len(columns)
 
 
-@dataclass
-class _Following:
-    """Follows what goes by one of some names; each expression is looked at once in a scope."""
+@dataclass(frozen=True)
+class _Setting:
+    """What goes by some names wherever it is set."""
 
     kept: Stored
-    of: Field
     names: frozenset[str]
-    has_own: bool = False
-    """Whether an entry of an answer was come to."""
-    _known: set[tuple[ast.expr, _Scope]] = field(default_factory=set)
 
-    def set_by(self, scope: _Scope, node: ast.AST) -> Iterator[_Value]:
+    def set_by(self, scope: Scope, node: ast.AST) -> Iterator[Value]:
         """Yield what the names are given: in an object, an entry, a call, or by a validator."""
         match node:
             case ast.Assign(targets=targets, value=value):
-                pairs = (pair for each in targets for pair in _pairs(each, value))
-                yield from ((scope, v) for t, v in pairs if _target(t) in self.names)
-            case ast.Dict():
-                entries = {_text(k): v for k, v in zip(node.keys, node.values, strict=True)}
-                if self.kept.has_most(entries):
-                    yield from ((scope, v) for k, v in entries.items() if k in self.names)
-            case ast.DictComp(key=key, value=value):
-                yield from self._by_key(scope, key, value)
-            case ast.Call(func=ast.Name(id="setattr"), args=[_, ast.expr() as key, value]):
-                yield from self._by_key(scope, key, value)
-            case ast.Call():
-                yield from self._told(scope, node)
+                pairs = (pair for each in targets for pair in pairs_of(each, value))
+                for target, each in pairs:
+                    if isinstance(target, ast.Subscript):
+                        yield from self._by_key(scope, target.slice, each)
+                    elif _target(target) in self.names:
+                        yield scope, each
             case ast.AnnAssign(target=ast.Name(id=name), annotation=told) if name in self.names:
                 names = [each for each in ast.walk(told) if isinstance(each, ast.Name)]
                 aliases = [self.kept.code.constant(scope.file, each) for each in names]
                 parts = [part for each in (told, *aliases) if each for part in ast.walk(each)]
                 calls = (each for each in parts if isinstance(each, ast.Call))
                 yield from ((scope, v) for v in calls if last_name(v).endswith("Validator"))
-            case ast.FunctionDef(decorator_list=made):
-                told_of = [a for each in made if isinstance(each, ast.Call) for a in each.args]
-                if not self.names.isdisjoint(_text(each) or last_name(each) for each in told_of):
-                    yield from ((scope, each) for each in _returned(node))
+            case ast.Call():
+                yield from self._called(scope, node)
+                yield from self._told(scope, node)
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name)) as call) if name not in {
+                *_TELLING,
+                *self.kept.said,
+            }:
+                yield from ((scope, entry(call, each)) for each in self.names)
+            case ast.FunctionDef():
+                yield from self._hooked(scope, node)
+            case _:
+                yield from self._entries(scope, node)
 
-    def _told(self, scope: _Scope, call: ast.Call) -> Iterator[_Value]:
+    def _entries(self, scope: Scope, node: ast.AST) -> Iterator[Value]:
+        """Yield what a dictionary has by the names, or an entry that is taken out of one."""
+        match node:
+            case ast.Dict(keys=keys, values=values) if None in keys or self.kept.has_most(
+                map(text_of, keys)
+            ):
+                for key, value in zip(keys, values, strict=True):
+                    yield from self._by_key(scope, key, value) if key is not None else ()
+            case ast.AugAssign(op=ast.BitOr(), value=ast.Dict(keys=keys) as told):
+                yield from self._entries(scope, ast.Dict([None, *keys], [told, *told.values]))
+            case ast.DictComp(key=key, value=value):
+                yield from self._by_key(scope, key, value)
+            case ast.Delete(targets=targets):
+                for key in (each.slice for each in targets if isinstance(each, ast.Subscript)):
+                    yield from self._by_key(scope, key, unclear(key))
+
+    def _called(self, scope: Scope, call: ast.Call) -> Iterator[Value]:
+        """Yield what a call sets by a key, and what may refuse or change any text."""
+        name = last_name(call)
+        match call.args:
+            case [of] if name == "len" and self._is_of_names(scope, of):
+                yield scope, call
+            case [of, *_] if name in {"listen", "listens_for"}:
+                said = {each.value for each in ast.walk(call) if isinstance(each, ast.Constant)}
+                is_others = isinstance(of, ast.Attribute) and is_class(of.value)
+                if said & _EVENTS and (not is_others or last_name(of) in self.names):
+                    yield scope, unclear(of)
+            case [*_, key, value] if name.strip("_") in _SETS:
+                yield from self._by_key(scope, key, value)
+            case [
+                ast.GeneratorExp(elt=ast.Tuple(elts=[key, value]))
+                | ast.ListComp(elt=ast.Tuple(elts=[key, value]))
+            ] if name in _OF_PAIRS:
+                yield from self._by_key(scope, key, value)
+
+    def _hooked(self, scope: Scope, function: ast.FunctionDef) -> Iterator[Value]:
+        """Yield what comes back from a validator of the names, or of any."""
+        made = {last_name(each) for each in function.decorator_list}
+        calls = [each for each in function.decorator_list if isinstance(each, ast.Call)]
+        told_of = [each for call in calls for each in call.args]
+        said = {text_of(each) or last_name(each) for each in told_of}
+        is_any = "*" in said or any(isinstance(each, ast.Starred) for each in told_of)
+        if function.name in _HOOKS:
+            yield scope, unclear(function)
+        elif is_any or not self.names.isdisjoint(said):
+            yield from ((scope, each) for each in returned(function))
+        elif not _OF_MODELS.isdisjoint(made):
+            told = {"self", *parameters(function)}
+            told -= {name for name in told if [*assigned(function, name)]}
+            for each in returned(function):
+                parts = [each.func, *each.args] if isinstance(each, ast.Call) else [each]
+                if not all(isinstance(part, ast.Name) and part.id in told for part in parts):
+                    yield scope, unclear(each)
+
+    def _is_of_names(self, scope: Scope, node: ast.expr) -> bool:
+        """Return whether an expression has one of the names, or a variable that has, or any may."""
+        names = [each.id for each in ast.walk(node) if isinstance(each, ast.Name)]
+        values = [value for name in names for value in assigned(scope.within, name)]
+        known = [each for value in (node, *values) for each in ast.walk(value)]
+        through = [last_name(each) for name in names for each in loops(scope.within, name)]
+        said = {text_of(each) or last_name(each) for each in known if isinstance(each, ast.expr)}
+        return not self.names.isdisjoint(said) or not {"items", "values"}.isdisjoint(through)
+
+    def _told(self, scope: Scope, call: ast.Call) -> Iterator[Value]:
         """Yield what a call stores, gives a function, or makes an object of most columns of.
 
         What it stores as a whole has entries of these names.
@@ -170,201 +241,43 @@ class _Following:
             yield from ((scope, value) for key, value in told.items() if key in self.names)
         if self.kept.stores(call):
             spread = [each.value for each in call.keywords if each.arg is None]
-            wholes = call.args if last_name(call) == "values" else []
+            made = [each for each in call.args if isinstance(each, ast.Call)]
+            wholes = call.args if last_name(call) == "values" else made
             for each in (*call.args, *told.values(), *spread):
                 if isinstance(each, ast.Dict):
                     pairs = zip(each.keys, each.values, strict=True)
-                    yield from ((scope, v) for k, v in pairs if _text(k) in self.names)
+                    yield from ((scope, v) for k, v in pairs if text_of(k) in self.names)
                 elif isinstance(each, ast.DictComp):
                     yield from self._by_key(scope, each.key, each.value)
                 elif each in [*wholes, *spread]:
-                    yield from ((scope, _entry(each, name)) for name in self.names)
+                    yield from ((scope, entry(each, name)) for name in self.names)
 
-    def _by_key(self, scope: _Scope, key: ast.expr, value: ast.expr) -> Iterator[_Value]:
+    def _by_key(self, scope: Scope, key: ast.expr, value: ast.expr) -> Iterator[Value]:
         """Yield a value that goes by a key: by one of the names, or a variable that may be one."""
-        if not isinstance(key, ast.Name):
-            yield from [(scope, value)] if _text(key) in self.names else []
+        if isinstance(key, ast.Constant | ast.Slice) or last_name(key).endswith("id"):
+            yield from [(scope, value)] if text_of(key) in self.names else []
             return
-        over = self._looped(scope, key.id)
+        over = self._looped(scope, key.id) if isinstance(key, ast.Name) else None
         for name in self.names if over is None else self.names & over:
-            if isinstance(value, ast.Name) and not [*_assigned(scope.within, value.id)]:
-                value = _entry(value, name)  # of `for key, value in data.items()`
-            yield replace(scope, given={key.id: (scope, ast.Constant(name))}), value
+            if isinstance(value, ast.Name) and not [*assigned(scope.within, value.id)]:
+                value = entry(value, name)  # of `for key, value in data.items()`
+            yield replace(scope, given={ast.unparse(key): (scope, ast.Constant(name))}), value
 
-    def _looped(self, scope: _Scope, name: str) -> set[str] | None:
+    def _looped(self, scope: Scope, name: str) -> set[str] | None:
         """Return the texts that a variable goes through in loops; None where they are not known."""
         found = set[str]()
-        for node in walked(scope.within):
-            if isinstance(node, ast.For | ast.comprehension) and last_name(node.target) == name:
-                told: ast.expr | None = node.iter
-                if isinstance(told, ast.Name | ast.Attribute):
-                    told = self.kept.code.constant(scope.file, told)
-                if not (texts := texts_in(told)):
-                    return None
-                found |= {str(each.value) for each in texts}
+        for node in loops(scope.within, name):
+            told: ast.expr | None = node
+            if isinstance(told, ast.Name | ast.Attribute):
+                told = self.kept.code.constant(scope.file, told)
+            if not (texts := texts_in(told)):
+                return None
+            found |= {str(each.value) for each in texts}
         return found or None
-
-    def others(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
-        """Yield the places of what a value came by that is not followed, or not the answer's."""
-        if (node, scope) in self._known:
-            return
-        self._known.add((node, scope))
-        match node:
-            case ast.BoolOp(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts):
-                pass
-            case ast.IfExp(body=body, orelse=orelse):
-                parts = [body, orelse]
-            case ast.Await(value=inner) | ast.NamedExpr(value=inner) | ast.Starred(value=inner):
-                parts = [inner]
-            case ast.ListComp(elt=inner, generators=[ast.comprehension(ifs=[]) as each]) if (
-                scope.depth < _DEPTH
-            ):
-                bound = {**scope.given, last_name(each.target): (scope, each.iter)}
-                scope, parts = replace(scope, given=bound, depth=scope.depth + 1), [inner]
-            case ast.Attribute(attr=name) if name in self.names:
-                self.has_own, parts = True, []
-            case ast.Attribute(attr="value", value=ast.Call() | ast.Name() | ast.Attribute() as of):
-                parts = [of]
-            case _:
-                yield from self._followed(scope, node)
-                return
-        for part in parts:
-            yield from self.others(scope, part)
-
-    def _followed(self, scope: _Scope, node: ast.expr) -> Iterator[str]:
-        found: list[_Value] | None = []
-        match node:
-            case ast.Constant(value=said):
-                fits = not isinstance(said, str) or may_be_stored(self.kept.source, self.of, said)
-                found = [] if fits else None
-            case ast.Attribute(attr=name, value=of) if name.isupper() or _is_class(of):
-                enum = self.kept.code.only(of, scope.file)  # of a constant, maybe
-                members = enum.attributes if enum is not None else ()
-                found = [
-                    (scope, each.value) for each in members if each.name == name and each.value
-                ]
-            case ast.Name():
-                found = self._named(scope, node)
-            case ast.Subscript(value=of, slice=key):
-                found = self._looked_up(scope, of, key)
-            case ast.Call():
-                found = self._called(scope, node)
-            case _:
-                found = None
-        if found is None:
-            yield scope.file.at(node.lineno)
-        for value in found or ():
-            yield from self.others(*value)
-
-    def _named(self, scope: _Scope, node: ast.Name) -> list[_Value] | None:
-        """Return a variable's values, also those that callers give a parameter; None if unclear."""
-        values = [(scope, each) for each in _assigned(scope.within, node.id)]
-        is_taken = isinstance(scope.within, Function) and node.id in parameters(scope.within)
-        if node.id in scope.given:
-            values.append(scope.given[node.id])
-        elif is_taken and isinstance(scope.within, Function):
-            calls = self.kept.calls.get(scope.within.name, [])
-            told = [(by, given(scope.within, call)) for by, call in calls]
-            values += [(by, each[node.id]) for by, each in told if node.id in each]
-        constant = self.kept.code.constant(scope.file, node)
-        if not values and isinstance(constant, ast.Constant):
-            values.append((scope, constant))
-        return values if values or is_taken else None
-
-    def _looked_up(self, scope: _Scope, of: ast.expr, key: ast.expr) -> list[_Value] | None:
-        """Return what an entry is of: nothing more where it is the answer's own, by its name.
-
-        A member of an enum is what it is looked up by, in capitals maybe.
-        """
-        match key:
-            case ast.Call(func=ast.Attribute(value=inner, attr="upper")):
-                key = inner
-        enum = self.kept.code.only(of, scope.file)
-        while isinstance(key, ast.Name) and key.id in scope.given:
-            scope, key = scope.given[key.id]
-        if _text(key) in self.names:
-            self.has_own = True
-            return []
-        return [(scope, key)] if enum is not None and enum.is_enum else None
-
-    def _called(self, scope: _Scope, node: ast.Call) -> list[_Value] | None:
-        """Return what a call gives back; None where that is not followed."""
-        name, args = last_name(node), [*node.args]
-        cls = self.kept.code.only(node.func, scope.file)
-        if name in {"get", "pop", "getattr"} and args:
-            of = node.func.value if isinstance(node.func, ast.Attribute) else args.pop(0)
-            found = self._looked_up(scope, of, args[0])
-            return None if found is None else found + [(scope, each) for each in args[1:]]
-        if isinstance(node.func, ast.Attribute) and name in _SAME:
-            return [(scope, node.func.value)]
-        if args and (name in {"str", "list", "cast"} or (cls is not None and cls.is_enum)):
-            return [(scope, args[-1])]
-        own = scope.file.path, name
-        path, name = self.kept.code.imports.origin(scope.file.path, node) or own
-        functions = [
-            (file, each)
-            for file, tree in self.kept.code.modules
-            for each in (walked(tree) if file.path == path else ())
-            if isinstance(each, Function) and each.name == name
-        ]
-        if len(functions) != 1 or scope.depth == _DEPTH:
-            return None
-        file, function = functions[0]
-        told = {key: (scope, each) for key, each in given(function, node).items()}
-        inside = _Scope(file, function, told, scope.depth + 1)
-        return [(inside, each) for each in _returned(function)]
-
-
-def _is_class(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id[:1].isupper()
-
-
-def _entry(of: ast.expr, name: str) -> ast.expr:
-    return ast.copy_location(ast.Subscript(of, ast.Constant(name), ast.Load()), of)
-
-
-def _text(node: ast.expr | None) -> str | None:
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-    return None
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
-    match target, value:
-        case ast.Tuple(elts=targets), ast.Tuple(elts=values) if len(targets) == len(values):
-            yield from zip(targets, values, strict=True)
-        case _:
-            yield target, value
 
 
 def _target(node: ast.expr) -> str | None:
     """Return the name of what an object is given; None for a variable."""
     if isinstance(node, ast.Attribute):
         return node.attr
-    return _text(node.slice) if isinstance(node, ast.Subscript) else None
-
-
-def _assigned(within: ast.AST, name: str) -> Iterator[ast.expr]:
-    """Yield what a variable is given in a function or a module."""
-    for node in walked(within):
-        match node:
-            case ast.Assign(targets=targets, value=value):
-                pairs = (pair for each in targets for pair in _pairs(each, value))
-                yield from (v for t, v in pairs if isinstance(t, ast.Name) and t.id == name)
-            case ast.AnnAssign(target=ast.Name(id=other), value=ast.expr() as value) | (
-                ast.NamedExpr(target=ast.Name(id=other), value=value)
-            ):
-                yield from [value] if other == name else []
-            case ast.AugAssign(target=ast.Name(id=other) as target, value=value) if other == name:
-                yield ast.copy_location(ast.BinOp(target, node.op, value), target)
-            case ast.MatchMapping(keys=keys, patterns=patterns):
-                for key, pattern in zip(keys, patterns, strict=True):
-                    if any(getattr(each, "name", None) == name for each in ast.walk(pattern)):
-                        yield _entry(key, _text(key) or "")
-
-
-def _returned(function: ast.AST) -> Iterator[ast.expr]:
-    for each in walked(function):
-        if isinstance(each, ast.Return) and each.value is not None:
-            yield each.value
+    return text_of(node.slice) if isinstance(node, ast.Subscript) else None
