@@ -84,6 +84,50 @@ def test_a_column_that_a_setter_fills_with_codes_refuses_no_run(checkout: Path) 
     assert _severities(checkout) == [Severity.DIFFERS]
 
 
+_REWRITTEN = [
+    'data = {**data, "priority": data["priority"][0]}',
+    'data |= {"priority": {"low": "l"}.get(data["priority"])}',
+    'for key in ("priority",): data[key] = data[key][:1]',
+    "for key, value in list(data.items()): data[key] = value[:1]",
+    "for key, limit in LIMITS.items(): data[key] = data[key][:limit]",
+    "for each in Item.__table__.columns: data[each.name] = data[each.name][:1]",
+    "data = dict((key, value[:1]) for key, value in data.items())",
+    "data = clip(data, 1)",
+    "data = Clipped(data)",
+    "clip(data, 1)",
+    "data.update(clip(data))",
+    'if len(data["priority"]) > 1: data = {}',
+    'if is_long(data): del data["priority"]',
+]
+
+
+@pytest.mark.parametrize("rewritten", _REWRITTEN)
+def test_a_text_of_an_answer_that_was_rewritten_refuses_no_run(
+    checkout: Path, rewritten: str
+) -> None:
+    change(checkout, MODELS, "String(20)", "String(1)")
+    change(checkout, PROCESSOR, _STORED, f"        {rewritten}\n{_STORED}")
+    assert _severities(checkout) == [Severity.DIFFERS]
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "    @validates(*TEXTS)\n    def cut(self, key, value):\n        return value[:1]\n",
+        "    @field_validator('*')\n    def cut(cls, value):\n        return value[:1]\n",
+        "    @model_validator(mode='before')\n    def cut(cls, data):\n        return clip(data)\n",
+        "    def __setattr__(self, key, value): ...\n",
+        "@event.listens_for(Session, 'before_flush')\ndef fit(session, *_): ...\n",
+        "@event.listens_for(Base, 'attribute_instrument')\ndef fit(cls, key, to): ...\n",
+    ],
+)
+def test_what_may_change_any_text_refuses_no_run(checkout: Path, hook: str) -> None:
+    change(checkout, MODELS, "String(20)", "String(1)")
+    path = checkout / MODELS
+    path.write_text(f"{path.read_text()}\n\n{'' if hook[0] == '@' else 'class A:'}\n{hook}")
+    assert _severities(checkout) == [Severity.DIFFERS]
+
+
 _OWN = {
     "function": (
         '        item.priority = text_of(data, "priority")\n\n'

@@ -138,8 +138,7 @@ class _Setting:
         """Yield what the names are given: in an object, an entry, a call, or by a validator."""
         match node:
             case ast.Assign(targets=targets, value=value):
-                pairs = (pair for each in targets for pair in pairs_of(each, value))
-                for target, each in pairs:
+                for target, each in (pair for one in targets for pair in pairs_of(one, value)):
                     if isinstance(target, ast.Subscript):
                         yield from self._by_key(scope, target.slice, each)
                     elif _target(target) in self.names:
@@ -153,11 +152,9 @@ class _Setting:
             case ast.Call():
                 yield from self._called(scope, node)
                 yield from self._told(scope, node)
-            case ast.Expr(value=ast.Call(func=ast.Name(id=name)) as call) if name not in {
-                *_TELLING,
-                *self.kept.said,
-            }:
-                yield from ((scope, entry(call, each)) for each in self.names)
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name)) as call):
+                if name not in _TELLING | self.kept.said:
+                    yield from ((scope, entry(call, each)) for each in self.names)
             case ast.FunctionDef():
                 yield from self._hooked(scope, node)
             case _:
@@ -166,18 +163,19 @@ class _Setting:
     def _entries(self, scope: Scope, node: ast.AST) -> Iterator[Value]:
         """Yield what a dictionary has by the names, or an entry that is taken out of one."""
         match node:
-            case ast.Dict(keys=keys, values=values) if None in keys or self.kept.has_most(
-                map(text_of, keys)
-            ):
-                for key, value in zip(keys, values, strict=True):
-                    yield from self._by_key(scope, key, value) if key is not None else ()
-            case ast.AugAssign(op=ast.BitOr(), value=ast.Dict(keys=keys) as told):
-                yield from self._entries(scope, ast.Dict([None, *keys], [told, *told.values]))
+            case ast.Dict(keys=keys) if None in keys or self.kept.has_most(map(text_of, keys)):
+                yield from self._items(scope, node)
+            case ast.AugAssign(op=ast.BitOr(), value=ast.Dict() as told):
+                yield from self._items(scope, told)
             case ast.DictComp(key=key, value=value):
                 yield from self._by_key(scope, key, value)
             case ast.Delete(targets=targets):
                 for key in (each.slice for each in targets if isinstance(each, ast.Subscript)):
                     yield from self._by_key(scope, key, unclear(key))
+
+    def _items(self, scope: Scope, node: ast.Dict) -> Iterator[Value]:
+        for key, value in zip(node.keys, node.values, strict=True):
+            yield from self._by_key(scope, key, value) if key is not None else ()
 
     def _called(self, scope: Scope, call: ast.Call) -> Iterator[Value]:
         """Yield what a call sets by a key, and what may refuse or change any text."""
@@ -241,12 +239,12 @@ class _Setting:
             yield from ((scope, value) for key, value in told.items() if key in self.names)
         if self.kept.stores(call):
             spread = [each.value for each in call.keywords if each.arg is None]
-            made = [each for each in call.args if isinstance(each, ast.Call)]
-            wholes = call.args if last_name(call) == "values" else made
+            wholes = call.args if last_name(call) in {"values", "update"} else []
+            if last_name(call) == "update":  # of a table, or of a digest of text, as well
+                wholes = [each for each in wholes if isinstance(each, ast.Call)]
             for each in (*call.args, *told.values(), *spread):
                 if isinstance(each, ast.Dict):
-                    pairs = zip(each.keys, each.values, strict=True)
-                    yield from ((scope, v) for k, v in pairs if text_of(k) in self.names)
+                    yield from self._items(scope, each)
                 elif isinstance(each, ast.DictComp):
                     yield from self._by_key(scope, each.key, each.value)
                 elif each in [*wholes, *spread]:
