@@ -256,6 +256,8 @@ class _Setting:
             yield from [(scope, value)] if text_of(key) in self.names else []
             return
         over = self._looped(scope, key.id) if isinstance(key, ast.Name) else None
+        if isinstance(key, ast.Attribute) and is_class(key.value) and not key.attr.isupper():
+            over = {key.attr}  # a column, by its class
         for name in self.names if over is None else self.names & over:
             if isinstance(value, ast.Name) and not [*assigned(scope.within, value.id)]:
                 value = entry(value, name)  # of `for key, value in data.items()`
