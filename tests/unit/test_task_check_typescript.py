@@ -212,3 +212,21 @@ def test_a_table_in_a_page_goes_by_the_members_of_an_enum(checkout: Path) -> Non
 def test_a_page_may_have_the_names_of_the_api_in_camel_case(checkout: Path) -> None:
     change(checkout, VIEW, "analysis.relevance_score", "analysis.relevanceScore")
     assert findings(checkout) == []
+
+
+def test_a_text_that_a_field_is_added_to_is_not_compared_with_it(checkout: Path) -> None:
+    change(checkout, VIEW, "{{ item.priority }}", "{{ $t('prio.' + item.priority) }}")
+    assert findings(checkout) == []
+
+
+def test_a_page_may_show_fields_by_a_list_of_their_names(checkout: Path) -> None:
+    shown = '<p v-if="item.summary">{{ item.summary }}</p>\n    <p>{{ item.detailed_analysis }}</p>'
+    change(checkout, VIEW, shown, '<p v-for="row in rows">{{ item[row.key] }}</p>')
+    rows = "[{ key: 'summary' }, { key: 'detailed_analysis' }]"
+    change(checkout, VIEW, "\nconst urgent", f"\nconst rows = {rows} as const\nconst urgent")
+    assert findings(checkout) == []
+    change(checkout, VIEW, "[row.key]", "")
+    assert {each.differs for each in findings(checkout)} == {
+        "no page shows summary",
+        "no page shows detailed_analysis",
+    }

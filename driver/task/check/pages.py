@@ -9,7 +9,7 @@ from dataclasses import replace
 from driver.task.check.constants import Part, Values
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
-from driver.task.check.script import Member, Scripts, Shape, compared, used
+from driver.task.check.script import Member, Scripts, Shape, compared, listed, used
 from driver.task.check.syntax import decoded, name_of, quote_of, strings_in, text_of
 from driver.task.check.type_nodes import Table
 from driver.task.check.values import (
@@ -122,6 +122,7 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
     for file, _, parts in scripts.pages:
         for part in parts:
             shown[file.path] |= {_snake(each) for each in used(part)} & names
+        shown[file.path] |= {_snake(each) for each in listed(parts)} & names
     everywhere = {name for each in shown.values() for name in each}
     findings = [each for part in _all_parts(scripts) for each in _never_true(source, part)]
     unclear = list[str]()

@@ -45,7 +45,11 @@ _OTHERS = frozenset({"type_identifier", "template_literal_type"})
 """What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
+_COMPARES = frozenset({"==", "===", "!=", "!=="})
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
+
+
+_COMPUTED = frozenset({"identifier", "member_expression"})
 
 
 @dataclass(frozen=True)
@@ -296,10 +300,21 @@ def used(part: Part) -> set[str]:
     return found
 
 
+def listed(parts: list[Part]) -> set[str]:
+    """Return the texts in a page's lists, where one may be looked up by them: `item[row.key]`."""
+    nodes = [node for part in parts for node in walk(part.root)]
+    indexes = [node.child_by_field_name("index") for node in nodes]
+    if all(each is None or each.type not in _COMPUTED for each in indexes):
+        return set()
+    lists = [node for node in nodes if node.type == "array"]
+    return {text_of(each) for one in lists for each in walk(one) if each.type == "string"}
+
+
 def compared(part: Part) -> Iterator[tuple[str, Node]]:
     """Yield each field that is compared with a text, and that text: `item.state === "open"`."""
     for node in walk(part.root):
-        if node.type != "binary_expression" or len(node.named_children) != 2:
+        operator = decoded(node.child_by_field_name("operator"))
+        if node.type != "binary_expression" or operator not in _COMPARES:
             continue
         for one, other in (node.named_children, node.named_children[::-1]):
             name = one.child_by_field_name("property")
