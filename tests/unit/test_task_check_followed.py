@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from driver.task.check.checkout import Checkout
+from driver.task.check.finding import Severity
 from driver.task.check.mention import mention
 from driver.task.check.python_code import Code
-from tests.unit.checkout import ASKS, PROCESSOR, SOURCE, TYPES, change, findings, unclear
+from tests.unit.checkout import ASKS, PROCESSOR, SCHEMAS, SOURCE, TYPES, change, findings, unclear
 
 _TAKEN = '            "tags": data.get("tags", []),\n'
 _GROUPS = "'AK1' | 'AK2' | 'AK3' | 'AK4' | 'AK5' | 'QAG'"
@@ -80,6 +83,35 @@ def test_attributes_of_an_answers_class_are_read_where_no_keys_are(tmp_path: Pat
         "    row.x, row.y = answer.summary, answer.priority\n    row.z = dict(answer)\n"
     )
     assert "store.py:5: an answer goes on as a whole" in unclear(tmp_path)
+
+
+def test_an_enum_that_is_made_of_a_text_is_said_to_raise(tmp_path: Path) -> None:
+    enum = "import enum\nclass Priority(enum.Enum):\n    A = 'high'\n    B = 'low'\n"
+    (tmp_path / "store.py").write_text(f"{enum}def take(raw):\n    return Priority(raw)\n")
+    [found] = findings(tmp_path)
+    assert (
+        found.leads_to == "the call in store.py:6 raises ValueError for medium, if it is of answers"
+    )
+
+
+def test_a_model_that_is_no_items_may_be_of_what_is_stored(checkout: Path) -> None:
+    fields = "".join(f"    {name}: object = None\n" for name in SOURCE.analysed if name != "tags")
+    (checkout / "backend/app/details.py").write_text(
+        f"from pydantic import BaseModel\nclass Details(BaseModel):\n{fields}"
+    )
+    [found] = findings(checkout)
+    assert found.leads_to == "what is made with it has no tags: it is not stored, or pages lack it"
+
+
+@pytest.mark.parametrize("kind", ["After", "Before"])
+def test_a_response_has_the_values_of_a_small_base(checkout: Path, kind: str) -> None:
+    alias = f"Shown = Annotated[Literal['high', 'low', 'none'], {kind}Validator(str)]"
+    base = f"{alias}\nclass Row(BaseModel):\n    priority: Shown\nclass ItemResponse(Row):"
+    change(checkout, SCHEMAS, "class ItemResponse(BaseModel):", base)
+    change(checkout, SCHEMAS, "    priority: Priority = Field(default=Priority.NONE)\n", "")
+    [found] = findings(checkout)
+    assert found.differs == "Literal does not know medium, of priority"
+    assert (found.severity is Severity.BREAKS) == (kind == "After")
 
 
 def test_the_prompt_of_another_feature_is_not_compared(checkout: Path) -> None:

@@ -230,3 +230,19 @@ def test_a_page_may_show_fields_by_a_list_of_their_names(checkout: Path) -> None
         "no page shows summary",
         "no page shows detailed_analysis",
     }
+
+
+def test_a_type_that_a_field_has_written_out_is_compared(checkout: Path) -> None:
+    fields = ["relevant", "relevance_score", "argumentationskette", "tags", "reasoning"]
+    inner = "".join(f"    {name}: unknown\n" for name in fields)
+    change(checkout, TYPES, "llm_analysis?: LlmAnalysis", f"llm_analysis?: {{\n{inner}  }} | null")
+    assert findings(checkout) == []
+    change(checkout, TYPES, "    tags: unknown\n", "")
+    [found] = findings(checkout)
+    assert found.differs == "Item.llm_analysis has no field tags"
+    assert found.edits[0].text == "\n    tags: string[]"
+
+
+def test_a_type_in_camel_case_lacks_no_field(checkout: Path) -> None:
+    change(checkout, TYPES, "  relevance_score:", "  relevanceScore:")
+    assert findings(checkout) == []

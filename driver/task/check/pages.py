@@ -109,9 +109,10 @@ def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
     """Return the fields that a type lacks, and none that it extends: those are named themselves."""
     if not scripts.is_whole(shape):
         return []
-    own = missing_fields(source, scripts.inherited(shape), shape.name)
-    bases = scripts.bases(shape) if own else ()
-    missed = [missing_fields(source, scripts.inherited(each), each.name) for each in bases]
+    own, *missed = (
+        missing_fields(source, {_snake(n) for n in scripts.inherited(each)}, each.name)
+        for each in (shape, *scripts.bases(shape))
+    )
     return [field for field in own if not any(field in base for base in missed)]
 
 

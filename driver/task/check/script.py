@@ -41,6 +41,7 @@ _TAKEN = frozenset(
     | {"interface_declaration", "type_alias_declaration"}
 )
 _COMPOSED = frozenset({"object_type", "intersection_type"})
+_HELD = frozenset({"type_annotation", "union_type", "array_type", "parenthesized_type"})
 _OTHERS = frozenset({"type_identifier", "template_literal_type"})
 """What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
@@ -220,9 +221,11 @@ class Scripts:
                 body = node.child_by_field_name("body")
                 clauses = [each for each in node.children if each.type == "extends_type_clause"]
                 self._take_shape(part, node, [*([body] if body else []), *clauses])
+                self._take_inner(part, node)
             elif node.type == "type_alias_declaration" and value is not None:
                 if value.type in _COMPOSED or base_of(value) is not None:
                     self._take_shape(part, node, [value])
+                    self._take_inner(part, node)
                 if value.type not in _COMPOSED:
                     self._take_alias(part, node, value)
             elif node.type == "variable_declarator" and (schema := schema_of(value)) is not None:
@@ -231,7 +234,18 @@ class Scripts:
                 found = Shape(part, name_of(node), node, members, bases, schema.is_whole, True)
                 self.shapes.setdefault(found.name, []).append(found)
 
-    def _take_shape(self, part: Part, node: Node, pieces: list[Node]) -> None:
+    def _take_inner(self, part: Part, node: Node) -> None:
+        """Take the types that fields have written out: `analysis: { tags: string[] } | null`."""
+        for inner in walk(node):
+            above = inner.parent
+            while above is not None and above.type in _HELD:
+                above = above.parent
+            if inner.type == "object_type" and above and above.type == "property_signature":
+                self._take_shape(part, above, [inner], f"{name_of(node)}.{name_of(above)}")
+
+    def _take_shape(
+        self, part: Part, node: Node, pieces: list[Node], name: str | None = None
+    ) -> None:
         """Take a type that is put together of pieces: bodies, names, picks of others."""
         members, bases, is_whole = list[Member](), list[Base](), True
         waiting = [*pieces]
@@ -249,7 +263,7 @@ class Scripts:
                 bases.append(base)
             else:
                 is_whole = False
-        found = Shape(part, name_of(node), node, tuple(members), tuple(bases), is_whole)
+        found = Shape(part, name or name_of(node), node, tuple(members), tuple(bases), is_whole)
         self.shapes.setdefault(found.name, []).append(found)
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
