@@ -81,11 +81,17 @@ def _evaluate(session: Session, result: Result) -> str:
     if evaluated.silent and live and live.digest == evaluated.silent and not deployed.force:
         return "the live model gave too few answers to compare with"
     deployed_there = live is not None and live.digest == evaluated.models.get("candidate")
-    asked, asks = evaluated.engine, engine_named(session.addresses)
-    if asked and not deployed_there and not is_same_address(asked, asks):
-        return f"the serving engine is {asks} now, and was {asked}"
+    if not deployed_there and (changed := _another_engine(session, evaluated.engine)):
+        return changed
     known = {digest for role, digest in evaluated.models.items() if role != "baseline"}
     return "another model is live now" if live and live.digest not in known else ""
+
+
+def _another_engine(session: Session, asked: str) -> str:
+    """Return that another engine is named than was asked, "" where nobody noted which that was."""
+    now = engine_named(session.addresses) if asked else ""
+    same = is_same_address(asked, now)
+    return "" if same else f"the serving engine is {now} now, and was {asked}"
 
 
 def _deploy(session: Session, result: Result) -> str:
