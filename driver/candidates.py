@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from contracts import candidate, stages
-from contracts.entrypoint import RESULT_FILE
 from contracts.errors import RetrainError
 from driver.store import Store
 from serving.engine import Engine
@@ -38,10 +37,11 @@ def drop(
 
 
 def _made(workspace: Path) -> Iterator[str]:
-    """Yield the candidates of those evaluations that have not ended well."""
+    """Yield the candidates of all evaluations: one that ends removes its own, and one that has
+    ended well before may have been repeated.
+    """
     store = Store(workspace)
     for place in (store.folder / stages.EVALUATE.name).glob("*"):
-        if not (place / RESULT_FILE).exists():
-            with suppress(OSError, ValueError, KeyError):
-                inputs = store.job(stages.EVALUATE.name, place.name).inputs
-                yield candidate.tag(inputs[stages.GGUF.name])
+        with suppress(OSError, ValueError, KeyError):
+            inputs = store.job(stages.EVALUATE.name, place.name).inputs
+            yield candidate.tag(inputs[stages.GGUF.name])

@@ -145,7 +145,8 @@ class DeployParams(Params):
     """With form=adapter: the base model as the serving engine names it, e.g. `qwen3:14b-q8_0`. It
     has to be the one of `fetch`."""
     keep: int = Field(3, ge=1)
-    """Models of earlier runs that are kept for `driver rollback`; older ones are removed."""
+    """Models of earlier runs that are kept for `driver rollback`; older ones are removed, and of
+    them first what was taken back."""
     force: str = ""
     """Why a model that the gate has refused goes live all the same; `run --force REASON` sets it,
     and the deployment keeps it, with the name of the user."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from contracts.entrypoint import StageContext
-from contracts.errors import CandidateRefused, EngineUnavailable, RetrainError
+from contracts.errors import CandidateRefused, EngineUnavailable, FileUnusable, RetrainError
 from contracts.params import (
     DeployMetrics,
     DeployParams,
@@ -19,7 +19,7 @@ from contracts.stages import (
     GGUF,
     VERDICT,
 )
-from driver import promotion, served
+from driver import promotion, served, taken_back
 from driver.store import RUN_NAME
 from serving.engine import Engine, full_tag
 from tasks import load_task
@@ -69,7 +69,7 @@ def work(
     if expect:
         expect(metrics)
     promotion.switch(context.root, engine, alias, version)
-    _prune(engine, name, context.params.keep, {version, previous})
+    _prune(context.root, engine, name, context.params.keep, {version, previous})
     return metrics
 
 
@@ -117,9 +117,10 @@ def _probe(context: StageContext[DeployParams], engine: Engine, version: str, di
     engine.unload(version)
 
 
-def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> None:
+def _prune(root: Path, engine: Engine, name: str, keep: int, needed: Collection[str]) -> None:
     """Remove the oldest models that runs have made, but for the `keep` newest and those needed.
 
+    What was taken back goes before any other: it must not cost a version that can be gone back to.
     By digest: attempts that were cut off leave a model several versions, which count as one, and
     go or stay together. A version that somebody has made by hand has another form of name, and
     stays.
@@ -129,7 +130,10 @@ def _prune(engine: Engine, name: str, keep: int, needed: Collection[str]) -> Non
     made = [tag for tag in own if RUN_NAME.fullmatch(tag.partition(":")[2])]
     kept = {models[tag].digest for tag in needed if tag in models}
     others = dict.fromkeys(models[tag].digest for tag in made if models[tag].digest not in kept)
-    old = {*list(others)[keep:]}
+    bad: frozenset[str] = frozenset()
+    with contextlib.suppress(FileUnusable):  # then nobody knows; the next start names it
+        bad = taken_back.digests(root, models)
+    old = {*sorted(others, key=bad.__contains__)[keep:]}
     for tag in reversed(made):
         if models[tag].digest in old:
             engine.unload(tag)

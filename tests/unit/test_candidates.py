@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts import candidate, files
+from contracts.entrypoint import RESULT_FILE
 from contracts.stage import InputRef
 from contracts.stages import EVALUATE
 from driver import candidates, recover
@@ -55,6 +56,14 @@ def test_what_is_left_goes_and_what_others_may_need_stays(tmp_path: Path, engine
     candidates.drop(tmp_path, engine, lambda: ["train"], said.append)
     assert set(engine.models()) == {other}
     assert said == [f"removed {tag} from llamacpp, left by an evaluation that was killed"]
+
+
+def test_one_of_a_repeated_evaluation_goes_too(tmp_path: Path, engine: Engine) -> None:
+    """Killed while it was repeated, it has the result of the time before."""
+    _left(tmp_path, engine, "ours")
+    files.write_json(Store(tmp_path).place(EVALUATE.name, "eours") / RESULT_FILE, {})
+    candidates.drop(tmp_path, engine, list, lambda _: None)
+    assert set(engine.models()) == set()
 
 
 def test_an_evaluation_that_is_at_work_keeps_its_candidate(tmp_path: Path, engine: Engine) -> None:

@@ -19,7 +19,7 @@ from contracts.stage import InputRef
 from contracts.stages import (
     DEPLOY,
 )
-from driver import promotion
+from driver import promotion, taken_back
 from driver.host_stages import deploy
 from serving import connect
 from serving.engine import Engine
@@ -115,6 +115,18 @@ def test_attempts_at_one_model_cost_no_older_one(tmp_path: Path, engine: Engine)
     # The live one, the one before it, and one more.
     left = {model.digest for model in engine.models().values()}
     assert left == {last.digest, before[2].digest, before[1].digest}
+
+
+def test_what_was_taken_back_costs_no_version_to_go_back_to(tmp_path: Path, engine: Engine) -> None:
+    runs = [f"2026010{day}-120000" for day in range(1, 6)]
+    good = [run(tmp_path, engine, name, name, keep=1) for name in runs[:2]]
+    for name in runs[2:4]:
+        bad = run(tmp_path, engine, name, name, keep=1)
+        promotion.switch(tmp_path, engine, "news:latest", good[1].tag)
+        taken_back.reject(tmp_path, bad.digest)
+    last = run(tmp_path, engine, runs[4], runs[4], keep=1)
+    left = {model.digest for model in engine.models().values()}
+    assert left == {last.digest, *(each.digest for each in good)}
 
 
 def test_a_refused_candidate_touches_nothing(tmp_path: Path, engine: Engine) -> None:
