@@ -145,7 +145,7 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
 
 
 def _snake(name: str) -> str:
-    """Return a name as the task writes it: an API may give `relevanceScore` for relevance_score."""
+    """Return a name as the task writes it: an API may give it in camelCase."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
