@@ -42,15 +42,14 @@ _TAKEN = frozenset(
 )
 _COMPOSED = frozenset({"object_type", "intersection_type"})
 _HELD = frozenset({"type_annotation", "union_type", "array_type", "parenthesized_type"})
+"""What may stand between a field and the type that it has written out."""
 _OTHERS = frozenset({"type_identifier", "template_literal_type"})
 """What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
 _COMPARES = frozenset({"==", "===", "!=", "!=="})
-_LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
-
-
 _COMPUTED = frozenset({"identifier", "member_expression"})
+_LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
 @dataclass(frozen=True)
@@ -328,7 +327,7 @@ def compared(part: Part) -> Iterator[tuple[str, Node]]:
     """Yield each field that is compared with a text, and that text: `item.state === "open"`."""
     for node in walk(part.root):
         operator = decoded(node.child_by_field_name("operator"))
-        if node.type != "binary_expression" or operator not in _COMPARES:
+        if operator not in _COMPARES or len(node.named_children) != 2:
             continue
         for one, other in (node.named_children, node.named_children[::-1]):
             name = one.child_by_field_name("property")
