@@ -93,6 +93,7 @@ _REWRITTEN = [
     "for each in Item.__table__.columns: data[each.name] = data[each.name][:1]",
     "data = dict((key, value[:1]) for key, value in data.items())",
     "data = clip(data, 1)",
+    "data = dict(outer(clip(data)))",
     "data = Clipped(data)",
     "clip(data, 1)",
     "data.update(clip(data))",

@@ -196,7 +196,8 @@ class Following:
         """Return what a call gives back; None where that is not followed."""
         name, args = last_name(node), [*node.args]
         cls = self.kept.code.only(node.func, scope.file)
-        if name in {"get", "pop", "getattr"} and args and not scope.is_whole:
+        is_read = name in {"get", "pop", "getattr"} and bool(args)
+        if is_read and (not scope.is_whole or text_of(args[0])):
             of = node.func.value if isinstance(node.func, ast.Attribute) else args.pop(0)
             found = self._looked_up(scope, of, args[0])
             return None if found is None else found + [(scope, each) for each in args[1:]]
@@ -216,6 +217,7 @@ class Following:
             return self._made(scope, node) if scope.is_whole and not functions else None
         file, function = functions[0]
         if scope.is_whole and not _PLAIN.issuperset(map(last_name, function.decorator_list)):
+            self.has_parsed = True  # for all that is known
             return None
         told = {key: (scope, each) for key, each in given(function, node).items()}
         inside = Scope(file, function, told, scope.depth + 1, scope.is_whole)
@@ -229,9 +231,10 @@ class Following:
         name, by = last_name(node), node.func
         makes = name[:1].isupper() or name == "cls"
         spread = [each.value for each in node.keywords if each.arg is None]
-        others = [*node.args] if makes else [*node.args, *(each.value for each in node.keywords)]
-        if isinstance(by, ast.Attribute) and not makes:
-            others.append(by.value)
+        others = [*node.args]
+        if not makes:
+            others += [each.value for each in node.keywords]
+            others += [by.value] if isinstance(by, ast.Attribute) else []
         if name in _PARSES:
             self.has_parsed = True
             told = {each.arg for each in ast.walk(node) if isinstance(each, ast.keyword)}
@@ -243,6 +246,7 @@ class Following:
         for each in others:
             one = Following(self.kept, self.of, self.names, deep=self.deep + 1)
             if one.deep > _DEPTH or one.comes_to_parsed(scope, each):
+                self.has_parsed = True
                 return None
         return [(scope, each) for each in spread if makes]
 
