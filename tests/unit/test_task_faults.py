@@ -103,6 +103,12 @@ _FAULTS = [
     ("canary.json", "", "", "canary.json"),
     ("canary.json", '"id"', '"ident"', f"defines no task: tasks/{NAME}/canary.json"),
     (
+        "canary.json",
+        '"id"',
+        '"ident"',
+        "Message does not take it: id: Field required",
+    ),
+    (
         _WIRING,
         'json.loads(texts.read(__name__, "canary.json"))',
         'json.loads(\n        "{" +\n texts.read(__name__, "canary.json"))',
