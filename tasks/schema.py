@@ -26,7 +26,7 @@ _KEPT = re.compile(
           | \[ (?!\^) (?: [^"\\\[\]\x00-\x1f] | \\[][-] )+ \]
           | \)
         ) (?: [?*+] | \{ (?: [0-9]+,?[0-9]* | ,[0-9]+ ) \} )?
-      | [\x7f-\U0010ffff] | \\[][^$.(){}|*+?-]  # of these, more or less than one sign is repeated
+      | [\x7f-\U0010ffff] | \\[][^$.(){}|*+?-]  # behind these, ? and {2} mean another text
       | \( (?:\?:)? | \|
     )*+ (?: \$\Z )?""",
     re.VERBOSE,

@@ -204,13 +204,14 @@ def _said_by(engine: Ollama, pattern: str) -> str | None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        *(
-            "^[A-Z]{2}$",
-            r"^[0-9]{1,2}\.a/:#@_ -$",
-            r"^\^\$\[\]\(\)\|\{\}\*\+\?\-$",
-            "^(?:a|bc?){2}$",
-        ),
-        *(r"^[\[\]\-.$^(){}|*+?]{2}$", "^[ä-ü]{2}€$", "^x{,2}(|y)ä$", r"^[ !#-\[\]-~]{1,6}$"),
+        "^[A-Z]{2}$",
+        r"^[0-9]{1,2}\.a/:#@_ -$",
+        r"^\^\$\[\]\(\)\|\{\}\*\+\?\-$",
+        "^(?:a|bc?){2}$",
+        r"^[\[\]\-.$^(){}|*+?]{2}$",
+        "^[ä-ü]{2}€$",
+        "^x{,2}(|y)ä$",
+        r"^[ !#-\[\]-~]{1,6}$",
     ],
 )
 def test_a_pattern_that_may_stand_in_a_task_is_kept(engine: Ollama, pattern: str) -> None:
@@ -223,19 +224,26 @@ def test_a_pattern_that_may_stand_in_a_task_is_kept(engine: Ollama, pattern: str
 @pytest.mark.parametrize(
     "pattern",
     [
-        *(
-            "[0-9]{2}",
-            r"^\d{2}$",
-            r"^a\/b$",
-            r"^\:$",
-            r"^\#$",
-            r"^\@$",
-            r"^\_$",
-            r"^\ $",
-            r"^[\.\-]{2}$",
-        ),
-        *("^(a|b$)$", "^a$b$", "^a^b$", "^[]a]{2}$", "^a{x}$", "^a{2}+$", "^ä{2}$", r"^ab\.{2}$"),
-        *('^"a"$', r"^\\a$", r"^[\"]{2}$"),
+        "[0-9]{2}",
+        r"^\d{2}$",
+        r"^a\/b$",
+        r"^\:$",
+        r"^\#$",
+        r"^\@$",
+        r"^\_$",
+        r"^\ $",
+        r"^[\.\-]{2}$",
+        "^(a|b$)$",
+        "^a$b$",
+        "^a^b$",
+        "^[]a]{2}$",
+        "^a{x}$",
+        "^a{2}+$",
+        "^ä{2}$",
+        r"^ab\.{2}$",
+        '^"a"$',
+        r"^\\a$",
+        r"^[\"]{2}$",
     ],
 )
 def test_a_pattern_that_ollama_does_not_keep_is_refused(engine: Ollama, pattern: str) -> None:
