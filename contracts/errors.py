@@ -292,9 +292,10 @@ class LineageBroken(RetrainError):
 
 
 class VerifyUnanswered(RetrainError):
-    """The deployed model could not be verified: the backend or its engine has not answered.
+    """The deployed model could not be verified: the backend or its engine has not answered, or the
+    backend loses what the engine answers.
 
-    That says nothing about the model, which stays as it is; the next run verifies it again.
+    That says nothing about the model, which the next run verifies again.
     """
 
     passing = True

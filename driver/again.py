@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import FileUnusable, TaskInvalid
 from driver import recent, restoration
 from driver.adapters import backend_edits
-from driver.adapters.backend import Backend
+from driver.adapters.backend import Backend, ItemUnavailable
 from driver.adapters.items import storage_of
-from driver.host_stages import reanalysis, reprocess
+from driver.host_stages import answers, reanalysis, reprocess
 from driver.host_stages.canaries import Witness, kept_items
 from driver.host_stages.reanalysis import Outcome, Row, Seen
 from driver.host_stages.record import Record as Kept
 from serving.engine import Engine, Model
-from tasks import Storage, Task, UnknownTask, load_task
+from tasks import InvalidAnswer, Storage, Task, UnknownTask, load_task
 
 if TYPE_CHECKING:
     from driver.verification import Record
@@ -80,10 +82,21 @@ def _kept(root: Path, say: Callable[[str], None]) -> Kept | None:
 
 
 def _analysed(backend: Backend, task: Task, row: Row, timeout_s: float, kept: Kept | None) -> Seen:
-    """Have one item analysed, and note what it holds by it: only that is given back."""
+    """Have one item analysed, and note what it holds by it: only that is given back.
+
+    It has failed, too, where no valid answer is stored.
+    """
+    before: Row = {}
+    with suppress(ItemUnavailable):
+        before = backend.item(row["id"])
     seen = reanalysis.reprocess(backend, storage_of(task), row, timeout_s)
     if kept and row["id"] in kept.about().canaries:
         kept.leave(row["id"], seen.answer)
+    if seen.outcome is Outcome.PROCESSED:
+        try:
+            answers.stored(task, before, backend.item(row["id"]))
+        except (InvalidAnswer, ItemUnavailable) as error:
+            return replace(seen, outcome=Outcome.FAILED, reason=str(error))
     return seen
 
 
@@ -103,7 +116,7 @@ def _former(backend: Backend, storage: Storage, kept: Kept | None, path: Path) -
 def _told(alias: str, seen: Mapping[str, Seen], say: Callable[[str], None]) -> str:
     """Say what became of the items: how many were analysed, and each that was not."""
     without = {
-        Outcome.FAILED: f"has no answer of {alias} yet",
+        Outcome.FAILED: f"has no valid answer of {alias} yet",
         Outcome.NOT_THERE: "is not in the backend any more",
         Outcome.LEFT_OUT: "was reviewed by a person, and stays as it is",
     }

@@ -27,6 +27,7 @@ from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import deploy, reprocess, same_backend, verify
 from driver.host_stages.record import Record
+from serving import engine_named
 from serving.engine import full_tag
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _split(session: Session, result: Result) -> str:
 
 
 def _evaluate(session: Session, result: Result) -> str:
-    """Another model may be live than the candidate was compared with, or than itself.
+    """Another model may be live than the candidate was compared with, or than itself; or what has
+    to be deployed would go to another engine than was asked.
 
     A live model that was silent then is asked once more, unless the candidate is forced. And under
     the name of an adapter's base there may be another model.
@@ -78,8 +80,18 @@ def _evaluate(session: Session, result: Result) -> str:
         return f"{on} is another model now"
     if evaluated.silent and live and live.digest == evaluated.silent and not deployed.force:
         return "the live model gave too few answers to compare with"
+    deployed_there = live is not None and live.digest == evaluated.models.get("candidate")
+    if not deployed_there and (changed := _another_engine(session, evaluated.engine)):
+        return changed
     known = {digest for role, digest in evaluated.models.items() if role != "baseline"}
     return "another model is live now" if live and live.digest not in known else ""
+
+
+def _another_engine(session: Session, asked: str) -> str:
+    """Return that another engine is named than was asked, "" where nobody noted which that was."""
+    now = engine_named(session.addresses) if asked else ""
+    same = is_same_address(asked, now)
+    return "" if same else f"the serving engine is {now} now, and was {asked}"
 
 
 def _deploy(session: Session, result: Result) -> str:

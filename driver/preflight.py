@@ -131,6 +131,8 @@ def check_stage(session: Session, step: Step) -> None:
         forecast.announce(session)
     if step.stage is stages.DEPLOY and step.inputs is not None:
         check_candidate(session, step.inputs)
+    if step.stage is stages.EVALUATE and step.inputs is not None and _deploys(session):
+        check_not_taken_back(session, step.inputs[stages.GGUF.name].digest)
     if step.stage is stages.REPROCESS and _asks_backend(session, [step.stage]):
         served.check(session.workspace, session.engine, session.settings)
     if step.stage is stages.LABEL and asks_teacher(session, step):
@@ -267,8 +269,17 @@ def check_candidate(session: Session, inputs: dict[str, InputRef]) -> None:
     verdict = session.workspace / inputs[stages.VERDICT.name].path
     deploy.require_promoted(verdict, session.settings.deploy.force)
     candidate = str(json.loads(verdict.read_text(encoding="utf-8")).get("candidate"))
-    gguf = inputs[stages.GGUF.name].digest
-    if {gguf, candidate} & {*taken_back.rejected(session.workspace)}:
+    check_not_taken_back(session, inputs[stages.GGUF.name].digest, candidate)
+
+
+def _deploys(session: Session) -> bool:
+    """Return whether the run under way is to deploy: an evaluation alone may be of any model."""
+    return stages.DEPLOY.name in session.notes.stages
+
+
+def check_not_taken_back(session: Session, *digests: str) -> None:
+    """Raise `CandidateRefused` for a model that was taken back, by its digest or its GGUF's."""
+    if {*digests} & {*taken_back.rejected(session.workspace)}:
         raise CandidateRefused(
             "this model has been live, and was taken back",
             why="its verification failed, or `driver rollback` has put an older one in its place",

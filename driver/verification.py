@@ -140,8 +140,7 @@ def begin(
     known = read(root)
     same = known and known.digest == live.digest and is_same_address(known.backend, backend)
     if known and known.begun and same:
-        again = known.again(task=task, constrained=constrained, backend=backend)
-        return _written(root, again)
+        return _written(root, known.again(task=task, constrained=constrained, backend=backend))
     if canaries.exists():
         canaries.replace(canaries.with_name("canaries.previous.jsonl"))
     deployed = served.deployed(root, live.digest)
@@ -174,9 +173,12 @@ def failed(root: Path, engine: Engine, error: RetrainError, say: Say) -> None:
 
     A wrong answer takes the model back for good. No answer at all says nothing about it, and it
     waits for the next run; but where it is the only one to be silent, that takes it back until a
-    later run, and so does what else keeps it from being verified, or a few texts against a rule.
+    later run, and so does a backend that loses answers (which does not pass), what else keeps it
+    from being verified, or a few texts against a rule.
     """
-    if isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
+    if isinstance(error, VerifyUnanswered) and not error.passing:
+        take_back(root, engine, say, bad=False, reason="has answers that the backend loses")
+    elif isinstance(error, VerifyUnanswered) and not _alone_in_silence(root, engine, say):
         _wait(root, say)
     elif isinstance(error, RulesNotKept):
         take_back(root, engine, say, bad=False, reason="breaks a label rule in a few texts")
@@ -189,8 +191,7 @@ def take_back(root: Path, engine: Engine, say: Say, *, bad: bool, reason: str = 
 
     With `bad` it has given a wrong answer, and no later run lets it go live again; otherwise it may
     be tried again, and one that was accepted before stays, in spite of `reason`. Raises nothing,
-    since the failure of the verification is the one to tell: what cannot be done now the next start
-    does.
+    since the failure of the verification is the one to tell: the next start does the rest.
     """
     try:
         taken_back.rescue(root, say)

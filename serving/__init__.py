@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "Model",
     "connect",
+    "engine_named",
     "full_tag",
     "ollama_address",
 ]
@@ -43,6 +44,15 @@ def connect(environ: Mapping[str, str], workspace: Path) -> Engine:
         home = Path(environ.get("LLAMACPP_HOME") or workspace / "serving")
         return LlamaCpp(home, parallel=_slots(environ.get("LLAMACPP_PARALLEL") or "1"))
     raise SettingsInvalid(f"RETRAIN_ENGINE={engine} is unknown", why="known: ollama, llamacpp")
+
+
+def engine_named(environ: Mapping[str, str]) -> str:
+    """Return which engine the environment names: an Ollama by its address, another by its name.
+
+    Where llama.cpp keeps its models makes it no other engine.
+    """
+    engine = environ.get("RETRAIN_ENGINE") or "ollama"
+    return ollama_address(environ.get("OLLAMA_HOST", "")) if engine == "ollama" else engine
 
 
 def ollama_address(host: str) -> str:

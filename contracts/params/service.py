@@ -109,6 +109,8 @@ class EvaluateMetrics(Metrics):
     models: dict[str, str] = {}
     """Digest of each model that was asked, by its role: candidate, champion, baseline; and under
     `base` that of the model that the candidate is an adapter on."""
+    engine: str = ""
+    """The serving engine that was asked: an Ollama's address, or `llamacpp`; "" of an older one."""
     drift: float | None = None
     """KL divergence (nats) of the candidate from base and adapter; None: not compared."""
     agreement: float | None = None

@@ -24,15 +24,8 @@ from contracts.errors import EngineUnavailable, RetrainError, VerifyUnanswered
 from contracts.params import VerifyParams
 from contracts.stages import GGUF, ITEMS, LABELS
 from driver.adapters.backend import Backend, ItemUnavailable, ModelNotAsked
-from driver.adapters.items import (
-    analysed,
-    analysis_of,
-    storage_of,
-    stored_answer,
-    textless,
-    with_nulls,
-)
-from driver.host_stages import reanalysis
+from driver.adapters.items import analysed, storage_of
+from driver.host_stages import answers, reanalysis
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
 from driver.host_stages.telling import say
@@ -56,6 +49,8 @@ class Canary:
     """The label rules of severity error that the answer breaks."""
     unanswered: bool = False
     """Whether no answer of the model was seen, which need not be its fault."""
+    lost: bool = False
+    """Whether the engine gives a valid answer where the backend has stored none: not its fault."""
     positive: bool = False
     """Whether it is an answer with long texts, that can break label rules."""
     answer: str = ""
@@ -109,7 +104,7 @@ def ask(
         # Without an answer and a model at work, the engine may have failed to load it.
         if not shown and (witness.tags or not found.failure):
             raise _another_model(engine, witness, alias, expected, backend)
-        if found.unanswered:
+        if found.failure:
             found = _asked_directly(context, engine, task, row, alias, found)
         seen.append(found)
         context.progress(1 + len(seen), 1 + wanted, "answers")
@@ -197,35 +192,12 @@ def candidates(task: Task, items: Path, labels: Path) -> Iterator[Row]:
     yield from by_kind[None]
 
 
-def answer_in(task: Task, before: Row, after: Row) -> Row:
-    """Return the answer that the new analysis of an item has stored, as far as it is there.
-
-    The analysis counts where it has fields of the item too: the item's own may still be the old
-    ones. Elsewhere the item counts, but for texts that an answer without any has left as they were.
-    """
-    storage, fields = storage_of(task), task.output.model_fields
-    analysis = analysis_of(after, storage)
-    if any(name in analysis for name in storage.edited):
-        answer = {name: analysis[name] for name in fields if name in analysis}
-        return with_nulls(answer, storage)
-    answer = stored_answer(after, fields, storage)
-    if textless(answer, storage):
-        kept = [n for n in storage.left_over if after.get(n) == before.get(n)]
-        answer |= dict.fromkeys(kept)
-    return answer
-
-
 def judge(task: Task, row: Row, before: Row, after: Row) -> Canary:
     """Return what the answer is worth that an item holds after its new analysis."""
-    answer = answer_in(task, before, after)
-    if missing := [name for name in task.output.model_fields if name not in answer]:
-        return Canary(row["id"], f"the analysis has no {', '.join(missing)}")
     try:
-        output = task.parse(json.dumps(answer))
+        output = answers.stored(task, before, after)
     except InvalidAnswer as error:
-        return Canary(row["id"], f"the answer is not valid: {error}")
-    if lost := [n for n in storage_of(task).columns if answer.get(n) and not after.get(n)]:
-        return Canary(row["id"], f"the item has not got the answer's {', '.join(lost)}")
+        return Canary(row["id"], str(error))
     found = task.check(task.item.model_validate(row), output)
     broken = dict.fromkeys(each.rule for each in found if each.severity == "error")
     return Canary(row["id"], broken=tuple(broken), positive=task.positive(output))
@@ -291,14 +263,21 @@ def _asked_directly(
     alias: str,
     found: Canary,
 ) -> Canary:
-    """Return what an item without an answer shows of the model, by asking the engine itself.
+    """Return what an item without a valid answer shows of the model, by asking the engine itself.
 
-    A model that does not come to an end looks from outside like an engine that does not answer. Of
-    any other one the silence says nothing: then it is `found`.
+    A model that does not come to an end looks from outside like an engine that does not answer, and
+    one that leaves a field out like a backend that loses it. Where it answers well, silence says
+    nothing of it (`found`), and of what was stored without a valid answer that is `lost`.
     """
+    params = context.params
     try:
         said = whole_answer(
-            engine, alias, task, task.item.model_validate(row), timeout_s=context.params.timeout_s
+            engine,
+            alias,
+            task,
+            task.item.model_validate(row),
+            timeout_s=params.timeout_s,
+            schema=task.schema() if params.constrained else None,
         )
         if not said.finished:
             raise InvalidAnswer(f"cut off after {said.answer_tokens} tokens")
@@ -306,8 +285,9 @@ def _asked_directly(
     except EngineUnavailable:
         return found
     except InvalidAnswer as error:
-        return Canary(row["id"], f"{found.failure}; asked directly: {error}")
-    return found
+        why = f"{found.failure}; asked directly: {error}"
+        return replace(found, failure=why, unanswered=False)
+    return replace(found, lost=not found.unanswered)
 
 
 def whole_answer(

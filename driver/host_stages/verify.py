@@ -133,23 +133,29 @@ def _require_good(
 ) -> None:
     """Raise `VerifyFailed` where more items than allowed have no valid answer, or a bad one.
 
-    `VerifyUnanswered` where that hangs on items that the model has not answered at all, and
-    `RulesNotKept` where it hangs on the label rules in a few texts: the gate has seen more.
+    `VerifyUnanswered` where that hangs on items that the model has not answered at all, or whose
+    answer the backend has lost, and `RulesNotKept` where it hangs on the label rules in a few
+    texts: the gate has seen more.
     """
     silent = [f"item {each.id}: {each.failure}" for each in seen if each.unanswered]
     ended_early = len(silent) > params.max_error_share * params.items
     asked = params.items if ended_early else len(seen)
+    lost = [f"item {each.id}: {each.failure}" for each in seen if each.lost]
     failed = [
-        f"item {each.id}: {each.failure}" for each in seen if each.failure and not each.unanswered
+        f"item {each.id}: {each.failure}"
+        for each in seen
+        if each.failure and not (each.unanswered or each.lost)
     ]
     broken = [f"item {each.id} breaks {', '.join(each.broken)}" for each in seen if each.broken]
     most_failed = params.max_error_share * asked
-    unanswered = len(failed) + len(silent) > most_failed
+    unanswered = len(failed) + len(silent) + len(lost) > most_failed
     if len(failed) <= most_failed:
         failed = []
     if len(broken) <= params.max_broken_share * asked:
         broken = []
     if not failed and not broken:
+        if unanswered and lost and not ended_early:
+            raise _lost(record, lost, len(seen))
         if unanswered:
             raise VerifyUnanswered(
                 f"{record.version} could not be verified: {len(silent)} of {len(seen)} items got "
@@ -169,6 +175,19 @@ def _require_good(
         if few
         else "Train on more rows, or better ones. To let it live all the same, raise verify.max_* "
         f"and call `driver rollback {record.version.rpartition(':')[2]}`.",
+    )
+
+
+def _lost(record: verification.Record, lost: Sequence[str], asked: int) -> VerifyUnanswered:
+    """Return the failure that the backend does not store what the model answers."""
+    return VerifyUnanswered(
+        f"{record.version} could not be verified: the backend holds no valid answer to {len(lost)} "
+        f"of {asked} items, and the engine, asked directly, gives one",
+        why="; ".join(lost[:_MOST_NAMED]),
+        todo="The backend loses it whichever model answers, or asks otherwise than the task: "
+        f"compare what {record.backend} shows under /api/items/ID with the task's fields (`driver "
+        "task check` names what it cannot store), mend it, and run again: that verifies the model.",
+        passing=False,  # until somebody does
     )
 
 

@@ -39,7 +39,7 @@ from images.labeler.gate import Finding, against, judge
 from images.labeler.measures import Measure, is_of_nothing, measure_names, measures
 from images.labeler.resampling import Difference, intervals
 from images.labeler.tables import confusion, reliability
-from serving import Engine, connect, full_tag
+from serving import Engine, connect, engine_named, full_tag
 from tasks import load_task
 from tasks.definition import Task
 
@@ -93,6 +93,7 @@ def work(context: StageContext[EvaluateParams]) -> EvaluateMetrics:
         reasons=tuple(verdict["reasons"]),
         silent=digests["champion"] if silent else "",
         models=digests | base,
+        engine=engine_named(os.environ),
         drift=drift.divergence if drift else None,
         agreement=drift.agreement if drift else None,
     )

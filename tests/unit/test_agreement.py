@@ -49,10 +49,16 @@ def session(folder: Path, live: str, *, force: str = "", **more: object) -> Sess
     return made
 
 
-def evaluated(silent: str = "") -> Result:
+def evaluated(silent: str = "", engine: str = "") -> Result:
     models = {"candidate": "c4", "champion": "b7", "baseline": "a1"}
     metrics = EvaluateMetrics(
-        rows=1, valid=1, promote=not silent, scores={}, silent=silent, models=models
+        rows=1,
+        valid=1,
+        promote=not silent,
+        scores={},
+        silent=silent,
+        models=models,
+        engine=engine,
     )
     return Result(
         stage=EVALUATE.name,
@@ -73,6 +79,19 @@ def test_an_evaluation_holds_while_one_that_took_part_is_live(tmp_path: Path, li
 def test_another_model_that_is_live_is_compared_with(tmp_path: Path, live: str) -> None:
     told = still_true(session(tmp_path, live), EVALUATE, evaluated())
     assert told == "another model is live now"
+
+
+@pytest.mark.parametrize("asked", ["llamacpp", "http://gpu1:11434"])
+def test_what_is_to_go_to_another_engine_is_evaluated_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Not where it is live there already."""
+    monkeypatch.setenv("OLLAMA_HOST", "localhost")
+    told = still_true(session(tmp_path, "b7"), EVALUATE, evaluated(engine=asked))
+    assert told == f"the serving engine is http://localhost:11434 now, and was {asked}"
+    assert still_true(session(tmp_path, "c4"), EVALUATE, evaluated(engine=asked)) == ""
+    same = evaluated(engine="http://127.0.0.1:11434")
+    assert still_true(session(tmp_path, "b7"), EVALUATE, same) == ""
 
 
 def test_a_champion_that_gave_no_answer_is_asked_again(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ __all__ = ["engine", "stage"]
 
 
 def test_it_asks_as_the_backend_does_and_cleans_up(
-    stage: Evaluation, engine: ScriptedEngine
+    stage: Evaluation, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "gpu1")
     metrics = stage.evaluate(min_scores={"relevant": 1.0, "priority.macro_f1": 0.9})
     assert (metrics.rows, metrics.valid, metrics.promote) == (6, 6, True)
     errors = {"relevance_score.brier": 0.01, "relevance_score.ece": 0.1}  # 0.9 for what is sure
@@ -31,6 +32,7 @@ def test_it_asks_as_the_backend_does_and_cleans_up(
     rest = [name for name in measure_names(TASK) if name not in {"valid", *TASK.matters}]
     assert list(metrics.scores) == [*TASK.matters, *rest]
     assert metrics.models == {"candidate": "d2"}
+    assert metrics.engine == "http://gpu1:11434"
     unload = f"unload {TAG}"
     assert engine.calls == [f"create {TAG}", unload, unload, f"delete {TAG}", "close"]
     in_order = sorted(engine.asked, key=lambda asked: asked["messages"][-1]["content"])

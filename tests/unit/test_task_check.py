@@ -336,7 +336,7 @@ def test_what_cannot_be_understood_is_named_and_breaks_nothing(checkout: Path) -
 def test_a_checkout_of_something_else_says_that_nothing_was_found(tmp_path: Path) -> None:
     assert findings(tmp_path) == []
     said = "\n".join(unclear(tmp_path))
-    for place in ("__tablename__", "pydantic model", "reads half", "role system", "interface"):
+    for place in ("__tablename__", "pydantic model", "read half", "role system", "interface"):
         assert place in said
     with pytest.raises(SettingsInvalid, match="no folder"):
         findings(tmp_path / "nowhere")

@@ -196,6 +196,22 @@ def test_a_date_that_cannot_be_imported_is_left_to_people(tmp_path: Path, head: 
     assert (found.differs, found.edits) == ("ItemResponse has no field deadline", ())
 
 
+@pytest.mark.parametrize(("source", "kind"), [(_WITH_DATE, "date"), (with_deadline(), "str")])
+def test_what_is_to_be_added_is_what_can_be_stored_there(
+    tmp_path: Path, source: Any, kind: str
+) -> None:
+    source = source if isinstance(source, Source) else Source(source)
+    fields = "".join(f"    {field.name}: object\n" for field in SOURCE.fields)
+    (tmp_path / "llm.py").write_text(
+        f"from pydantic import BaseModel\nclass Answer(BaseModel):\n{fields}"
+        f"{ASKS}Answer.model_validate_json(text)\n"
+    )
+    code = Code.read(Checkout.read(tmp_path))
+    [found] = schemas.compare(source, code, Tied.of(source, code)).findings
+    assert found.todo == f"Add deadline: {kind} | None = None."
+    assert found.edits[0].text.strip() == f"deadline: {kind} | None = None"
+
+
 def test_edits_of_one_place_keep_their_order_and_do_not_overlap() -> None:
     edits = [
         Edit("a", 3, 3, "1"),

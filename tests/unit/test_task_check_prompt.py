@@ -95,3 +95,28 @@ def test_a_list_that_is_not_followed_is_said_to_be(checkout: Path, more: str, to
     _put_together(checkout, f"        lines = {_LINES}{more}{_JOINED}", "Source")
     assert findings(checkout) == []
     assert f"the user message is {told}" in "\n".join(unclear(checkout))
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        ("self.cut", ""),
+        ("self.other", "the user message is cut at self.other, which is not followed"),
+    ],
+)
+def test_a_cut_is_that_of_the_class_or_is_said_not_to_be_followed(
+    checkout: Path, cut: str, told: str
+) -> None:
+    method = _METHOD.replace("content[:6000]", f"item.content[: {cut}]").replace("SOURCE", "Quelle")
+    change(checkout, PROCESSOR, _WRITTEN, "        prompt = self.message(item, item.content)\n")
+    change(checkout, PROCESSOR, "    async def ask(", f"    cut = 6000\n\n{method}")
+    assert findings(checkout) == []
+    assert told in "\n".join(unclear(checkout))
+    assert bool(told) == bool(unclear(checkout))
+
+
+def test_a_prompt_may_be_a_resource_of_a_package(checkout: Path) -> None:
+    read = 'files("app.prompts").joinpath("analysis.md").read_text'
+    written = '(Path(__file__).parent / "prompts" / "analysis.md").read_text'
+    change(checkout, PROCESSOR, written, read)
+    assert (findings(checkout), unclear(checkout)) == ([], [])

@@ -212,3 +212,37 @@ def test_a_table_in_a_page_goes_by_the_members_of_an_enum(checkout: Path) -> Non
 def test_a_page_may_have_the_names_of_the_api_in_camel_case(checkout: Path) -> None:
     change(checkout, VIEW, "analysis.relevance_score", "analysis.relevanceScore")
     assert findings(checkout) == []
+
+
+def test_a_text_that_a_field_is_added_to_is_not_compared_with_it(checkout: Path) -> None:
+    change(checkout, VIEW, "{{ item.priority }}", "{{ $t('prio.' + item.priority) }}")
+    assert findings(checkout) == []
+
+
+def test_a_page_may_show_fields_by_a_list_of_their_names(checkout: Path) -> None:
+    shown = '<p v-if="item.summary">{{ item.summary }}</p>\n    <p>{{ item.detailed_analysis }}</p>'
+    change(checkout, VIEW, shown, '<p v-for="row in rows">{{ item[row.key] }}</p>')
+    rows = "[{ key: 'summary' }, { key: 'detailed_analysis' }]"
+    change(checkout, VIEW, "\nconst urgent", f"\nconst rows = {rows} as const\nconst urgent")
+    assert findings(checkout) == []
+    change(checkout, VIEW, "[row.key]", "")
+    assert {each.differs for each in findings(checkout)} == {
+        "no page shows summary",
+        "no page shows detailed_analysis",
+    }
+
+
+def test_a_type_that_a_field_has_written_out_is_compared(checkout: Path) -> None:
+    fields = ["relevant", "relevance_score", "argumentationskette", "tags", "reasoning"]
+    inner = "".join(f"    {name}: unknown\n" for name in fields)
+    change(checkout, TYPES, "llm_analysis?: LlmAnalysis", f"llm_analysis?: {{\n{inner}  }} | null")
+    assert findings(checkout) == []
+    change(checkout, TYPES, "    tags: unknown\n", "")
+    [found] = findings(checkout)
+    assert found.differs == "Item.llm_analysis has no field tags"
+    assert found.edits[0].text == "\n    tags: string[]"
+
+
+def test_a_type_in_camel_case_lacks_no_field(checkout: Path) -> None:
+    change(checkout, TYPES, "  relevance_score:", "  relevanceScore:")
+    assert findings(checkout) == []

@@ -15,6 +15,7 @@ from contracts.errors import (
     FileUnusable,
 )
 from contracts.stage import InputRef
+from contracts.stages import DEPLOY, EVALUATE
 from driver import (
     again,
     preflight,
@@ -29,6 +30,7 @@ from driver.adapters.backend import Backend
 from driver.adapters.items import storage_of
 from driver.host_stages import canaries, reanalysis
 from driver.host_stages.record import Record
+from driver.plan import Action, Step
 from driver.store import Run
 from serving.ollama import Ollama
 from tasks import load_task
@@ -113,6 +115,19 @@ def test_what_was_taken_back_is_not_promoted_again(world: World) -> None:
     with pytest.raises(CandidateRefused, match="was taken back") as caught:
         preflight.check_candidate(session_of(world), given)
     assert "verification failed" in caught.value.why
+
+
+def test_what_was_taken_back_is_refused_before_it_is_evaluated_for_a_run(world: World) -> None:
+    """Whatever is live: the backend is not stopped for it. An evaluation alone may be of it."""
+    taken_back.reject(world.root, GGUF)
+    gguf = InputRef(path="model.gguf", digest=GGUF, bytes=1)
+    session = session_of(world)
+    step = Step(session.request(EVALUATE), Action.RUN, "another is live", "f", {"gguf": gguf})
+    session._take_down(Run.create(world.root))
+    session.prepare(step)
+    session._note(DEPLOY, state="planned")
+    with pytest.raises(CandidateRefused, match="was taken back"):
+        session.prepare(step)
 
 
 @pytest.mark.parametrize("reason", ["nothing", "rejected", "gone"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +168,40 @@ def test_a_model_that_alone_is_silent_does_not_stay_live(world: World, *, all_si
     assert world.live() == (NEW_DIGEST if all_silent else OLD_DIGEST)
     assert (verification.read(world.root) is not None) == all_silent
     assert taken_back.rejected(world.root) == []
+
+
+def test_a_field_that_the_backend_loses_rejects_nobody(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The engine, asked directly, gives a valid answer, and the version before fares no better."""
+    session = session_of(world)
+    session._take_down(Run.create(world.root))
+    world.ollama.script = by_label
+    with _losing_tags(world), pytest.raises(VerifyUnanswered) as caught:
+        session.execute(_step(world, session))
+    assert "asked directly, gives one" in caught.value.what
+    assert "the analysis has no tags" in caught.value.why
+    assert (world.live(), taken_back.rejected(world.root)) == (OLD_DIGEST, [])
+    said = " ".join(capsys.readouterr().out.replace("!", "").split())
+    assert "it may be tried again" in said
+    assert f"has no valid answer of {ALIAS} yet: the analysis has no tags" in said
+    assert "analysed 0 of the 1 items of the verification again" in said
+    world.engine.copy(NEW, ALIAS)
+    assert world.verify().failed == 0, "once the backend is mended"
+
+
+@contextmanager
+def _losing_tags(world: World) -> Iterator[None]:
+    """Let the backend's database lose a field of every analysis, as a faulty migration would."""
+    assert world.backend
+    database = Path(world.backend.environment["DATA_DIR"]) / "backend.sqlite"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "CREATE TRIGGER losing AFTER UPDATE ON items BEGIN UPDATE items SET metadata = "
+            "json_remove(metadata, '$.llm_analysis.tags') WHERE id = NEW.id; END"
+        )
+        yield
+        connection.execute("DROP TRIGGER losing")
 
 
 def test_a_rule_broken_in_one_text_rejects_nobody_for_good(world: World) -> None:

@@ -15,7 +15,7 @@ from contracts.params import VerifyMetrics
 from driver import verification
 from driver.adapters.backend import Backend, ItemUnavailable
 from driver.adapters.items import AnswerStorage, analysis_of, storage_of
-from driver.host_stages import canaries, reanalysis, verify
+from driver.host_stages import answers, canaries, reanalysis, verify
 from driver.host_stages.record import Record
 from tasks import load_task
 from tests.services.ollama_double import OllamaDouble, good_answer
@@ -353,7 +353,7 @@ def test_an_answer_is_what_the_new_analysis_has_stored(
 ) -> None:
     before = {**OLD_TEXTS, "metadata": {}}
     after = {**item, "assigned_aks": [], "metadata": {"llm_analysis": analysis}}
-    answer = canaries.answer_in(TASK, before, after)
+    answer = answers.answer_in(TASK, before, after)
     assert answer["summary"] == summary
     assert answer["priority"] in {None, "high"}
 

@@ -31,6 +31,8 @@ class AnswerObject:
     tree: ast.Module
     fields: frozenset[str]
     """The answer's fields."""
+    typed: frozenset[str] = frozenset()
+    """The classes of an answer, and functions that give one: what is of them is an object too."""
 
     def read(self) -> dict[str, int]:
         """Return the fields that are looked up, or named beside others, with their first lines.
@@ -180,6 +182,10 @@ class AnswerObject:
         for node in walked(self.tree):
             if is_parser(node) or self._is_parsed_by_name(node):
                 found |= _assigned(self._above[self._made_of(node)])
+            if isinstance(node, ast.Call) and last_name(node) in self.typed:
+                found |= _assigned(self._above[self._made_of(node)])
+            if isinstance(node, ast.arg) and last_name(node.annotation) in self.typed:
+                found.add(node.arg)
             if is_parser(node) and (handed := self._handed(self._made_of(node))):
                 found.add(handed)
             match node:

@@ -11,6 +11,7 @@ from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Edit, Finding
 from driver.task.check.python_code import Attribute, Class, Code, after, below, last_name, texts_in
 from driver.task.check.values import choice_of, lacking, unknown_values
+from driver.task.check.walked import walked
 from driver.task.shape import Field
 from driver.task.source import Source
 
@@ -21,6 +22,7 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
+_CHANGES = re.compile("(Before|Plain|Wrap)Validator")
 _ENUM_TYPE = re.compile("[A-Z][A-Za-z]*Enum|Enum|ENUM")
 """How SQLAlchemy's types of enums are called where they are imported: Enum, ENUM, SAEnum."""
 
@@ -41,6 +43,8 @@ class Known:
     """The names of a class: a member with one of them cannot be added."""
     sure: bool = True
     """Whether it is surely the field's: what is so by its name only may have reasons to differ."""
+    made: str = ""
+    """Where one is made of something: `Colour(text)`."""
 
     def adding(self, names: Sequence[str]) -> Edit | None:
         """Return what adds values at its end; None where that would be no valid code."""
@@ -98,8 +102,12 @@ def _in_node(code: Code, attribute: Attribute, node: ast.expr) -> Iterator[Known
         if enum is not None and enum.is_enum:
             yield from of_class(enum)
         alias = code.constant(attribute.file, node)
-        if alias is not None and last_name(alias) == "Literal":
-            yield from _listed(attribute.file, alias, "Literal", texts_in(alias))
+        if isinstance(alias, ast.Subscript):
+            sure = not _CHANGES.search(ast.unparse(alias))
+            literals = [n for n in ast.walk(alias) if isinstance(n, ast.Subscript)]
+            for each in (n for n in literals if last_name(n) == "Literal"):
+                for known in _listed(attribute.file, each, "Literal", texts_in(each)):
+                    yield replace(known, sure=sure)
 
 
 def _types_in(value: ast.expr | None) -> list[ast.expr]:
@@ -149,7 +157,14 @@ def named_alike(code: Code, source: Source) -> Iterator[tuple[Field, Known]]:
 def _classes(code: Code, name: str) -> Iterator[Known]:
     for each in code.each_class():
         if each.is_enum and each.name in {name, f"{name}Enum"}:
-            yield from (replace(known, sure=False) for known in of_class(each))
+            for known in of_class(each):
+                made = _made_at(code, each) if known.sure else ""
+                yield replace(known, sure=False, made=made)
+
+
+def _made_at(code: Code, enum: Class) -> str:
+    calls = ((f, n) for f, tree in code.modules for n in walked(tree) if isinstance(n, ast.Call))
+    return next((f.at(n.lineno) for f, n in calls if code.only(n.func, f) is enum), "")
 
 
 def _constants(code: Code, *words: str) -> Iterator[Known]:
@@ -174,6 +189,10 @@ def compare(found: Iterable[tuple[Field, Known]]) -> Iterator[Finding]:
         place = known.file.at(known.line)
         breaks = unknown_values(place, field, told.values, names, known.holder, edit)
         doubt = f"it has no case for {names[0]}, if it is to have all"
+        if known.made:
+            doubt = (
+                f"the call in {known.made} raises ValueError for {names[0]}, if it is of answers"
+            )
         yield breaks if known.sure else breaks.in_doubt(doubt)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from driver.task.check.constants import Part, Values
 from driver.task.check.enums import member
 from driver.task.check.finding import Compared, Edit, Finding, Severity
-from driver.task.check.script import Member, Scripts, Shape, compared, used
+from driver.task.check.script import Member, Scripts, Shape, compared, listed, used
 from driver.task.check.syntax import decoded, name_of, quote_of, strings_in, text_of
 from driver.task.check.type_nodes import Table
 from driver.task.check.values import (
@@ -109,9 +109,10 @@ def _missing(source: Source, scripts: Scripts, shape: Shape) -> list[Field]:
     """Return the fields that a type lacks, and none that it extends: those are named themselves."""
     if not scripts.is_whole(shape):
         return []
-    own = missing_fields(source, scripts.inherited(shape), shape.name)
-    bases = scripts.bases(shape) if own else ()
-    missed = [missing_fields(source, scripts.inherited(each), each.name) for each in bases]
+    own, *missed = (
+        missing_fields(source, {_snake(n) for n in scripts.inherited(each)}, each.name)
+        for each in (shape, *scripts.bases(shape))
+    )
     return [field for field in own if not any(field in base for base in missed)]
 
 
@@ -122,6 +123,7 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
     for file, _, parts in scripts.pages:
         for part in parts:
             shown[file.path] |= {_snake(each) for each in used(part)} & names
+        shown[file.path] |= {_snake(each) for each in listed(parts)} & names
     everywhere = {name for each in shown.values() for name in each}
     findings = [each for part in _all_parts(scripts) for each in _never_true(source, part)]
     unclear = list[str]()
@@ -143,7 +145,7 @@ def compare_pages(source: Source, scripts: Scripts) -> Compared:
 
 
 def _snake(name: str) -> str:
-    """Return a name as the task writes it: an API may give `relevanceScore` for relevance_score."""
+    """Return a name as the task writes it: an API may give it in camelCase."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 

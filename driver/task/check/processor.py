@@ -11,7 +11,7 @@ from driver.task.check.answer_object import AnswerObject
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding, Severity
 from driver.task.check.parsing import parses
-from driver.task.check.python_code import Code, last_name
+from driver.task.check.python_code import Code, Function, is_table, last_name, texts_in
 from driver.task.check.tied import Tied
 from driver.task.check.walked import walked
 from driver.task.shape import Field
@@ -49,19 +49,21 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     At least half of them, and two: less is not taken for the reading of an answer. A field is
     surely lost where a processor reads most of the others by name and no answer leaves it as a
     whole; where one does, or another module that parses JSON reads the field, it is not compared.
+    Where none asks for keys, the attributes count of what is of an answer's class by its type.
     """
     names = frozenset(field.name for field in source.fields)
-    readings = [
-        each
-        for file, tree in code.modules
-        if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered module declares, reads nothing
-        for each in _reading(source, tied, file, AnswerObject(tree, names))
-    ]
-    found = [each for each in readings if len(each.lines) >= max(2, len(names) / 2)]
-    if not found:
-        return Compared(
-            PLACE, unclear=("no module reads half of the answer's fields by their names",)
-        )
+    for typed in (frozenset[str](), _typed(code, tied, names)):
+        readings = [
+            each
+            for file, tree in code.modules
+            if MADE_BY.encode() not in file.content[:_HEAD]  # a rendered one reads nothing
+            for each in _reading(source, code, tied, file, AnswerObject(tree, names, typed))
+        ]
+        found = [each for each in readings if len(each.lines) >= max(2, len(names) / 2)]
+        if found:
+            break
+    else:
+        return Compared(PLACE, unclear=_unseen(tied, readings))
     best = max(found, key=lambda each: (each.is_processor, each.parses, len(each.lines)))
     unread = [field for field in source.fields if field.name not in best.lines]
     if best.is_processor:  # what others do is no way of an answer
@@ -74,6 +76,39 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     lost = {field.name: _dropped(source, place, field, "read") for field in unread}
     findings = left_out | {k: each if sure else each.in_doubt() for k, each in lost.items()}
     return Compared(PLACE, tuple(findings.values()), (), len(names))
+
+
+def _typed(code: Code, tied: Tied, names: frozenset[str]) -> frozenset[str]:
+    """Return the classes of an answer in what asks the model, and the functions that give one."""
+    below = code.imports.reached(tied.asking)
+    held = {
+        each.name
+        for each in code.each_class()
+        if each.file.path in below and not is_table(each)
+        if "__tablename__" not in (there := code.inherited(each).keys())
+        if 2 * len(names & there) > len(names)
+    }
+    functions = (n for _, tree in code.modules for n in walked(tree) if isinstance(n, Function))
+    return frozenset(held | {each.name for each in functions if last_name(each.returns) in held})
+
+
+def _unseen(tied: Tied, readings: Sequence[_Reading]) -> tuple[str, ...]:
+    """Return why no module is the processor: an answer goes on where it is not followed."""
+    whole = tuple(
+        f"{each.file.at(each.leaves)}: an answer goes on as a whole"
+        for each in readings
+        if each.leaves is not None and each.file.path in tied.answers
+    )
+    return whole or ("no module is seen to read half of the answer's fields by name",)
+
+
+def _listed(code: Code, file: SourceFile, answer: AnswerObject) -> Iterator[tuple[str, int]]:
+    """Yield the fields in each constant that a module names, which may be another's."""
+    for node in walked(answer.tree):
+        if isinstance(node, ast.Name | ast.Attribute) and last_name(node).isupper():
+            texts = {str(each.value) for each in texts_in(code.constant(file, node))}
+            if len(found := answer.fields & texts) >= 2:
+                yield from ((name, node.lineno) for name in found)
 
 
 def _not_stored(
@@ -148,10 +183,14 @@ def _dropped(source: Source, place: str, field: Field, by: str) -> Finding:
 
 
 def _reading(
-    source: Source, tied: Tied, file: SourceFile, answer: AnswerObject
+    source: Source, code: Code, tied: Tied, file: SourceFile, answer: AnswerObject
 ) -> Iterator[_Reading]:
     named = sum(name.encode() in file.content for name in answer.fields)
     lines = answer.read() if named >= 2 else {}  # which goes through the whole tree
+    if lines and any(isinstance(n, Function | ast.For) for n in walked(answer.tree)):
+        lines = dict(_listed(code, file, answer)) | lines
+    elif not parses(answer.tree):  # names that others read by
+        lines = {}
     if len(lines) >= 2:
         stores = any(_stores(source, node) for node in walked(answer.tree))
         is_tied = file.path in tied.parsing

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Compared, Finding
+from driver.task.check.messages import messages
 from driver.task.check.python_code import Code, Function, last_name
 from driver.task.check.tied import Tied
 from driver.task.check.walked import walked
@@ -18,10 +19,6 @@ from driver.task.source import Source
 
 PLACE = "prompt"
 _SHOWN = 60
-_SAID = {"SystemMessage": "system", "HumanMessage": "user"}
-"""Calls that make a message of LangChain's, with its role."""
-_MESSAGES = frozenset({"Message", "dict"})
-"""Calls that make a message of a request: Ollama's own client has the first."""
 FORM_LEADS_TO = (
     "the model reads items in another form than in training: the answers are worse than the "
     "scores, and no error shows it"
@@ -35,7 +32,9 @@ class Form:
     texts: tuple[str, ...]
     """One more than there are gaps."""
     limits: tuple[int | None, ...]
-    """Of each gap the most characters; None where it is not cut, or that cannot be seen."""
+    """Of each gap the most characters; None where it is not cut."""
+    unseen: str = ""
+    """Why it is not known where a gap is cut."""
 
     def shown(self) -> str:
         """Return it in one line."""
@@ -74,7 +73,7 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     Those of another feature are not: other modules read what the model answers to them.
     """
     findings, unclear, checked = list[Finding](), list[str](), 0
-    for role, file, node, around in _messages(code):
+    for role, file, node, around in messages(code):
         if not _is_answered(code, tied, file.path):
             unclear.append(f"{file.at(node.lineno)}: no module near reads the task's fields of it")
             continue
@@ -89,6 +88,7 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
             findings += differing_system(source, place, "".join(form.texts), form.limits)
         else:
             findings += differing_user(source, place, form)
+            unclear += [f"{place}: the {role} message is {form.unseen}"] if form.unseen else []
     if not checked and not unclear:
         unclear.append("no message of the role system or user is put together in the code")
     return Compared(PLACE, tuple(findings), tuple(unclear), checked)
@@ -128,7 +128,7 @@ def differing_user(source: Source, place: str, form: Form) -> Iterator[Finding]:
     if form.texts != wanted.texts:
         differs = f"the message is {form.shown()}, and the task's is {wanted.shown()}"
         yield Finding(place, differs, FORM_LEADS_TO, f"{todo}.")
-    elif form.limits != wanted.limits:
+    elif form.limits != wanted.limits and not form.unseen:
         differs = f"the texts are cut at {_cuts(form)} characters, the task's at {_cuts(wanted)}"
         yield Finding(place, differs, FORM_LEADS_TO, f"{todo}.")
 
@@ -160,44 +160,6 @@ def _is_read(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
 
 
-def _messages(code: Code) -> Iterator[tuple[str, SourceFile, ast.expr, Function | None]]:
-    """Yield each `{"role": …, "content": …}`, with the function that it stands in.
-
-    Also one that a call makes: `Message(role=…, content=…)`.
-    """
-    for file, tree in code.modules:
-        inside: dict[ast.AST, Function] = {}
-        if found := [*_messages_in(tree)]:
-            for function in walked(tree):
-                if isinstance(function, Function):
-                    inside |= dict.fromkeys(ast.walk(function), function)
-        yield from ((role, file, content, inside.get(node)) for role, content, node in found)
-
-
-def _messages_in(tree: ast.Module) -> Iterator[tuple[str, ast.expr, ast.AST]]:
-    """Yield role and content of each message in a module, and the node that makes it."""
-    for node in walked(tree):
-        pairs: dict[object, ast.expr | None] = {}
-        if isinstance(node, ast.Dict):
-            pairs = {
-                key.value: value
-                for key, value in zip(node.keys, node.values, strict=True)
-                if isinstance(key, ast.Constant)
-            }
-        elif isinstance(node, ast.Call) and last_name(node) in _MESSAGES | _SAID.keys():
-            pairs = {each.arg: each.value for each in node.keywords}
-            if (said := _SAID.get(last_name(node))) is not None:
-                pairs = {"role": ast.Constant(said), "content": _content(node)}
-        role, content = pairs.get("role"), pairs.get("content")
-        if isinstance(role, ast.Constant) and role.value in ("system", "user") and content:
-            yield str(role.value), content, node
-
-
-def _content(call: ast.Call) -> ast.expr | None:
-    named = [each.value for each in call.keywords if each.arg == "content"]
-    return next(iter([*named, *call.args]), None)
-
-
 @dataclass
 class _Reader:
     """Follows an expression to the text that it makes, with its gaps."""
@@ -209,14 +171,17 @@ class _Reader:
 
     def form(self, node: ast.expr) -> Form:
         """Return the form; raises `_Unclear`."""
-        texts, limits = [""], list[int | None]()
+        texts, limits, unseen = [""], list[int | None](), ""
         for part in self.parts(node):
             if isinstance(part, str):
                 texts[-1] += part
-            else:
+                continue
+            try:
                 limits.append(self._limit(part))
-                texts.append("")
-        return Form(tuple(texts), tuple(limits))
+            except _Unclear as error:
+                limits, unseen = [*limits, None], str(error)
+            texts.append("")
+        return Form(tuple(texts), tuple(limits), unseen)
 
     def parts(self, node: ast.expr) -> list[str | ast.expr]:
         """Return the texts and the expressions that fill the gaps; raises `_Unclear`."""
@@ -337,8 +302,10 @@ class _Reader:
 
     def _file_named(self, node: ast.expr) -> str:
         """Return the text of the only file whose path ends with the names in an expression."""
+        calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+        packages = [arg for call in calls if last_name(call) == "files" for arg in call.args]
         names = [
-            each.value
+            each.value.replace(".", "/") if each in packages else each.value
             for each in ast.walk(node)
             if isinstance(each, ast.Constant) and isinstance(each.value, str)
         ]
@@ -372,16 +339,32 @@ class _Reader:
         return _Reader(self.code, file, function, self.depth).parts(returns[0].value)
 
     def _limit(self, node: ast.expr) -> int | None:
-        """Return where a gap's value is cut: `[:6000]`, anywhere in its expression."""
+        """Return where a gap's value is cut: `[:6000]`, anywhere in its expression.
+
+        Raises `_Unclear` for a cut that is not followed; `[:-1]` is none.
+        """
         for each in ast.walk(node):
-            if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Slice):
-                upper = each.slice.upper
-                if isinstance(upper, ast.Name):
-                    upper = self.code.constant(self.file, upper)
-                if isinstance(upper, ast.Constant) and isinstance(upper.value, int):
-                    return upper.value
+            match each:
+                case ast.Subscript(slice=ast.Slice(upper=ast.expr() as upper)) if not isinstance(
+                    upper, ast.UnaryOp
+                ):
+                    return self._bound(upper)
             if isinstance(each, ast.Name) and (local := self._local(each.id)) is not None:
                 self.depth += 1
                 if self.depth < 200 and local is not node:
                     return self._limit(local)
         return None
+
+    def _bound(self, upper: ast.expr) -> int:
+        """Return the number that a slice ends at: a constant, or a class's; raises `_Unclear`."""
+        value: ast.expr | None = upper
+        match upper:
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                classes = [each for each in self.code.each_class() if each.file is self.file]
+                told = [a.value for each in classes for a in each.attributes if a.name == name]
+                value = told[0] if len(told) == 1 else None
+            case ast.Name() | ast.Attribute():
+                value = self._local(last_name(upper)) or self.code.constant(self.file, upper)
+        if isinstance(value, ast.Constant) and isinstance(value.value, int):
+            return value.value
+        raise _Unclear(f"cut at {ast.unparse(upper)[:_SHOWN]}, which is not followed")

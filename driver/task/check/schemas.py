@@ -12,8 +12,7 @@ from driver.task.check.models import Models, limits
 from driver.task.check.python_code import Attribute, Class, Code, below, instead
 from driver.task.check.stored import Stored
 from driver.task.check.tied import Tied
-from driver.task.check.values import entry_of, longest, too_short
-from driver.task.render.api_schemas import annotation
+from driver.task.check.values import SHOWN, entry_of, is_named, longest, too_short
 from driver.task.shape import Field, Kind, Shape
 from driver.task.source import Source
 
@@ -31,15 +30,17 @@ def compare(source: Source, code: Code, tied: Tied) -> Compared:
     findings, checked = list[Finding](), 0
     for model in models.all:
         for absent in models.missing(model):
-            found = _absent(model, absent, is_parsed=models.is_parsed(model))
+            found = _absent(source, models, model, absent)
             found = found if models.drops(model, absent.name) else found.in_doubt()
             edits = _adding(source, code, model, absent) if model in models.gaining else ()
             findings.append(replace(found, edit=edits[0], also=edits[1:]) if edits else found)
-        for attribute in model.attributes:
-            if (field := by_name.get(attribute.name)) is not None:
-                checked += 1
-                findings += _enums(code, models, kept, field, attribute)
-                findings += _limits(code, source, models, kept, field, attribute)
+    of_small = (a for model in models.all for a in code.inherited(model).values())
+    every = [*(a for model in models.all for a in model.attributes), *of_small]
+    for attribute in {id(each): each for each in every}.values():
+        if (field := by_name.get(attribute.name)) is not None:
+            checked += 1
+            findings += _enums(code, models, kept, field, attribute)
+            findings += _limits(code, source, models, kept, field, attribute)
     unclear = () if checked else ("no pydantic model has two fields of the answer",)
     return Compared(PLACE, tuple(findings), unclear, checked)
 
@@ -76,15 +77,19 @@ def _limits(
                 yield found if sure else found.in_doubt(_UNCUT)
 
 
-def _absent(model: Class, field: Field, *, is_parsed: bool) -> Finding:
+def _absent(source: Source, models: Models, model: Class, field: Field) -> Finding:
     """Return a missing field, as what answers are parsed into drops it, or the API lacks it."""
+    is_parsed = models.is_parsed(model)
+    leads_to = f"what is made with it has no {field.name}: it is not stored, or pages lack it"
+    if is_parsed:
+        leads_to = f"pydantic drops {field.name} of each answer: it is never stored"
+    elif model in models.items or is_named(model.name, SHOWN):
+        leads_to = f"the API does not give {field.name} to pages"
     return Finding(
         model.file.at(model.node.lineno),
         f"{model.name} has no field {field.name}",
-        f"pydantic drops {field.name} of each answer: it is never stored"
-        if is_parsed
-        else f"the API does not give {field.name} to pages",
-        f"Add {field.name}: {annotation(field.shape, bounded=False)}.",
+        leads_to,
+        f"Add {_added(source, field)}.",
         Severity.BREAKS if is_parsed else Severity.DIFFERS,
     )
 
@@ -92,16 +97,24 @@ def _absent(model: Class, field: Field, *, is_parsed: bool) -> Finding:
 def _adding(source: Source, code: Code, model: Class, field: Field) -> tuple[Edit, ...]:
     """Return the new field behind the model's last one, and the import of its type.
 
-    () where there is no place for either. A date is one where it comes from a column, which gives
-    a `date`; the JSON value has a text.
+    () where there is no place for either.
     """
     last = [n for n in model.node.body if isinstance(n, ast.AnnAssign)]
-    is_date = field.shape.kind is Kind.DATE and field.name in source.storage.columns
-    imported = _importing_date(code, model) if is_date else ()
+    imported = _importing_date(code, model) if _is_date(source, field) else ()
     if not last or imported is None:
         return ()
-    kind = "date" if is_date else _plain(field.shape)
-    return below(model.file, last[-1], f"{field.name}: {kind} | None = None"), *imported
+    return below(model.file, last[-1], _added(source, field)), *imported
+
+
+def _added(source: Source, field: Field) -> str:
+    """Return the line of a new field."""
+    kind = "date" if _is_date(source, field) else _plain(field.shape)
+    return f"{field.name}: {kind} | None = None"
+
+
+def _is_date(source: Source, field: Field) -> bool:
+    """Return whether a field is a date: its column gives one, while the JSON value has a text."""
+    return field.shape.kind is Kind.DATE and field.name in source.storage.columns
 
 
 def _importing_date(code: Code, model: Class) -> tuple[Edit, ...] | None:

@@ -41,10 +41,14 @@ _TAKEN = frozenset(
     | {"interface_declaration", "type_alias_declaration"}
 )
 _COMPOSED = frozenset({"object_type", "intersection_type"})
+_HELD = frozenset({"type_annotation", "union_type", "array_type", "parenthesized_type"})
+"""What may stand between a field and the type that it has written out."""
 _OTHERS = frozenset({"type_identifier", "template_literal_type"})
 """What a union has beside its texts: of these it is not known what they allow."""
 _EVERY = frozenset({"predefined_type", "index_type_query"})
 """What a list or a table is looked up with, of which every entry is meant."""
+_COMPARES = frozenset({"==", "===", "!=", "!=="})
+_COMPUTED = frozenset({"identifier", "member_expression"})
 _LOOKED_UP = frozenset({"property_identifier", "shorthand_property_identifier_pattern"})
 
 
@@ -216,9 +220,11 @@ class Scripts:
                 body = node.child_by_field_name("body")
                 clauses = [each for each in node.children if each.type == "extends_type_clause"]
                 self._take_shape(part, node, [*([body] if body else []), *clauses])
+                self._take_inner(part, node)
             elif node.type == "type_alias_declaration" and value is not None:
                 if value.type in _COMPOSED or base_of(value) is not None:
                     self._take_shape(part, node, [value])
+                    self._take_inner(part, node)
                 if value.type not in _COMPOSED:
                     self._take_alias(part, node, value)
             elif node.type == "variable_declarator" and (schema := schema_of(value)) is not None:
@@ -227,7 +233,18 @@ class Scripts:
                 found = Shape(part, name_of(node), node, members, bases, schema.is_whole, True)
                 self.shapes.setdefault(found.name, []).append(found)
 
-    def _take_shape(self, part: Part, node: Node, pieces: list[Node]) -> None:
+    def _take_inner(self, part: Part, node: Node) -> None:
+        """Take the types that fields have written out: `analysis: { tags: string[] } | null`."""
+        for inner in walk(node):
+            above = inner.parent
+            while above is not None and above.type in _HELD:
+                above = above.parent
+            if inner.type == "object_type" and above and above.type == "property_signature":
+                self._take_shape(part, above, [inner], f"{name_of(node)}.{name_of(above)}")
+
+    def _take_shape(
+        self, part: Part, node: Node, pieces: list[Node], name: str | None = None
+    ) -> None:
         """Take a type that is put together of pieces: bodies, names, picks of others."""
         members, bases, is_whole = list[Member](), list[Base](), True
         waiting = [*pieces]
@@ -245,7 +262,7 @@ class Scripts:
                 bases.append(base)
             else:
                 is_whole = False
-        found = Shape(part, name_of(node), node, tuple(members), tuple(bases), is_whole)
+        found = Shape(part, name or name_of(node), node, tuple(members), tuple(bases), is_whole)
         self.shapes.setdefault(found.name, []).append(found)
 
     def _take_alias(self, part: Part, node: Node, value: Node) -> None:
@@ -296,10 +313,21 @@ def used(part: Part) -> set[str]:
     return found
 
 
+def listed(parts: list[Part]) -> set[str]:
+    """Return the texts in a page's lists, where one may be looked up by them: `item[row.key]`."""
+    nodes = [node for part in parts for node in walk(part.root)]
+    indexes = [node.child_by_field_name("index") for node in nodes]
+    if all(each is None or each.type not in _COMPUTED for each in indexes):
+        return set()
+    lists = [node for node in nodes if node.type == "array"]
+    return {text_of(each) for one in lists for each in walk(one) if each.type == "string"}
+
+
 def compared(part: Part) -> Iterator[tuple[str, Node]]:
     """Yield each field that is compared with a text, and that text: `item.state === "open"`."""
     for node in walk(part.root):
-        if node.type != "binary_expression" or len(node.named_children) != 2:
+        operator = decoded(node.child_by_field_name("operator"))
+        if operator not in _COMPARES or len(node.named_children) != 2:
             continue
         for one, other in (node.named_children, node.named_children[::-1]):
             name = one.child_by_field_name("property")
