@@ -95,10 +95,7 @@ def _reads_backend(session: Session, running: Sequence[Stage]) -> bool:
 
 def _check_given(session: Session, running: Sequence[Stage]) -> None:
     """Raise what is wrong with the files and settings that the user gave."""
-    if _reads_backend(session, running) or (
-        session.backend_url and _asks_backend(session, running)
-    ):
-        storage_of(session.task)
+    _check_storage(session, running)
     if stages.SNAPSHOT in running and session.settings.snapshot.source == "files":
         snapshot.check(session.settings.snapshot, session.settings.task, session.workspace)
     if stages.FETCH in running:
@@ -107,6 +104,14 @@ def _check_given(session: Session, running: Sequence[Stage]) -> None:
         check_scores(session)
     if session.settings.runner == "process" and stages.CONVERT.name in {s.name for s in running}:
         find_tools(session.settings)
+
+
+def _check_storage(session: Session, running: Sequence[Stage]) -> None:
+    """Raise `SettingsInvalid` where a backend keeps answers that the task gives no place in it."""
+    if _reads_backend(session, running) or (
+        _asks_backend(session, running) and session.backend_url
+    ):
+        storage_of(session.task)
 
 
 def find_tools(settings: Settings) -> list[str]:
@@ -161,7 +166,12 @@ def asks_teacher(session: Session, step: Step) -> bool:
 
 
 def doubts(session: Session, running: Sequence[Stage]) -> Iterator[str]:
-    """Yield what a run would be refused for, or warn of, in the base and in what is compared."""
+    """Yield what a run would be refused for, or warn of: where a backend keeps the task's answers,
+    the base, and what is compared."""
+    try:
+        _check_storage(session, running)
+    except RetrainError as error:
+        yield str(error)
     if stages.FETCH in running:
         try:
             fetch.check(session.settings.fetch)

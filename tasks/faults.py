@@ -69,12 +69,18 @@ def from_error(
 
 
 def _said(error: BaseException) -> str:
-    """Return an error in words; of pydantic's on a schema, whose lines are mostly its own classes,
-    the fields and the last line."""
+    """Return an error in words; of pydantic's on a value, each field with what is wrong with it; of
+    its on a schema, whose lines are mostly its own classes, the fields and the last line."""
     text = str(error).strip()
     if isinstance(error, SchemaError):
         fields = "".join(f"{name}: " for name in re.findall(r'Field "(\w+)"', text))
         return f"{fields}{text.splitlines()[-1]}"
+    if isinstance(error, ValidationError):
+        text = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"])))
+            for each in error.errors(include_url=False, include_input=False)
+        )
+        return f"{error.title} does not take it: {text}"
     return f"{type(error).__name__}: {text}"
 
 

@@ -20,8 +20,21 @@ DATE = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 # Words for people, which would only make the schema, and so its digest, larger.
 _DROPPED = frozenset({"title", "description", "default", "examples"})
 
-_UNREAD = re.compile(r"\\[A-Za-z]|\(\?(?!:)")
-"""What the grammar does not know in a pattern."""
+_KEPT = re.compile(
+    r"""\^ (?:
+        (?: [^"\\^$.\[\](){}|*+?\x00-\x1f\x7f-\U0010ffff]
+          | \[ (?!\^) (?: [^"\\\[\]\x00-\x1f] | \\[][-] )+ \]
+          | \)
+        ) (?: [?*+] | \{ (?: [0-9]+,?[0-9]* | ,[0-9]+ ) \} )?
+      | [\x7f-\U0010ffff] | \\[][^$.(){}|*+?-]  # behind these, ? and {2} mean another text
+      | \( (?:\?:)? | \|
+    )*+ (?: \$\Z )?""",
+    re.VERBOSE,
+)
+"""As much of a pattern as Ollama keeps (tests/docker/test_ollama_contract.py), without what JSON
+cannot hold as it is; so no dot and no [^…], which take in quotes."""
+_CLASS = re.compile(r"\\.|(\[(?:\\.|[^]])+\])")
+_UNWRITABLE = '"\\' + "".join(map(chr, range(32)))
 _INSTEAD = {"exclusiveMinimum": "gt: write ge", "exclusiveMaximum": "lt: write le"}
 
 
@@ -95,18 +108,28 @@ def _require_bounds(node: dict[str, Any], where: str) -> None:
 
 
 def _require_pattern(pattern: str, least: int, most: int, where: str) -> None:
-    """Raise `UnservableSchema` for a pattern that the grammar takes for any text, and for one that
-    does not keep the limits, which it ignores beside a pattern."""
+    """Raise `UnservableSchema` for a pattern that the grammar does not keep, that lets an answer be
+    no JSON, or that does not keep the limits, which the grammar ignores beside a pattern."""
     try:
         parts = parser.parse(pattern)
     except re.error as error:
         raise UnservableSchema(f"{where}: pattern={pattern!r} is none: {error}") from error
     anchors = [(constants.AT, constants.AT_BEGINNING), (constants.AT, constants.AT_END)]
-    if [*parts[:1], *parts[-1:]] != anchors or _UNREAD.search(pattern.replace(r"\\", "")):
+    kept = _KEPT.match(pattern)
+    rest = pattern[kept.end() :] if kept else pattern
+    if rest or [*parts[:1], *parts[-1:]] != anchors:
+        place = f", from {rest!r} on" if kept and rest else ""
         raise UnservableSchema(
-            f"{where}: the grammar takes pattern={pattern!r} for any text: begin it with ^, end it "
-            r"with $, write [0-9] for \d and the like, and no (? but (?:"
+            f"{where}: the grammar does not keep pattern={pattern!r}{place}: begin it with ^, end "
+            r"it with $, write [0-9] for \d, / for \/, [.]? for \.?, [ä]? for ä?, a class of what "
+            "may stand there for a dot or [^a], no quote, no backslash, and | only in a group"
         )
+    for each in _CLASS.findall(pattern):
+        if each and re.search(each, _UNWRITABLE):
+            raise UnservableSchema(
+                f"{where}: {each} in pattern={pattern!r} takes in a quote or a backslash, which "
+                r"JSON cannot hold as they are: leave them out, as [ !#-\[\]-~] for [ -~]"
+            )
     shortest, longest = parts.getwidth()
     if shortest > most or longest < least:
         raise UnservableSchema(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from contracts.derived_labels import Asker
@@ -20,7 +22,7 @@ from driver import preflight
 from driver.preview.chosen import Chosen, choose
 from driver.preview.sides import Question, Side, Told
 from serving.attempts import Attempt, context_for
-from serving.engine import Answer, ChatServer
+from serving.engine import Answer, AnswerCutOff, ChatServer
 from serving.teachers import (
     TeacherIdentity,
     TeacherServer,
@@ -116,7 +118,8 @@ def _compared(
         for done, (question, attempt) in enumerate(
             _ask(first, wanted, options, params.timeout_s), 1
         ):
-            cache.put(question.key, [asdict(attempt)])
+            if attempt:
+                cache.put(question.key, [asdict(attempt)])
             say(called, done, len(wanted))
         asked += len(wanted)
     rows = [
@@ -145,18 +148,25 @@ def _ask(
     questions: Sequence[Question],
     options: Mapping[str, Any],
     timeout_s: float,
-) -> Iterator[tuple[Question, Attempt]]:
-    """Yield each question with its answer as it comes; raise the first failure after what came."""
+) -> Iterator[tuple[Question, Attempt | None]]:
+    """Yield each question with its answer as it comes; raise the first failure after what came.
+
+    None is the answer that was cut off twice: once may be a runner that has ended, and twice it is
+    a model that repeats itself.
+    """
 
     def chat(question: Question) -> tuple[Answer, float]:
-        answer = server[0].chat(
+        ask = partial(
+            server[0].chat,
             server[1],
             question.messages,
             schema=question.schema,
             options=dict(options),
             timeout_s=timeout_s,
         )
-        return answer, time.time()
+        with suppress(AnswerCutOff):
+            return ask(), time.time()
+        return ask(), time.time()
 
     failed: BaseException | None = None
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -164,7 +174,11 @@ def _ask(
         for future in as_completed(flying):
             if future.cancelled():
                 continue
-            if error := future.exception():
+            error = future.exception()
+            if isinstance(error, AnswerCutOff):
+                yield flying[future], None
+                continue
+            if error:
                 failed = failed or error
                 for each in flying:
                     each.cancel()

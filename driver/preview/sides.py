@@ -14,6 +14,8 @@ from contracts.label_definition import LabelDefinition
 from serving.engine import Messages
 from tasks.definition import InvalidAnswer, Item, Task
 
+_CUT_OFF = "cut off: the engine has ended it twice, as Ollama does where a model repeats itself"
+
 
 @dataclass(frozen=True)
 class Told:
@@ -70,15 +72,20 @@ class Side:
                 yield question
 
     def told(self, cache: LabelCache, item: Item) -> Told:
-        """Return what was answered, judged by today's form and rules."""
+        """Return what was answered, judged by today's form and rules.
+
+        What was asked and is not kept, the engine has cut off.
+        """
         key, base = self._key(item), self._bases.get(self._task.item_digest(item))
         derived = cache.derived([key]).get(key)
-        attempts = self._attempts(cache, key)
-        if attempts or derived or base is None:
-            text = attempts[-1]["text"] if attempts else derived.text if derived else ""
-            return _judged(self._task, item, text)
+        if attempts := self._attempts(cache, key):
+            return _judged(self._task, item, attempts[-1]["text"])
+        if derived:
+            return _judged(self._task, item, derived.text)
         question = self._question(item)
         more = self._attempts(cache, question.key) if question else []
+        if base is None or (question and not more):
+            return Told("", None, (_CUT_OFF,))
         added = _object(more[-1]["text"]) if more else {}
         return _judged(self._task, item, base.merged(self.definition.fields, added or {}))
 

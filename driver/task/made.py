@@ -20,7 +20,7 @@ _WORDS = ("A text", "a", "A", "1", "2026-01-31", "a1", "AA", "A-1", "")
 _UNEVEN = " A Text "
 """What a validator that strips or lowers a text would change."""
 _MOST_ENTRIES = 8
-_PIECE = re.compile(r"[^\w\r\n]?[^\W\d_]+|\d{1,3}| ?(?:[^\s\w]|_)+|\s+")
+_PIECE = re.compile(r"(?:[^\w\r\n]|_)?[^\W\d_]+|\d{1,3}| ?(?:[^\s\w]|_)+|\s+")
 """A word with the sign before it, up to three digits, or signs in a row: no token holds more."""
 
 

@@ -26,6 +26,7 @@ from serving.llamacpp import LlamaCpp
 from serving.ollama import Ollama
 from tasks import load_task
 from tasks.chat import QWEN3
+from tasks.schema import UnservableSchema, _require_pattern
 from tests.tiny_gguf import tiny_gguf
 
 __all__ = ["tiny_gguf"]
@@ -187,20 +188,76 @@ def test_a_schema_keeps_the_order_of_its_keys(engine: Ollama) -> None:
     pytest.fail("no answer came to an end")
 
 
-@pytest.mark.parametrize(
-    ("pattern", "keeps"),
-    [("^[A-Z]{2}$", True), (r"^\d{2}$", False), ("[0-9]{2}", False), ("^[A-Z]{99}$", False)],
-)
-def test_a_pattern_is_kept_if_it_is_whole_and_without_classes(
-    engine: Ollama, pattern: str, keeps: bool
-) -> None:
-    """And a text's limits are not beside it; tasks/schema.py refuses all but the first."""
+def _said_by(engine: Ollama, pattern: str) -> str | None:
+    """Return what a model says where a pattern is asked for, None if it is no JSON or fails."""
     text = {"type": "string", "pattern": pattern, "maxLength": 2}
     schema = {"type": "object", "properties": {"a": text}, "required": ["a"]}
-    found = engine.chat("contract:v1", QUESTION, schema=schema, options=OPTIONS, timeout_s=120)
-    said = re.match(r'\s*\{\s*"a"\s*:\s*"([^"]*)', found.text)
-    assert said
-    assert bool(re.fullmatch("[A-Z0-9]{2}", said[1])) == keeps
+    try:
+        options = {**OPTIONS, "num_predict": 64}
+        found = engine.chat("contract:v1", QUESTION, schema=schema, options=options, timeout_s=120)
+        said = re.match(r'\s*\{\s*"a"\s*:\s*("(?:[^"\\]|\\.)*")', found.text, re.DOTALL)
+        return str(json.loads(said[1])) if said else None
+    except (EngineUnavailable, json.JSONDecodeError):
+        return None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^[A-Z]{2}$",
+        r"^[0-9]{1,2}\.a/:#@_ -$",
+        r"^\^\$\[\]\(\)\|\{\}\*\+\?\-$",
+        "^(?:a|bc?){2}$",
+        r"^[\[\]\-.$^(){}|*+?]{2}$",
+        "^[ä-ü]{2}€$",
+        "^x{,2}(|y)ä$",
+        r"^[ !#-\[\]-~]{1,6}$",
+    ],
+)
+def test_a_pattern_that_may_stand_in_a_task_is_kept(engine: Ollama, pattern: str) -> None:
+    _require_pattern(pattern, 0, 20, "a")
+    said = _said_by(engine, pattern)
+    assert said is not None
+    assert re.fullmatch(pattern, said)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "[0-9]{2}",
+        r"^\d{2}$",
+        r"^a\/b$",
+        r"^\:$",
+        r"^\#$",
+        r"^\@$",
+        r"^\_$",
+        r"^\ $",
+        r"^[\.\-]{2}$",
+        "^(a|b$)$",
+        "^a$b$",
+        "^a^b$",
+        "^[]a]{2}$",
+        "^a{x}$",
+        "^a{2}+$",
+        "^ä{2}$",
+        r"^ab\.{2}$",
+        '^"a"$',
+        r"^\\a$",
+        r"^[\"]{2}$",
+    ],
+)
+def test_a_pattern_that_ollama_does_not_keep_is_refused(engine: Ollama, pattern: str) -> None:
+    """By what it is taken for: any text, another repetition, no JSON, or a request that fails."""
+    said = _said_by(engine, pattern)
+    assert said is None or not re.fullmatch(pattern, said)
+    with pytest.raises(UnservableSchema, match="does not keep"):
+        _require_pattern(pattern, 0, 20, "a")
+
+
+def test_limits_beside_a_pattern_are_ignored(engine: Ollama) -> None:
+    assert len(_said_by(engine, "^[A-Z]{5}$") or "") == 5
+    with pytest.raises(UnservableSchema, match="no text of 0 to 2"):
+        _require_pattern("^[A-Z]{5}$", 0, 2, "a")
 
 
 def test_an_input_over_num_ctx_is_refused_not_cut(engine: Ollama, raw: Raw) -> None:

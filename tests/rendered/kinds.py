@@ -19,7 +19,7 @@ class Mood(StrEnum):
         return f'"{self.value}" */ --> </script> ${{x}} | \\'
 
 
-Short = Annotated[str, StringConstraints(max_length=12, pattern='^[a-z"\\\\ ]{0,12}$')]
+Short = Annotated[str, StringConstraints(max_length=12, pattern=r"^[a-z'/\- ]{0,12}$")]
 
 
 class Part(BaseModel):

@@ -88,9 +88,13 @@ def _of_no_backend(**changed: Any) -> Any:
     ],
 )
 def test_a_task_of_no_backend_is_refused(changed: dict[str, Any], stage: Stage) -> None:
-    with pytest.raises(SettingsInvalid, match="support_messages"):
-        preflight._check_given(_of_no_backend(**changed), [stage])
+    session = _of_no_backend(**changed)
+    with pytest.raises(SettingsInvalid, match="support_messages") as refused:
+        preflight._check_given(session, [stage])
+    assert list(preflight.doubts(session, [stage])) == [str(refused.value)]  # so says a plan
 
 
 def test_a_task_of_no_backend_runs_where_none_is_asked() -> None:
-    preflight._check_given(_of_no_backend(), [VERIFY, REPROCESS])
+    session = _of_no_backend()
+    preflight._check_given(session, [VERIFY, REPROCESS])
+    assert list(preflight.doubts(session, [VERIFY, REPROCESS])) == []

@@ -24,7 +24,9 @@ from driver.session import Session
 from driver.store import Store
 from images.labeler import label as label_stage
 from serving import teachers
+from serving.engine import AnswerCutOff
 from serving.teachers import TeacherServer
+from tasks.definition import Task
 from tests.jobs import inputs_in, job_of
 from tests.unit.edited_task import IRRELEVANT, TASK, answers, with_deadline
 from tests.unit.labeler_stage import label, write_jsonl
@@ -116,6 +118,22 @@ def test_what_is_known_needs_no_teacher_and_a_failure_keeps_the_rest(
     assert _previewed(session).asked == 3 - kept
     engine.alive = False
     assert _previewed(session).asked == 0
+
+
+@pytest.mark.parametrize("task", [OTHER, with_deadline()])
+def test_an_answer_that_is_cut_off_is_shown_as_such_and_the_rest_goes_on(
+    session: Session, engine: ScriptedEngine, task: Task
+) -> None:
+    session.task = task
+    engine.script = lambda messages, number: (
+        AnswerCutOff("ended before it was done")
+        if "Fall 0." in messages[1]["content"]
+        else answers(messages, number)
+    )
+    told = {each.row.item.id: each.new for each in _previewed(session).rows}
+    assert told["i0"].broken[0].startswith("cut off: the engine has ended it twice")
+    assert told["i1"].fields
+    assert told["i2"].fields
 
 
 def test_rows_are_of_every_class_and_some_broke_a_rule(

@@ -103,6 +103,12 @@ _FAULTS = [
     ("canary.json", "", "", "canary.json"),
     ("canary.json", '"id"', '"ident"', f"defines no task: tasks/{NAME}/canary.json"),
     (
+        "canary.json",
+        '"id"',
+        '"ident"',
+        "Message does not take it: id: Field required",
+    ),
+    (
         _WIRING,
         'json.loads(texts.read(__name__, "canary.json"))',
         'json.loads(\n        "{" +\n texts.read(__name__, "canary.json"))',
@@ -193,13 +199,25 @@ _FAULTS = [
         _OUTPUT,
         "reply_needed: bool = Field(",
         'code: str = Field(max_length=3, pattern="[A-Z]{3}", ',
-        "takes pattern='[A-Z]{3}' for any text",
+        "does not keep pattern='[A-Z]{3}': begin it with ^",
     ),
     (
         _OUTPUT,
         "reply_needed: bool = Field(",
         'code: str = Field(max_length=3, pattern=r"^\\d{3}$", ',
-        "for any text: begin it with ^, end it with $, write [0-9]",
+        "on: begin it with ^, end it with $, write [0-9]",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern=r"^a\\/b$", ',
+        r"from '\\/b$' on: begin it with",
+    ),
+    (
+        _OUTPUT,
+        "reply_needed: bool = Field(",
+        'code: str = Field(max_length=3, pattern="^[ -~]{3}$", ',
+        "[ -~] in pattern='^[ -~]{3}$' takes in a quote",
     ),
     (
         _OUTPUT,
@@ -268,7 +286,7 @@ def test_a_fault_is_named_with_its_file_and_what_to_do(
 
 
 _SOUND = [
-    (_OUTPUT, "min_length=1,", "pattern=r'^(?:[A-Z]|a ){0,9}\\.?$',"),
+    (_OUTPUT, "min_length=1,", "pattern=r'^(?:[A-Z]|a ){0,9}[.]?$',"),
     # What ties fields together may refuse every made answer.
     (_OUTPUT, "self.summary.strip()", "self.summary.endswith('as nobody makes it')"),
     # Without a validator that refuses doubles, a list longer than its enum has answers.
