@@ -139,29 +139,33 @@ def test_a_bad_model_is_taken_back_before_an_item_is_asked(finished: Host) -> No
     assert seen.answering(finished) == {LIVE: before.models[LIVE]}
 
 
-def test_a_model_whose_items_fail_is_taken_back_and_no_other_item_is_touched(
+def test_a_backend_that_loses_a_field_rejects_no_model_and_no_other_item_is_touched(
     finished: Host,
 ) -> None:
-    """The gate promotes it; that the backend loses a field of its answers, only the items show.
-
-    It is no fault of the model, which may be tried again.
+    """Only the items show it. One that has passed before, as this one has in its first run, stays
+    live: whoever answers in its place would lose the field as well.
     """
-    before = seen.state(finished)
+    before, rejected = seen.state(finished), finished.workspace / "rejected.json"
+    barred = rejected.read_bytes() if rejected.exists() else b""
     with _losing_tags(finished):
         failed = finished.driver("run", *SAME_AGAIN, "verify.max_error_share=0")
+    _ends(failed, VerifyUnanswered.exit_code)
     assert "the analysis has no tags" in failed.stderr
-    good = finished.result("evaluate").metrics
+    assert "the engine, asked directly, gives one" in failed.stderr
+    assert "NOT ROLLED BACK" in failed.stderr
+    good, deployed = (finished.result(stage).metrics for stage in ("evaluate", "deploy"))
     assert good["promote"]
-    bad = _taken_back(finished, failed, before, VerifyUnanswered.exit_code)
-    assert "it may be tried again" in failed.stdout
-    assert bad["digest"] == good["models"]["candidate"]
+    assert deployed["digest"] == good["models"]["candidate"] == seen.live(finished)
     after = seen.state(finished)
-    assert after.models == {**before.models, bad["tag"]: bad["digest"]}
+    live = dict.fromkeys((deployed["tag"], LIVE), deployed["digest"])
+    assert after.models == {**before.models, **live}
     assert after.container == before.container
+    assert finished.backend.healthy()
+    assert (rejected.read_bytes() if rejected.exists() else b"") == barred
     asked = _asked_last(finished)
     assert len(asked) == 3
     assert _changed(before, after) == asked
-    assert seen.answering(finished) == {LIVE: before.models[LIVE]}
+    assert seen.answering(finished) == {LIVE: deployed["digest"]}
 
 
 @contextmanager
@@ -180,13 +184,10 @@ def _losing_tags(host: Host) -> Iterator[None]:
 
 
 def _taken_back(
-    host: Host,
-    failed: subprocess.CompletedProcess[str],
-    before: seen.State,
-    exit_code: int = VerifyFailed.exit_code,
+    host: Host, failed: subprocess.CompletedProcess[str], before: seen.State
 ) -> dict[str, Any]:
     """Return the deployment that a failed verification has undone; nothing is left to settle."""
-    _ends(failed, exit_code)
+    _ends(failed, VerifyFailed.exit_code)
     deployed = host.result("deploy").metrics
     live = before.models[LIVE]
     assert before.models[deployed["previous"]] == seen.live(host) == live
