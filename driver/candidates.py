@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contracts import candidate, stages
+from contracts.entrypoint import JOB_FILE, RESULT_FILE
 from contracts.errors import RetrainError
 from driver.store import Store
 from serving.engine import Engine
@@ -37,11 +38,16 @@ def drop(
 
 
 def _made(workspace: Path) -> Iterator[str]:
-    """Yield the candidates of all evaluations: one that ends removes its own, and one that has
-    ended well before may have been repeated.
-    """
+    """Yield the candidates of those evaluations that have begun, and not ended well since."""
     store = Store(workspace)
     for place in (store.folder / stages.EVALUATE.name).glob("*"):
         with suppress(OSError, ValueError, KeyError):
-            inputs = store.job(stages.EVALUATE.name, place.name).inputs
-            yield candidate.tag(inputs[stages.GGUF.name])
+            if not _has_ended(place):
+                inputs = store.job(stages.EVALUATE.name, place.name).inputs
+                yield candidate.tag(inputs[stages.GGUF.name])
+
+
+def _has_ended(place: Path) -> bool:
+    """Return whether an execution has left its result; a repetition writes its job anew first."""
+    ended = place / RESULT_FILE
+    return ended.exists() and ended.stat().st_mtime_ns >= (place / JOB_FILE).stat().st_mtime_ns

@@ -267,23 +267,19 @@ def _asked_directly(
 
     A model that does not come to an end looks from outside like an engine that does not answer, and
     one that leaves a field out like a backend that loses it. Where it answers well, silence says
-    nothing of it (`found`), and of what was stored without a valid answer that is `lost`.
+    nothing of it (`found`), and of what was stored without a valid answer that is `lost`. Where the
+    engine is silent nobody knows. Asked as the backend asks: without a schema.
     """
-    params = context.params
     try:
         said = whole_answer(
-            engine,
-            alias,
-            task,
-            task.item.model_validate(row),
-            timeout_s=params.timeout_s,
-            schema=task.schema() if params.constrained else None,
+            engine, alias, task, task.item.model_validate(row), timeout_s=context.params.timeout_s
         )
         if not said.finished:
             raise InvalidAnswer(f"cut off after {said.answer_tokens} tokens")
         task.parse(said.text)
-    except EngineUnavailable:
-        return found
+    except EngineUnavailable as error:
+        why = f"{found.failure}; asked directly: {error.what}"
+        return found if found.unanswered else replace(found, failure=why, unanswered=True)
     except InvalidAnswer as error:
         why = f"{found.failure}; asked directly: {error}"
         return replace(found, failure=why, unanswered=False)

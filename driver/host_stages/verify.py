@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.entrypoint import StageContext
+from contracts import files
+from contracts.entrypoint import RESULT_FILE, StageContext
 from contracts.errors import (
     BackendUnavailable,
     EngineUnavailable,
@@ -65,6 +66,8 @@ def _verified(
         context.params.timeout_s,
         constrained=context.params.constrained,
     )
+    # It has passed before, maybe: if it fails now, or is killed, that must not count any more.
+    files.remove(context.folder / RESULT_FILE)
     if through:
         reprocess.check(through, alias)
     answer = _ask(context, engine, task, alias, record.digest)

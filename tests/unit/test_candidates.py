@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,8 +61,12 @@ def test_what_is_left_goes_and_what_others_may_need_stays(tmp_path: Path, engine
 
 def test_one_of_a_repeated_evaluation_goes_too(tmp_path: Path, engine: Engine) -> None:
     """Killed while it was repeated, it has the result of the time before."""
-    _left(tmp_path, engine, "ours")
-    files.write_json(Store(tmp_path).place(EVALUATE.name, "eours") / RESULT_FILE, {})
+    tag = _left(tmp_path, engine, "ours")
+    place = Store(tmp_path).place(EVALUATE.name, "eours")
+    files.write_json(place / RESULT_FILE, {})
+    candidates.drop(tmp_path, engine, list, lambda _: None)
+    assert set(engine.models()) == {tag}, "another workspace may be evaluating the same file"
+    os.utime(place / RESULT_FILE, (1, 1))
     candidates.drop(tmp_path, engine, list, lambda _: None)
     assert set(engine.models()) == set()
 

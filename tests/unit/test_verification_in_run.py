@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts import stages
 from contracts.errors import (
     BackendUnavailable,
+    EngineUnavailable,
     NotVerified,
     RulesNotKept,
     VerifyFailed,
@@ -29,6 +31,7 @@ from driver.host_stages import canaries, verify
 from driver.plan import Action, Request, Step
 from driver.session import Session
 from driver.store import Run
+from serving.engine import Answer
 from tests.services.ollama_double import good_answer
 from tests.services.running_backend import RunningBackend
 from tests.unit.verification_world import (
@@ -188,6 +191,43 @@ def test_a_field_that_the_backend_loses_rejects_nobody(
     assert "analysed 0 of the 1 items of the verification again" in said
     world.engine.copy(NEW, ALIAS)
     assert world.verify().failed == 0, "once the backend is mended"
+
+
+def test_what_passed_before_and_fails_now_is_verified_again(world: World) -> None:
+    """It stays live, being no worse than it was, but the result of before counts no more."""
+    session = session_of(world)
+    session._take_down(Run.create(world.root))
+    world.ollama.script = by_label
+    step = _step(world, session)
+    session.execute(step)
+    assert session.store.result(stages.VERIFY.name, "v")
+    with _losing_tags(world), pytest.raises(VerifyUnanswered):
+        session.execute(step)
+    assert world.live() == NEW_DIGEST
+    assert session.store.result(stages.VERIFY.name, "v") is None
+
+
+def test_where_the_engine_fails_when_it_is_asked_directly_nobody_knows(world: World) -> None:
+    world.ollama.script = by_label
+    with _losing_tags(world), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(canaries, "whole_answer", _broken(canaries.whole_answer))
+        with pytest.raises(VerifyUnanswered, match="got no answer") as caught:
+            world.verify(items=1)
+    assert "the analysis has no tags; asked directly: the engine broke" in caught.value.why
+    assert taken_back.rejected(world.root) == []
+
+
+def _broken(ask: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Let the engine fail from the second question on; the first is the canary."""
+    asked: list[str] = []
+
+    def broken(*arguments: Any, **named: Any) -> Answer:
+        asked.append("")
+        if len(asked) > 1:
+            raise EngineUnavailable("the engine broke")
+        return ask(*arguments, **named)
+
+    return broken
 
 
 @contextmanager
