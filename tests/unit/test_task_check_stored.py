@@ -61,6 +61,11 @@ _CODED = {
         "        item.priority = Answer(**data).priority\n\nclass Answer(BaseModel):\n"
         "    priority: Annotated[str, AfterValidator(code_of)]\n"
     ),
+    "validator made": (
+        "        item.priority = Answer(**data).priority\n\nclass Answer(BaseModel):\n"
+        "    priority: Annotated[str, cut(1)]\n\n"
+        "def cut(n):\n    return BeforeValidator(lambda text: text[:n])\n"
+    ),
 }  # fmt: skip
 
 

@@ -44,6 +44,11 @@ _SETS = frozenset({"setattr", "set_attribute", "set_committed_value", "setitem"}
 """Functions that set what they are told last but one."""
 _OF_PAIRS = frozenset({"dict", "update"})
 """Those that take entries in pairs."""
+_SAYS = frozenset(
+    {"Field", "StringConstraints", "constr", "conlist", "conset", "Len", "MinLen", "MaxLen", "Ge"}
+    | {"Le", "Gt", "Lt", "Strict", "Doc", "mapped_column", "Column", "String", "Enum", "SAEnum"}
+)
+"""Calls in an annotation that change no value: any other one may stand for a validator."""
 _TELLING = frozenset({"print", "setattr"})
 """Functions of no checkout that leave objects of their arguments what they are."""
 
@@ -148,7 +153,7 @@ class _Setting:
                 aliases = [self.kept.code.constant(scope.file, each) for each in names]
                 parts = [part for each in (told, *aliases) if each for part in ast.walk(each)]
                 calls = (each for each in parts if isinstance(each, ast.Call))
-                yield from ((scope, v) for v in calls if last_name(v).endswith("Validator"))
+                yield from ((scope, v) for v in calls if last_name(v) not in _SAYS)
             case ast.Call():
                 yield from self._called(scope, node)
                 yield from self._told(scope, node)
