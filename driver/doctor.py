@@ -36,7 +36,7 @@ class Finding:
 
 def show(session: Session) -> int:
     """Print a table of findings; return 0, or 1 when something is lacking."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     table = Table("", "what", "found")
     findings = [_ask(name, question, session) for name, question in _QUESTIONS.items()]
     marks = {True: "[green]ok[/green]", False: "[red]lacks[/red]", None: "[dim]–[/dim]"}

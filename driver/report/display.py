@@ -101,7 +101,7 @@ class Display:
     """A live bar on a terminal; elsewhere plain lines, every ten seconds, later every minute."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or LastingConsole(highlight=False, soft_wrap=True)
+        self.console = console or LastingConsole(emoji=False, highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description:<9}"),
@@ -299,7 +299,9 @@ def complain(error: RetrainError, raised: BaseException | None = None) -> None:
     What failed before it comes first: a stage, after which the service did not come back either.
     `raised` is what was raised, where that is another exception than the one to show.
     """
-    console = LastingConsole(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
+    console = LastingConsole(
+        stderr=True, emoji=False, highlight=False, soft_wrap=True, file=sys.stderr
+    )
     for earlier in _before(raised or error, set()):
         console.print(f"[bold red]first[/bold red] {escape(str(earlier))}")
     console.print(f"[bold red]error[/bold red] {escape(str(error))}")

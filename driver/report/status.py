@@ -22,7 +22,7 @@ def show(workspace: Path) -> int:
 
     Raises `RunUnreadable` where the run's own notes are damaged.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     if Window(workspace, None).is_open:
         console.print("[yellow]! the service is stopped for the GPU window[/yellow]")
     run = Run.last(workspace)

@@ -23,7 +23,7 @@ FIELDS = (
     "mood:good|çok kötü|so-so?:How the writer feels",
     "due:date?",
     "urgent:flag",
-    "trust:score",
+    "trust:score:How far it is to be trusted, as a part of $1",
     "people:count?",
     "topics:list",
 )
@@ -150,6 +150,15 @@ def test_no_two_texts_of_a_made_up_label_are_the_same() -> None:
         label = json.loads(row)["label"]
         assert len({label[name] for name in ("why", "wish", "note")}) == 3
     assert len(rows) == 120
+
+
+def test_what_is_refused_is_told_as_it_was_written(checkout: Path) -> None:
+    """Colons around a word are no picture."""
+    done = _run(
+        checkout, "driver", "task", "new", "xy", "--language", "French", "--field", "a:Date:x"
+    )
+    assert done.returncode == 10
+    assert "'a:Date:x'" in done.stderr
 
 
 def test_without_a_terminal_fields_must_be_named(checkout: Path) -> None:
