@@ -174,7 +174,7 @@ def recover(arguments: argparse.Namespace) -> int:
     from driver import recover
     from driver.report.display import LastingConsole
 
-    console = LastingConsole(emoji=False, highlight=False, soft_wrap=True)
+    console = LastingConsole(highlight=False, soft_wrap=True)
     recover.recover(invocation.workspace(arguments), console.say)
     return 0
 

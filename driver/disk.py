@@ -14,7 +14,6 @@ from contracts import files, stages
 from contracts.errors import DiskFull
 from contracts.params.model import BITS, K_QUANTS
 from contracts.stage import Stage
-from driver.store import Store
 from serving import ollama_address
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def check_engine_disk(session: Session, running: Sequence[Stage]) -> None:
 
 def _is_uploaded(session: Session, running: Sequence[Stage], folder: Path) -> bool:
     """Return whether Ollama has the GGUF already: of an evaluation, or a run that was killed."""
-    made = Store(session.workspace).latest(stages.CONVERT.name)
+    made = session.store.latest(stages.CONVERT.name)
     if made is None or stages.CONVERT in running:
         return False
     digest = made[1].outputs[stages.GGUF.name].digest

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from contracts.errors import GpuUnavailable, RetrainError, StageFailed, without_
 from driver import disk, forecast, lease, preflight
 from driver.adapters import gpu
 from driver.pipeline import stages_for
+from driver.report.console import WrittenConsole
 from driver.session import Session
 
 _MIN_MEMORY_GB = 24
@@ -36,7 +36,7 @@ class Finding:
 
 def show(session: Session) -> int:
     """Print a table of findings; return 0, or 1 when something is lacking."""
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console = WrittenConsole(highlight=False, soft_wrap=True)
     table = Table("", "what", "found")
     findings = [_ask(name, question, session) for name, question in _QUESTIONS.items()]
     marks = {True: "[green]ok[/green]", False: "[red]lacks[/red]", None: "[dim]–[/dim]"}

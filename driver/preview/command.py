@@ -21,8 +21,7 @@ def show(session: Session, count: int, since: str, out: Path | None) -> int:
     """Print both answers of each row where they differ, and write the page with all of them."""
     if count < 1:
         raise SettingsInvalid("--preview takes a number of rows, from 1 on")
-    console = LastingConsole(emoji=False, highlight=False, soft_wrap=True)
-    path = out or Path("preview.html")
+    console, path = LastingConsole(highlight=False, soft_wrap=True), out or Path("preview.html")
     with locks.workspace(session.workspace):
         found = preview(
             session,

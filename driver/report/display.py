@@ -29,6 +29,7 @@ from rich.table import Table
 from contracts.errors import RetrainError
 from contracts.stage import Event, Result, Stage
 from driver.plan import Action, Step
+from driver.report.console import WrittenConsole
 from driver.store import Run
 
 _QUIET_INTERVAL_S, _LONGEST_INTERVAL_S = 10.0, 60.0
@@ -66,7 +67,7 @@ def _as_broken_pipe() -> Iterator[None]:
         raise BrokenPipeError(errno.EPIPE, "the terminal is gone") from error
 
 
-class LastingConsole(Console):
+class LastingConsole(WrittenConsole):
     """A console that outlives its reader: a run goes on, and says nothing more.
 
     Behind `| head`, say, or in a terminal that was closed.
@@ -101,7 +102,7 @@ class Display:
     """A live bar on a terminal; elsewhere plain lines, every ten seconds, later every minute."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or LastingConsole(emoji=False, highlight=False, soft_wrap=True)
+        self.console = console or LastingConsole(highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description:<9}"),
@@ -299,9 +300,7 @@ def complain(error: RetrainError, raised: BaseException | None = None) -> None:
     What failed before it comes first: a stage, after which the service did not come back either.
     `raised` is what was raised, where that is another exception than the one to show.
     """
-    console = LastingConsole(
-        stderr=True, emoji=False, highlight=False, soft_wrap=True, file=sys.stderr
-    )
+    console = LastingConsole(stderr=True, highlight=False, soft_wrap=True, file=sys.stderr)
     for earlier in _before(raised or error, set()):
         console.print(f"[bold red]first[/bold red] {escape(str(earlier))}")
     console.print(f"[bold red]error[/bold red] {escape(str(error))}")

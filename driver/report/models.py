@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console
-
 from driver import served
+from driver.report.console import WrittenConsole
 from driver.unfinished import Unfinished
 from driver.versions import Version
 from serving.engine import full_tag
@@ -20,7 +19,7 @@ def show(found: Sequence[Version], name: str, live: str, unfinished: Unfinished 
 
     Then whatever of a deployment is not finished.
     """
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console = WrittenConsole(markup=False, highlight=False, soft_wrap=True)
     for line in _lines(found, unfinished):
         console.print(line)
     if not found:

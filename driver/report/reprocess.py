@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from contracts.errors import InputMissing
 from driver import locks
 from driver.host_stages.reanalysis import Outcome, Row
 from driver.host_stages.record import Record
+from driver.report.console import WrittenConsole
 from driver.report.display import duration
 from driver.restoration import Difference, Standing, count
 
@@ -25,7 +25,7 @@ _SHOWN, _WIDTH = 10, 60
 
 def status(workspace: Path) -> int:
     """Print how far the last reprocess is, and why items failed; changes and asks nothing."""
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console = WrittenConsole(highlight=False, soft_wrap=True)
     try:
         record = Record.find(workspace)
     except InputMissing:
@@ -80,7 +80,7 @@ def _progress(workspace: Path, done: int, items: int, lines: Sequence[Row]) -> s
 
 def differences(found: Sequence[Difference], writable: set[str]) -> None:
     """Print what differs from before, by item and field, and what of it can be written back."""
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console = WrittenConsole(highlight=False, soft_wrap=True)
     for standing, number in count(found).items():
         console.print(f"{number:6} items: {standing}{escape(_which(found, standing))}")
     due = [each for each in found if each.standing is Standing.DIFFERS]

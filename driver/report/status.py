@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from contracts import files
 from contracts.stage import Event
 from driver import locks
+from driver.report.console import WrittenConsole
 from driver.report.display import duration, progress
 from driver.store import Run
 from driver.window import Window
@@ -22,7 +22,7 @@ def show(workspace: Path) -> int:
 
     Raises `RunUnreadable` where the run's own notes are damaged.
     """
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console = WrittenConsole(highlight=False, soft_wrap=True)
     if Window(workspace, None).is_open:
         console.print("[yellow]! the service is stopped for the GPU window[/yellow]")
     run = Run.last(workspace)

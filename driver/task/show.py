@@ -59,7 +59,7 @@ class Glance:
 def show(settings: Settings, *, as_json: bool) -> int:
     """Print tables on a terminal, plain lines elsewhere, or one JSON object; change nothing."""
     found = _glance(settings)
-    console = LastingConsole(emoji=False, highlight=False, soft_wrap=True)
+    console = LastingConsole(highlight=False, soft_wrap=True)
     if as_json:
         _say(console, json.dumps(_as_object(found), ensure_ascii=False, indent=2))
         return 0

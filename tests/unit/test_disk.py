@@ -120,7 +120,7 @@ def _session(root: Path) -> Any:
     file.write_text(
         f"fetch: {{revision: {40 * 'a'}}}\nsnapshot: {{items: [a.jsonl]}}\n", encoding="utf-8"
     )
-    return SimpleNamespace(settings=load(file, (), {}), workspace=root)
+    return SimpleNamespace(settings=load(file, (), {}), workspace=root, store=Store(root))
 
 
 def test_what_could_not_be_noted_is_told_in_words(

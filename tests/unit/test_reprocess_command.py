@@ -79,6 +79,13 @@ def _verified(root: Path, engine: Engine, run: str) -> DeployMetrics:
     return made
 
 
+def _reprocessed(root: Path, engine: Engine, url: str) -> None:
+    """Have the items of a backend analysed by a verified model."""
+    _snapshot(root, url)
+    _verified(root, engine, RUNS[0])
+    assert _reprocess(root, url) == 0
+
+
 def _roll_back(root: Path, *version: str) -> int:
     return cli.main(["rollback", *version, "-c", str(root / "retrain.yaml"), "-w", str(root)])
 
@@ -165,9 +172,7 @@ def test_a_backend_that_has_moved_is_known_or_told(
 ) -> None:
     """Else its items are asked about again, and the first answers count as those from before."""
     service = start_backend([news(1, **OLD)], OLLAMA_MODEL="news:latest")
-    _snapshot(tmp_path, service.url)
-    _verified(tmp_path, engine, RUNS[0])
-    assert _reprocess(tmp_path, service.url) == 0
+    _reprocessed(tmp_path, engine, service.url)
     assert _reprocess(tmp_path, service.url.replace("127.0.0.1", "localhost")) == 0
     moved = service.url.replace("127.0.0.1", "127.1")
     assert _reprocess(tmp_path, moved, "reprocess", "--backend-moved") == 0
@@ -229,9 +234,7 @@ def test_another_database_at_the_same_address_is_told(
 ) -> None:
     """An older state of it, here; a single item that somebody has edited is none."""
     service = start_backend([news(n, **OLD) for n in (1, 2, 3)], OLLAMA_MODEL="news:latest")
-    _snapshot(tmp_path, service.url)
-    _verified(tmp_path, engine, RUNS[0])
-    assert _reprocess(tmp_path, service.url) == 0
+    _reprocessed(tmp_path, engine, service.url)
     (record,) = Record.every(tmp_path)
     for last in (1, 2):
         with closing(sqlite3.connect(next(tmp_path.rglob("backend.sqlite")))) as database, database:

@@ -74,13 +74,19 @@ def _severities(checkout: Path) -> list[Severity]:
     return [each.severity for each in findings(checkout) if "priority holds" in each.differs]
 
 
-@pytest.mark.parametrize("stored", _CODED.values(), ids=_CODED)
-def test_a_column_of_codes_refuses_no_run(checkout: Path, stored: str) -> None:
-    change(checkout, MODELS, "String(20)", "String(1)")
+def _store(checkout: Path, stored: str, length: int) -> None:
+    """Have a text stored in another way, into a column of a length: what a blank line parts from
+    the statements stands at the module's end."""
+    change(checkout, MODELS, "String(20)", f"String({length})")
     head, _, rest = stored.partition("\n\n")
     change(checkout, PROCESSOR, _STORED, head.rstrip("\n") + "\n")
     path = checkout / PROCESSOR
     path.write_text(f"{path.read_text()}\n\n{rest}")
+
+
+@pytest.mark.parametrize("stored", _CODED.values(), ids=_CODED)
+def test_a_column_of_codes_refuses_no_run(checkout: Path, stored: str) -> None:
+    _store(checkout, stored, 1)
     assert _severities(checkout) == [Severity.DIFFERS]
 
 
@@ -160,11 +166,7 @@ _OWN = {
 
 @pytest.mark.parametrize("stored", _OWN.values(), ids=_OWN)
 def test_an_answers_own_text_is_too_long_for_a_short_column(checkout: Path, stored: str) -> None:
-    change(checkout, MODELS, "String(20)", "String(4)")
-    head, _, rest = stored.partition("\n\n")
-    change(checkout, PROCESSOR, _STORED, head.rstrip("\n") + "\n")
-    path = checkout / PROCESSOR
-    path.write_text(f"{path.read_text()}\n\n{rest}")
+    _store(checkout, stored, 4)
     assert _severities(checkout) == [Severity.BREAKS]
 
 

@@ -73,7 +73,7 @@ def _print_patch(root: Path, findings: Sequence[Finding]) -> None:
 
 
 def _show(compared: Sequence[Compared], findings: Sequence[Finding]) -> None:
-    console = LastingConsole(emoji=False, highlight=False, soft_wrap=True)
+    console = LastingConsole(highlight=False, soft_wrap=True)
     rows = [
         (f.severity.value, f.place, f.differs, f.leads_to, f.todo)
         for f in sorted(findings, key=lambda finding: finding.severity)

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 
 from driver.task.check.checkout import SourceFile
 from driver.task.check.finding import Edit, Finding
-from driver.task.check.python_code import Attribute, Class, Code, after, below, last_name, texts_in
+from driver.task.check.python_code import (
+    CHANGING,
+    Attribute,
+    Class,
+    Code,
+    after,
+    below,
+    last_name,
+    texts_in,
+)
 from driver.task.check.values import choice_of, lacking, unknown_values
 from driver.task.check.walked import walked
 from driver.task.shape import Field
@@ -22,7 +31,7 @@ _PLAIN = frozenset(
     }
 )
 """Names in annotations that say nothing of values."""
-_CHANGES = re.compile("(Before|Plain|Wrap)Validator")
+_CHANGES = re.compile("|".join(CHANGING))
 _ENUM_TYPE = re.compile("[A-Z][A-Za-z]*Enum|Enum|ENUM")
 """How SQLAlchemy's types of enums are called where they are imported: Enum, ENUM, SAEnum."""
 

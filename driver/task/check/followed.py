@@ -241,7 +241,7 @@ class Following:
             return [] if told.isdisjoint({"object_hook", "object_pairs_hook", "cls"}) else None
         self.has_parsed |= name in _ASKS | _MAKES
         if name in _WHOLE | _MAKES:
-            wholes = node.args[:1] or others[-1:] if name in _WHOLE else node.args[:1]
+            wholes = node.args[:1] or (others[-1:] if name in _WHOLE else [])
             return [(scope, each) for each in (*wholes, *spread)]
         for each in others:
             one = Following(self.kept, self.of, self.names, deep=self.deep + 1)

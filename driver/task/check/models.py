@@ -9,7 +9,15 @@ from math import inf
 
 from driver.task.check import enums
 from driver.task.check.lengths import aliases
-from driver.task.check.python_code import ROOTS, Attribute, Class, Code, is_table, last_name
+from driver.task.check.python_code import (
+    CHANGING,
+    ROOTS,
+    Attribute,
+    Class,
+    Code,
+    is_table,
+    last_name,
+)
 from driver.task.check.tied import Tied, made
 from driver.task.check.values import QUERIES, SHOWN, UPDATES, is_named, missing_fields
 from driver.task.shape import Field, Kind
@@ -19,10 +27,7 @@ _BASES = frozenset({*ROOTS, "Generic", "ABC", "Protocol", "object"})
 _ALIASES = frozenset({"alias", "validation_alias"})
 _LISTS = frozenset({"list", "sequence", "set", "tuple"})
 """How types of several values are called, in small letters."""
-_CHANGES = frozenset(
-    {"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"}
-    | {"BeforeValidator", "WrapValidator", "PlainValidator"}
-)
+_CHANGES = frozenset({"'allow'", "Extra.allow", "'before'", "'wrap'", "'plain'"} | CHANGING)
 """What a model's `extra` and the modes of its validators are called, and validators themselves."""
 
 

@@ -14,6 +14,8 @@ from driver.task.check.finding import Edit
 from driver.task.check.imports import Imports, only_imports
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+CHANGING = frozenset({"BeforeValidator", "WrapValidator", "PlainValidator"})
+"""pydantic's validators that may give a field another value than one of its type."""
 ROOTS = ("BaseModel", "SQLModel")
 """The classes that every model of pydantic's has among its bases."""
 _DEFINED = re.compile(rb"^(?:class[ \t]+(\w+)|(?!__)(\w+)[ \t]*(?:=|:[ \t]*\w))", re.MULTILINE)
